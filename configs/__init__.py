@@ -1,0 +1,1 @@
+"""Shipped Hydra configuration, importable so that it also works from an installed wheel."""

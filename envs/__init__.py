@@ -1,0 +1,1 @@
+"""MuJoCo tasks and their scripted experts, registered with Gymnasium as `specpolicy/<Task>-v0`."""

@@ -1,0 +1,1 @@
+"""Diffusion policies that answer in time: exact, fast sampling for robot learning."""

@@ -1,0 +1,8 @@
+"""The one exception class that users of specpolicy meet."""
+
+
+class SpecpolicyError(ValueError):
+    """Bad input: one line that says what is wrong, where, and what to do.
+
+    The command line prints the message without a traceback and exits with code 2.
+    """
