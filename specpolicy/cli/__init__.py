@@ -1,1 +1,104 @@
+"""The command line: `specpolicy <verb> key=value ...`, one module and one yaml file per verb."""
 
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from specpolicy.errors import SpecpolicyError
+
+# verb: the line that `specpolicy --help` shows. The module is specpolicy/cli/<verb>.py, with a
+# `run(config)` and a docstring that is the verb's help; its keys are in configs/<verb>.yaml.
+VERBS = {
+    "collect": "record demonstrations of a task's scripted expert",
+    "train": "train a diffusion policy on demonstrations",
+    "evaluate": "measure a policy's success and time, sampler by sampler",
+    "rollout": "show one episode of a policy: a video or a window",
+}
+
+# Optional packages and the extra that brings them.
+EXTRAS = {"robomimic": "train", "torchvision": "train", "metaworld": "metaworld"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code: 0 done, 2 bad input, 130 interrupted.
+
+    Bad input is one line on stderr. `SPECPOLICY_DEBUG=1` shows the traceback instead.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    verb = arguments[0] if arguments else "--help"
+    if verb in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if verb == "--version":
+        print(_version())
+        return 0
+    try:
+        _run(verb, arguments[1:])
+    except KeyboardInterrupt:
+        print(f"specpolicy {verb}: interrupted", file=sys.stderr)
+        return 130
+    except (SpecpolicyError, ModuleNotFoundError, OSError) as error:
+        line = _error_line(error)
+        if line is None or os.environ.get("SPECPOLICY_DEBUG", "0") not in ("", "0"):
+            raise
+        prefix = f"specpolicy {verb}" if verb in VERBS else "specpolicy"
+        print(f"{prefix}: {line}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(verb: str, arguments: list[str]) -> None:
+    """Compose the verb's configuration and hand it to the verb's `run`."""
+    # Imported here so that `specpolicy --help` answers at once and without Hydra.
+    from specpolicy.cli.configuration import closest, compose_verb, parse_arguments
+    from specpolicy.cli.help import verb_help
+
+    if verb not in VERBS:
+        raise SpecpolicyError(f"unknown verb '{verb}'{closest(verb, VERBS)} (specpolicy --help lists them)")
+    options = parse_arguments(arguments)
+    if options.help:
+        print(verb_help(verb, options.config_directories))
+        return
+    config = compose_verb(verb, options.overrides, options.config_directories)
+    if options.show_config:
+        from omegaconf import OmegaConf
+
+        print(OmegaConf.to_yaml(config), end="")
+        return
+    importlib.import_module(f"specpolicy.cli.{verb}").run(config)
+
+
+def _overview() -> str:
+    """The text of `specpolicy --help`."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {line}" for verb, line in VERBS.items())
+    return (
+        "Diffusion policies that answer in time.\n\n"
+        "Usage: specpolicy <verb> key=value ...\n\n"
+        f"Verbs:\n{verbs}\n\n"
+        "specpolicy <verb> --help explains a verb, its keys and their defaults.\n"
+        "Example: specpolicy collect task=lift episodes=10"
+    )
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    return f"specpolicy {importlib.metadata.version('specpolicy')}"
+
+
+def _error_line(error: Exception) -> str | None:
+    """One line for an error the user can mend, None for a defect of ours, whose traceback we want to see."""
+    if isinstance(error, SpecpolicyError):
+        return " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        if package in ("specpolicy", "specpolicy_envs", "specpolicy_configs"):
+            return None
+        extra = EXTRAS.get(package)
+        target = f"'specpolicy[{extra}]'" if extra else package
+        return f"the package {package} is not installed: pip install {target}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: {os.fsdecode(error.filename)}"
+    return None

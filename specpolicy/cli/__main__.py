@@ -1,0 +1,8 @@
+"""`python -m specpolicy.cli` does what `specpolicy` does."""
+
+import sys
+
+from specpolicy.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
