@@ -1,0 +1,65 @@
+"""Proportional control of the Panda's gripper in the units of robosuite's OSC_POSE, for the experts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from specpolicy_envs.expert import Observation
+
+OPEN, CLOSED = -1.0, 1.0
+UP = np.array([0.0, 0.0, 1.0])
+METRES_PER_UNIT, RADIANS_PER_UNIT = 0.05, 0.5
+FINGER_AXIS = 1  # of the frame in `robot0_eef_quat`: the line along which the fingers open
+
+
+def gripper_opening(observation: Observation) -> float:
+    """Distance between the fingers in metres: 0.08 open, 0 closed on nothing."""
+    left, right = observation["robot0_gripper_qpos"]
+    return float(left - right)
+
+
+def wrap(angle: float, period: float = 2 * np.pi) -> float:
+    """The angle equivalent to `angle` modulo `period` in [-period / 2, period / 2)."""
+    return float((angle + period / 2) % period - period / 2)
+
+
+def rotation_matrix(quaternion: np.ndarray) -> np.ndarray:
+    """(3, 3) rotation of a unit quaternion (x, y, z, w)."""
+    x, y, z, w = (float(value) for value in quaternion)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def yaw_of(quaternion: np.ndarray) -> float:
+    """Angle of the body's x axis in the table's plane."""
+    rotation = rotation_matrix(quaternion)
+    return float(np.arctan2(rotation[1, 0], rotation[0, 0]))
+
+
+def hand_yaw(observation: Observation) -> float:
+    """Angle, in the table's plane, of the line along which the fingers open (it matters modulo pi only)."""
+    rotation = rotation_matrix(observation["robot0_eef_quat"])
+    return float(np.arctan2(rotation[1, FINGER_AXIS], rotation[0, FINGER_AXIS]))
+
+
+def move(
+    observation: Observation,
+    position: np.ndarray,
+    yaw_error: float,
+    gripper: float,
+    gain: float = 1.0,
+    turn_gain: float = 1.0,
+) -> np.ndarray:
+    """The action (7,) that brings the gripper to `position` (3,), turns it by `yaw_error`, keeps it upright."""
+    step = gain * (np.asarray(position) - observation["robot0_eef_pos"]) / METRES_PER_UNIT
+    step /= max(1.0, float(np.abs(step).max()))  # keeps the direction
+    pointing = rotation_matrix(observation["robot0_eef_quat"])[:, 2]
+    turn = np.cross(pointing, [0.0, 0.0, -1.0])
+    turn[2] += yaw_error
+    turn = np.clip(turn_gain * turn / RADIANS_PER_UNIT, -1.0, 1.0)
+    return np.concatenate([step, turn, [gripper]]).astype(np.float32)

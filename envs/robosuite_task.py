@@ -1,0 +1,173 @@
+"""A robosuite task with one Panda arm as a Gymnasium environment with robomimic's observation keys."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+CONTROL_HZ = 20
+# Deltas of the gripper's pose, relative to the robot's base: 0.05 m and 0.5 rad per unit of action.
+CONTROLLER = {
+    "type": "BASIC",
+    "body_parts": {
+        "right": {
+            "type": "OSC_POSE",
+            "input_max": 1,
+            "input_min": -1,
+            "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5],
+            "output_min": [-0.05, -0.05, -0.05, -0.5, -0.5, -0.5],
+            "kp": 150,
+            "damping_ratio": 1,
+            "impedance_mode": "fixed",
+            "kp_limits": [0, 300],
+            "damping_ratio_limits": [0, 10],
+            "position_limits": None,
+            "orientation_limits": None,
+            "uncouple_pos_ori": True,
+            "input_type": "delta",
+            "input_ref_frame": "base",
+            "interpolation": None,
+            "ramp_ratio": 0.2,
+            "gripper": {"type": "GRIP"},
+        }
+    },
+}
+ROBOT_KEYS = {"robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2}
+
+
+def import_robosuite() -> Any:
+    """robosuite, without its start-up noise and without its side effect on MUJOCO_GL.
+
+    On import it sets MUJOCO_GL=egl. A child process inherits that, and on a machine without EGL it could then
+    not even import mujoco.
+    """
+    chosen = os.environ.get("MUJOCO_GL")
+    logger = logging.getLogger("robosuite_logs")
+    logger.addFilter(lambda record: record.levelno >= logging.ERROR)
+    import robosuite
+
+    if chosen is None:
+        os.environ.pop("MUJOCO_GL", None)
+    else:
+        os.environ["MUJOCO_GL"] = chosen
+    return robosuite
+
+
+class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
+    """One robosuite task at 20 Hz. Actions (7,) in [-1, 1]: pose delta of the gripper, then -1 open or 1 closed.
+
+    Observations are float32 under robomimic's keys; positions in metres, quaternions as (x, y, z, w). The
+    episode terminates on success and is truncated after `max_seconds`. `reset(seed=)` determines it fully.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}
+    control_hz = float(CONTROL_HZ)
+
+    robosuite_name: ClassVar[str]
+    object_size: ClassVar[int]
+    camera: ClassVar[str] = "agentview"
+
+    def __init__(
+        self,
+        max_seconds: float,
+        render_mode: str | None = None,
+        render_size: tuple[int, int] = (256, 256),
+    ) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode is None or 'rgb_array', not {render_mode!r}")
+        if max_seconds <= 0:
+            raise ValueError(f"max_seconds must be positive, not {max_seconds}")
+        self.render_mode = render_mode
+        self._render_size = render_size
+        self._renderer: Any = None
+        self._max_steps = round(max_seconds * CONTROL_HZ)
+        self._steps = 0
+        self._simulation = self._make_simulation()
+        self.action_space = spaces.Box(-1.0, 1.0, (self._simulation.action_dim,), np.float32)
+        sizes = {"object": self.object_size, **ROBOT_KEYS}
+        self._keys = tuple(sizes)
+        self.observation_space = spaces.Dict(
+            {key: spaces.Box(-np.inf, np.inf, (size,), np.float32) for key, size in sizes.items()}
+        )
+
+    def _make_simulation(self) -> Any:
+        return import_robosuite().make(self.robosuite_name, **self._robosuite_kwargs())
+
+    def _robosuite_kwargs(self) -> dict[str, Any]:
+        return {
+            "robots": "Panda",
+            "controller_configs": copy.deepcopy(CONTROLLER),
+            "has_renderer": False,
+            "has_offscreen_renderer": False,
+            "use_camera_obs": False,
+            "use_object_obs": True,
+            "reward_shaping": False,
+            "control_freq": CONTROL_HZ,
+            "ignore_done": True,
+            "hard_reset": False,  # keeps the compiled model: a reset takes 2 ms, not 700
+            "seed": 0,  # of what is drawn once, when the model is built: the cube's size
+        }
+
+    def env_args(self) -> dict[str, Any]:
+        """What robomimic stores to build the simulation again (type 1: robosuite)."""
+        version = import_robosuite().__version__
+        kwargs = self._robosuite_kwargs()
+        return {"env_name": self.robosuite_name, "env_version": version, "type": 1, "env_kwargs": kwargs}
+
+    def get_state(self) -> np.ndarray:
+        """The simulator's state as robomimic stores it: time, positions, velocities; (N,) float64."""
+        return np.array(self._simulation.sim.get_state().flatten(), dtype=np.float64)
+
+    def model_xml(self) -> str:
+        """The MJCF of the scene."""
+        return self._simulation.model.get_xml()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        super().reset(seed=seed)
+        self._steps = 0
+        sampler = self._simulation.placement_initializer
+        for part in (self._simulation, sampler, *getattr(sampler, "samplers", {}).values()):
+            part.rng = self.np_random
+        self._simulation.reset()
+        return self._observation(), {"is_success": self._is_success()}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        self._simulation.step(action)
+        self._steps += 1
+        success = self._is_success()
+        truncated = not success and self._steps >= self._max_steps
+        return self._observation(), float(success), success, truncated, {"is_success": success}
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """A frame (height, width, 3) uint8, or None without a render mode."""
+        if self.render_mode is None:
+            return None
+        sim = self._simulation.sim
+        if self._renderer is None:
+            from specpolicy_envs.rendering import OffscreenRenderer
+
+            self._renderer = OffscreenRenderer(sim.model._model, *self._render_size)
+        return self._renderer.render(sim.data._data, self.camera)
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _is_success(self) -> bool:
+        return bool(self._simulation._check_success())
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        # Forced: robosuite samples its sensors on a clock of its own, which can lag by a simulation step.
+        raw = self._simulation._get_observations(force_update=True)
+        raw["object"] = raw["object-state"]
+        return {key: np.asarray(raw[key], dtype=np.float32) for key in self._keys}
