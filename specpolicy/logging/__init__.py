@@ -1,1 +1,5 @@
+"""Metrics behind one small interface (CSV, Weights & Biases), and progress bars."""
 
+from specpolicy.logging.metrics import MetricLogger, NoLogger, make_logger
+
+__all__ = ["MetricLogger", "NoLogger", "make_logger"]

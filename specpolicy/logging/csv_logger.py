@@ -1,0 +1,81 @@
+"""Metrics in a CSV file that survives kills, resumed runs and metrics that turn up later."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.files import write_text
+from specpolicy.logging.metrics import MetricLogger
+
+
+class CsvLogger(MetricLogger):
+    """One row per `log` call: the column `step`, then one column per metric, empty where not given.
+
+    A row is appended and flushed at once. A metric that was not seen before adds a column at the end and
+    rewrites the file. A line cut short by a kill is dropped when the file is opened again.
+
+    Args:
+        path: the file; its directory is made.
+        resume_step: keep only rows up to and including this step; None keeps all.
+    """
+
+    def __init__(self, path: Path | str, resume_step: int | None = None) -> None:
+        self.path = Path(path)
+        self.columns = ["step"]
+        if self.path.exists():
+            self._recover(resume_step)
+        else:
+            self._rewrite([])
+        self._file = self.path.open("a", encoding="utf-8", newline="")
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        new = [key for key in metrics if key not in self.columns]
+        if new:
+            self._file.close()
+            rows = self._read()
+            self.columns += new
+            self._rewrite(rows)
+            self._file = self.path.open("a", encoding="utf-8", newline="")
+        row = {key: _number(value) for key, value in metrics.items()}
+        self._file.write(self._lines([{**row, "step": str(int(step))}]))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _recover(self, resume_step: int | None) -> None:
+        """Read the columns; drop a torn last line and the rows after `resume_step`."""
+        text = self.path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        header = next(csv.reader(io.StringIO(whole)), ["step"])
+        if header[0] != "step":
+            raise SpecpolicyError(
+                f"{self.path} is no metrics file (its first column is not step); move it away"
+            )
+        self.columns = header
+        rows = list(csv.DictReader(io.StringIO(whole)))
+        kept = [row for row in rows if resume_step is None or int(row["step"]) <= resume_step]
+        if len(kept) < len(rows) or whole != text or not whole:
+            self._rewrite(kept)
+
+    def _read(self) -> list[dict[str, str]]:
+        with self.path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        header = {column: column for column in self.columns}
+        write_text(self.path, self._lines([header, *rows]))
+
+    def _lines(self, rows: list[dict[str, str]]) -> str:
+        text = io.StringIO()
+        csv.DictWriter(text, self.columns, restval="", lineterminator="\n").writerows(rows)
+        return text.getvalue()
+
+
+def _number(value: float) -> str:
+    """The shortest text that reads back as the same number; 0-d arrays and tensors are taken too."""
+    if isinstance(value, bool | int):
+        return str(int(value))
+    return repr(float(value))

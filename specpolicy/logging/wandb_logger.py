@@ -1,0 +1,97 @@
+"""Metrics in Weights & Biases; works offline, and a resumed run continues under its old id."""
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.files import write_text
+from specpolicy.logging.metrics import MetricLogger
+
+IMAGES = (".png", ".jpg", ".jpeg")
+VIDEOS = (".mp4", ".gif", ".webm")
+
+
+class WandbLogger(MetricLogger):
+    """One W&B run per output directory; its id is kept in `wandb_run_id.txt` there.
+
+    Metrics are plotted against our own `step`, because W&B drops rows whose step goes back, as the first
+    rows of a run that resumes from a checkpoint do.
+
+    Args:
+        directory: output directory of the run.
+        run_config: shown as the run's config.
+        run_name: shown as its name.
+        project, entity, group, tags: where W&B files the run.
+        mode: "online", "offline" (send later with `wandb sync`) or "disabled"; WANDB_MODE wins over it.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        run_config: Mapping[str, Any] | None = None,
+        run_name: str | None = None,
+        project: str = "specpolicy",
+        entity: str | None = None,
+        mode: str = "online",
+        group: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> None:
+        import wandb
+
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        mode = os.environ.get("WANDB_MODE", mode)
+        if mode not in ("online", "offline", "disabled"):
+            raise SpecpolicyError(f"logger.mode={mode}: expected online, offline or disabled")
+        id_file = directory / "wandb_run_id.txt"
+        run_id = id_file.read_text(encoding="utf-8").strip() if id_file.exists() else ""
+        if not run_id:
+            run_id = secrets.token_hex(4)
+            write_text(id_file, run_id + "\n")
+        try:
+            self.run = wandb.init(
+                project=project,
+                entity=entity,
+                group=group,
+                tags=list(tags),
+                mode=mode,  # type: ignore[arg-type]
+                id=run_id,
+                resume="allow",
+                name=run_name,
+                dir=str(directory),
+                config=dict(run_config or {}),
+                settings=wandb.Settings(console="off", silent=True),
+            )
+        except wandb.errors.UsageError as error:  # no API key on this machine
+            raise SpecpolicyError(
+                f"Weights & Biases refused: {str(error).splitlines()[0]}; run `wandb login`, "
+                "or choose logger.mode=offline"
+            ) from error
+        self.run.define_metric("step")
+        self.run.define_metric("*", step_metric="step")
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self.run.log({**{key: float(value) for key, value in metrics.items()}, "step": int(step)})
+
+    def log_file(self, name: str, path: Path | str, step: int | None = None) -> None:
+        import wandb
+
+        path = Path(path)
+        if not path.is_file():
+            raise SpecpolicyError(f"cannot log {name}: no such file: {path}")
+        suffix = path.suffix.lower()
+        if suffix in IMAGES or suffix in VIDEOS:
+            kind = suffix[1:]
+            media = wandb.Image(str(path)) if suffix in IMAGES else wandb.Video(str(path), format=kind)  # type: ignore[arg-type]
+            self.run.log({name: media} if step is None else {name: media, "step": int(step)})
+        else:
+            self.run.save(str(path), base_path=str(path.parent), policy="now")
+
+    def summary(self, metrics: Mapping[str, Any]) -> None:
+        self.run.summary.update(dict(metrics))
+
+    def close(self) -> None:
+        self.run.finish()
