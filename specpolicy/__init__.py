@@ -1,1 +1,19 @@
 """Diffusion policies that answer in time: exact, fast sampling for robot learning."""
+
+from specpolicy.checkpoints import load_policy
+from specpolicy.diffusion import GaussianChain
+from specpolicy.errors import SpecpolicyError
+from specpolicy.policy import DiffusionPolicy
+from specpolicy.samplers import Sample, make_sampler, sample
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DiffusionPolicy",
+    "GaussianChain",
+    "Sample",
+    "SpecpolicyError",
+    "load_policy",
+    "make_sampler",
+    "sample",
+]

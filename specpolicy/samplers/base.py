@@ -1,0 +1,117 @@
+"""What every sampler takes and returns: the denoiser, the source of noise, the sample with its statistics."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from specpolicy.diffusion import GaussianChain
+from specpolicy.errors import SpecpolicyError
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+class Denoiser(Protocol):
+    """A network seen by a sampler: (x (N, H, D), t (N,) int64, cond (N, ...) or None) -> (N, H, D)."""
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor: ...
+
+
+@dataclass
+class SampleStatistics:
+    """What a sample cost. `calls` (B,) sequential network calls; `rows` (B,) states evaluated for each chunk;
+    `accepted` one (B,) tensor per speculative round, -1 for rows already finished; `rejections` (K,) per level;
+    `seconds` wall time of the whole sample and `network_seconds` the part spent in the denoiser."""
+
+    calls: Tensor
+    rows: Tensor
+    accepted: list[Tensor] = field(default_factory=list)
+    rejections: Tensor | None = None
+    seconds: float = 0.0
+    network_seconds: float = 0.0
+
+
+@dataclass
+class Sample:
+    """Sampled action chunks: `actions` (B, H, D); `states` (K+1, B, H, D), noisiest first, if asked for."""
+
+    actions: Tensor
+    stats: SampleStatistics
+    states: Tensor | None = None
+
+
+class Sampler(Protocol):
+    """Draws action chunks from a denoiser and a chain. Samplers are immutable values: reuse them freely."""
+
+    name: str
+
+    def run(
+        self,
+        denoiser: Denoiser,
+        chain: GaussianChain,
+        state: Tensor,
+        cond: Tensor | None,
+        noise: "NoiseSource",
+        return_states: bool = False,
+    ) -> Sample:
+        """Denoise the initial noise `state` (B, H, D); `cond` has B rows or is None."""
+        ...
+
+
+class NoiseSource:
+    """All randomness of a sampler: one generator for the batch, or one per row.
+
+    With one generator per row, a row's noises do not depend on which other rows are in the batch.
+    """
+
+    def __init__(self, generator: Generators, batch: int, device: torch.device, dtype: torch.dtype):
+        self.device, self.dtype, self.batch = device, dtype, batch
+        if generator is not None and not isinstance(generator, torch.Generator):
+            generator = list(generator)
+            if len(generator) != batch:
+                raise SpecpolicyError(
+                    f"got {len(generator)} generators for a batch of {batch}: give one, or one per row"
+                )
+            if batch == 1:
+                generator = generator[0]
+        self._generator = generator
+
+    def normal(self, *shape: int, rows: Tensor | None = None) -> Tensor:
+        """Standard normal noise (B, *shape), or (len(rows), *shape) for some rows of the batch."""
+        return self._draw(torch.randn, shape, rows, self.dtype)
+
+    def uniform(self, *shape: int, rows: Tensor | None = None) -> Tensor:
+        """Uniform numbers in [0, 1), float64: the decisions of a verifier compare small probabilities."""
+        return self._draw(torch.rand, shape, rows, torch.float64)
+
+    def _draw(self, draw, shape: tuple[int, ...], rows: Tensor | None, dtype: torch.dtype) -> Tensor:
+        generator = self._generator
+        if isinstance(generator, list):
+            chosen = range(self.batch) if rows is None else rows.tolist()
+            drawn = [self._on(generator[row], draw, shape, dtype) for row in chosen]
+            return torch.stack(drawn) if drawn else torch.empty((0, *shape), dtype=dtype, device=self.device)
+        return self._on(generator, draw, (self.batch if rows is None else len(rows), *shape), dtype)
+
+    def _on(self, generator: torch.Generator | None, draw, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        # A CPU generator also serves a GPU sampler: the same seed then gives the same noises on both.
+        source = self.device if generator is None else generator.device
+        return draw(shape, generator=generator, device=source, dtype=dtype).to(self.device)
+
+
+def repeat_statistics(batch: int, calls: int) -> SampleStatistics:
+    """Statistics of a sampler that evaluates each chunk once per call."""
+    count = torch.full((batch,), calls, dtype=torch.int64)
+    return SampleStatistics(calls=count, rows=count.clone())
+
+
+def check_finite(checksums: Tensor, timesteps: Tensor) -> None:
+    """Raise a clear error if a step produced NaN or infinity; `checksums` (K,) by level, one synchronisation."""
+    bad = (~torch.isfinite(checksums)).nonzero().flatten()
+    if len(bad):
+        level = int(bad.max())
+        raise SpecpolicyError(
+            f"the denoiser returned a value that is not finite at step k={level} (timestep {int(timesteps[level])}): "
+            "check the weights and the observation"
+        )

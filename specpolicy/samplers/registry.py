@@ -1,0 +1,85 @@
+"""`sample` and `make_sampler`: samplers by name."""
+
+import dataclasses
+import difflib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specpolicy.diffusion import GaussianChain
+from specpolicy.errors import SpecpolicyError
+from specpolicy.samplers.ancestral import DDIM, DDPM
+from specpolicy.samplers.base import Denoiser, Generators, NoiseSource, Sample, Sampler
+from specpolicy.samplers.dpm_solver import DPMSolver
+from specpolicy.samplers.meter import Meter
+
+SAMPLERS: dict[str, type] = {"ddpm": DDPM, "ddim": DDIM, "dpm_solver": DPMSolver}
+
+
+def make_sampler(name: str, **options: Any) -> Sampler:
+    """Make a sampler by its name, for example `make_sampler("ddim", steps=10, eta=0.0)`."""
+    if name not in SAMPLERS:
+        raise SpecpolicyError(f"unknown sampler '{name}'{_hint(name, SAMPLERS)}")
+    kind = SAMPLERS[name]
+    known = {field.name: field for field in dataclasses.fields(kind) if field.name != "name"}
+    for option, value in options.items():
+        if option not in known:
+            raise SpecpolicyError(f"sampler '{name}' has no option '{option}'{_hint(option, known)}")
+        if option in ("steps", "order", "window") and value is not None and not (isinstance(value, int) and value > 0):
+            raise SpecpolicyError(f"option '{option}' of sampler '{name}' must be a positive integer, got {value!r}")
+        if option == "eta" and not (isinstance(value, int | float) and value >= 0):
+            raise SpecpolicyError(f"option 'eta' of sampler '{name}' must be zero or positive, got {value!r}")
+    return kind(**options)
+
+
+@torch.inference_mode()
+def sample(
+    denoiser: Denoiser,
+    chain: GaussianChain,
+    shape: tuple[int, int, int],
+    cond: Tensor | None = None,
+    sampler: str | Sampler = "ddpm",
+    generator: Generators = None,
+    return_states: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Sample:
+    """Draw action chunks of `shape` (B, H, D) from a denoiser and its chain.
+
+    cond: (B, ...) or (1, ...), which is expanded; None for an unconditional denoiser.
+    generator: one for the batch, or a sequence of B, one per row.
+    device: by default that of `cond`, of the denoiser's parameters, or the CPU.
+    """
+    if isinstance(sampler, str):
+        sampler = make_sampler(sampler)
+    if len(shape) != 3:
+        raise SpecpolicyError(f"shape must be (batch, horizon, action dimension), got {tuple(shape)}")
+    where = torch.device(device) if device is not None else _device_of(denoiser, cond)
+    if cond is not None:
+        if len(cond) not in (1, shape[0]):
+            raise SpecpolicyError(
+                f"cond has {len(cond)} rows, the batch has {shape[0]}: give one row, or one per chunk"
+            )
+        cond = cond.to(where).expand(shape[0], *cond.shape[1:])
+    noise = NoiseSource(generator, shape[0], where, dtype)
+    meter = Meter(denoiser, where)
+    state = noise.normal(*shape[1:])
+    result = sampler.run(meter, chain, state, cond, noise, return_states)
+    result.stats.seconds, result.stats.network_seconds = meter.read()
+    return result
+
+
+def _device_of(denoiser: Denoiser, cond: Tensor | None) -> torch.device:
+    if cond is not None:
+        return cond.device
+    if isinstance(denoiser, torch.nn.Module):
+        parameter = next(denoiser.parameters(), None)
+        if parameter is not None:
+            return parameter.device
+    return torch.device("cpu")
+
+
+def _hint(word: str, known: dict) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f": did you mean '{close[0]}'?" if close else f": use one of {', '.join(known) or '(none)'}"
