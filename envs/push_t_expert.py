@@ -1,0 +1,211 @@
+"""Scripted expert for Push-T: choose the push that leaves the least work, walk round the T to it, push, look again.
+
+It sees observations only. The effect of every push comes from `push_t_pushes`, simulated in a MuJoCo model of its
+own, and pushes are chosen two ahead. Among pushes and ways round the T that are about equally good it chooses at
+random, so that demonstrations have several modes; once chosen, a push is carried through.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from specpolicy_envs import push_t_geometry as geometry
+from specpolicy_envs.push_t import ARENA
+from specpolicy_envs.push_t_paths import Paths
+from specpolicy_envs.push_t_pushes import LENGTHS, push_table
+
+CONTROL_SECONDS = 0.1
+TRAVEL_REACH = 0.05  # how far ahead of the pusher the target may lie while it walks, metres
+PUSH_REACH = 0.025  # and while it pushes
+TRAVEL_GAIN = 0.7  # share of the reach covered in one control step, walking and pushing
+PUSH_GAIN = 0.65
+TURN_RADIUS = 0.06  # metres of error that one radian counts for, about the T's radius of gyration
+TOLERANCE = 0.0015  # no push is worth it below this error, metres
+STEPS_PER_FOLD = 18.0  # control steps that an error smaller by a factor e is worth
+STEPS_PER_PUSH = 4.0  # what beginning another push costs beyond its way
+PLAN_SLACK = 8.0  # control steps by which a plan may have become worse before it is dropped
+AT_START = 0.006  # a push begins this near to its start, metres
+LOST = 0.012  # and is given up when farther than this from every contact
+DONE = 0.0012  # and is over when it can bring the T no nearer than this to where it should end
+MAX_BLOCK = 0.17  # the T's centre stays within this on both axes
+FOREVER = 1e3
+
+
+@dataclass
+class Plan:
+    """The next push.
+
+    Attributes:
+        contact: index of its contact in the table.
+        direction: index of its direction.
+        result: (3,) where the T should lie after it, in the frame of the goal.
+        side: the way round the T, +1 counter-clockwise.
+        pushing: whether the push has begun.
+    """
+
+    contact: int
+    direction: int
+    result: np.ndarray
+    side: int
+    pushing: bool = False
+
+
+class PushTExpert:
+    """Acts on Push-T observations; `reset` draws a new random stream for its choices.
+
+    Args:
+        seed: of the random choices until the first `reset`.
+        temperature: control steps by which a push or a way round may be worse and still be chosen often.
+    """
+
+    def __init__(self, seed: int = 0, temperature: float = 2.0) -> None:
+        self.temperature = temperature
+        self._pushes = push_table()
+        self._paths = Paths(self._pushes.start)
+        count, directions, lengths = self._pushes.motion.shape[:3]
+        coarse = np.meshgrid(
+            np.arange(0, count, 3), np.arange(1, directions, 3), np.arange(3, lengths, 8), indexing="ij"
+        )
+        self._coarse = tuple(index.ravel() for index in coarse)
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self._plan: Plan | None = None
+        self._goal = np.full(3, np.nan)
+        self._goal_velocity = np.zeros(3)
+
+    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        """The pusher's next target (2,) float32 in metres, from one observation."""
+        pusher = np.asarray(observation["agent_pos"], dtype=np.float64)
+        block = _pose(observation["block_pose"])
+        self._follow_goal(_pose(observation["goal_pose"]))
+        local = geometry.to_local(block, pusher)
+        for _ in range(2):  # a push that ends gives way to the next one in the same step
+            if self._plan is None:
+                self._plan = self._choose(local, block)
+            plan = self._plan
+            plan.pushing |= bool(np.linalg.norm(self._pushes.start[plan.contact] - local) < AT_START)
+            if not plan.pushing:
+                break
+            target = self._push(pusher, local, block, plan)
+            if target is not None:
+                return target
+            self._plan = None
+        if self._plan is None or not self._still_good(local, block, self._plan):
+            self._plan = self._choose(local, block)
+        waypoint = self._paths.waypoint(local, self._plan.contact, self._plan.side)
+        return _towards(pusher, geometry.transform(block, waypoint), TRAVEL_REACH, TRAVEL_GAIN)
+
+    # Choosing: scores are control steps ---------------------------------------------------------------------------
+
+    def _choose(self, local: np.ndarray, block: np.ndarray) -> Plan:
+        ways = self._paths.lengths(local)
+        steps = _steps(ways.min(axis=1)[:, None, None], LENGTHS)
+        steps = steps + FOREVER * self._leaves_arena(block)
+        after = geometry.compose(block, self._pushes.motion)
+        single = steps + self._work(after, steps)
+        # The best lengths of the best contacts and directions, and a coarse grid of all pushes, looked at twice.
+        length = single.argmin(axis=2)
+        best = np.argsort(single.min(axis=2), axis=None)[:48]
+        contact, direction = np.unravel_index(best, length.shape)
+        firsts = tuple(
+            np.concatenate(pair)
+            for pair in zip((contact, direction, length[contact, direction]), self._coarse, strict=True)
+        )
+        scores = np.minimum(single[firsts], self._second(firsts, after[firsts], steps[firsts]))
+        chance = np.exp(-(scores - scores.min()) / self.temperature)
+        index = int(self._random.choice(len(chance), p=chance / chance.sum()))
+        contact, direction, length = (int(axis[index]) for axis in firsts)
+        goal = self._goal_after(steps[contact, direction, length])
+        result = geometry.relative(goal, after[contact, direction, length])
+        return Plan(contact, direction, result, self._choose_side(ways[contact]))
+
+    def _second(self, firsts: tuple[np.ndarray, ...], after: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """(N,) steps until done when the best coarse second push follows each first one, which ends in `after`."""
+        poses = geometry.compose(after[:, None], self._pushes.motion[self._coarse][None])
+        between = self._paths.between[firsts[0][:, None], self._coarse[0][None]]
+        total = steps[:, None] + _steps(between, LENGTHS[self._coarse[2]]) + STEPS_PER_PUSH
+        return (total + self._work(poses, total)).min(axis=1)
+
+    def _choose_side(self, ways: np.ndarray) -> int:
+        longer = (ways[0] - ways[1]) / (TRAVEL_REACH * TRAVEL_GAIN * self.temperature)
+        counter_clockwise = 1.0 / (1.0 + math.exp(np.clip(longer, -50.0, 50.0)))
+        return 1 if self._random.random() < counter_clockwise else -1
+
+    def _still_good(self, local: np.ndarray, block: np.ndarray, plan: Plan) -> bool:
+        """Whether the planned push still brings the T to about where it should (it or the goal may have moved)."""
+        after = geometry.compose(block, self._pushes.motion[plan.contact, plan.direction])
+        wanted = geometry.compose(self._goal, plan.result)
+        return bool(_error(after, wanted).min() < max(0.01, 0.4 * _error(block, wanted)))
+
+    def _work(self, block: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """(...) steps of work that remain when the T lies at `block` (..., 3) after `steps` (...)."""
+        error = _error(block, self._goal_after(steps))
+        outside = np.abs(block[..., :2]).max(axis=-1) > MAX_BLOCK
+        return STEPS_PER_FOLD * np.log(np.maximum(error, TOLERANCE) / TOLERANCE) + FOREVER * outside
+
+    def _leaves_arena(self, block: np.ndarray) -> np.ndarray:
+        """(C, D, L) whether the pusher would have to leave the arena."""
+        start = geometry.transform(block, self._pushes.start)[:, None, None]
+        direction = geometry.transform(np.array([0.0, 0.0, block[2]]), self._pushes.direction)
+        end = start + direction[:, :, None] * LENGTHS[:, None]
+        return np.maximum(np.abs(start), np.abs(end)).max(axis=-1) > ARENA - 0.005
+
+    # Pushing ------------------------------------------------------------------------------------------------------
+
+    def _push(self, pusher: np.ndarray, local: np.ndarray, block: np.ndarray, plan: Plan) -> np.ndarray | None:
+        """The next target of the push under way, steered by what the T did; None once the push has done its work."""
+        wanted = geometry.compose(self._goal_after(2.0), plan.result)
+        offset = np.linalg.norm(self._pushes.start - local, axis=1)
+        contacts = np.flatnonzero(offset < LOST)
+        if len(contacts) == 0:
+            return None
+        # Prefer the contact the pusher is at: the others are only a guess at what it would do from here.
+        errors = _error(geometry.compose(block, self._pushes.motion[contacts]), wanted)
+        errors = errors + 0.3 * offset[contacts][:, None, None]
+        row, direction, length = (int(i) for i in np.unravel_index(errors.argmin(), errors.shape))
+        if errors[row, direction, length] > _error(block, wanted) - DONE:
+            return None
+        plan.contact, plan.direction = int(contacts[row]), direction
+        way = self._pushes.direction[plan.contact, direction]
+        end = self._pushes.start[plan.contact] + way * LENGTHS[length]
+        return _towards(pusher, geometry.transform(block, end), PUSH_REACH, PUSH_GAIN)
+
+    def _follow_goal(self, goal: np.ndarray) -> None:
+        """Estimate the goal's velocity (3,) from its last poses."""
+        if np.isfinite(self._goal).all():
+            change = goal - self._goal
+            change[2] = geometry.wrap(change[2])
+            self._goal_velocity += 0.5 * (change / CONTROL_SECONDS - self._goal_velocity)
+        self._goal = goal
+
+    def _goal_after(self, steps: np.ndarray | float) -> np.ndarray:
+        """(..., 3) where the goal will be after `steps` (...), if it goes on for at most three seconds."""
+        ahead = np.minimum(steps, 30.0) * CONTROL_SECONDS
+        return self._goal + np.asarray(ahead)[..., None] * self._goal_velocity
+
+
+def _steps(travel: np.ndarray, length: np.ndarray) -> np.ndarray:
+    return travel / (TRAVEL_REACH * TRAVEL_GAIN) + length / (PUSH_REACH * PUSH_GAIN)
+
+
+def _error(block: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(...) metres between poses (..., 3): how far the T's points are off, about."""
+    off = block - wanted
+    return np.sqrt(off[..., 0] ** 2 + off[..., 1] ** 2 + (2 * TURN_RADIUS * np.sin(off[..., 2] / 2)) ** 2)
+
+
+def _pose(observed: np.ndarray) -> np.ndarray:
+    x, y, cos, sin = (float(value) for value in observed)
+    return np.array([x, y, math.atan2(sin, cos)])
+
+
+def _towards(pusher: np.ndarray, point: np.ndarray, reach: float, gain: float) -> np.ndarray:
+    """A target beyond `point` by as much as the pusher will lag, but no farther than `reach` from the pusher."""
+    way = point - pusher
+    distance = float(np.hypot(*way))
+    step = min(distance / gain, reach)
+    target = pusher + way / max(distance, 1e-9) * step
+    return np.clip(target, -ARENA, ARENA).astype(np.float32)
