@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from specpolicy_envs.expert import Observation
@@ -49,7 +51,7 @@ def hand_yaw(observation: Observation) -> float:
 
 def move(
     observation: Observation,
-    position: np.ndarray,
+    position: Sequence[float] | np.ndarray,
     yaw_error: float,
     gripper: float,
     gain: float = 1.0,
