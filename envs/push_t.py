@@ -5,7 +5,6 @@ The scene is our own MJCF (`assets/push_t.xml`), planar and quasi-static. The go
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
@@ -14,10 +13,12 @@ import numpy as np
 from gymnasium import spaces
 
 from specpolicy_envs import push_t_geometry as geometry
+from specpolicy_envs.push_t_expert import PushTExpert
+from specpolicy_envs.push_t_geometry import ARENA, ASSET, PUSHER_RADIUS
+from specpolicy_envs.rendering import OffscreenRenderer
 
-ASSET = Path(__file__).parent / "assets" / "push_t.xml"
-ARENA = 0.3  # the pusher stays within +-ARENA (metres) of the centre on both axes
-PUSHER_RADIUS = 0.015
+__all__ = ["SUCCESS_COVERAGE", "PushT", "PushTExpert"]
+
 SUCCESS_COVERAGE = 0.90
 
 
@@ -30,7 +31,7 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     (x, y) each. An episode ends with success once the coverage reaches 0.90, and is cut after `max_seconds`.
 
     Args:
-        render_mode: None or "rgb_array" (headless; set MUJOCO_GL=egl where there is no screen).
+        render_mode: None or "rgb_array" (no screen needed).
         render_size: (height, width) of a frame in pixels.
         max_seconds: time until an episode is truncated.
 
@@ -66,13 +67,13 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self.data = mujoco.MjData(self.model)
         self._substeps = round(1.0 / (self.control_hz * self.model.opt.timestep))
         self._max_steps = max(1, round(self.max_seconds * self.control_hz))
-        self._renderer: mujoco.Renderer | None = None
+        self._renderer: OffscreenRenderer | None = None
         self._goal = np.zeros(3)
         self._steps = 0
         self._max_coverage = 0.0
         self.action_space = spaces.Box(-ARENA, ARENA, (2,), np.float32)
         shapes = {"agent_pos": 2, "block_pose": 4, "goal_pose": 4, "keypoints": 18, "goal_keypoints": 18}
-        self.observation_space = spaces.Dict(
+        self.observation_space: spaces.Dict = spaces.Dict(  # type: ignore[assignment]
             {key: spaces.Box(-np.inf, np.inf, (size,), np.float32) for key, size in shapes.items()}
         )
 
@@ -116,9 +117,8 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         if self.render_mode is None:
             return None
         if self._renderer is None:
-            self._renderer = mujoco.Renderer(self.model, *self.render_size)
-        self._renderer.update_scene(self.data, camera="top")
-        return self._renderer.render()
+            self._renderer = OffscreenRenderer(self.model, *self.render_size)
+        return self._renderer.render(self.data, "top")
 
     def close(self) -> None:
         if self._renderer is not None:

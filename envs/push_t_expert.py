@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from specpolicy_envs import push_t_geometry as geometry
-from specpolicy_envs.push_t import ARENA
+from specpolicy_envs.push_t_geometry import ARENA
 from specpolicy_envs.push_t_paths import Paths
 from specpolicy_envs.push_t_pushes import LENGTHS, push_table
 
@@ -117,10 +117,9 @@ class PushTExpert:
         scores = np.minimum(single[firsts], self._second(firsts, after[firsts], steps[firsts]))
         chance = np.exp(-(scores - scores.min()) / self.temperature)
         index = int(self._random.choice(len(chance), p=chance / chance.sum()))
-        contact, direction, length = (int(axis[index]) for axis in firsts)
-        goal = self._goal_after(steps[contact, direction, length])
-        result = geometry.relative(goal, after[contact, direction, length])
-        return Plan(contact, direction, result, self._choose_side(ways[contact]))
+        chosen = tuple(int(axis[index]) for axis in firsts)
+        result = geometry.relative(self._goal_after(steps[chosen]), after[chosen])
+        return Plan(chosen[0], chosen[1], result, self._choose_side(ways[chosen[0]]))
 
     def _second(self, firsts: tuple[np.ndarray, ...], after: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """(N,) steps until done when the best coarse second push follows each first one, which ends in `after`."""

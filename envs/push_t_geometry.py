@@ -1,12 +1,17 @@
-"""The T of the Push-T tasks in the plane: its shape, keypoints, poses and exact coverage.
+"""The geometry of the Push-T tasks in the plane: the T, its keypoints, poses and exact coverage.
 
 A pose is (x, y, yaw) in metres and radians. The T's frame sits in its centre of mass, the bar along x, the stem
 towards -y. The sizes are those of `assets/push_t.xml`.
 """
 
 import math
+from pathlib import Path
 
 import numpy as np
+
+ASSET = Path(__file__).parent / "assets" / "push_t.xml"
+ARENA = 0.3  # the pusher stays within +-ARENA (metres) of the centre on both axes
+PUSHER_RADIUS = 0.015
 
 UNIT = 0.04  # the T is four units wide and four high, one unit thick
 _BAR_Y = 6 / 7 * UNIT  # centre of the bar above the centre of mass: areas 4 and 3, centres 2 units apart

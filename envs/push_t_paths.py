@@ -3,7 +3,7 @@
 import numpy as np
 
 from specpolicy_envs import push_t_geometry as geometry
-from specpolicy_envs.push_t import PUSHER_RADIUS
+from specpolicy_envs.push_t_geometry import PUSHER_RADIUS
 from specpolicy_envs.push_t_pushes import outline
 
 CLEARANCE = PUSHER_RADIUS + 0.012  # between the pusher's centre and the T on the way round

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from specpolicy_envs import push_t_geometry as geometry
-from specpolicy_envs.push_t import ASSET, PUSHER_RADIUS
+from specpolicy_envs.push_t_geometry import ASSET, PUSHER_RADIUS
 
 SPACING = 0.005  # between neighbouring contacts, metres
 GAP = 0.002  # a push begins this far from the T's side
