@@ -65,3 +65,16 @@ def move(
     turn[2] += yaw_error
     turn = np.clip(turn_gain * turn / RADIANS_PER_UNIT, -1.0, 1.0)
     return np.concatenate([step, turn, [gripper]]).astype(np.float32)
+
+
+def funnel(hand: np.ndarray, target: np.ndarray, hover: float) -> np.ndarray:
+    """A waypoint (3,) on the way of the open gripper down to `target` (3,): the further aside, the higher.
+
+    It stays within `hover` above the target. A hand that is low but aside first goes up, so that the fingers do
+    not push the object along.
+    """
+    aside = target[:2] - hand[:2]
+    height = np.clip(5.0 * (np.hypot(*aside) - 0.012), 0.0, hover)
+    too_low = target[2] + height - hand[2]
+    freedom = np.clip(1.5 - too_low / 0.04, 0.2, 1.0)
+    return np.array([*(hand[:2] + freedom * aside), target[2] + height])

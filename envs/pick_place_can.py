@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from specpolicy_envs.arm_control import CLOSED, OPEN, UP, gripper_opening, hand_yaw, move, rotation_matrix, wrap
+from specpolicy_envs.arm_control import CLOSED, OPEN, funnel, gripper_opening, hand_yaw, move, rotation_matrix, wrap
 from specpolicy_envs.expert import Observation
 from specpolicy_envs.robosuite_task import RobosuiteTask
 
@@ -66,5 +66,4 @@ class PickPlaceCanExpert:
             return move(observation, target, yaw_error, CLOSED, gain=2.0)
         if around and (opening < 0.075 or (sideways < 0.01 and abs(offset[2]) < 0.015)):
             return move(observation, can, yaw_error, CLOSED)
-        above = min(0.1, max(0.0, 3.0 * (sideways - 0.02)))
-        return move(observation, can + above * UP, yaw_error, OPEN, gain=2.0)
+        return move(observation, funnel(hand, can, hover=0.1), yaw_error, OPEN, gain=2.0)
