@@ -1,0 +1,101 @@
+"""Train a diffusion policy on demonstrations and save it as a checkpoint directory.
+
+The directory named by `output` holds model.safetensors (EMA weights) and config.json, which `load_policy` and
+`specpolicy evaluate` read, next to the curves. A run that was interrupted goes on where its last save was.
+
+Examples:
+  specpolicy train task=lift
+  specpolicy train task=can policy=transformer steps=20000 logger=wandb
+  specpolicy train task=push_t policy.chain.prediction=sample precision=bfloat16
+"""
+
+import dataclasses
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from specpolicy.errors import SpecpolicyError
+
+
+def run(config: DictConfig) -> None:
+    """Train as `config` (configs/train.yaml) says."""
+    import torch
+
+    from specpolicy.cli.configuration import save_config
+    from specpolicy.data.dataset import load_sequences
+    from specpolicy.logging import make_logger
+    from specpolicy.logging.progress import progress_bar
+    from specpolicy.training import TrainingOptions, train
+
+    output = Path(config.output)
+    if config.overwrite and output.exists():
+        shutil.rmtree(output)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    options = TrainingOptions(**{field.name: config[field.name] for field in dataclasses.fields(TrainingOptions)})
+    keys = _observation_keys(config)
+    shape = (keys, config.policy.n_obs_steps, config.policy.horizon)
+    training = load_sequences(config.data, *shape, split="train")
+    validation = load_sequences(config.data, *shape, split="valid")
+    torch.manual_seed(config.seed)
+    policy = make_policy(config, training).to(config.device)
+    save_config(config, output)
+    count = sum(parameter.numel() for parameter in policy.denoiser.parameters())
+    print(f"{len(training)} windows, {len(validation)} for validation; {count / 1e6:.2f} M parameters; {output}")
+    saved = output / "training.pt"
+    resume = torch.load(saved, weights_only=True)["step"] if saved.exists() else 0
+    with (
+        make_logger(
+            config.logger, output, OmegaConf.to_container(config), name=output.name, resume_step=resume
+        ) as logger,
+        progress_bar(options.steps, f"train {config.task.name}") as bar,
+    ):
+        train(
+            policy,
+            training,
+            validation,
+            options,
+            output,
+            logger,
+            bar,
+            _rollout(config) if options.rollout_every else None,
+        )
+    print(f"saved {output}")
+
+
+def make_policy(config: DictConfig, training):
+    """An untrained policy for `config`, its normaliser fitted to the training windows."""
+    from specpolicy.normaliser import Normaliser
+    from specpolicy.policy import DiffusionPolicy
+
+    policy = OmegaConf.to_container(config.policy)
+    return DiffusionPolicy.from_config(
+        {
+            **{name: policy[name] for name in ("network", "chain", "horizon", "n_obs_steps", "n_action_steps")},
+            "observation": {key: value.shape[-1] for key, value in training.observation.items()},
+            "action_dim": training.action.shape[-1],
+            "normaliser": Normaliser.min_max(training.ranges()).to_config(),
+            "task": OmegaConf.to_container(config.task),
+            "command": shlex.join(["specpolicy", *sys.argv[1:]]),
+        }
+    )
+
+
+def _observation_keys(config: DictConfig) -> list[str]:
+    if config.task.observation_keys:
+        return list(config.task.observation_keys)
+    import h5py
+
+    from specpolicy.data.dataset import check_file
+
+    check_file(config.data, [], "train")
+    with h5py.File(config.data, "r") as file:
+        return sorted(next(iter(file["data"].values()))["obs"])
+
+
+def _rollout(config: DictConfig):
+    """A function that plays a few episodes with the policy in training and returns their mean results."""
+    raise SpecpolicyError("rollouts during training are not connected yet: set rollout_every=0")

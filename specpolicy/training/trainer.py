@@ -1,0 +1,213 @@
+"""The trainer: AdamW with warm-up and cosine decay, EMA weights, validation, rollouts, resume after a kill.
+
+Every random number of a step is drawn from a generator seeded by (seed, step), so that a run that was killed and
+started again follows the curve of an uninterrupted one to the bit.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from specpolicy.data.dataset import Sequences
+from specpolicy.errors import SpecpolicyError
+from specpolicy.files import atomic_path
+from specpolicy.policy import DiffusionPolicy
+from specpolicy.training.ema import ema_decay, update_ema
+from specpolicy.training.loss import noised
+
+STATE = "training.pt"
+Rollout = Callable[[DiffusionPolicy, int], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What the trainer needs to know; times are in optimiser steps."""
+
+    steps: int = 10_000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    weight_decay: float = 1e-6
+    ema_power: float = 0.75
+    precision: str = "float32"
+    compile: bool = False
+    log_every: int = 50
+    validate_every: int = 500
+    rollout_every: int = 0
+    save_every: int = 500
+    half_precision_weights: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("float32", "bfloat16"):
+            raise SpecpolicyError(f"precision must be float32 or bfloat16, got '{self.precision}'")
+        for name in ("steps", "batch_size", "log_every", "validate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise SpecpolicyError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+class Logger(Protocol):
+    """The part of `specpolicy.logging.MetricLogger` that the trainer uses."""
+
+    def log(self, metrics: dict[str, float], step: int) -> None: ...
+
+
+class Bar(Protocol):
+    """The part of a progress bar that the trainer uses."""
+
+    def advance(self, amount: int = 1, **figures: float) -> None: ...
+
+
+def train(
+    policy: DiffusionPolicy,
+    training: Sequences,
+    validation: Sequences | None,
+    options: TrainingOptions,
+    directory: str | Path,
+    logger: Logger,
+    bar: Bar | None = None,
+    rollout: Rollout | None = None,
+) -> DiffusionPolicy:
+    """Train `policy` in place and return its EMA copy, which is also saved in `directory` at every save.
+
+    `rollout` is called with the EMA policy and the step every `rollout_every` steps and returns metrics to log.
+    """
+    directory = Path(directory)
+    run = _Run(policy, options)
+    start = run.load(directory / STATE)
+    batches = _Batches(policy, training)
+    held_out = _Batches(policy, validation) if validation is not None and len(validation) else None
+    denoiser = torch.compile(policy.denoiser) if options.compile else policy.denoiser
+    if bar is not None:
+        bar.advance(start)
+    clock, total, since = time.perf_counter(), torch.zeros((), device=policy.device), 0
+    for step in range(start, options.steps):
+        policy.denoiser.train()
+        loss = batches.loss(denoiser, options, step)
+        run.update(loss, step)
+        total += loss.detach()
+        done, since = step + 1, since + 1
+        last = done == options.steps
+        metrics: dict[str, float] = {}
+        if done % options.log_every == 0 or last:
+            elapsed, clock = time.perf_counter() - clock, time.perf_counter()
+            metrics |= {
+                "train/loss": float(total) / since,
+                "train/learning_rate": learning_rate(options, step),
+                "train/samples_per_second": since * options.batch_size / elapsed,
+            }
+            total.zero_()
+            since = 0
+        run.average.eval()
+        if held_out is not None and (done % options.validate_every == 0 or last):
+            metrics["validation/loss"] = held_out.evaluate(run.average.denoiser)
+        if rollout is not None and options.rollout_every and (done % options.rollout_every == 0 or last):
+            metrics |= {f"rollout/{name}": value for name, value in rollout(run.average, done).items()}
+        if metrics:
+            logger.log(metrics, step=done)
+        if bar is not None:
+            shown = {
+                name.split("/")[-1]: metrics[name] for name in ("train/loss", "validation/loss") if name in metrics
+            }
+            bar.advance(1, **shown)
+        if done % options.save_every == 0 or last:
+            run.save(directory, done)
+    return run.average
+
+
+def learning_rate(options: TrainingOptions, step: int) -> float:
+    """Linear warm-up, then a half cosine to zero."""
+    if step < options.warmup_steps:
+        return options.learning_rate * (step + 1) / options.warmup_steps
+    progress = (step - options.warmup_steps) / max(1, options.steps - options.warmup_steps)
+    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class _Run:
+    """Weights, their average and the optimiser: what is saved and resumed."""
+
+    def __init__(self, policy: DiffusionPolicy, options: TrainingOptions):
+        self.policy, self.options = policy, options
+        self.average = copy.deepcopy(policy).requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(
+            policy.denoiser.parameters(), lr=1.0, betas=(0.95, 0.999), weight_decay=options.weight_decay
+        )
+
+    def update(self, loss: Tensor, step: int) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.options, step)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        update_ema(self.average.denoiser, self.policy.denoiser, ema_decay(step, self.options.ema_power))
+
+    def save(self, directory: Path, step: int) -> None:
+        dtype = torch.float16 if self.options.half_precision_weights else torch.float32
+        self.average.save(directory, dtype)
+        state = {
+            "step": step,
+            "options": asdict(self.options),
+            "model": self.policy.denoiser.state_dict(),
+            "average": self.average.denoiser.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        with atomic_path(directory / STATE) as temporary:
+            torch.save(state, temporary)
+
+    def load(self, path: Path) -> int:
+        """Restore a saved run and return its step; 0 if there is none."""
+        if not path.exists():
+            return 0
+        state = torch.load(path, map_location=self.policy.device, weights_only=True)
+        changed = [name for name, value in asdict(self.options).items() if state["options"].get(name) != value]
+        if changed:
+            raise SpecpolicyError(
+                f"{path} belongs to a run with another {changed[0]} ({state['options'].get(changed[0])}): "
+                "use the same options, another output, or overwrite=true"
+            )
+        try:
+            self.policy.denoiser.load_state_dict(state["model"])
+            self.average.denoiser.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError):
+            raise SpecpolicyError(f"{path} belongs to another network: use another output, or overwrite=true") from None
+        return state["step"]
+
+
+class _Batches:
+    """Normalised windows on the policy's device, and the loss on a random batch of them."""
+
+    def __init__(self, policy: DiffusionPolicy, sequences: Sequences):
+        self.cond = policy.encode(sequences.observation)
+        self.action = policy.normaliser.normalise("action", sequences.action.to(policy.device))
+        self.process = policy.chain.process
+
+    def loss(self, denoiser, options: TrainingOptions, step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+        rows = torch.randint(len(self.action), (options.batch_size,), generator=generator)
+        return self._loss(denoiser, rows, generator, options.precision == "bfloat16")
+
+    @torch.no_grad()
+    def evaluate(self, denoiser, most: int = 2048) -> float:
+        """Loss on a fixed sample of windows, timesteps and noises, the same at every call."""
+        generator = torch.Generator().manual_seed(20_231)
+        rows = torch.randperm(len(self.action), generator=generator)[:most]
+        losses = [self._loss(denoiser, chunk, generator) * len(chunk) for chunk in rows.split(256)]
+        return float(sum(losses) / len(rows))
+
+    def _loss(self, denoiser, rows: Tensor, generator: torch.Generator, half: bool = False) -> Tensor:
+        device = self.action.device
+        timestep = torch.randint(self.process.steps, (len(rows),), generator=generator)
+        chunk, cond = self.action[rows.to(device)], self.cond[rows.to(device)]
+        noise = torch.randn(chunk.shape, generator=generator).to(device)
+        state, target = noised(self.process, chunk, noise, timestep.to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            output = denoiser(state, timestep.to(device), cond)
+        return torch.nn.functional.mse_loss(output.float(), target)
