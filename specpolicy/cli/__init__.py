@@ -60,6 +60,9 @@ def _run(verb: str, arguments: list[str]) -> None:
     if options.help:
         print(verb_help(verb, options.config_directories))
         return
+    # As with `python -m`, a task or an expert of the user's own may be a module in the current directory.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     config = compose_verb(verb, options.overrides, options.config_directories)
     if options.show_config:
         from omegaconf import OmegaConf

@@ -1,8 +1,78 @@
-"""Record demonstrations of a task's scripted expert in robomimic's HDF5 layout."""
+"""Record demonstrations of a task with its scripted expert.
+
+The expert's action plus Gaussian noise is executed, the clean action is stored as the label, so the data
+shows how to recover from mistakes. The file has robomimic's HDF5 layout, with the masks train and valid.
+Only episodes that succeed are kept; a failed one is replaced by another. The data depends on the settings
+alone, not on the number of processes. Killed and started again, the same command goes on where it stopped.
+
+Examples:
+  specpolicy collect task=lift episodes=100 noise=0.15 seed=0
+  specpolicy collect task=push_t episodes=200 workers=2 output=data/push_t_200.hdf5
+  specpolicy collect task=gym task.id=mine:Reach-v0 expert=mine:make_expert episodes=20
+"""
 
 from omegaconf import DictConfig
 
 
 def run(config: DictConfig) -> None:
-    """Collect and write the demonstrations."""
-    raise NotImplementedError
+    """Collect the demonstrations and write them with their configuration."""
+    import json
+    import os
+    from pathlib import Path
+
+    from omegaconf import OmegaConf
+
+    from specpolicy.cli.configuration import save_config
+    from specpolicy.data.collect import collect
+    from specpolicy.data.recorder import Recording
+    from specpolicy.logging.progress import progress_bar
+
+    _check(config)
+    output = Path(config.output)
+    recording = Recording(
+        task=json.dumps(OmegaConf.to_container(config.task), sort_keys=True),
+        noise=float(config.noise),
+        seed=config.seed,
+        max_seconds=float(config.max_seconds),
+        expert=config.expert,
+    )
+    workers = min(config.workers or os.cpu_count() or 1, config.episodes)
+    attempts = successes = 0
+    with progress_bar(config.episodes, f"collect {config.task.name}") as bar:
+
+        def on_attempt(kept: bool, success: bool) -> None:
+            nonlocal attempts, successes
+            attempts, successes = attempts + 1, successes + success
+            bar.advance(int(kept), expert_success=successes / attempts)
+
+        collected = collect(
+            recording, config.episodes, output, workers, config.keep_failures, config.validation, on_attempt
+        )
+    if collected is None:
+        print(f"{output} is complete already: {config.episodes} demonstrations")
+        return
+    save_config(config, output.with_suffix(".yaml"))
+    print(
+        f"wrote {output}: {collected.demonstrations} demonstrations, {collected.samples} steps; the expert "
+        f"succeeded in {collected.successes} of {collected.attempts} attempts"
+    )
+
+
+def _check(config: DictConfig) -> None:
+    from pathlib import Path
+
+    from specpolicy.errors import SpecpolicyError
+
+    limits = {
+        "episodes": config.episodes >= 1,
+        "noise": config.noise >= 0,
+        "seed": config.seed >= 0,
+        "workers": config.workers is None or config.workers >= 1,
+        "validation": 0 < config.validation < 1,
+        "max_seconds": config.max_seconds > 0,
+    }
+    for key, right in limits.items():
+        if not right:
+            raise SpecpolicyError(f"{key}={config[key]} is out of range (specpolicy collect --help)")
+    if Path(config.output).suffix not in (".hdf5", ".h5"):
+        raise SpecpolicyError(f"output={config.output}: expected a file name that ends in .hdf5")

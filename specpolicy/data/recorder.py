@@ -1,0 +1,142 @@
+"""One recorded episode of a scripted expert: noise is executed, the clean action is the label."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from specpolicy.data.robomimic_hdf5 import Demonstration
+from specpolicy.errors import SpecpolicyError
+from specpolicy.tasks import control_hz, make_task_env
+
+if TYPE_CHECKING:
+    from specpolicy_envs import Expert
+
+ROBOMIMIC_GYM_TYPE = 2  # robomimic's EnvType.GYM_TYPE, for environments that do not describe themselves
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What determines a demonstration, together with its number.
+
+    Attributes:
+        task: the task configuration as JSON (a string, so that equal settings hash alike).
+        noise: standard deviation of the noise on executed actions, relative to the environment's
+            `action_noise_scale` (1 if it has none).
+        seed: seed of the whole collection.
+        max_seconds: an episode that has not succeeded by then has failed.
+        expert: `module:function` called with (task id, seed), or None for the task's shipped expert.
+    """
+
+    task: str
+    noise: float
+    seed: int
+    max_seconds: float
+    expert: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings with the task unpacked."""
+        return {**asdict(self), "task": json.loads(self.task)}
+
+
+def demonstration_seeds(seed: int, number: int) -> tuple[int, int, int]:
+    """Seeds of the environment's reset, the expert and the noise for one attempt of a collection.
+
+    Reset seeds lie in [2**30, 2**31), so that a reset seed below 2**30, as evaluation uses, can never be
+    one of a demonstration.
+    """
+    reset, expert, noise = np.random.SeedSequence((seed, number)).generate_state(3)
+    return 2**30 + int(reset) % 2**30, int(expert) % 2**31, int(noise)
+
+
+class Recorder:
+    """An environment and an expert, kept for many episodes."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.env = make_task_env(json.loads(recording.task))
+        self.expert = _make_expert(json.loads(recording.task)["id"], recording.expert)
+        scale = getattr(self.env.unwrapped, "action_noise_scale", 1.0)
+        self.sigma = recording.noise * np.asarray(scale, dtype=np.float64)
+        self.max_steps = max(1, round(recording.max_seconds * control_hz(self.env)))
+
+    def record(self, number: int) -> Demonstration:
+        """Run attempt `number` until the task is solved or the time is over."""
+        reset_seed, expert_seed, noise_seed = demonstration_seeds(self.recording.seed, number)
+        rng = np.random.default_rng(noise_seed)
+        space: Any = self.env.action_space
+        observation, info = self.env.reset(seed=reset_seed)
+        self.expert.reset(expert_seed)
+        observations, states, actions, rewards = [observation], [], [], []
+        finished = False
+        while not finished:
+            states.append(self._state())
+            clean = np.asarray(self.expert.act(observation), dtype=np.float64)
+            noisy = clean + self.sigma * rng.standard_normal(clean.shape)
+            executed = np.clip(noisy, space.low, space.high).astype(space.dtype)
+            observation, reward, terminated, truncated, info = self.env.step(executed)
+            actions.append(np.clip(clean, space.low, space.high).astype(np.float32))
+            rewards.append(float(reward))
+            observations.append(observation)
+            finished = terminated or truncated or info["is_success"] or len(actions) == self.max_steps
+        dones = np.zeros(len(actions), dtype=np.int64)
+        dones[-1] = 1
+        return Demonstration(
+            actions=np.stack(actions),
+            states=np.stack(states),
+            rewards=np.array(rewards),
+            dones=dones,
+            observations={key: np.stack([frame[key] for frame in observations]) for key in observation},
+            success=bool(info["is_success"]),
+            model_xml=self._call("model_xml", ""),
+        )
+
+    def env_args(self) -> dict[str, Any]:
+        """robomimic's description of the environment."""
+        task = json.loads(self.recording.task)
+        foreign = {
+            "env_name": task["id"],
+            "env_version": None,
+            "type": ROBOMIMIC_GYM_TYPE,
+            "env_kwargs": task.get("kwargs") or {},
+        }
+        return self._call("env_args", foreign)
+
+    def close(self) -> None:
+        """Release the environment."""
+        self.env.close()
+
+    def _state(self) -> np.ndarray:
+        return np.array(self._call("get_state", np.zeros(0)), dtype=np.float64)
+
+    def _call(self, method: str, otherwise: Any) -> Any:
+        """The result of a method that environments of other packages may lack."""
+        bound = getattr(self.env.unwrapped, method, None)
+        return otherwise if bound is None else bound()
+
+
+@functools.lru_cache(maxsize=1)
+def recorder(recording: Recording) -> Recorder:
+    """The process's recorder for these settings, made once: a reset is cheaper than a new environment."""
+    return Recorder(recording)
+
+
+def _make_expert(task_id: str, source: str | None) -> Expert:
+    """The user's expert, or the one shipped for the task."""
+    if source is None:
+        from specpolicy_envs import make_expert
+
+        try:
+            return make_expert(task_id, 0)
+        except ValueError as error:
+            raise SpecpolicyError(f"{error} (your own: expert=module:function)") from error
+    module, _, name = source.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)(task_id, 0)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecpolicyError(f"expert={source}: {error}; expected module:function") from error

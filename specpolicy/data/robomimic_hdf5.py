@@ -1,0 +1,123 @@
+"""Demonstrations in robomimic's HDF5 layout: one small file for each while recording, then one for all.
+
+data            attributes total, env_args (JSON), task (JSON), collection (JSON)
+data/demo_i     attributes num_samples, model_file, success
+  actions (T, D)   states (T, N)   rewards (T,)   dones (T,)   obs/<key> (T, ...)   next_obs/<key> (T, ...)
+mask/train, mask/valid   names of demonstrations, as bytes
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.files import atomic_path
+
+
+@dataclass
+class Demonstration:
+    """One episode of T control steps.
+
+    Attributes:
+        actions: (T, D) clean actions, the labels.
+        states: (T, N) simulator state before each action; N is 0 where the environment gives none.
+        rewards: (T,).
+        dones: (T,) 0 or 1.
+        observations: for each key (T + 1, ...): before each action, and after the last one.
+        success: whether the task was solved.
+        model_xml: MuJoCo model of the episode, or an empty string.
+    """
+
+    actions: np.ndarray
+    states: np.ndarray
+    rewards: np.ndarray
+    dones: np.ndarray
+    observations: dict[str, np.ndarray]
+    success: bool
+    model_xml: str = ""
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+def write_part(path: Path, demonstration: Demonstration | None, success: bool) -> None:
+    """Write one attempt to a file of its own, atomically; `demonstration` is None for one not kept."""
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["success"] = success
+        if demonstration is None:
+            return
+        group = file.create_group("demo")
+        group.attrs["num_samples"] = len(demonstration)
+        group.attrs["model_file"] = demonstration.model_xml
+        group.attrs["success"] = success
+        group["actions"] = demonstration.actions
+        group["states"] = demonstration.states
+        group["rewards"] = demonstration.rewards
+        group["dones"] = demonstration.dones
+        for key, values in demonstration.observations.items():
+            group[f"obs/{key}"] = values[:-1]
+            group[f"next_obs/{key}"] = values[1:]
+
+
+def read_part(path: Path) -> tuple[bool, bool]:
+    """Whether the attempt in a part file succeeded, and whether its data was kept."""
+    with h5py.File(path, "r") as file:
+        return bool(file.attrs["success"]), "demo" in file
+
+
+def assemble(
+    path: Path,
+    parts: Sequence[Path],
+    env_args: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+    valid: Sequence[int],
+) -> int:
+    """Join part files into one robomimic file, atomically; return its number of samples.
+
+    Args:
+        path: the file to write.
+        parts: part files with data; the i-th becomes `demo_i`.
+        env_args: robomimic's description of the environment.
+        attributes: more attributes of `data`, stored as JSON.
+        valid: numbers of the demonstrations in `mask/valid`; all others are in `mask/train`.
+    """
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        data = file.create_group("data")
+        total = 0
+        for number, part in enumerate(parts):
+            with h5py.File(part, "r") as source:
+                source.copy("demo", data, name=f"demo_{number}")
+            total += int(data[f"demo_{number}"].attrs["num_samples"])
+        data.attrs["total"] = total
+        data.attrs["env_args"] = json.dumps(dict(env_args))
+        for key, value in attributes.items():
+            data.attrs[key] = json.dumps(value)
+        train = [number for number in range(len(parts)) if number not in set(valid)]
+        for name, numbers in (("train", train), ("valid", sorted(valid))):
+            file[f"mask/{name}"] = np.array([f"demo_{number}".encode() for number in numbers], dtype="S16")
+    return total
+
+
+def read_attribute(path: Path, name: str) -> Any:
+    """One JSON attribute of `data`, or None if it is not there.
+
+    Raises:
+        SpecpolicyError: the file is no HDF5 file in this layout.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            text = file["data"].attrs.get(name)
+    except (OSError, KeyError) as error:
+        raise SpecpolicyError(f"{path} is no demonstration file (HDF5 in robomimic's layout)") from error
+    return None if text is None else json.loads(text)
+
+
+def remove_parts(directory: Path) -> None:
+    """Delete a directory of part files."""
+    shutil.rmtree(directory)
