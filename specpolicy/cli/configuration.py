@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import specpolicy_configs
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -18,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import specpolicy_configs
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
 
@@ -59,9 +59,7 @@ def parse_arguments(arguments: Sequence[str]) -> Arguments:
     return parsed
 
 
-def compose_verb(
-    verb: str, overrides: Sequence[str] = (), config_directories: Sequence[Path] = ()
-) -> DictConfig:
+def compose_verb(verb: str, overrides: Sequence[str] = (), config_directories: Sequence[Path] = ()) -> DictConfig:
     """Return the verb's configuration with the overrides applied and interpolations resolved.
 
     Args:
@@ -170,8 +168,7 @@ def _parse(text: str) -> Override:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
         raise SpecpolicyError(
-            f"cannot read '{text}': quote a value that holds spaces or any of =,()[]{{}}, "
-            f"such as \"key='a=b'\""
+            f"cannot read '{text}': quote a value that holds spaces or any of =,()[]{{}}, such as \"key='a=b'\""
         ) from error
 
 
@@ -228,11 +225,7 @@ def _check_missing(config: DictConfig, verb: str) -> None:
 def _check_types(config: DictConfig, default: DictConfig, prefix: str) -> None:
     """Compare each value with the type of its default; a default of null accepts anything."""
     for key in map(str, default):
-        if (
-            OmegaConf.is_missing(default, key)
-            or OmegaConf.is_interpolation(default, key)
-            or key not in config
-        ):
+        if OmegaConf.is_missing(default, key) or OmegaConf.is_interpolation(default, key) or key not in config:
             continue
         if OmegaConf.is_interpolation(config, key):
             continue

@@ -1,0 +1,167 @@
+"""The command line: help, one-line errors with exit code 2, and what a verb receives."""
+
+import subprocess
+import sys
+
+import pytest
+
+from specpolicy import cli
+from specpolicy.cli import VERBS, main
+from specpolicy.errors import SpecpolicyError
+
+
+def refused(capsys, *arguments):
+    """The one line on stderr of a command that must exit with 2."""
+    assert main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    line = captured.err.removesuffix("\n")
+    assert "\n" not in line
+    assert "Traceback" not in line
+    return line
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_overview_lists_every_verb(capsys, arguments):
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    for verb, line in VERBS.items():
+        assert f"{verb} " in shown
+        assert line in shown
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("specpolicy 0.")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_names_its_keys_choices_and_examples(capsys, verb):
+    from specpolicy.cli.configuration import SHIPPED, default_groups, option_names
+
+    assert main([verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    for group in default_groups(verb):
+        assert f"{group}=" in shown
+        assert all(name in shown for name in option_names(group))
+    text = (SHIPPED / f"{verb}.yaml").read_text()
+    keys = {line.partition(":")[0] for line in text.splitlines() if line[:1].isalpha()} - {"defaults"}
+    assert "output" in keys
+    assert all(f"  {key}:" in shown for key in keys)
+    assert f"specpolicy {verb} " in shown.partition("Usage:")[0], "the docstring shows an example"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["collekt"], "unknown verb 'collekt'; did you mean 'collect'?"),
+        (["collect"], "task is required: task=<one of can, gym, lift"),
+        (["collect", "task=lft"], "unknown task 'lft'; did you mean 'lift'?"),
+        (["collect", "task=lift", "episode=3"], "unknown key 'episode'; did you mean 'episodes'?"),
+        (["collect", "task=lift", "task.idd=3"], "unknown key 'task.idd'; did you mean 'task.id'?"),
+        (["collect", "task=lift", "task.kwargs.size=3"], "to add a key write +task.kwargs.size=3"),
+        (["collect", "task=gym"], "task.id is required"),
+        (["collect", "task=lift", "episodes=few"], "episodes=few: expected a whole number"),
+        (["collect", "task=lift", "episodes=2.5"], "episodes=2.5: expected a whole number"),
+        (["collect", "task=lift", "noise=loud"], "noise=loud: expected a number"),
+        (["collect", "task=lift", "keep_failures=3"], "keep_failures=3: expected true or false"),
+        (["collect", "task=lift", "episodes=0"], "episodes=0 is out of range"),
+        (["collect", "task=lift", "output=a.txt"], "ends in .hdf5"),
+        (["collect", "task=lift", "lift"], "cannot read 'lift': settings are written key=value"),
+        (["collect", "task=lift", "output=a=b"], "cannot read 'output=a=b': quote a value"),
+        (["collect", "--cfgg"], "unknown option '--cfgg'; did you mean '--cfg'?"),
+        (["collect", "--config-dir", "nowhere"], "--config-dir nowhere: no such directory"),
+        (["collect", "task=gym", "task.id=NoSuchTask-v0"], "NoSuchTask"),
+    ],
+)
+def test_a_mistake_is_one_line_that_helps(capsys, arguments, words):
+    assert words in refused(capsys, *arguments)
+
+
+def verb_that(monkeypatch, run):
+    """Make `collect` run `run` instead, as a module would."""
+    import types
+
+    module = types.ModuleType("specpolicy.cli.collect")
+    module.run = run
+    monkeypatch.setitem(sys.modules, "specpolicy.cli.collect", module)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (SpecpolicyError("first\nsecond"), "specpolicy collect: first second"),
+        (FileNotFoundError(2, "No such file or directory", "x.hdf5"), "No such file or directory: x.hdf5"),
+        (ModuleNotFoundError("no", name="robomimic.utils"), "pip install 'specpolicy[train]'"),
+        (ModuleNotFoundError("no", name="metaworld"), "pip install 'specpolicy[metaworld]'"),
+        (ModuleNotFoundError("no", name="wandb"), "the package wandb is not installed: pip install wandb"),
+    ],
+)
+def test_an_error_the_user_can_mend_is_one_line(capsys, monkeypatch, error, words):
+    def run(config):
+        raise error
+
+    verb_that(monkeypatch, run)
+    assert words in refused(capsys, "collect", "task=lift")
+    monkeypatch.setenv("SPECPOLICY_DEBUG", "1")
+    with pytest.raises(type(error)):
+        main(["collect", "task=lift"])
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), ModuleNotFoundError("no", name="specpolicy.gone")])
+def test_our_own_defects_keep_their_traceback(monkeypatch, error):
+    def run(config):
+        raise error
+
+    verb_that(monkeypatch, run)
+    with pytest.raises(type(error)):
+        main(["collect", "task=lift"])
+
+
+def test_interruption_exits_with_130(capsys, monkeypatch):
+    def run(config):
+        raise KeyboardInterrupt
+
+    verb_that(monkeypatch, run)
+    assert main(["collect", "task=lift"]) == 130
+    assert capsys.readouterr().err == "specpolicy collect: interrupted\n"
+
+
+def test_a_verb_receives_the_resolved_configuration(monkeypatch):
+    received = []
+    verb_that(monkeypatch, received.append)
+    assert main(["collect", "task=can", "episodes=7", "+task.kwargs.max_seconds=5"]) == 0
+    assert received[0].episodes == 7
+    assert received[0].output == "data/can.hdf5"
+    assert received[0].task.kwargs == {"max_seconds": 5}
+
+
+@pytest.mark.parametrize("option", [["--cfg"], ["--cfg", "job"], ["--cfg=job"]])
+def test_cfg_prints_the_configuration_and_runs_nothing(capsys, monkeypatch, option):
+    verb_that(monkeypatch, lambda config: pytest.fail("ran"))
+    assert main(["collect", "task=lift", "seed=4", *option]) == 0
+    shown = capsys.readouterr().out
+    assert "seed: 4" in shown
+    assert "output: data/lift.hdf5" in shown
+
+
+def test_the_overview_loads_nothing_heavy():
+    code = (
+        "import sys; from specpolicy.cli import main; main([]); "
+        "print({'hydra', 'mujoco', 'robosuite', 'wandb', 'matplotlib'} & sys.modules.keys() or 'light')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "light"
+
+
+def test_every_verb_has_a_module_a_help_and_a_configuration():
+    import importlib
+
+    from specpolicy.cli.configuration import SHIPPED
+
+    for verb in VERBS:
+        module = importlib.import_module(f"specpolicy.cli.{verb}")
+        assert callable(module.run)
+        assert module.__doc__
+        assert (SHIPPED / f"{verb}.yaml").is_file()
+    assert cli.EXTRAS["robomimic"] == "train"
