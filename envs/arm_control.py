@@ -67,14 +67,14 @@ def move(
     return np.concatenate([step, turn, [gripper]]).astype(np.float32)
 
 
-def funnel(hand: np.ndarray, target: np.ndarray, hover: float) -> np.ndarray:
-    """A waypoint (3,) on the way of the open gripper down to `target` (3,): the further aside, the higher.
+def funnel(hand: np.ndarray, target: np.ndarray, hover: float, turn: float = 0.0) -> np.ndarray:
+    """A waypoint (3,) on the way of the open gripper down to `target` (3,).
 
-    It stays within `hover` above the target. A hand that is low but aside first goes up, so that the fingers do
-    not push the object along.
+    The further aside the hand and the larger the `turn` it still has to make, the higher it stays, up to `hover`
+    above the target. A hand that is low but aside first goes up, so that the fingers do not push the object.
     """
     aside = target[:2] - hand[:2]
-    height = np.clip(5.0 * (np.hypot(*aside) - 0.012), 0.0, hover)
+    height = np.clip(max(5.0 * (np.hypot(*aside) - 0.012), 0.3 * (abs(turn) - 0.15)), 0.0, hover)
     too_low = target[2] + height - hand[2]
     freedom = np.clip(1.5 - too_low / 0.04, 0.2, 1.0)
     return np.array([*(hand[:2] + freedom * aside), target[2] + height])

@@ -51,11 +51,14 @@ class NutAssemblySquareExpert:
         sideways = float(np.hypot(offset[0], offset[1]))
         opening = gripper_opening(observation)
         around = sideways < 0.02 and abs(offset[2]) < 0.02
-        if around and 0.02 < opening < 0.045:
+        if around and opening < 0.022:  # closed on nothing, or beside the handle
+            return move(observation, hand + 0.1 * UP, grasp_turn, OPEN)
+        if around and opening < 0.045:
             return self._carry(observation, hand, nut, nut_yaw)
         if around and (opening < 0.07 or (sideways < 0.008 and abs(offset[2]) < 0.008)):
             return move(observation, handle, grasp_turn, CLOSED)
-        return move(observation, funnel(hand, handle, hover=0.08), grasp_turn, OPEN, gain=2.0)
+        above = 0.05 * UP if opening < 0.06 else 0.0  # not down before the fingers are open
+        return move(observation, funnel(hand, handle + above, 0.08, grasp_turn), grasp_turn, OPEN, gain=2.0)
 
     def _grasp_turn(self, nut_yaw: float, hand_yaw: float) -> float:
         """The turn that lays the fingers along the handle's sides, kept within the reach of the wrist."""
