@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from specpolicy.cli.configuration import SHIPPED, default_groups, option_names
+from specpolicy.cli.groups import SHIPPED, default_groups, option_names
 
 
 def verb_help(verb: str, config_directories: Sequence[Path] = ()) -> str:

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -209,14 +209,23 @@ def _claim(directory: Path, settings: dict[str, object]) -> None:
         write_text(path, json.dumps(settings, indent=2))
 
 
-def _require_same(found: dict[str, object] | None, wanted: dict[str, object], path: Path) -> None:
+def _require_same(found: dict[str, object] | None, wanted: Mapping[str, object], path: Path) -> None:
     if found is None:
         raise SpecpolicyError(f"{path} exists and was not written by collect; choose another output")
-    for key, value in wanted.items():
-        if found.get(key) != value:
-            raise SpecpolicyError(
-                f"{path} was made with {key}={found.get(key)}, not {value}; choose another output or delete it"
-            )
+    difference = _first_difference(found, wanted)
+    if difference:
+        raise SpecpolicyError(f"{path} was made with {difference}; choose another output or delete it")
+
+
+def _first_difference(found: Mapping[str, object], wanted: Mapping[str, object], prefix: str = "") -> str | None:
+    for key in sorted({*found, *wanted}):
+        old, new = found.get(key), wanted.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            if deeper := _first_difference(old, new, f"{prefix}{key}."):
+                return deeper
+        elif old != new:
+            return f"{prefix}{key}={old}, not {new}"
+    return None
 
 
 def _validation(episodes: int, share: float, seed: int) -> list[int]:

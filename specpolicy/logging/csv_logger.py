@@ -51,9 +51,7 @@ class CsvLogger(MetricLogger):
         whole = text[: text.rfind("\n") + 1]
         header = next(csv.reader(io.StringIO(whole)), ["step"])
         if header[0] != "step":
-            raise SpecpolicyError(
-                f"{self.path} is no metrics file (its first column is not step); move it away"
-            )
+            raise SpecpolicyError(f"{self.path} is no metrics file (its first column is not step); move it away")
         self.columns = header
         rows = list(csv.DictReader(io.StringIO(whole)))
         kept = [row for row in rows if resume_step is None or int(row["step"]) <= resume_step]

@@ -21,6 +21,9 @@ class MetricLogger:
     def log_file(self, name: str, path: Path | str, step: int | None = None) -> None:
         """Record a file: .png and .jpg as an image, .mp4 and .gif as a video, others as they are."""
 
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Record a small table."""
+
     def summary(self, metrics: Mapping[str, Any]) -> None:
         """Record final values of the run."""
 
@@ -51,6 +54,10 @@ class SeveralLoggers(MetricLogger):
     def log_file(self, name: str, path: Path | str, step: int | None = None) -> None:
         for logger in self.loggers:
             logger.log_file(name, path, step)
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        for logger in self.loggers:
+            logger.log_table(name, columns, rows)
 
     def summary(self, metrics: Mapping[str, Any]) -> None:
         for logger in self.loggers:

@@ -15,9 +15,7 @@ class Progress(Protocol):
 
 
 @contextmanager
-def progress_bar(
-    total: int, description: str, done: int = 0, stream: TextIO | None = None
-) -> Iterator[Progress]:
+def progress_bar(total: int, description: str, done: int = 0, stream: TextIO | None = None) -> Iterator[Progress]:
     """Show how much of `total` is done, on stderr unless told otherwise.
 
     Args:
@@ -77,7 +75,7 @@ class _Lines:
     def __init__(self, total: int, description: str, done: int, stream: TextIO) -> None:
         self.total, self.description, self.done, self.stream = total, description, done, stream
         self.start = self.last_time = time.monotonic()
-        self.printed, self.last_done, self.figures = -1, done, ""
+        self.printed, self.last_done, self.figures = done, done, ""
         if done:
             self._print()
 

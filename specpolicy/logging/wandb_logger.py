@@ -90,6 +90,11 @@ class WandbLogger(MetricLogger):
         else:
             self.run.save(str(path), base_path=str(path.parent), policy="now")
 
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        import wandb
+
+        self.run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+
     def summary(self, metrics: Mapping[str, Any]) -> None:
         self.run.summary.update(dict(metrics))
 

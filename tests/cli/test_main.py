@@ -37,7 +37,7 @@ def test_version(capsys):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_a_verb_names_its_keys_choices_and_examples(capsys, verb):
-    from specpolicy.cli.configuration import SHIPPED, default_groups, option_names
+    from specpolicy.cli.groups import SHIPPED, default_groups, option_names
 
     assert main([verb, "--help"]) == 0
     shown = capsys.readouterr().out
@@ -69,6 +69,12 @@ def test_help_of_a_verb_names_its_keys_choices_and_examples(capsys, verb):
         (["collect", "task=lift", "output=a.txt"], "ends in .hdf5"),
         (["collect", "task=lift", "lift"], "cannot read 'lift': settings are written key=value"),
         (["collect", "task=lift", "output=a=b"], "cannot read 'output=a=b': quote a value"),
+        (["collect", "task=lift,can"], "'task=lift,can' gives several values"),
+        (["collect", "task=lift", "~noise"], "keys cannot be removed"),
+        (["collect", "task=lift", "output=null"], "output=null: expected a value"),
+        (["collect", "task=lift", "task.kwargs=3"], "task.kwargs=3: expected a mapping"),
+        (["collect", "task=lift", "task.kwargs={a:1}"], "use +task.kwargs={a:1}"),
+        (["collect", "task=lift", "output=${task.nme}.hdf5"], "'task.nme' not found"),
         (["collect", "--cfgg"], "unknown option '--cfgg'; did you mean '--cfg'?"),
         (["collect", "--config-dir", "nowhere"], "--config-dir nowhere: no such directory"),
         (["collect", "task=gym", "task.id=NoSuchTask-v0"], "NoSuchTask"),
@@ -157,7 +163,7 @@ def test_the_overview_loads_nothing_heavy():
 def test_every_verb_has_a_module_a_help_and_a_configuration():
     import importlib
 
-    from specpolicy.cli.configuration import SHIPPED
+    from specpolicy.cli.groups import SHIPPED
 
     for verb in VERBS:
         module = importlib.import_module(f"specpolicy.cli.{verb}")

@@ -218,6 +218,7 @@ def test_another_setting_is_refused(reference, tmp_path):
         (reach(noise=0.2), 12, "noise=0.1, not 0.2"),
         (reach(seed=3), 12, "seed=0, not 3"),
         (reach(), 13, "episodes=12, not 13"),
+        (reach(pause=0.01), 12, "task.kwargs.pause=None, not 0.01"),
     ):
         with pytest.raises(SpecpolicyError, match=message):
             collect(recording, episodes, path)

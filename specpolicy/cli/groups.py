@@ -1,0 +1,52 @@
+"""The config groups: directories of yaml files, the user's own and the shipped ones."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+import specpolicy_configs
+from specpolicy.errors import SpecpolicyError
+
+SHIPPED = Path(next(iter(specpolicy_configs.__path__))).resolve()
+
+
+def load_option(group: str, name: str, config_directories: Iterable[Path | str] = ()) -> DictConfig:
+    """Return one option of a config group, such as `load_option("sampler", "ddim")`.
+
+    A verb that takes a list of options (`samplers=[ddpm,ddim]`) resolves each by this; it passes
+    `config.get("config_directories", [])` so that the user's own options are found too.
+    """
+    for directory in [*map(Path, config_directories), SHIPPED]:
+        path = directory / group / f"{name}.yaml"
+        if path.is_file():
+            loaded = OmegaConf.load(path)
+            assert isinstance(loaded, DictConfig)
+            return loaded
+    known = option_names(group, config_directories)
+    raise SpecpolicyError(f"unknown {group} '{name}'{closest(name, known)}; known: {', '.join(known)}")
+
+
+def option_names(group: str, config_directories: Iterable[Path | str] = ()) -> list[str]:
+    """The names of a group's options, sorted; empty if there is no such group."""
+    directories = [*map(Path, config_directories), SHIPPED]
+    return sorted({path.stem for directory in directories for path in (directory / group).glob("*.yaml")})
+
+
+def default_groups(verb: str) -> dict[str, str | None]:
+    """The config groups in the verb's defaults list, with their default options (None if required)."""
+    own = OmegaConf.load(SHIPPED / f"{verb}.yaml")
+    assert isinstance(own, DictConfig)
+    groups: dict[str, str | None] = {}
+    for entry in own.get("defaults", []):
+        if isinstance(entry, DictConfig):
+            for name in entry:
+                groups[str(name)] = None if OmegaConf.is_missing(entry, name) else entry[name]
+    return groups
+
+
+def closest(word: str, words: Iterable[str]) -> str:
+    """`; did you mean 'right'?` for the nearest of `words`, or nothing if none is near."""
+    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return f"; did you mean '{found[0]}'?" if found else ""
