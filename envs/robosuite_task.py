@@ -120,6 +120,16 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         kwargs = self._robosuite_kwargs()
         return {"env_name": self.robosuite_name, "env_version": version, "type": 1, "env_kwargs": kwargs}
 
+    @property
+    def model(self) -> Any:
+        """The compiled scene, an `mujoco.MjModel`."""
+        return self._simulation.sim.model._model
+
+    @property
+    def data(self) -> Any:
+        """The state of the simulation, an `mujoco.MjData`."""
+        return self._simulation.sim.data._data
+
     def get_state(self) -> np.ndarray:
         """The simulator's state as robomimic stores it: time, positions, velocities; (N,) float64."""
         return np.array(self._simulation.sim.get_state().flatten(), dtype=np.float64)
