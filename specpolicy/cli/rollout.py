@@ -1,0 +1,99 @@
+"""Play one episode of a policy, print what came of it and save a video; with a screen, show it in a window.
+
+The world waits while the policy computes, so that the episode is the one that `specpolicy evaluate` plays with the
+same seed.
+
+Examples:
+  specpolicy rollout task=lift policy=checkpoints/lift sampler=ddim seed=100003
+  specpolicy rollout task=push_t policy=checkpoints/push_t sampler=ddim sampler.steps=4 viewer=false
+  specpolicy rollout task=lift policy=expert
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from specpolicy.errors import SpecpolicyError
+
+if TYPE_CHECKING:
+    from specpolicy.evaluation.player import Played
+
+
+def run(config: DictConfig) -> None:
+    """Play the episode that `config` (configs/rollout.yaml) describes."""
+    from specpolicy.cli.configuration import save_config
+    from specpolicy.cli.evaluate import read_video_size, sampler_specs
+    from specpolicy.evaluation import runner
+    from specpolicy.evaluation.player import EXPERT, Job, Player, Setup
+    from specpolicy.evaluation.viewer import window
+
+    config_directories = config.get("config_directories", [])
+    task: Any = OmegaConf.to_container(config.task)
+    sampler = EXPERT if config.policy == EXPERT else OmegaConf.to_container(config.sampler)
+    samplers = sampler_specs([sampler], config_directories)
+    (label,) = samplers
+    show = _wants_window(config.viewer)
+    output = Path(config.output)
+    video = runner.video_path(output, label, config.seed) if config.video else None
+    if show and not _has_physics(task):  # then its own window, which leaves no frames for a video
+        task["kwargs"] = {**(task.get("kwargs") or {}), "render_mode": "human"}
+        video = None
+    setup = Setup(
+        task=task,
+        policy=str(config.policy),
+        samplers=samplers,
+        device=str(config.device),
+        max_seconds=float(config.max_seconds),
+        video_size=read_video_size(config.video_size),
+    )
+    runner.check(runner.Evaluation(setup, episodes=1, seed=config.seed))
+    with contextlib.closing(Player(setup)) as player:
+        played = player(Job(label, config.seed, str(video) if video else None), watch=window if show else None)
+    save_config(config, output)
+    print(describe(played))
+    if played.no_video:
+        print(f"no video: {played.no_video}", file=sys.stderr)
+    elif video:
+        print(f"video: {video}")
+
+
+def describe(played: Played) -> str:
+    """What came of the episode, in one or two lines."""
+    from specpolicy.evaluation.results import episode_row
+
+    episode = played.episode
+    row: dict[str, Any] = episode_row("", played.label, episode)
+    outcome = "solved" if episode.success else "not solved"
+    lines = f"{played.label}, seed {episode.seed}: {outcome} in {episode.length} steps ({episode.seconds:.1f} s)"
+    if episode.max_coverage is not None:
+        lines += f", maximum coverage {episode.max_coverage:.2f}"
+    lines += f", return {episode.total_reward:.3g}"
+    if row["calls"]:
+        lines += (
+            f"\n{row['chunks']} chunks: {1e3 * row['chunk_seconds_p50']:.1f} ms each (median), "
+            f"{row['calls'] / row['chunks']:.4g} network calls, {row['network_share']:.0%} of the time in the network"
+        )
+    return lines
+
+
+def _wants_window(viewer: Any) -> bool:
+    from specpolicy.evaluation.video import has_screen
+
+    if viewer not in ("auto", True, False):
+        raise SpecpolicyError(f"viewer={viewer}: expected auto, true or false")
+    if viewer is True and not has_screen():
+        raise SpecpolicyError("viewer=true: there is no screen (DISPLAY is not set); viewer=false saves a video only")
+    return has_screen() if viewer == "auto" else bool(viewer)
+
+
+def _has_physics(task: dict[str, Any]) -> bool:
+    from specpolicy.evaluation.viewer import has_physics
+    from specpolicy.tasks import make_task_env
+
+    with contextlib.closing(make_task_env(task)) as env:
+        return has_physics(env)

@@ -1,0 +1,57 @@
+"""Where figures come from: the machine, the versions and the policy behind them."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from specpolicy.policy import DiffusionPolicy
+
+PACKAGES = ("specpolicy", "torch", "numpy", "gymnasium", "mujoco", "robosuite", "diffusers")
+
+
+def hardware() -> dict[str, Any]:
+    """CPU name, cores this process may use, memory in GiB, and GPU name (None without one)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    return {
+        "cpu": _cpu_name(),
+        "cores": cores,
+        "memory_gib": round(pages / 2**30, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.platform(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that the results depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def fingerprint(policy: DiffusionPolicy) -> str:
+    """A hash of the policy's weights and configuration: the same policy elsewhere on the disk has the same."""
+    digest = hashlib.sha256(json.dumps(policy.config, sort_keys=True, default=str).encode())
+    for name, value in sorted(policy.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

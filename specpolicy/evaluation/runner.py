@@ -1,0 +1,157 @@
+"""An evaluation: every sampler on the same seeds, over processes, resumable."""
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from specpolicy.checkpoints import load_policy
+from specpolicy.errors import SpecpolicyError
+from specpolicy.evaluation.planners import ExpertPlanner, check_policy_fits
+from specpolicy.evaluation.player import EXPERT, Job, Played, Player, Setup
+from specpolicy.evaluation.provenance import fingerprint, hardware
+from specpolicy.evaluation.results import Results
+from specpolicy.files import write_text
+from specpolicy.processes import run_jobs
+from specpolicy.samplers import make_sampler
+from specpolicy.tasks import make_task_env
+
+FORMAT = 1
+SETTINGS = "settings.json"
+WRITTEN = (SETTINGS, "episodes.csv", "chunks.csv", "summary.json", "report.html")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated: the shared setup, and which episodes.
+
+    Attributes:
+        setup: task, policy, samplers and limits.
+        episodes: episodes of each sampler.
+        seed: of the first episode; the others follow. All samplers play the same seeds.
+        videos: how many of the first episodes of each sampler are filmed.
+    """
+
+    setup: Setup
+    episodes: int
+    seed: int
+    videos: int = 0
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the episodes."""
+        return range(self.seed, self.seed + self.episodes)
+
+    @property
+    def task_name(self) -> str:
+        """The task's name in tables."""
+        return str(self.setup.task.get("name") or self.setup.task["id"])
+
+
+def check(evaluation: Evaluation) -> str | None:
+    """Raise a clear error for settings that cannot work, before anything is written.
+
+    Returns the policy's fingerprint, None if only the scripted expert is evaluated.
+    """
+    setup = evaluation.setup
+    if evaluation.episodes < 1 or evaluation.videos < 0 or evaluation.seed < 0 or setup.max_seconds <= 0:
+        raise SpecpolicyError("episodes and max_seconds must be positive, seed and videos not negative")
+    if not setup.samplers:
+        raise SpecpolicyError("samplers is empty: name at least one, such as samplers=[ddpm]")
+    if any(spec["name"] == EXPERT for spec in setup.samplers.values()):
+        ExpertPlanner(str(setup.task["id"]))
+    specs = [dict(spec) for spec in setup.samplers.values() if spec["name"] != EXPERT]
+    for options in specs:
+        make_sampler(options.pop("name"), **options)
+    policy = load_policy(setup.policy) if specs else None
+    with contextlib.closing(make_task_env(setup.task)) as env:
+        if policy is None:
+            return None
+        check_policy_fits(policy, env, str(setup.task["id"]))
+    return fingerprint(policy)
+
+
+def claim(evaluation: Evaluation, policy_fingerprint: str | None, output: Path, overwrite: bool = False) -> Results:
+    """Make the output directory ready and return the results it holds already.
+
+    A directory of the same settings is continued; more episodes or other samplers may be asked for than before.
+
+    Raises:
+        SpecpolicyError: it holds other settings, or files that no evaluation has written.
+    """
+    setup = asdict(evaluation.setup)
+    for name in ("video_size", "policy"):  # neither changes a result: the policy is known by its fingerprint
+        del setup[name]
+    wanted = json.loads(json.dumps({"format": FORMAT, **setup, "policy": policy_fingerprint, "seed": evaluation.seed}))
+    path = output / SETTINGS
+    machines = [hardware()]
+    if overwrite:
+        _remove(output)
+    elif path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        machines = [*found["machines"], *(machine for machine in machines if machine not in found["machines"])]
+        # Rows belong to a sampler and a seed, so other samplers may join; one of the same label must be the same.
+        wanted["samplers"] = {**found["samplers"], **wanted["samplers"]}
+        _require_same({**wanted, "samplers": {k: wanted["samplers"][k] for k in found["samplers"]}}, found, output)
+    elif any((output / name).exists() for name in WRITTEN):
+        raise SpecpolicyError(f"{output} holds results without {SETTINGS}: choose another output or overwrite=true")
+    write_text(path, json.dumps({**wanted, "machines": machines}, indent=2) + "\n")
+    return Results(output)
+
+
+def play(
+    evaluation: Evaluation,
+    results: Results,
+    output: Path,
+    workers: int,
+    on_episode: Callable[[Played], None] = lambda played: None,
+) -> None:
+    """Play the episodes that `results` lacks and record each as it ends.
+
+    A row depends on the policy, the sampler and the seed alone, its measured times apart: not on `workers`, on the
+    order or on an interruption.
+
+    Args:
+        workers: processes; 0 plays in this one.
+        on_episode: called after an episode has been recorded.
+    """
+    done = results.done
+    jobs = [job for job in schedule(evaluation, output) if (job.label, job.seed) not in done]
+    with contextlib.closing(run_jobs(Player, evaluation.setup, jobs, min(workers, len(jobs)))) as finished:
+        for played in finished:
+            results.add(evaluation.task_name, played.label, played.episode)
+            on_episode(played)
+
+
+def schedule(evaluation: Evaluation, output: Path) -> list[Job]:
+    """All episodes, seed by seed: the samplers progress together, so that their times are measured side by side."""
+    return [
+        Job(label, seed, str(video_path(output, label, seed)) if number < evaluation.videos else None)
+        for number, seed in enumerate(evaluation.seeds)
+        for label in evaluation.setup.samplers
+    ]
+
+
+def video_path(output: Path, label: str, seed: int) -> Path:
+    """Where the video of an episode is written."""
+    return output / "videos" / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', label)}-{seed}.mp4"
+
+
+def _remove(output: Path) -> None:
+    """Delete what an evaluation writes, and nothing else that may lie in the directory."""
+    for path in [*(output / name for name in WRITTEN), *output.glob("plot_*.png"), output / "config.yaml"]:
+        path.unlink(missing_ok=True)
+    shutil.rmtree(output / "videos", ignore_errors=True)
+
+
+def _require_same(wanted: dict[str, Any], found: dict[str, Any], output: Path) -> None:
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            described = (
+                "another policy" if key == "policy" else f"{key}={json.dumps(found.get(key))}, not {json.dumps(value)}"
+            )
+            raise SpecpolicyError(f"{output} was made with {described}: choose another output, or set overwrite=true")

@@ -1,0 +1,107 @@
+"""Intervals for success rates, means and their paired differences. Numpy only; all two-sided, 95 % by default."""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A point estimate and its confidence interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+    """Success rate with the score interval of Wilson (1927, J. Am. Stat. Assoc. 22, 209).
+
+    It holds its level for few episodes and for rates near 0 and 1, where the usual mean +- z * error fails.
+    """
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"{successes} successes of {n}: expected 0 <= successes <= n and n >= 1")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    rate = successes / n
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    return Interval(
+        rate,
+        0.0 if successes == 0 else max(0.0, centre - half),
+        1.0 if successes == n else min(1.0, centre + half),
+    )
+
+
+def paired_success_difference(first: np.ndarray, second: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
+    """Difference of two success rates, `first` minus `second`, over the same seeds.
+
+    The interval is method 10 of Newcombe (1998, Statistics in Medicine 17, 2635): the Wilson limits of both rates,
+    joined through the correlation of the pairs.
+
+    Args:
+        first, second: (n,) bool, the outcome of each seed.
+    """
+    first, second = _pairs(first, second, bool)
+    n = len(first)
+    both, only_first = int((first & second).sum()), int((first & ~second).sum())
+    only_second, neither = int((~first & second).sum()), int((~first & ~second).sum())
+    a, b = wilson(both + only_first, n, confidence), wilson(both + only_second, n, confidence)
+    margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
+    excess = float(both * neither - only_first * only_second)
+    if excess > 0:
+        excess = max(excess - n / 2, 0.0)  # Newcombe's continuity correction of the correlation
+    phi = excess / math.sqrt(margins) if margins else 0.0
+    below = (a.estimate - a.low, b.high - b.estimate)
+    above = (a.high - a.estimate, b.estimate - b.low)
+    difference = a.estimate - b.estimate
+    return Interval(difference, difference - _joined(*below, phi), difference + _joined(*above, phi))
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
+    """Exact p-value of McNemar's test (1947, Psychometrika 12, 153): do both succeed equally often on the same seeds?
+
+    The binomial test on the seeds that only one of the two solved.
+    """
+    first, second = _pairs(first, second, bool)
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    discordant = only_first + only_second
+    tail = sum(math.comb(discordant, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, 2 * tail / 2**discordant)
+
+
+def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE, seed: int = 0) -> Interval:
+    """Mean with its percentile bootstrap interval (Efron & Tibshirani 1993, chapter 13); one value has no width."""
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"expected (n,) values with n >= 1, got shape {values.shape}")
+    rng = np.random.default_rng(seed)
+    means = np.empty(RESAMPLES)
+    block = max(1, 1_000_000 // len(values))  # resampled indices in memory at once
+    for start in range(0, RESAMPLES, block):
+        count = min(block, RESAMPLES - start)
+        means[start : start + count] = values[rng.integers(0, len(values), (count, len(values)))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def paired_mean_difference(first: np.ndarray, second: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
+    """Mean of `first - second` over the same seeds, bootstrapped over seeds."""
+    first, second = _pairs(first, second, np.float64)
+    return mean_interval(first - second, confidence)
+
+
+def _joined(one: float, other: float, phi: float) -> float:
+    """Length of the sum of two correlated deviations; the square may be a rounding error below zero."""
+    return math.sqrt(max(0.0, one * one - 2 * phi * one * other + other * other))
+
+
+def _pairs(first: np.ndarray, second: np.ndarray, dtype: type) -> tuple[np.ndarray, np.ndarray]:
+    first, second = np.asarray(first, dtype=dtype), np.asarray(second, dtype=dtype)
+    if first.shape != second.shape or first.ndim != 1 or not len(first):
+        raise ValueError(f"expected two (n,) arrays with n >= 1, got shapes {first.shape} and {second.shape}")
+    return first, second

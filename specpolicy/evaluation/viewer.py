@@ -1,0 +1,70 @@
+"""A window that shows an episode as it is played, in the task's own time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.tasks import control_hz
+
+if TYPE_CHECKING:
+    import gymnasium
+
+
+def has_physics(env: gymnasium.Env) -> bool:
+    """Whether the environment shows its MuJoCo `model` and `data`, which MuJoCo's own viewer needs."""
+    return hasattr(env.unwrapped, "model") and hasattr(env.unwrapped, "data")
+
+
+@contextmanager
+def window(env: gymnasium.Env) -> Iterator[Callable[[], None]]:
+    """Open a window; the block is given a function to call once per frame.
+
+    MuJoCo's viewer for environments that show their `model` and `data` (the scene can be turned with the mouse), else
+    the environment's own window, which must then have been made with render_mode="human". The function sleeps so that
+    a control step takes its time; while the policy computes, the world stands still.
+
+    Raises:
+        SpecpolicyError: no window can be opened.
+    """
+    pace = _pacer(control_hz(env))
+    if env.render_mode == "human":
+
+        def show() -> None:
+            env.render()
+            pace()
+
+        yield show
+        return
+    import mujoco.viewer
+
+    physics: Any = env.unwrapped
+    try:
+        viewer = mujoco.viewer.launch_passive(physics.model, physics.data, show_left_ui=False, show_right_ui=False)
+    except RuntimeError as error:  # on macOS: only mjpython can open it
+        raise SpecpolicyError(f"cannot open a window: {error}; viewer=false goes without") from error
+    if env.spec and env.spec.id.startswith("specpolicy/"):
+        viewer.opt.geomgroup[0] = 0  # by robosuite's convention: the shapes used for contact only
+    with viewer:
+
+        def synchronise() -> None:
+            if viewer.is_running():
+                viewer.sync()
+                pace()
+
+        yield synchronise
+
+
+def _pacer(hz: float) -> Callable[[], None]:
+    """A function that sleeps until 1 / hz seconds after its last call have passed."""
+    last = time.monotonic()
+
+    def pace() -> None:
+        nonlocal last
+        time.sleep(max(0.0, last + 1.0 / hz - time.monotonic()))
+        last = time.monotonic()
+
+    return pace
