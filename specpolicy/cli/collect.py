@@ -36,7 +36,7 @@ def run(config: DictConfig) -> None:
         max_seconds=float(config.max_seconds),
         expert=config.expert,
     )
-    workers = min(config.workers or os.cpu_count() or 1, config.episodes)
+    workers = (os.cpu_count() or 1) if config.workers is None else config.workers
     attempts = successes = 0
     with progress_bar(config.episodes, f"collect {config.task.name}") as bar:
 
@@ -46,7 +46,13 @@ def run(config: DictConfig) -> None:
             bar.advance(int(kept), expert_success=successes / attempts)
 
         collected = collect(
-            recording, config.episodes, output, workers, config.keep_failures, config.validation, on_attempt
+            recording,
+            config.episodes,
+            output,
+            min(workers, config.episodes),
+            config.keep_failures,
+            config.validation,
+            on_attempt,
         )
     if collected is None:
         print(f"{output} is complete already: {config.episodes} demonstrations")
@@ -67,7 +73,7 @@ def _check(config: DictConfig) -> None:
         "episodes": config.episodes >= 1,
         "noise": config.noise >= 0,
         "seed": config.seed >= 0,
-        "workers": config.workers is None or config.workers >= 1,
+        "workers": config.workers is None or config.workers >= 0,
         "validation": 0 < config.validation < 1,
         "max_seconds": config.max_seconds > 0,
     }

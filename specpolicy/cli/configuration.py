@@ -75,11 +75,8 @@ def compose_verb(verb: str, overrides: Sequence[str] = (), config_directories: S
     # would look for an option of that group, so such a key is set by hand.
     own = OmegaConf.load(SHIPPED / f"{verb}.yaml")
     assert isinstance(own, DictConfig)
-    by_hand = [
-        o
-        for o in parsed
-        if o.key_or_group in own and o.key_or_group not in groups and (SHIPPED / o.key_or_group).is_dir()
-    ]
+    plain = own.keys() - groups.keys()
+    by_hand = [o for o in parsed if o.key_or_group in plain and (SHIPPED / o.key_or_group).is_dir()]
     by_hydra = [o.input_line or "" for o in parsed if o not in by_hand]
     if config_directories:
         paths = ",".join(f"'file://{path}'" for path in config_directories)

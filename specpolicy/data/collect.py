@@ -5,24 +5,18 @@ numbered; the demonstrations kept are the first successful ones by number. So th
 alone, not on how many processes recorded them or on how often the run was killed and started again.
 """
 
-import contextlib
 import json
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from specpolicy.data.recorder import Recording, recorder
+from specpolicy.data.recorder import Recorder, Recording, describe
 from specpolicy.data.robomimic_hdf5 import assemble, read_attribute, read_part, remove_parts, write_part
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
+from specpolicy.processes import run_jobs
 
 HOPELESS = 30  # attempts after which an expert that fails nine times in ten is given up
 
@@ -37,11 +31,20 @@ class Collected:
     successes: int
 
 
+@dataclass(frozen=True)
+class _Setup:
+    """What a worker needs to know."""
+
+    recording: Recording
+    directory: Path
+    keep_failures: bool
+
+
 def collect(
     recording: Recording,
     episodes: int,
     output: Path,
-    workers: int = 1,
+    workers: int = 0,
     keep_failures: bool = False,
     validation: float = 0.1,
     on_attempt: Callable[[bool, bool], None] = lambda kept, success: None,
@@ -52,7 +55,7 @@ def collect(
         recording: what to record.
         episodes: demonstrations to keep.
         output: the HDF5 file to write.
-        workers: processes; 1 records in this one.
+        workers: processes; 0 records in this one.
         keep_failures: keep unsuccessful episodes too.
         validation: share of the demonstrations in `mask/valid`; at least one if there are two or more.
         on_attempt: called for each attempt, old ones first, with whether it is kept and whether it succeeded.
@@ -68,9 +71,10 @@ def collect(
     if output.exists():
         _require_same(read_attribute(output, "collection"), wanted, output)
         return None
-    env_args = recorder(recording).env_args()  # also finds a wrong task or expert before anything is written
+    env_args = describe(recording)  # first, so that a wrong task or expert is found before anything is written
     directory = output.with_name(output.name + ".parts")
     _claim(directory, settings)
+    setup = _Setup(recording, directory, keep_failures)
 
     outcomes: dict[int, tuple[bool, bool]] = {}  # attempt number: succeeded, kept
 
@@ -86,8 +90,8 @@ def collect(
 
     for number in sorted(int(path.stem.removeprefix("attempt_")) for path in directory.glob("attempt_*.hdf5")):
         register(number)
-    run = _run_here if workers == 1 else _run_in_processes
-    run(recording, directory, keep_failures, workers, lambda busy: _next(outcomes, busy, episodes), register)
+    for number in run_jobs(_Worker, setup, _Numbers(outcomes, episodes), workers):
+        register(number)
 
     attempts = 0
     kept: list[Path] = []
@@ -103,97 +107,45 @@ def collect(
     return Collected(episodes, samples, attempts, successes)
 
 
-def _record(recording: Recording, directory: Path, keep_failures: bool, number: int) -> int:
-    """Record one attempt into its part file; runs in a worker."""
-    demonstration = recorder(recording).record(number)
-    kept = demonstration if demonstration.success or keep_failures else None
-    write_part(_part(directory, number), kept, demonstration.success)
-    return number
+class _Worker:
+    """Records attempts into their part files; one in each process."""
+
+    def __init__(self, setup: _Setup) -> None:
+        self.setup = setup
+        self.recorder = Recorder(setup.recording)
+
+    def __call__(self, number: int) -> int:
+        demonstration = self.recorder.record(number)
+        kept = demonstration if demonstration.success or self.setup.keep_failures else None
+        write_part(_part(self.setup.directory, number), kept, demonstration.success)
+        return number
+
+    def close(self) -> None:
+        self.recorder.close()
 
 
-def _next(outcomes: dict[int, tuple[bool, bool]], busy: set[int], episodes: int) -> int | None:
-    """The lowest attempt still to be made; None when those made and under way could be enough."""
-    number = kept = 0
-    while kept < episodes:
-        if number in outcomes:
-            kept += outcomes[number][1]
-        elif number in busy:
-            kept += 1
-        else:
-            return number
-        number += 1
-    return None
+class _Numbers:
+    """Numbers of attempts still to be made, lowest first.
 
+    It stops while those made and those under way could be enough, and goes on if some of them fail.
+    """
 
-def _run_here(
-    recording: Recording,
-    directory: Path,
-    keep_failures: bool,
-    workers: int,
-    next_number: Callable[[set[int]], int | None],
-    register: Callable[[int], None],
-) -> None:
-    while (number := next_number(set())) is not None:
-        register(_record(recording, directory, keep_failures, number))
+    def __init__(self, outcomes: Mapping[int, tuple[bool, bool]], episodes: int) -> None:
+        self.outcomes, self.episodes = outcomes, episodes
+        self.given: set[int] = set()
 
+    def __iter__(self) -> Iterator[int]:
+        return self
 
-def _run_in_processes(
-    recording: Recording,
-    directory: Path,
-    keep_failures: bool,
-    workers: int,
-    next_number: Callable[[set[int]], int | None],
-    register: Callable[[int], None],
-) -> None:
-    context = multiprocessing.get_context("spawn")
-    busy: dict[Future[int], int] = {}
-    try:
-        with _one_thread_each(), ProcessPoolExecutor(workers, context, _start_worker) as pool:
-            try:
-                while True:
-                    while len(busy) < workers and (number := next_number(set(busy.values()))) is not None:
-                        busy[pool.submit(_record, recording, directory, keep_failures, number)] = number
-                    if not busy:
-                        return
-                    for future in wait(busy, return_when=FIRST_COMPLETED).done:
-                        del busy[future]
-                        register(future.result())
-            finally:
-                pool.shutdown(cancel_futures=True)
-    except BrokenProcessPool as error:
-        raise SpecpolicyError(
-            f"a worker process died (out of memory?); nothing is lost: start the same command again, "
-            f"with fewer than workers={workers}"
-        ) from error
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the main process, and do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes started in this block compute on one thread each; the cores are shared out already."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    def __next__(self) -> int:
+        number = hoped = 0
+        while number in self.outcomes or number in self.given:
+            hoped += self.outcomes[number][1] if number in self.outcomes else 1
+            number += 1
+        if hoped >= self.episodes:
+            raise StopIteration
+        self.given.add(number)
+        return number
 
 
 def _part(directory: Path, number: int) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import json
 from dataclasses import asdict, dataclass
@@ -120,10 +119,13 @@ class Recorder:
         return otherwise if bound is None else bound()
 
 
-@functools.lru_cache(maxsize=1)
-def recorder(recording: Recording) -> Recorder:
-    """The process's recorder for these settings, made once: a reset is cheaper than a new environment."""
-    return Recorder(recording)
+def describe(recording: Recording) -> dict[str, Any]:
+    """robomimic's description of the environment; raises SpecpolicyError if task or expert is not there."""
+    recorder = Recorder(recording)
+    try:
+        return recorder.env_args()
+    finally:
+        recorder.close()
 
 
 def _make_expert(task_id: str, source: str | None) -> Expert:

@@ -28,7 +28,7 @@ KEYS = tuple(SHAPES)
 @pytest.fixture(scope="module")
 def dataset_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("lift") / "lift.hdf5"
-    arguments = ["task=lift", "episodes=3", "workers=1", "validation=0.3", f"output={path}"]
+    arguments = ["task=lift", "episodes=3", "workers=0", "validation=0.3", f"output={path}"]
     assert main(["collect", *arguments]) == 0
     obs_utils.initialize_obs_utils_with_obs_specs({"obs": {"low_dim": list(KEYS)}})
     return path
