@@ -2,8 +2,7 @@
 
 import contextlib
 import io
-import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,27 +40,29 @@ def load_sequences(
     """
     check_file(path, observation_keys, split)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # robomimic greets on import
+        with _quiet():
             from robomimic.utils.dataset import SequenceDataset
+            from robomimic.utils.obs_utils import initialize_obs_modality_mapping_from_dict
     except ModuleNotFoundError as error:
         raise SpecpolicyError(
             f"reading demonstrations needs robomimic ({error}): pip install 'specpolicy[train]'"
         ) from None
-    logging.getLogger("robomimic").setLevel(logging.ERROR)
-    dataset = SequenceDataset(
-        hdf5_path=str(path),
-        obs_keys=list(observation_keys),
-        dataset_keys=("actions",),
-        frame_stack=n_obs_steps,
-        seq_length=horizon - n_obs_steps + 1,
-        pad_frame_stack=True,
-        pad_seq_length=True,
-        load_next_obs=False,
-        hdf5_cache_mode="low_dim",
-        hdf5_use_swmr=True,
-        hdf5_normalize_obs=False,
-        filter_by_attribute=split,
-    )
+    initialize_obs_modality_mapping_from_dict({"low_dim": list(observation_keys)})
+    with _quiet():
+        dataset = SequenceDataset(
+            hdf5_path=str(path),
+            obs_keys=list(observation_keys),
+            dataset_keys=("actions",),
+            frame_stack=n_obs_steps,
+            seq_length=horizon - n_obs_steps + 1,
+            pad_frame_stack=True,
+            pad_seq_length=True,
+            load_next_obs=False,
+            hdf5_cache_mode="low_dim",
+            hdf5_use_swmr=True,
+            hdf5_normalize_obs=False,
+            filter_by_attribute=split,
+        )
     windows = [dataset[index] for index in range(len(dataset))]
     dataset.close_and_delete_hdf5_handle()
     observation = {
@@ -69,6 +70,13 @@ def load_sequences(
         for key in observation_keys
     }
     return Sequences(observation, torch.from_numpy(np.stack([window["actions"] for window in windows])).float())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """robomimic greets on import and prints while it reads."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 def check_file(path: str | Path, observation_keys: Sequence[str], split: str | None) -> None:

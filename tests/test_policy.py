@@ -1,0 +1,181 @@
+"""The policy as users meet it: observations in, chunks in the environment's units out, saved and loaded."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import specpolicy
+from specpolicy import SpecpolicyError, load_policy
+from specpolicy.normaliser import Normaliser
+from specpolicy.policy import DiffusionPolicy
+
+
+def observation(batch=None, frames=2, seed=0):
+    rng = np.random.default_rng(seed)
+    lead = (frames,) if batch is None else (batch, frames)
+    return {"position": rng.normal(size=(*lead, 2)), "object": rng.normal(size=(*lead, 3)).astype(np.float32)}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_predict_returns_chunks_in_the_units_of_the_environment(small_policy):
+    out = small_policy.predict(observation(5), generator=seeded(), return_states=True)
+    assert out.actions.shape == (5, 8, 2) and out.stats.calls.tolist() == [20] * 5
+    low, high = torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 8.0])  # where [-1, 1] lies in raw units
+    assert bool((out.actions >= low - 1e-5).all() and (out.actions <= high + 1e-5).all())
+    torch.testing.assert_close(small_policy.normaliser.normalise("action", out.actions), out.states[-1])
+
+
+def test_one_observation_needs_no_batch_axis(small_policy):
+    single = observation()
+    batched = {key: value[None] for key, value in single.items()}
+    first = small_policy.predict(single, generator=seeded()).actions
+    assert torch.equal(first, small_policy.predict(batched, generator=seeded()).actions)
+    tensors = {key: torch.as_tensor(value) for key, value in single.items()}
+    assert torch.equal(first, small_policy.predict(tensors, generator=seeded()).actions)
+
+
+def test_the_parts_make_the_whole(small_policy):
+    cond = small_policy.encode(observation(2))
+    parts = specpolicy.sample(small_policy.denoiser, small_policy.chain, (2, 8, 2), cond, generator=seeded())
+    whole = small_policy.predict(observation(2), generator=seeded())
+    torch.testing.assert_close(small_policy.normaliser.unnormalise("action", parts.actions), whole.actions)
+
+
+def test_the_executed_part_starts_at_the_newest_observation(small_policy):
+    chunk = torch.arange(8.0).reshape(1, 8, 1).expand(1, 8, 2)
+    assert small_policy.executable(chunk)[0, :, 0].tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("dtype, tolerance", ((torch.float32, 0.0), (torch.float16, 2e-3)))
+def test_save_and_load(small_policy, tmp_path, dtype, tolerance):
+    small_policy.save(tmp_path / "policy", dtype)
+    loaded = load_policy(tmp_path / "policy")
+    for name, value in small_policy.denoiser.state_dict().items():
+        torch.testing.assert_close(loaded.denoiser.state_dict()[name], value, rtol=tolerance, atol=tolerance)
+    assert loaded.config["task"] == {"name": "toy"} and loaded.observation_keys == ("position", "object")
+    if dtype is torch.float32:
+        ours, theirs = (p.predict(observation(), generator=seeded()).actions for p in (small_policy, loaded))
+        assert torch.equal(ours, theirs)
+    assert sorted(path.name for path in (tmp_path / "policy").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_transformer_policies_work_too(policy_config, tmp_path):
+    policy_config["network"] = {"kind": "transformer", "n_layer": 1, "n_head": 2, "n_emb": 16}
+    policy = DiffusionPolicy.from_config(policy_config)
+    policy.save(tmp_path)
+    out = load_policy(tmp_path).predict(observation(3), sampler="ddim", generator=seeded())
+    assert out.actions.shape == (3, 8, 2)
+
+
+@pytest.mark.parametrize(
+    "change, word",
+    (
+        (lambda o: o.pop("object"), "no key 'object'"),
+        (lambda o: o.update(object=np.zeros((2, 4))), "shape"),
+        (lambda o: o.update(object=np.zeros((1, 3, 3))), "shape"),
+    ),
+)
+def test_a_bad_observation_is_one_clear_line(small_policy, change, word):
+    bad = observation()
+    change(bad)
+    with pytest.raises(SpecpolicyError, match=word):
+        small_policy.predict(bad)
+
+
+@pytest.mark.parametrize(
+    "change, word",
+    (
+        (
+            lambda c: c["network"].update(down_dims=[16, 32, 48, 64], kind="unet") or c.update(horizon=12),
+            "multiple of 8",
+        ),
+        (lambda c: c["network"].update(kind="mlp"), "unknown network"),
+        (lambda c: c["network"].update(depth=3), "depth"),
+        (lambda c: c.update(n_action_steps=8), "too short"),
+    ),
+)
+def test_an_impossible_configuration_is_one_clear_line(policy_config, change, word):
+    change(policy_config)
+    with pytest.raises(SpecpolicyError, match=word):
+        DiffusionPolicy.from_config(policy_config)
+
+
+def damage(directory, how):
+    config, weights = directory / "config.json", directory / "model.safetensors"
+    if how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif how == "no weights":
+        weights.unlink()
+    elif how == "no config":
+        config.unlink()
+    elif how == "bad json":
+        config.write_text("{")
+    elif how == "no chain":
+        config.write_text(json.dumps({k: v for k, v in json.loads(config.read_text()).items() if k != "chain"}))
+    elif how == "other network":
+        changed = json.loads(config.read_text())
+        changed["network"]["down_dims"] = [16, 48]
+        config.write_text(json.dumps(changed))
+    elif how == "newer format":
+        config.write_text(json.dumps({**json.loads(config.read_text()), "format": 99}))
+
+
+@pytest.mark.parametrize(
+    "how", ("truncated", "no weights", "no config", "bad json", "no chain", "other network", "newer format")
+)
+def test_a_damaged_checkpoint_is_one_clear_line(small_policy, tmp_path, how):
+    small_policy.save(tmp_path)
+    damage(tmp_path, how)
+    with pytest.raises(SpecpolicyError) as error:
+        load_policy(tmp_path)
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_no_checkpoint_there(tmp_path):
+    with pytest.raises(SpecpolicyError, match="no policy at"):
+        load_policy(tmp_path / "absent")
+
+
+@given(st.lists(st.tuples(st.floats(-100, 100), st.floats(1e-2, 100)), min_size=1, max_size=5))
+def test_min_max_maps_the_range_to_plus_minus_one_and_back(dimensions):
+    low = torch.tensor([start for start, _ in dimensions], dtype=torch.float64)
+    high = low + torch.tensor([width for _, width in dimensions], dtype=torch.float64)
+    normaliser = Normaliser.min_max({"x": (low, high)})
+    ends = torch.stack([low, high]).float()
+    tolerance = 1e-6 * float((ends.abs().amax(0) / (high - low)).max()) + 1e-5
+    expected = torch.stack([-torch.ones(len(low)), torch.ones(len(low))])
+    torch.testing.assert_close(normaliser.normalise("x", ends), expected, rtol=0, atol=tolerance)
+    again = Normaliser.from_config(normaliser.to_config())
+    torch.testing.assert_close(again.unnormalise("x", again.normalise("x", ends)), ends, rtol=1e-4, atol=1e-3)
+
+
+def test_a_constant_dimension_is_shifted_not_scaled():
+    normaliser = Normaliser.min_max({"x": (torch.tensor([3.0, 0.0]), torch.tensor([3.0, 2.0]))})
+    assert normaliser.normalise("x", torch.tensor([3.0, 1.0])).tolist() == [0.0, 0.0]
+    assert normaliser.normalise("x", torch.tensor([3.5, 1.0])).tolist() == [0.5, 0.0]
+
+
+def test_importing_specpolicy_needs_torch_numpy_and_safetensors_only():
+    """In a fresh interpreter that refuses every other third-party package of ours."""
+    code = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"gymnasium", "mujoco", "robosuite", "robomimic", "hydra", "omegaconf", "wandb",
+                                  "matplotlib", "h5py", "diffusers", "imageio", "rich", "jinja2", "specpolicy_envs"}:
+            raise ImportError(f"refused: {name}")
+sys.meta_path.insert(0, Refuse())
+import torch, specpolicy
+chain = specpolicy.GaussianChain.ddpm(10, 10)
+assert specpolicy.sample(lambda x, t, c: 0 * x, chain, (1, 4, 2)).actions.shape == (1, 4, 2)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

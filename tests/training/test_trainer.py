@@ -1,0 +1,158 @@
+"""The trainer: it learns, it resumes to the bit, it refuses what it cannot do."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+
+from specpolicy import SpecpolicyError
+from specpolicy.data.dataset import Sequences
+from specpolicy.diffusion.chain import TrainingProcess
+from specpolicy.diffusion.schedules import cumulative_alphas
+from specpolicy.policy import DiffusionPolicy
+from specpolicy.training import TrainingOptions, train
+from specpolicy.training.ema import ema_decay, update_ema
+from specpolicy.training.loss import noised
+from specpolicy.training.trainer import learning_rate
+
+
+class Curve:
+    """A logger that keeps everything."""
+
+    def __init__(self):
+        self.rows = {}
+
+    def log(self, metrics, step):
+        kept = {name: value for name, value in metrics.items() if "second" not in name}
+        self.rows.setdefault(step, {}).update(kept)
+
+
+class Killed(Exception):
+    pass
+
+
+class KilledAt(Curve):
+    """A logger that dies at a step, as a killed process does between two saves."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+
+    def log(self, metrics, step):
+        if step >= self.at:
+            raise Killed
+        super().log(metrics, step)
+
+
+def sequences(count=64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    goal = torch.rand(count, 1, 2, generator=generator) * 2 - 1
+    observation = {"position": goal.expand(-1, 2, -1), "object": torch.zeros(count, 2, 3)}
+    ramp = torch.linspace(0, 1, 8).reshape(1, 8, 1)
+    return Sequences(observation, (goal * ramp * torch.tensor([2.0, 4.0]) + torch.tensor([0.0, 4.0])))
+
+
+def fresh(config):
+    torch.manual_seed(0)
+    return DiffusionPolicy.from_config(copy.deepcopy(config))
+
+
+OPTIONS = dict(steps=40, batch_size=16, log_every=5, validate_every=10, save_every=10, warmup_steps=5)
+
+
+@pytest.mark.parametrize("prediction", ("epsilon", "sample", "v_prediction"))
+def test_training_lowers_the_validation_loss(policy_config, tmp_path, prediction):
+    policy_config["chain"]["prediction"] = prediction
+    curve = Curve()
+    options = TrainingOptions(**{**OPTIONS, "steps": 150, "validate_every": 50})
+    train(fresh(policy_config), sequences(), sequences(16, 1), options, tmp_path, curve)
+    losses = [row["validation/loss"] for row in curve.rows.values() if "validation/loss" in row]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_killed_run_resumes_to_the_same_curve_and_weights(policy_config, tmp_path):
+    options, whole, first, second = TrainingOptions(**OPTIONS), Curve(), KilledAt(25), Curve()
+    data = sequences(), sequences(16, 1)
+    expected = train(fresh(policy_config), *data, options, tmp_path / "whole", whole)
+    with pytest.raises(Killed):
+        train(fresh(policy_config), *data, options, tmp_path / "killed", first)
+    resumed = train(fresh(policy_config), *data, options, tmp_path / "killed", second)
+    assert min(second.rows) == 25  # it went on from the save at step 20
+    for step, row in second.rows.items():
+        if step > 25:
+            assert row == whole.rows[step]
+    for name, value in expected.denoiser.state_dict().items():
+        assert torch.equal(resumed.denoiser.state_dict()[name], value), name
+    again = Curve()
+    train(fresh(policy_config), *data, options, tmp_path / "whole", again)
+    assert not again.rows  # a finished run has nothing left to do
+
+
+@pytest.mark.parametrize("change", ({"learning_rate": 1e-4}, {"seed": 1}))
+def test_a_run_with_other_options_is_not_continued(policy_config, tmp_path, change):
+    train(fresh(policy_config), sequences(), None, TrainingOptions(**OPTIONS), tmp_path, Curve())
+    with pytest.raises(SpecpolicyError, match=next(iter(change))):
+        train(fresh(policy_config), sequences(), None, TrainingOptions(**OPTIONS | change), tmp_path, Curve())
+
+
+def test_another_network_is_not_continued(policy_config, tmp_path):
+    train(fresh(policy_config), sequences(), None, TrainingOptions(**OPTIONS), tmp_path, Curve())
+    policy_config["network"]["down_dims"] = [16, 48]
+    with pytest.raises(SpecpolicyError, match="another network"):
+        train(fresh(policy_config), sequences(), None, TrainingOptions(**OPTIONS), tmp_path, Curve())
+
+
+def test_rollouts_are_called_with_the_average_and_logged(policy_config, tmp_path):
+    steps, curve = [], Curve()
+
+    def rollout(policy, step):
+        assert not policy.denoiser.training
+        steps.append(step)
+        return {"success": 0.5}
+
+    options = TrainingOptions(**OPTIONS, rollout_every=20)
+    train(fresh(policy_config), sequences(), None, options, tmp_path, curve, rollout=rollout)
+    assert steps == [20, 40] and curve.rows[20]["rollout/success"] == 0.5
+
+
+def test_bfloat16_trains_float32_weights(policy_config, tmp_path):
+    options = TrainingOptions(**OPTIONS, precision="bfloat16")
+    curve = Curve()
+    policy = train(fresh(policy_config), sequences(), None, options, tmp_path, curve)
+    assert all(p.dtype is torch.float32 and bool(p.isfinite().all()) for p in policy.denoiser.parameters())
+    assert curve.rows[40]["train/loss"] < curve.rows[5]["train/loss"]
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    options = TrainingOptions(steps=100, warmup_steps=10, learning_rate=1.0)
+    rates = [learning_rate(options, step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] == 1.0 and rates[100] == pytest.approx(0)
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+
+
+def test_ema_is_the_recursion_it_says():
+    average, model = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    before = average.weight.clone()
+    update_ema(average, model, 0.9)
+    torch.testing.assert_close(average.weight, 0.9 * before + 0.1 * model.weight)
+    assert ema_decay(0) == 0 and ema_decay(1) < ema_decay(1000) < ema_decay(10**9) == 0.9999
+
+
+@pytest.mark.parametrize("prediction", ("epsilon", "sample", "v_prediction"))
+def test_the_target_is_what_the_chain_reads(prediction):
+    """Given the perfect target as the network's output, the chain recovers the chunk."""
+    from specpolicy import GaussianChain
+
+    process = TrainingProcess(cumulative_alphas(50, "squaredcos_cap_v2"), prediction)
+    chunk, noise = (torch.randn(6, 4, 2, dtype=torch.float64) for _ in range(2))
+    timestep = torch.tensor([0, 3, 10, 25, 40, 48])
+    state, target = noised(process, chunk, noise, timestep)
+    chain = GaussianChain.ddpm(50, 50, prediction=prediction)
+    torch.testing.assert_close(chain.x0(target, state, timestep), chunk)
+
+
+@pytest.mark.parametrize("change", ({"precision": "float8"}, {"steps": 0}, {"batch_size": 0}))
+def test_bad_options_are_one_clear_line(change):
+    with pytest.raises(SpecpolicyError, match=next(iter(change))):
+        TrainingOptions(**change)
