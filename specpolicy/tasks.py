@@ -61,9 +61,7 @@ def observation_keys(task: Mapping[str, Any], env: gymnasium.Env) -> tuple[str, 
         if key not in available:
             near = difflib.get_close_matches(key, available, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise SpecpolicyError(
-                f"task {task['id']} has no observation '{key}'{hint}; it has {', '.join(available)}"
-            )
+            raise SpecpolicyError(f"task {task['id']} has no observation '{key}'{hint}; it has {', '.join(available)}")
     return tuple(keys)
 
 

@@ -21,9 +21,7 @@ class DictObservation(gymnasium.ObservationWrapper):
         else:
             self._is_box = False
         if not isinstance(space, spaces.Dict):
-            raise SpecpolicyError(
-                f"task {name}: the observation is {space}; a Box or a Dict of Boxes is needed"
-            )
+            raise SpecpolicyError(f"task {name}: the observation is {space}; a Box or a Dict of Boxes is needed")
         boxes: dict[str, spaces.Space] = {}
         for key, part in space.spaces.items():
             if not isinstance(part, spaces.Box):
