@@ -21,10 +21,15 @@ def video_writer(path: str | Path, fps: float) -> Iterator[Callable[[np.ndarray]
     """
     import imageio
 
-    # Blocks of two pixels are the least that the pixel format yuv420p allows; odd sizes are scaled up by one.
     options: Any = {"codec": "libx264", "quality": 7, "macro_block_size": 2, "ffmpeg_log_level": "error"}
     with atomic_path(path) as temporary, imageio.get_writer(temporary, fps=fps, **options) as writer:
-        yield writer.append_data  # type: ignore[attr-defined]
+
+        def write(frame: np.ndarray) -> None:
+            height, width = frame.shape[:2]
+            # The pixel format that browsers know, yuv420p, allows even sizes only.
+            writer.append_data(frame[: height // 2 * 2, : width // 2 * 2])  # type: ignore[attr-defined]
+
+        yield write
 
 
 def has_screen() -> bool:

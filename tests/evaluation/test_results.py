@@ -1,0 +1,63 @@
+"""The tables survive kills at every byte."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from specpolicy import SpecpolicyError
+from specpolicy.control.chunk import Chunk
+from specpolicy.evaluation.episode import Episode
+from specpolicy.evaluation.results import Results
+
+
+def episode(seed, chunks=2, coverage=0.25):
+    costs = tuple(Chunk(np.zeros((1, 2)), 0.1 * (number + 1), 0.05, 10, 20) for number in range(chunks))
+    return Episode(seed, seed % 2 == 0, 0.1 + seed, 13, 1.3, coverage, costs)
+
+
+def test_an_episode_reads_back(tmp_path):
+    Results(tmp_path).add("lift", "ddim-10", episode(4))
+    results = Results(tmp_path)
+    (row,) = results.episodes.rows
+    assert (row["task"], row["sampler"], row["seed"], row["success"]) == ("lift", "ddim-10", "4", "1")
+    assert float(row["return"]) == 4.1 and row["length"] == "13" and float(row["max_coverage"]) == 0.25
+    assert (row["chunks"], row["calls"], row["rows"]) == ("2", "20", "40")
+    assert float(row["chunk_seconds_mean"]) == pytest.approx(0.15)
+    assert float(row["chunk_seconds_p95"]) == pytest.approx(0.195)
+    assert float(row["network_share"]) == pytest.approx(1 / 3)
+    assert [float(chunk["seconds"]) for chunk in results.chunks.rows] == [0.1, 0.2]
+    assert results.done == {("ddim-10", 4)}
+
+
+def test_what_a_task_lacks_stays_blank(tmp_path):
+    results = Results(tmp_path)
+    results.add("lift", "ddpm", episode(1, chunks=0, coverage=None))  # solved by the reset: nothing was planned
+    with (tmp_path / "episodes.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["max_coverage"] == "" and row["chunks"] == "0" and row["network_share"] == "0.0"
+
+
+def test_a_kill_at_any_byte_loses_only_the_episode_being_written(tmp_path):
+    """Every prefix of what the two files go through is a state that a kill can leave."""
+    results = Results(tmp_path)
+    results.add("lift", "ddpm", episode(1))
+    paths = [tmp_path / "chunks.csv", tmp_path / "episodes.csv"]
+    before = [path.read_bytes() for path in paths]
+    results.add("lift", "ddpm", episode(2))
+    after = [path.read_bytes() for path in paths]
+    states = [(after[0][:cut], before[1]) for cut in range(len(before[0]), len(after[0]) + 1, 5)]
+    states += [(after[0], after[1][:cut]) for cut in range(len(before[1]), len(after[1]), 5)]
+    for state in states:
+        for path, content in zip(paths, state, strict=True):
+            path.write_bytes(content)
+        resumed = Results(tmp_path)
+        assert resumed.done == {("ddpm", 1)} and len(resumed.chunks.rows) == 2
+        resumed.add("lift", "ddpm", episode(2))
+        assert [path.read_bytes() for path in paths] == after
+
+
+def test_a_file_of_another_layout_is_refused(tmp_path):
+    (tmp_path / "episodes.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(SpecpolicyError, match="other columns"):
+        Results(tmp_path)

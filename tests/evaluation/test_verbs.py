@@ -1,0 +1,164 @@
+"""The verbs evaluate and rollout, as a user types them."""
+
+import csv
+import json
+import re
+
+import pytest
+from omegaconf import OmegaConf
+
+from specpolicy import SpecpolicyError
+from specpolicy.cli import main
+from specpolicy.cli.evaluate import sampler_specs
+from specpolicy.evaluation.report import text_table
+
+
+@pytest.fixture
+def arguments(drift_policy, drift_task, tmp_path, monkeypatch):
+    """The task and the policy as both verbs take them."""
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    return [
+        "task=gym",
+        "task.name=drift",
+        "task.id=drift_env:Drift-v0",
+        "+task.kwargs.coverage=true",
+        f"policy={drift_policy}",
+        f"output={tmp_path / 'out'}",
+    ]
+
+
+EVALUATE = ["samplers=[ddpm,{name: ddim, steps: 4}]", "episodes=4", "workers=0", "videos=1"]
+
+
+def test_evaluate_writes_everything_and_the_figures_agree(arguments, tmp_path, capsys):
+    assert main(["evaluate", *arguments, *EVALUATE]) == 0
+    output = tmp_path / "out"
+    summary = json.loads((output / "summary.json").read_text())
+    rows = list(csv.DictReader((output / "episodes.csv").open()))
+    chunks = list(csv.DictReader((output / "chunks.csv").open()))
+    assert [sampler["label"] for sampler in summary["samplers"]] == ["ddpm", "ddim-4"] and len(rows) == 8
+    for sampler, calls in zip(summary["samplers"], (12, 4), strict=True):
+        own = [row for row in rows if row["sampler"] == sampler["label"]]
+        assert {row["seed"] for row in own} == {"100000", "100001", "100002", "100003"}
+        assert sampler["successes"] == sum(int(row["success"]) for row in own)
+        assert sampler["length"]["estimate"] == sum(int(row["length"]) for row in own) / 4
+        coverage = sampler["max_coverage"]
+        assert coverage["low"] <= coverage["estimate"] <= coverage["high"] <= 1
+        assert sampler["calls"] == calls and 0 < sampler["network_share"] < 1
+        seconds = sorted(float(row["seconds"]) for row in chunks if row["sampler"] == sampler["label"])
+        assert len(seconds) == sampler["chunks"] == sum(int(row["chunks"]) for row in own)
+        assert sampler["chunk_seconds"]["max"] == seconds[-1] >= sampler["chunk_seconds"]["p95"]
+        assert (output / sampler["videos"][0]["path"]).stat().st_size > 0
+    (difference,) = summary["differences"]
+    assert (difference["sampler"], difference["reference"], difference["episodes"]) == ("ddim-4", "ddpm", 4)
+    first, second = (sampler["success_rate"]["estimate"] for sampler in summary["samplers"])
+    assert difference["success_rate"]["estimate"] == pytest.approx(second - first)
+    assert summary["machines"][0]["cores"] >= 1 and "torch" in summary["versions"]
+    assert summary["config"]["episodes"] == 4
+    assert OmegaConf.load(output / "config.yaml").seed == 100000
+    printed = capsys.readouterr().out
+    assert text_table(summary) in printed and "report.html" in printed
+
+
+def test_the_report_shows_only_what_is_there(arguments, tmp_path):
+    assert main(["evaluate", *arguments, *EVALUATE]) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    shown = re.findall(r'src="([^"]+)"', page)
+    assert len([name for name in shown if name.endswith(".png")]) == 4
+    assert len([name for name in shown if name.endswith(".mp4")]) == 2
+    assert all((tmp_path / "out" / name).stat().st_size > 100 for name in shown)
+    assert "http" not in page  # it opens without a network
+    assert "Newcombe" in page and "ddim-4" in page
+
+
+def test_the_same_command_continues_and_another_is_refused(arguments, tmp_path, capsys):
+    assert main(["evaluate", *arguments, *EVALUATE, "episodes=2", "videos=0"]) == 0
+    before = (tmp_path / "out" / "episodes.csv").read_text()
+    assert main(["evaluate", *arguments, *EVALUATE, "videos=0"]) == 0
+    assert (tmp_path / "out" / "episodes.csv").read_text().startswith(before)
+    capsys.readouterr()
+    assert main(["evaluate", *arguments, *EVALUATE, "seed=5"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "seed=100000, not 5" in error and "overwrite=true" in error
+    assert main(["evaluate", *arguments, *EVALUATE, "seed=5", "episodes=1", "overwrite=true"]) == 0
+
+
+def test_one_warning_for_all_missing_videos(arguments, tmp_path, capsys):
+    assert main(["evaluate", *arguments, *EVALUATE, "+task.kwargs.blind=true"]) == 0
+    assert capsys.readouterr().err.count("no OpenGL library works here") == 1
+    assert "<video" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_wandb_receives_table_plots_and_videos(arguments, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert main(["evaluate", *arguments, *EVALUATE, "logger=wandb"]) == 0
+    (run,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
+    media = [path.name for path in run.rglob("*") if path.is_file()]
+    assert sum(name.endswith(".png") for name in media) == 4 and sum(name.endswith(".mp4") for name in media) == 2
+    assert {"report.html", "episodes.csv", "summary.json"} <= set(media)
+    (table,) = (path for path in run.rglob("*.table.json"))
+    assert json.loads(table.read_text())["data"][1][0] == "ddim-4"
+
+
+def test_labels_tell_samplers_apart():
+    entries = [
+        "expert",
+        "ddpm",
+        "ddim",
+        {"name": "ddim", "steps": 4},
+        {"name": "ddim", "eta": 1.0},
+        {"name": "ddpm", "label": "x"},
+    ]
+    specs = sampler_specs(entries)
+    assert list(specs) == ["expert", "ddpm", "ddim-10", "ddim-4", "ddim-10-eta1.0", "x"]
+    assert specs["ddim-4"] == {"name": "ddim", "steps": 4, "eta": 0.0}
+    assert specs["x"] == {"name": "ddpm"}
+
+
+@pytest.mark.parametrize(
+    "entries, message",
+    ((["ddpm", "ddpm"], "two are called 'ddpm'"), (["dpm_solvr"], "dpm_solver"), ([{"steps": 3}], "no name")),
+)
+def test_samplers_that_cannot_be_meant(entries, message):
+    with pytest.raises(SpecpolicyError, match=message):
+        sampler_specs(entries)
+
+
+def test_rollout_plays_the_episode_that_evaluate_plays(arguments, tmp_path, capsys):
+    assert main(["evaluate", *arguments, "episodes=1", "workers=0", "videos=0"]) == 0
+    (row,) = csv.DictReader((tmp_path / "out" / "episodes.csv").open())
+    capsys.readouterr()
+    assert main(["rollout", *arguments, f"output={tmp_path / 'roll'}"]) == 0
+    printed = capsys.readouterr().out
+    outcome = "solved" if row["success"] == "1" else "not solved"
+    assert f"ddpm, seed 100000: {outcome} in {row['length']} steps" in printed and "12 network calls" in printed
+    assert (tmp_path / "roll" / "videos" / "ddpm-100000.mp4").exists()
+    assert (tmp_path / "roll" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "extra, message",
+    (
+        (["viewer=true"], "no screen"),
+        (["viewer=perhaps"], "viewer=perhaps"),
+        (["sampler=ddim", "sampler.steps=0"], "steps"),
+        (["video_size=[1]"], "video_size"),
+    ),
+)
+def test_rollout_refuses_in_one_line(arguments, capsys, extra, message):
+    assert main(["rollout", *arguments, *extra]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_a_window_of_the_environments_own(arguments, tmp_path, monkeypatch, capsys):
+    """With a screen, an environment that is not MuJoCo's shows itself; then there is no video."""
+    import drift_env
+
+    shown = []
+    monkeypatch.setenv("DISPLAY", ":99")
+    monkeypatch.setattr(drift_env.Drift, "render", lambda env: shown.append(env.render_mode))
+    assert main(["rollout", *arguments, "max_seconds=0.2"]) == 0
+    assert shown == ["human"] * 3  # the reset and two steps
+    assert "video" not in capsys.readouterr().out
