@@ -11,6 +11,7 @@ from specpolicy_envs.expert import Observation
 OPEN, CLOSED = -1.0, 1.0
 UP = np.array([0.0, 0.0, 1.0])
 METRES_PER_UNIT, RADIANS_PER_UNIT = 0.05, 0.5
+SPEED_PER_UNIT = 0.256  # m/s that the hand settles at when told the same step again and again
 FINGER_AXIS = 1  # of the frame in `robot0_eef_quat`: the line along which the fingers open
 
 
@@ -56,9 +57,15 @@ def move(
     gripper: float,
     gain: float = 1.0,
     turn_gain: float = 1.0,
+    velocity: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The action (7,) that brings the gripper to `position` (3,), turns it by `yaw_error`, keeps it upright."""
+    """The action (7,) that brings the gripper to `position` (3,), turns it by `yaw_error`, keeps it upright.
+
+    `velocity` (2,), in m/s, is that of a target that moves in the table's plane; the gripper then keeps up.
+    """
     step = gain * (np.asarray(position) - observation["robot0_eef_pos"]) / METRES_PER_UNIT
+    if velocity is not None:
+        step[:2] += velocity / SPEED_PER_UNIT
     step /= max(1.0, float(np.abs(step).max()))  # keeps the direction
     pointing = rotation_matrix(observation["robot0_eef_quat"])[:, 2]
     turn = np.cross(pointing, [0.0, 0.0, -1.0])

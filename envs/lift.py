@@ -34,6 +34,10 @@ class LiftExpert:
         """Nothing to forget: the expert has no memory and makes no random choice."""
 
     def act(self, observation: Observation) -> np.ndarray:
+        return self.grasp_and_lift(observation, np.zeros(2))
+
+    def grasp_and_lift(self, observation: Observation, velocity: np.ndarray) -> np.ndarray:
+        """The action (7,) for a cube that moves at `velocity` (2,), in m/s."""
         hand = observation["robot0_eef_pos"].astype(np.float64)
         cube = observation["object"][:3].astype(np.float64)
         # Parallel to a pair of the cube's faces, whichever is nearest.
@@ -46,7 +50,7 @@ class LiftExpert:
         if closing and opening < 0.05:
             return move(observation, hand + 0.1 * UP, yaw_error, CLOSED)
         if closing or (sideways < 0.01 and abs(offset[2]) < 0.01):
-            return move(observation, cube, yaw_error, CLOSED)
+            return move(observation, cube, yaw_error, CLOSED, velocity=velocity)
         # A funnel: the further to the side, the higher.
         height = min(self.hover, max(0.0, 2.0 * (sideways - self.reach) + 0.3 * abs(yaw_error) * self.hover))
-        return move(observation, cube + height * UP, yaw_error, OPEN, gain=2.0)
+        return move(observation, cube + height * UP, yaw_error, OPEN, gain=2.0, velocity=velocity)
