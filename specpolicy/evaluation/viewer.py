@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from specpolicy.errors import SpecpolicyError
 from specpolicy.tasks import control_hz
 
@@ -48,6 +50,7 @@ def window(env: gymnasium.Env) -> Iterator[Callable[[], None]]:
         raise SpecpolicyError(f"cannot open a window: {error}; viewer=false goes without") from error
     if env.spec and env.spec.id.startswith("specpolicy/"):
         viewer.opt.geomgroup[0] = 0  # by robosuite's convention: the shapes used for contact only
+        _look_from(viewer.cam, physics.model, physics.data, getattr(physics, "camera", 0))
     with viewer:
 
         def synchronise() -> None:
@@ -56,6 +59,18 @@ def window(env: gymnasium.Env) -> Iterator[Callable[[], None]]:
                 pace()
 
         yield synchronise
+
+
+def _look_from(free_camera: Any, model: Any, data: Any, camera: str | int) -> None:
+    """Let the viewer's free camera show what the scene's own `camera` shows; the mouse can still turn it."""
+    position = data.camera(camera).xpos
+    forward = -data.camera(camera).xmat.reshape(3, 3)[:, 2]
+    depth = max(0.1, float((model.stat.center - position) @ forward))
+    angles = np.radians([model.camera(camera).fovy[0], model.vis.global_.fovy])
+    free_camera.lookat[:] = position + depth * forward
+    free_camera.distance = depth * np.divide(*np.tan(angles / 2))
+    free_camera.azimuth = np.degrees(np.arctan2(forward[1], forward[0]))
+    free_camera.elevation = np.degrees(np.arcsin(np.clip(forward[2], -1, 1)))
 
 
 def _pacer(hz: float) -> Callable[[], None]:
