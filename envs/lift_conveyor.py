@@ -17,8 +17,8 @@ from specpolicy_envs.expert import Observation
 from specpolicy_envs.lift import Lift, LiftExpert
 from specpolicy_envs.robosuite_task import import_robosuite
 
-SPEED = (0.06, 0.14)  # m/s
-SECONDS_BETWEEN_CHANGES = (0.5, 1.5)
+SPEED = (0.08, 0.16)  # m/s
+SECONDS_BETWEEN_CHANGES = (0.3, 1.0)
 AREA = np.array([[-0.12, -0.18], [0.12, 0.18]])  # where the cube is kept: the belt turns it back at the edges
 BELT_THICKNESS = 0.002  # above the table
 
@@ -29,7 +29,7 @@ class LiftConveyor(Lift):
     `object` (10,) as in Lift; `cube_velocity` (2,) is the cube's velocity in the table's plane in m/s.
     """
 
-    def __init__(self, max_seconds: float = 15.0, **kwargs: Any) -> None:
+    def __init__(self, max_seconds: float = 8.0, **kwargs: Any) -> None:
         self.belt_velocity = np.zeros(2)
         self._next_change = 0.0
         super().__init__(max_seconds, **kwargs)
