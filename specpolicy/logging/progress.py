@@ -75,6 +75,7 @@ class _Lines:
     def __init__(self, total: int, description: str, done: int, stream: TextIO) -> None:
         self.total, self.description, self.done, self.stream = total, description, done, stream
         self.start = self.last_time = time.monotonic()
+        self.done_before = done
         self.printed, self.last_done, self.figures = done, done, ""
         if done:
             self._print()
@@ -94,6 +95,9 @@ class _Lines:
         self.last_time, self.last_done, self.printed = time.monotonic(), self.done, self.done
         elapsed = self.last_time - self.start
         line = f"{self.description}: {self.done}/{self.total} in {elapsed:.0f} s"
+        here = self.done - self.done_before  # what an earlier run has done says nothing of the pace
+        if here and self.done < self.total:
+            line += f", about {elapsed * (self.total - self.done) / here:.0f} s left"
         print(f"{line}  {self.figures}".rstrip(), file=self.stream, flush=True)
 
 

@@ -35,6 +35,7 @@ def test_lines_stay_few(monkeypatch, seconds):
 def test_a_resumed_run_starts_where_it_stopped(monkeypatch):
     lines = lines_of(100, done=40, seconds_per_piece=10.0, monkeypatch=monkeypatch)
     assert lines[0] == "work: 40/100 in 0 s"
+    assert lines[1].startswith("work: 50/100 in 100 s, about 500 s left")
     assert lines[-1].startswith("work: 100/100")
 
 
