@@ -34,7 +34,7 @@ def run(config: DictConfig) -> None:
     """Evaluate as `config` (configs/evaluate.yaml) says."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.evaluation import runner
-    from specpolicy.evaluation.provenance import hardware
+    from specpolicy.evaluation.provenance import hardware, load
     from specpolicy.logging import make_logger
 
     evaluation = _evaluation(config)
@@ -45,6 +45,12 @@ def run(config: DictConfig) -> None:
     fingerprint = runner.check(evaluation)
     results = runner.claim(evaluation, fingerprint, output, config.overwrite)
     save_config(config, output)
+    busy = load()
+    if busy is not None and busy + max(workers, 1) > hardware()["cores"] + 0.5:
+        print(
+            f"the machine is busy (load {busy} on {hardware()['cores']} cores): times per chunk will be too long",
+            file=sys.stderr,
+        )
     with make_logger(config.logger, output, _plain(config), name=output.name) as logger:
         try:
             _play(evaluation, results, output, workers, logger)
@@ -55,6 +61,7 @@ def run(config: DictConfig) -> None:
             "policy": {"path": str(config.policy), "fingerprint": fingerprint},
             "device": str(config.device),
             "workers": workers,
+            "load_at_start": busy,
             "machines": json.loads((output / runner.SETTINGS).read_text(encoding="utf-8"))["machines"],
             "command": shlex.join(["specpolicy", *sys.argv[1:]]),
             "config": _plain(config),

@@ -44,7 +44,7 @@ def write_plots(summary: Mapping[str, Any], chunk_seconds: Mapping[str, np.ndarr
 
 def _outcome(samplers: list[Mapping[str, Any]], name: str, label: str, limits: tuple[float, float]) -> Figure:
     """A dot with its interval per sampler."""
-    figure, axes = _figure(1.1 + 0.4 * len(samplers))
+    figure, axes = _figure(1.1 + 0.5 * len(samplers))
     for row, sampler in enumerate(samplers):
         value = sampler[name]
         axes.plot([value["low"], value["high"]], [row, row], color=_colour(row), linewidth=2, solid_capstyle="butt")
@@ -90,7 +90,7 @@ def _times(chunk_seconds: Mapping[str, np.ndarray]) -> Figure:
 
 def _tradeoff(samplers: list[Mapping[str, Any]]) -> Figure:
     """Success rate with its interval over the 95th percentile of the time per chunk."""
-    figure, axes = _figure(3.4)
+    figure, axes = _figure(3.0)
     for row, sampler in enumerate(samplers):
         latency, rate = 1e3 * sampler["chunk_seconds"]["p95"], sampler["success_rate"]
         axes.plot([latency] * 2, [rate["low"], rate["high"]], color=_colour(row), linewidth=2, solid_capstyle="butt")
@@ -116,7 +116,7 @@ def _tradeoff(samplers: list[Mapping[str, Any]]) -> Figure:
 def _figure(height: float) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, height), layout="constrained")
+    figure = Figure(figsize=(5.4, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -28,6 +28,11 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def load() -> float | None:
+    """How many cores' worth of work the machine has had in the last minute; None where that is not known."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+
+
 def versions() -> dict[str, str]:
     """Python and the packages that the results depend on."""
     found = {"python": platform.python_version()}

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from specpolicy.checkpoints import load_policy
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.planners import ExpertPlanner, check_policy_fits
@@ -67,6 +69,10 @@ def check(evaluation: Evaluation) -> str | None:
     specs = [dict(spec) for spec in setup.samplers.values() if spec["name"] != EXPERT]
     for options in specs:
         make_sampler(options.pop("name"), **options)
+    try:
+        torch.zeros(1, device=setup.device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
+        raise SpecpolicyError(f"device={setup.device} cannot be used here: {str(error).splitlines()[0]}") from error
     policy = load_policy(setup.policy) if specs else None
     with contextlib.closing(make_task_env(setup.task)) as env:
         if policy is None:

@@ -124,6 +124,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(evaluation, tmp_path, po
         ({"samplers": {"x": {"name": "dpm"}}}, "dpm"),
         ({"samplers": {"x": {"name": "ddim", "step": 3}}}, "did you mean 'steps'"),
         ({"samplers": {"expert": {"name": "expert"}}}, "no scripted expert"),
+        ({"device": "cuda:77"}, "device=cuda:77 cannot be used here"),
         ({"policy": "nowhere"}, "no policy at nowhere"),
     ),
 )
