@@ -1,0 +1,177 @@
+"""What waiting costs: the scripted experts' success when what they see is old.
+
+    python scripts/expert_delay_table.py --tasks lift lift_conveyor --episodes 100
+
+Each task is measured twice: with the whole observation old, and with only the scene old, as on a robot that knows
+its own joints at once and whose cameras and computer are slow. The first also upsets the expert's own feedback
+loop, on a still scene too; what the second loses is lost to the world moving on. Results of tasks not named on the
+command line are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from specpolicy.evaluation.statistics import wilson
+from specpolicy.files import write_text
+from specpolicy.logging.progress import progress_bar
+from specpolicy.processes import run_jobs
+from specpolicy.tasks import make_task_env
+
+TASKS = {
+    "lift": "specpolicy/Lift-v0",
+    "can": "specpolicy/PickPlaceCan-v0",
+    "square": "specpolicy/NutAssemblySquare-v0",
+    "push_t": "specpolicy/PushT-v0",
+    "lift_conveyor": "specpolicy/LiftConveyor-v0",
+    "push_t_moving": "specpolicy/PushTMoving-v0",
+}
+DELAYS = (0.0, 0.1, 0.25, 0.5, 1.0)
+AGED = {"all": "the whole observation", "scene": "the scene"}
+OWN_BODY = ("robot0_", "agent_pos")  # keys of what the robot knows of itself
+
+
+class DelayedExpert:
+    """Runs episodes of one task's expert on observations of a given age."""
+
+    env: Any
+
+    def __init__(self, env_id: str) -> None:
+        import specpolicy_envs
+
+        self.env = make_task_env({"id": env_id})
+        self.expert = specpolicy_envs.make_expert(env_id, seed=0)
+
+    def __call__(self, job: dict[str, Any]) -> dict[str, Any]:
+        """One episode of seed `seed`; `delay` in seconds is rounded to control steps.
+
+        Until the first old observation exists the expert sees that of the reset.
+        """
+        # Halves upwards: 0.25 s at 10 Hz is three steps, not Python's round(2.5) == 2.
+        steps = int(np.floor(job["delay"] * self.env.unwrapped.control_hz + 0.5))
+        observation, info = self.env.reset(seed=job["seed"])
+        self.expert.reset(job["seed"])
+        seen, done = [observation], False
+        while not done:
+            old = seen[max(0, len(seen) - 1 - steps)]
+            fresh = OWN_BODY if job["aged"] == "scene" else ()
+            view = {key: (observation if key.startswith(fresh) else old)[key] for key in observation}
+            observation, _, terminated, truncated, info = self.env.step(self.expert.act(view))
+            seen.append(observation)
+            done = terminated or truncated
+        return {
+            **job,
+            "success": bool(info["is_success"]),
+            "seconds": (len(seen) - 1) / self.env.unwrapped.control_hz,
+            "max_coverage": info.get("max_coverage"),
+        }
+
+    def close(self) -> None:
+        self.env.close()
+
+
+def measure(task: str, episodes: int, processes: int) -> list[dict[str, Any]]:
+    """One row per age and delay, with the counts and means over the episodes."""
+    jobs = [
+        {"aged": aged, "delay": delay, "seed": seed}
+        for aged, delay, seed in itertools.product(AGED, DELAYS, range(episodes))
+        if aged == "all" or delay > 0  # without a delay both are the same
+    ]
+    results: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    with progress_bar(len(jobs), f"{task}") as progress:
+        for result in run_jobs(DelayedExpert, TASKS[task], jobs, processes):
+            results.setdefault((result["aged"], result["delay"]), []).append(result)
+            progress.advance()
+    rows = []
+    for (aged, delay), group in sorted(results.items()):
+        coverages = [result["max_coverage"] for result in group if result["max_coverage"] is not None]
+        rows.append(
+            {
+                "task": task,
+                "aged": aged,
+                "delay": delay,
+                "episodes": len(group),
+                "successes": sum(result["success"] for result in group),
+                "seconds": float(np.mean([result["seconds"] for result in group])),
+                "max_coverage": float(np.mean(coverages)) if coverages else None,
+            }
+        )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A markdown table: a row per task and age, a column per delay."""
+    lines = [
+        "| task | what is old | " + " | ".join(f"{delay:g} s" for delay in DELAYS) + " |",
+        "|" + "---|" * (2 + len(DELAYS)),
+    ]
+    cells = {(row["task"], row["aged"], row["delay"]): row for row in rows}
+    for task, aged in itertools.product(TASKS, AGED):
+        if (task, aged, DELAYS[-1]) in cells:
+            # Without a delay nothing is old: that column is the same for both.
+            row = [cells.get((task, aged, delay), cells.get((task, "all", delay))) for delay in DELAYS]
+            lines.append(f"| {task} | {AGED[aged]} | " + " | ".join(_cell(cell) for cell in row if cell) + " |")
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any]) -> str:
+    interval = wilson(row["successes"], row["episodes"])
+    text = f"{interval.estimate:.2f} [{interval.low:.2f}, {interval.high:.2f}]; {row['seconds']:.1f} s"
+    return text if row["max_coverage"] is None else f"{text}; coverage {row['max_coverage']:.2f}"
+
+
+def document(rows: list[dict[str, Any]]) -> str:
+    """The page: how to read it, how it was made, the table."""
+    commands = []
+    for episodes in sorted({row["episodes"] for row in rows}):
+        there = {row["task"] for row in rows if row["episodes"] == episodes}
+        tasks = " ".join(task for task in TASKS if task in there)
+        commands.append(f"python scripts/expert_delay_table.py --tasks {tasks} --episodes {episodes}")
+    newline = "\n"
+    return f"""# What waiting costs the scripted experts
+
+Success of each task's scripted expert, without noise, when what it sees is 0 to 1 s old (rounded to control steps;
+until the first old observation exists it sees that of the reset). In each cell: success rate with its 95 % Wilson
+interval, mean length of an episode, and for Push-T the mean of the highest coverage of each episode.
+
+"The whole observation": everything the expert sees is old, its own arm too, so that a large delay also upsets its
+feedback loop, on a still scene as well. "The scene": the arm's own state is fresh and the rest is old; on a still
+scene that costs nothing, so what is lost here is lost to the world moving on.
+
+```
+{newline.join(commands)}
+```
+
+{table(rows)}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=100, help="per delay; seeds 0, 1, 2, ...")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=Path("docs/results/expert_delay.md"))
+    arguments = parser.parse_args()
+    if arguments.episodes < 1:
+        parser.error(f"--episodes must be at least 1, not {arguments.episodes}")
+
+    store = arguments.output.with_suffix(".json")
+    rows = json.loads(store.read_text()) if store.exists() else []
+    for task in arguments.tasks:
+        rows = [row for row in rows if row["task"] != task] + measure(task, arguments.episodes, arguments.processes)
+        store.parent.mkdir(parents=True, exist_ok=True)
+        write_text(store, json.dumps(rows, indent=1) + "\n")
+        write_text(arguments.output, document(rows))
+    print(table(rows))
+    print(f"written to {arguments.output} and {store}")
+
+
+if __name__ == "__main__":
+    main()
