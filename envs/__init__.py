@@ -1,8 +1,7 @@
 """MuJoCo tasks and their scripted experts, registered with Gymnasium as `specpolicy/<Task>-v0`.
 
-`import specpolicy_envs` registers the tasks (Gymnasium 1.x no longer loads plugins by itself; the alternative
-in one line is `gymnasium.make("specpolicy_envs:specpolicy/Lift-v0")`). It loads no simulator: `gymnasium.make`
-does.
+`import specpolicy_envs` registers the tasks and loads no simulator; `gymnasium.make` does. In one line:
+`gymnasium.make("specpolicy_envs:specpolicy/Lift-v0")`. (Gymnasium 1.x itself no longer loads plugins.)
 """
 
 from __future__ import annotations

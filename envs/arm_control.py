@@ -59,7 +59,7 @@ def move(
     turn_gain: float = 1.0,
     velocity: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The action (7,) that brings the gripper to `position` (3,), turns it by `yaw_error`, keeps it upright.
+    """The action (7,) that brings the gripper to `position` (3,), turned by `yaw_error`, and keeps it upright.
 
     `velocity` (2,), in m/s, is that of a target that moves in the table's plane; the gripper then keeps up.
     """

@@ -1,4 +1,4 @@
-"""Lift: pick the cube up. `object` (10,) is the cube's position, quaternion and the gripper-to-cube vector."""
+"""Lift: pick the cube up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from specpolicy_envs.robosuite_task import RobosuiteTask
 
 
 class Lift(RobosuiteTask):
-    """robosuite's Lift: success when the cube is 4 cm above the table."""
+    """robosuite's Lift: success when the cube is 4 cm above the table.
+
+    `object` (10,): position and quaternion of the cube in the world, vector from the gripper to the cube.
+    """
 
     robosuite_name = "Lift"
     object_size = 10

@@ -44,9 +44,7 @@ class OffscreenRenderer:
         view = mujoco.MjvCamera()
         view.type = mujoco.mjtCamera.mjCAMERA_FIXED
         view.fixedcamid = self._model.camera(camera).id
-        mujoco.mjv_updateScene(
-            self._model, data, self._option, None, view, mujoco.mjtCatBit.mjCAT_ALL, self._scene
-        )
+        mujoco.mjv_updateScene(self._model, data, self._option, None, view, mujoco.mjtCatBit.mjCAT_ALL, self._scene)
         mujoco.mjr_render(self._rect, self._scene, self._mujoco_context)
         frame = np.empty((self._rect.height, self._rect.width, 3), dtype=np.uint8)
         mujoco.mjr_readPixels(frame, None, self._rect, self._mujoco_context)
@@ -72,11 +70,9 @@ def _gl_context(width: int, height: int) -> Any:
     for name in names:
         try:
             return importlib.import_module(f"mujoco.{name}").GLContext(width, height)
-        except (
-            Exception
-        ) as error:  # a missing library shows as AttributeError, ImportError, OSError or GLError
+        except Exception as error:  # a missing library shows as AttributeError, ImportError, OSError or GLError
             failures.append(f"{name}: {type(error).__name__}: {error}".splitlines()[0])
     raise RuntimeError(
-        "cannot render: no OpenGL library works without a screen. Install one (Debian: libegl1 libgl1-mesa-dri, "
-        f"or libosmesa6) or make the environment with render_mode=None. Tried {'; '.join(failures)}"
+        "cannot render: no OpenGL library works without a screen. Install one (Debian: libegl1 and "
+        f"libgl1-mesa-dri, or libosmesa6) or make the environment with render_mode=None. Tried {'; '.join(failures)}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import os
 from typing import Any, ClassVar
@@ -41,6 +42,7 @@ CONTROLLER = {
 ROBOT_KEYS = {"robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2}
 
 
+@functools.cache
 def import_robosuite() -> Any:
     """robosuite, without its start-up noise and without its side effect on MUJOCO_GL.
 
@@ -60,13 +62,14 @@ def import_robosuite() -> Any:
 
 
 class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
-    """One robosuite task at 20 Hz. Actions (7,) in [-1, 1]: pose delta of the gripper, then -1 open or 1 closed.
+    """One robosuite task at 20 Hz. Actions (7,) in [-1, 1]: change of the gripper's pose, -1 open or 1 closed.
 
     Observations are float32 under robomimic's keys; positions in metres, quaternions as (x, y, z, w). The
     episode terminates on success and is truncated after `max_seconds`. `reset(seed=)` determines it fully.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012 (as Gymnasium has it)
+    observation_space: spaces.Dict  # type: ignore[assignment]
     control_hz = float(CONTROL_HZ)
 
     robosuite_name: ClassVar[str]
