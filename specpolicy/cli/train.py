@@ -9,15 +9,23 @@ Examples:
   specpolicy train task=push_t policy.chain.prediction=sample precision=bfloat16
 """
 
+from __future__ import annotations
+
 import dataclasses
 import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from specpolicy.errors import SpecpolicyError
+if TYPE_CHECKING:
+    from specpolicy.data.dataset import Sequences
+    from specpolicy.policy import DiffusionPolicy
+    from specpolicy.training.trainer import Rollout
+
+ROLLOUT_SEED = 50_000  # first reset seed of the rollouts during training
 
 
 def run(config: DictConfig) -> None:
@@ -48,9 +56,7 @@ def run(config: DictConfig) -> None:
     saved = output / "training.pt"
     resume = torch.load(saved, weights_only=True)["step"] if saved.exists() else 0
     with (
-        make_logger(
-            config.logger, output, OmegaConf.to_container(config), name=output.name, resume_step=resume
-        ) as logger,
+        make_logger(config.logger, output, _plain(config), name=output.name, resume_step=resume) as logger,
         progress_bar(options.steps, f"train {config.task.name}") as bar,
     ):
         train(
@@ -66,19 +72,19 @@ def run(config: DictConfig) -> None:
     print(f"saved {output}")
 
 
-def make_policy(config: DictConfig, training):
+def make_policy(config: DictConfig, training: Sequences) -> DiffusionPolicy:
     """An untrained policy for `config`, its normaliser fitted to the training windows."""
     from specpolicy.normaliser import Normaliser
     from specpolicy.policy import DiffusionPolicy
 
-    policy = OmegaConf.to_container(config.policy)
+    policy = _plain(config.policy)
     return DiffusionPolicy.from_config(
         {
             **{name: policy[name] for name in ("network", "chain", "horizon", "n_obs_steps", "n_action_steps")},
             "observation": {key: value.shape[-1] for key, value in training.observation.items()},
             "action_dim": training.action.shape[-1],
             "normaliser": Normaliser.min_max(training.ranges()).to_config(),
-            "task": OmegaConf.to_container(config.task),
+            "task": _plain(config.task),
             "command": shlex.join(["specpolicy", *sys.argv[1:]]),
         }
     )
@@ -96,6 +102,36 @@ def _observation_keys(config: DictConfig) -> list[str]:
         return sorted(next(iter(file["data"].values()))["obs"])
 
 
-def _rollout(config: DictConfig):
+def _rollout(config: DictConfig) -> Rollout:
     """A function that plays a few episodes with the policy in training and returns their mean results."""
-    raise SpecpolicyError("rollouts during training are not connected yet: set rollout_every=0")
+    import torch
+
+    from specpolicy.cli.configuration import load_option
+    from specpolicy.control.clock import PausedClock
+    from specpolicy.evaluation.episode import run_episode
+    from specpolicy.evaluation.planners import PolicyPlanner
+    from specpolicy.samplers import make_sampler
+    from specpolicy.tasks import make_task_env
+
+    sampler = make_sampler(**_plain(load_option("sampler", config.rollout_sampler)))
+    env = make_task_env(_plain(config.task))
+
+    def play(policy: DiffusionPolicy, step: int) -> dict[str, float]:
+        # The seeds are those of no demonstration and of no evaluation, so that nothing is chosen on test episodes.
+        seeds = range(ROLLOUT_SEED, ROLLOUT_SEED + config.rollout_episodes)
+        planner = PolicyPlanner(policy, sampler)
+        with torch.random.fork_rng():
+            episodes = [run_episode(env, planner, PausedClock(), seed, config.rollout_seconds) for seed in seeds]
+        results = {
+            "success": [episode.success for episode in episodes],
+            "length": [episode.length for episode in episodes],
+            "max_coverage": [episode.max_coverage for episode in episodes if episode.max_coverage is not None],
+        }
+        return {name: sum(values) / len(values) for name, values in results.items() if values}
+
+    return play
+
+
+def _plain(config: Any) -> Any:
+    """The configuration as plain lists and dicts."""
+    return OmegaConf.to_container(config, resolve=True)

@@ -65,7 +65,7 @@ OPTIONS = dict(steps=40, batch_size=16, log_every=5, validate_every=10, save_eve
 def test_training_lowers_the_validation_loss(policy_config, tmp_path, prediction):
     policy_config["chain"]["prediction"] = prediction
     curve = Curve()
-    options = TrainingOptions(**{**OPTIONS, "steps": 150, "validate_every": 50})
+    options = TrainingOptions(**{**OPTIONS, "steps": 300, "validate_every": 20})
     train(fresh(policy_config), sequences(), sequences(16, 1), options, tmp_path, curve)
     losses = [row["validation/loss"] for row in curve.rows.values() if "validation/loss" in row]
     assert losses[-1] < 0.7 * losses[0]
