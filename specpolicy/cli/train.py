@@ -36,7 +36,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.data.dataset import load_sequences
     from specpolicy.logging import make_logger
     from specpolicy.logging.progress import progress_bar
-    from specpolicy.training import TrainingOptions, train
+    from specpolicy.training import TrainingOptions, saved_step, train
 
     output = Path(config.output)
     if config.overwrite and output.exists():
@@ -50,25 +50,16 @@ def run(config: DictConfig) -> None:
     validation = load_sequences(config.data, *shape, split="valid")
     torch.manual_seed(config.seed)
     policy = make_policy(config, training).to(config.device)
+    resume = saved_step(output, options)
     save_config(config, output)
     count = sum(parameter.numel() for parameter in policy.denoiser.parameters())
     print(f"{len(training)} windows, {len(validation)} for validation; {count / 1e6:.2f} M parameters; {output}")
-    saved = output / "training.pt"
-    resume = torch.load(saved, weights_only=True)["step"] if saved.exists() else 0
     with (
         make_logger(config.logger, output, _plain(config), name=output.name, resume_step=resume) as logger,
         progress_bar(options.steps, f"train {config.task.name}") as bar,
     ):
-        train(
-            policy,
-            training,
-            validation,
-            options,
-            output,
-            logger,
-            bar,
-            _rollout(config) if options.rollout_every else None,
-        )
+        rollout = _rollout(config) if options.rollout_every else None
+        train(policy, training, validation, options, output, logger, bar, rollout)
     print(f"saved {output}")
 
 
@@ -122,7 +113,7 @@ def _rollout(config: DictConfig) -> Rollout:
         planner = PolicyPlanner(policy, sampler)
         with torch.random.fork_rng():
             episodes = [run_episode(env, planner, PausedClock(), seed, config.rollout_seconds) for seed in seeds]
-        results = {
+        results: dict[str, list[float]] = {
             "success": [episode.success for episode in episodes],
             "length": [episode.length for episode in episodes],
             "max_coverage": [episode.max_coverage for episode in episodes if episode.max_coverage is not None],

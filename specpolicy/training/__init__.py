@@ -1,5 +1,5 @@
 """Training of diffusion policies from demonstrations."""
 
-from specpolicy.training.trainer import TrainingOptions, train
+from specpolicy.training.trainer import TrainingOptions, saved_step, train
 
-__all__ = ["TrainingOptions", "train"]
+__all__ = ["TrainingOptions", "saved_step", "train"]

@@ -6,11 +6,12 @@ started again follows the curve of an uninterrupted one to the bit.
 
 import copy
 import math
+import pickle
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -130,6 +131,34 @@ def learning_rate(options: TrainingOptions, step: int) -> float:
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def saved_step(directory: str | Path, options: TrainingOptions) -> int:
+    """The step at which the run saved in `directory` would go on; 0 if there is none.
+
+    Raises:
+        SpecpolicyError: the saved run had other options.
+    """
+    state = _read(Path(directory) / STATE, options)
+    return 0 if state is None else state["step"]
+
+
+def _read(path: Path, options: TrainingOptions) -> dict[str, Any] | None:
+    """The saved state of a run with these options, None if nothing was saved."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise SpecpolicyError(f"{path} cannot be read ({error}): delete it, or set overwrite=true") from None
+    saved = state["options"]
+    changed = [name for name, value in asdict(options).items() if saved.get(name) != value]
+    if changed:
+        raise SpecpolicyError(
+            f"{path} belongs to a run with another {changed[0]} ({saved.get(changed[0])}): "
+            "use the same options, another output, or overwrite=true"
+        )
+    return state
+
+
 class _Run:
     """Weights, their average and the optimiser: what is saved and resumed."""
 
@@ -163,15 +192,9 @@ class _Run:
 
     def load(self, path: Path) -> int:
         """Restore a saved run and return its step; 0 if there is none."""
-        if not path.exists():
+        state = _read(path, self.options)
+        if state is None:
             return 0
-        state = torch.load(path, map_location=self.policy.device, weights_only=True)
-        changed = [name for name, value in asdict(self.options).items() if state["options"].get(name) != value]
-        if changed:
-            raise SpecpolicyError(
-                f"{path} belongs to a run with another {changed[0]} ({state['options'].get(changed[0])}): "
-                "use the same options, another output, or overwrite=true"
-            )
         try:
             self.policy.denoiser.load_state_dict(state["model"])
             self.average.denoiser.load_state_dict(state["average"])
