@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Makes the shipped policies from nothing: demonstrations, training, evaluation on seeds never trained on.
+# Usage: scripts/make_checkpoints.sh            all six, one after the other
+#        scripts/make_checkpoints.sh lift can   these
+# WORK (default outputs/checkpoints) keeps data, runs and evaluations; a run that was interrupted goes on.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" test
+work="${WORK:-outputs/checkpoints}"
+
+# task  demonstrations  training steps
+recipes="
+lift          150  5000
+can           200  8000
+square        300 10000
+push_t        300 10000
+lift_conveyor 300  8000
+push_t_moving 400 12000
+"
+
+make_checkpoint() {
+    local task="$1" episodes="$2" steps="$3" start="$SECONDS"
+    local data="$work/$task.hdf5" run="$work/$task" measured="$work/$task-evaluation"
+    specpolicy collect task="$task" episodes="$episodes" noise=0.15 seed=0 output="$data"
+    specpolicy train task="$task" data="$data" output="$run" steps="$steps" precision=bfloat16 \
+        half_precision_weights=true
+    local minutes=$(((SECONDS - start + 59) / 60))
+    mkdir -p "checkpoints/$task"
+    cp "$run/model.safetensors" "$run/config.json" "checkpoints/$task/"
+    specpolicy evaluate task="$task" policy="checkpoints/$task" 'samplers=[ddpm]' episodes=100 videos=0 \
+        output="$measured"
+    python scripts/describe_checkpoint.py "checkpoints/$task" "$measured/summary.json" "$episodes" "$minutes"
+}
+
+while read -r task episodes steps; do
+    [ -n "$task" ] || continue
+    [ "$#" -eq 0 ] || [[ " $* " == *" $task "* ]] || continue
+    make_checkpoint "$task" "$episodes" "$steps" </dev/null
+done <<<"$recipes"
