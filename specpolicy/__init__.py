@@ -1,8 +1,8 @@
 """Diffusion policies that answer in time: exact, fast sampling for robot learning."""
 
-from specpolicy.checkpoints import load_policy
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
+from specpolicy.loading import load_policy
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Sample, make_sampler, sample
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from specpolicy.checkpoints import write_checkpoint
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks import ConditionalUnet1D, LowDimEncoder, TransformerForDiffusion
@@ -138,6 +139,5 @@ class DiffusionPolicy(nn.Module):
 
     def save(self, directory: str | Path, dtype: torch.dtype = torch.float32) -> Path:
         """Write `model.safetensors` and `config.json`; weights are stored as `dtype`."""
-        from specpolicy.checkpoints import save_policy
-
-        return save_policy(self, directory, dtype)
+        config = {**self.config, "normaliser": self.normaliser.to_config()}
+        return write_checkpoint(directory, self.denoiser.state_dict(), config, dtype)

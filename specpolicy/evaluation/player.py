@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from specpolicy.checkpoints import load_policy
 from specpolicy.control.chunk import Planner
 from specpolicy.control.clock import PausedClock
 from specpolicy.evaluation.episode import Episode, run_episode
 from specpolicy.evaluation.planners import ExpertPlanner, PolicyPlanner
 from specpolicy.evaluation.video import choose_renderer, video_writer
+from specpolicy.loading import load_policy
 from specpolicy.samplers import make_sampler
 from specpolicy.tasks import control_hz, make_task_env
 

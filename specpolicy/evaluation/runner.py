@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from specpolicy.checkpoints import load_policy
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.planners import ExpertPlanner, check_policy_fits
 from specpolicy.evaluation.player import EXPERT, Job, Played, Player, Setup
 from specpolicy.evaluation.provenance import fingerprint, hardware
 from specpolicy.evaluation.results import Results
 from specpolicy.files import write_text
+from specpolicy.loading import load_policy
 from specpolicy.processes import run_jobs
 from specpolicy.samplers import make_sampler
 from specpolicy.tasks import make_task_env

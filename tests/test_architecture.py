@@ -1,0 +1,88 @@
+"""The rules of the house: a room imports only from rooms below it, and every package is in the wheel."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# From the ground up. A room may import itself and any room listed before it.
+ROOMS = (
+    "errors",
+    "files",
+    "processes",
+    "logging",
+    "wrappers",
+    "tasks",
+    "diffusion",
+    "networks",
+    "samplers",
+    "normaliser",
+    "checkpoints",
+    "policy",
+    "loading",
+    "data",
+    "training",
+    "control",
+    "evaluation",
+    "cli",
+)
+# What else a room must not know, though it lies below.
+STRANGERS = {
+    "networks": {"diffusion", "tasks"},
+    "samplers": {"networks", "tasks"},
+    "training": {"tasks", "loading"},
+    "control": {"diffusion", "networks", "samplers", "normaliser", "checkpoints", "policy", "loading", "training"},
+}
+SOURCES = sorted((ROOT / "specpolicy").rglob("*.py"))
+
+
+def imports(path):
+    """Names of the modules that a file imports, wherever in the file, but for those that only types need."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "specpolicy")
+
+
+def violations(room, modules):
+    """The imported modules that `room` must not import."""
+    allowed = set(ROOMS[: ROOMS.index(room) + 1]) - STRANGERS.get(room, set())
+    used = {name.split(".")[1] for name in modules if name.startswith("specpolicy.")}
+    return {name for name in used if name in ROOMS and name not in allowed}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_only_from_rooms_below(path):
+    parts = path.relative_to(ROOT / "specpolicy").with_suffix("").parts
+    if parts == ("__init__",):
+        return
+    assert parts[0] in ROOMS, f"{parts[0]} is a new room: give it a place in ROOMS"
+    assert not violations(parts[0], imports(path))
+
+
+def test_the_check_sees_violations():
+    assert violations("samplers", ["torch", "specpolicy.networks.unet"]) == {"networks"}
+    assert violations("diffusion", ["specpolicy.policy"]) == {"policy"}
+    assert violations("control", ["specpolicy.policy", "specpolicy.errors"]) == {"policy"}
+
+
+def test_the_environments_stand_alone():
+    for path in (ROOT / "envs").rglob("*.py"):
+        assert not [name for name in imports(path) if name.split(".")[0] == "specpolicy"], path
+
+
+def test_every_package_is_in_the_wheel():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in SOURCES if path.name == "__init__.py"}
+    assert found | {"specpolicy_envs", "specpolicy_configs"} == set(listed)
+    assert not [path for path in SOURCES if not (path.parent / "__init__.py").exists()]
