@@ -94,20 +94,21 @@ def check_file(path: str | Path, observation_keys: Sequence[str], split: str | N
             raise SpecpolicyError(
                 f"{path} has no filter key 'mask/{split}': split it, or give validation and train keys"
             )
-        action_dim = None
+        widths: dict[str, int] = {}
         for name, demo in file["data"].items():
             if "actions" not in demo or "obs" not in demo:
                 raise SpecpolicyError(f"{path}: data/{name} lacks 'actions' or 'obs'")
-            length = len(demo["actions"])
-            action_dim = action_dim or demo["actions"].shape[1:]
-            if demo["actions"].ndim != 2 or demo["actions"].shape[1:] != action_dim:
-                raise SpecpolicyError(
-                    f"{path}: data/{name}/actions has shape {demo['actions'].shape}, expected (T, {action_dim[0]})"
-                )
             for key in observation_keys:
                 if key not in demo["obs"]:
                     present = ", ".join(sorted(demo["obs"]))
                     raise SpecpolicyError(f"{path}: data/{name}/obs has no key '{key}' (it has {present})")
-                shape = demo["obs"][key].shape
-                if len(shape) != 2 or shape[0] != length:
-                    raise SpecpolicyError(f"{path}: data/{name}/obs/{key} has shape {shape}, expected ({length}, D)")
+            length = len(demo["actions"])
+            for key in ("actions", *(f"obs/{key}" for key in observation_keys)):
+                array = demo[key]
+                width = widths.setdefault(key, array.shape[-1])
+                if array.ndim != 2 or array.shape != (length, width):
+                    raise SpecpolicyError(
+                        f"{path}: data/{name}/{key} has shape {array.shape}, expected ({length}, {width})"
+                    )
+                if not np.isfinite(array[()]).all():
+                    raise SpecpolicyError(f"{path}: data/{name}/{key} has values that are not finite")
