@@ -153,13 +153,13 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     def _draw_block(self) -> np.ndarray:
         while True:
-            pose = np.array([*self.np_random.uniform(-0.12, 0.12, 2), self.np_random.uniform(-np.pi, np.pi)])
+            pose = np.array([*self.np_random.uniform(-0.1, 0.1, 2), self.np_random.uniform(-np.pi, np.pi)])
             if geometry.coverage(pose, self._goal) < 0.5:
                 return pose
 
     def _draw_pusher(self, block: np.ndarray) -> np.ndarray:
         while True:
-            position = self.np_random.uniform(-0.25, 0.25, 2)
+            position = self.np_random.uniform(-0.28, 0.28, 2)
             local = geometry.to_local(block, position)
             if geometry.distance(local) > PUSHER_RADIUS + 0.01:
                 return position

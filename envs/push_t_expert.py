@@ -16,19 +16,20 @@ from specpolicy_envs.push_t_paths import Paths
 from specpolicy_envs.push_t_pushes import LENGTHS, push_table
 
 CONTROL_SECONDS = 0.1
-TRAVEL_REACH = 0.05  # how far ahead of the pusher the target may lie while it walks, metres
-PUSH_REACH = 0.025  # and while it pushes
+TRAVEL_REACH = 0.04  # how far ahead of the pusher the target may lie while it walks, metres
+PUSH_REACH = 0.018  # and while it pushes
 TRAVEL_GAIN = 0.7  # share of the reach covered in one control step, walking and pushing
 PUSH_GAIN = 0.65
-TURN_RADIUS = 0.06  # metres of error that one radian counts for, about the T's radius of gyration
+TURN_RADIUS = 0.07  # metres of error that one radian counts for, about the T's radius of gyration
 TOLERANCE = 0.0015  # no push is worth it below this error, metres
-STEPS_PER_FOLD = 18.0  # control steps that an error smaller by a factor e is worth
-STEPS_PER_PUSH = 4.0  # what beginning another push costs beyond its way
-PLAN_SLACK = 8.0  # control steps by which a plan may have become worse before it is dropped
+STEPS_PER_FOLD = 20.0  # control steps that an error smaller by a factor e is worth, near the goal
+STEPS_PER_METRE = 500.0  # and an error smaller by a metre, far from it
+STEPS_PER_PUSH = 6.0  # what beginning another push costs beyond its way
 AT_START = 0.006  # a push begins this near to its start, metres
 LOST = 0.012  # and is given up when farther than this from every contact
 DONE = 0.0012  # and is over when it can bring the T no nearer than this to where it should end
-MAX_BLOCK = 0.17  # the T's centre stays within this on both axes
+ARENA_USED = ARENA - 0.005  # the pusher stays within this
+MAX_BLOCK = 0.155  # the T's centre stays within this on both axes
 FOREVER = 1e3
 
 
@@ -56,18 +57,22 @@ class PushTExpert:
 
     Args:
         seed: of the random choices until the first `reset`.
-        temperature: control steps by which a push or a way round may be worse and still be chosen often.
+        push_temperature: control steps by which a push may be worse than the best and still be chosen often.
+        side_temperature: the same for the two ways round the T.
     """
 
-    def __init__(self, seed: int = 0, temperature: float = 2.0) -> None:
-        self.temperature = temperature
+    def __init__(self, seed: int = 0, push_temperature: float = 0.2, side_temperature: float = 3.0) -> None:
+        self.push_temperature = push_temperature
+        self.side_temperature = side_temperature
         self._pushes = push_table()
         self._paths = Paths(self._pushes.start)
         count, directions, lengths = self._pushes.motion.shape[:3]
         coarse = np.meshgrid(
-            np.arange(0, count, 3), np.arange(1, directions, 3), np.arange(3, lengths, 8), indexing="ij"
+            np.arange(1, count, 4), np.arange(1, directions, 3), [5, 14, 26, lengths - 6], indexing="ij"
         )
         self._coarse = tuple(index.ravel() for index in coarse)
+        self._coarse_motion = self._pushes.motion[self._coarse]
+        self._coarse_end = self._end(*self._coarse)
         self.reset(seed)
 
     def reset(self, seed: int) -> None:
@@ -115,7 +120,7 @@ class PushTExpert:
             for pair in zip((contact, direction, length[contact, direction]), self._coarse, strict=True)
         )
         scores = np.minimum(single[firsts], self._second(firsts, after[firsts], steps[firsts]))
-        chance = np.exp(-(scores - scores.min()) / self.temperature)
+        chance = np.exp(-(scores - scores.min()) / self.push_temperature)
         index = int(self._random.choice(len(chance), p=chance / chance.sum()))
         chosen = tuple(int(axis[index]) for axis in firsts)
         result = geometry.relative(self._goal_after(steps[chosen]), after[chosen])
@@ -123,13 +128,13 @@ class PushTExpert:
 
     def _second(self, firsts: tuple[np.ndarray, ...], after: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """(N,) steps until done when the best coarse second push follows each first one, which ends in `after`."""
-        poses = geometry.compose(after[:, None], self._pushes.motion[self._coarse][None])
         between = self._paths.between[firsts[0][:, None], self._coarse[0][None]]
         total = steps[:, None] + _steps(between, LENGTHS[self._coarse[2]]) + STEPS_PER_PUSH
-        return (total + self._work(poses, total)).min(axis=1)
+        total = total + FOREVER * _outside(geometry.transform(after[:, None], self._coarse_end[None]), ARENA_USED)
+        return (total + self._work(geometry.compose(after[:, None], self._coarse_motion[None]), total)).min(axis=1)
 
     def _choose_side(self, ways: np.ndarray) -> int:
-        longer = (ways[0] - ways[1]) / (TRAVEL_REACH * TRAVEL_GAIN * self.temperature)
+        longer = (ways[0] - ways[1]) / (TRAVEL_REACH * TRAVEL_GAIN * self.side_temperature)
         counter_clockwise = 1.0 / (1.0 + math.exp(np.clip(longer, -50.0, 50.0)))
         return 1 if self._random.random() < counter_clockwise else -1
 
@@ -142,15 +147,18 @@ class PushTExpert:
     def _work(self, block: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """(...) steps of work that remain when the T lies at `block` (..., 3) after `steps` (...)."""
         error = _error(block, self._goal_after(steps))
-        outside = np.abs(block[..., :2]).max(axis=-1) > MAX_BLOCK
-        return STEPS_PER_FOLD * np.log(np.maximum(error, TOLERANCE) / TOLERANCE) + FOREVER * outside
+        near = STEPS_PER_FOLD * np.log(np.maximum(error, TOLERANCE) / TOLERANCE)
+        return near + STEPS_PER_METRE * error + FOREVER * _outside(block, MAX_BLOCK)
 
     def _leaves_arena(self, block: np.ndarray) -> np.ndarray:
         """(C, D, L) whether the pusher would have to leave the arena."""
+        everything = np.ix_(*(np.arange(size) for size in self._pushes.motion.shape[:3]))
         start = geometry.transform(block, self._pushes.start)[:, None, None]
-        direction = geometry.transform(np.array([0.0, 0.0, block[2]]), self._pushes.direction)
-        end = start + direction[:, :, None] * LENGTHS[:, None]
-        return np.maximum(np.abs(start), np.abs(end)).max(axis=-1) > ARENA - 0.005
+        return _outside(start, ARENA_USED) | _outside(geometry.transform(block, self._end(*everything)), ARENA_USED)
+
+    def _end(self, contact: np.ndarray, direction: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """(..., 2) where the pusher is after these pushes, in the frame of the T before them."""
+        return self._pushes.start[contact] + self._pushes.direction[contact, direction] * LENGTHS[length][..., None]
 
     # Pushing ------------------------------------------------------------------------------------------------------
 
@@ -168,8 +176,7 @@ class PushTExpert:
         if errors[row, direction, length] > _error(block, wanted) - DONE:
             return None
         plan.contact, plan.direction = int(contacts[row]), direction
-        way = self._pushes.direction[plan.contact, direction]
-        end = self._pushes.start[plan.contact] + way * LENGTHS[length]
+        end = self._end(*(np.array(index) for index in (plan.contact, direction, length)))
         return _towards(pusher, geometry.transform(block, end), PUSH_REACH, PUSH_GAIN)
 
     def _follow_goal(self, goal: np.ndarray) -> None:
@@ -190,10 +197,16 @@ def _steps(travel: np.ndarray, length: np.ndarray) -> np.ndarray:
     return travel / (TRAVEL_REACH * TRAVEL_GAIN) + length / (PUSH_REACH * PUSH_GAIN)
 
 
+def _outside(points: np.ndarray, limit: float) -> np.ndarray:
+    """(...) whether points or poses (..., 2 or 3) lie outside a square of half-width `limit`."""
+    return (np.abs(points[..., 0]) > limit) | (np.abs(points[..., 1]) > limit)
+
+
 def _error(block: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """(...) metres between poses (..., 3): how far the T's points are off, about."""
     off = block - wanted
-    return np.sqrt(off[..., 0] ** 2 + off[..., 1] ** 2 + (2 * TURN_RADIUS * np.sin(off[..., 2] / 2)) ** 2)
+    turn = np.remainder(off[..., 2] + np.pi, 2 * np.pi) - np.pi
+    return np.sqrt(off[..., 0] ** 2 + off[..., 1] ** 2 + (TURN_RADIUS * turn) ** 2)
 
 
 def _pose(observed: np.ndarray) -> np.ndarray:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 ASSET = Path(__file__).parent / "assets" / "push_t.xml"
-ARENA = 0.3  # the pusher stays within +-ARENA (metres) of the centre on both axes
+ARENA = 0.32  # the pusher stays within +-ARENA (metres) of the centre on both axes
 PUSHER_RADIUS = 0.015
 
-UNIT = 0.04  # the T is four units wide and four high, one unit thick
+UNIT = 0.05  # the T is four units wide and four high, one unit thick
 _BAR_Y = 6 / 7 * UNIT  # centre of the bar above the centre of mass: areas 4 and 3, centres 2 units apart
 _STEM_Y = _BAR_Y - 2 * UNIT
 AREA = 7 * UNIT**2
