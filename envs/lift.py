@@ -19,6 +19,7 @@ class Lift(RobosuiteTask):
 
     robosuite_name = "Lift"
     object_size = 10
+    object_quaternions = ()  # that of the cube is its free joint's: its sign never flips
 
     def __init__(self, max_seconds: float = 10.0, **kwargs: Any) -> None:
         super().__init__(max_seconds, **kwargs)

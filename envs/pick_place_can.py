@@ -19,6 +19,7 @@ class PickPlaceCan(RobosuiteTask):
 
     robosuite_name = "PickPlaceCan"
     object_size = 14
+    object_quaternions = (3, 10)
 
     def __init__(self, max_seconds: float = 20.0, **kwargs: Any) -> None:
         super().__init__(max_seconds, **kwargs)

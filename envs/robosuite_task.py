@@ -74,6 +74,7 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     robosuite_name: ClassVar[str]
     object_size: ClassVar[int]
+    object_quaternions: ClassVar[tuple[int, ...]]  # where in `object` a quaternion begins
     camera: ClassVar[str] = "agentview"
 
     def __init__(
@@ -81,7 +82,13 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         max_seconds: float,
         render_mode: str | None = None,
         render_size: tuple[int, int] = (256, 256),
+        canonical_quaternions: bool = True,
     ) -> None:
+        """See the class; False leaves the quaternions' signs as robosuite gives them, for policies trained on those.
+
+        A quaternion and its negative are one rotation. robosuite's sign flips back and forth while the gripper
+        points down; a network then sees two far points for one pose. Canonical: the largest component is positive.
+        """
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode is None or 'rgb_array', not {render_mode!r}")
         if max_seconds <= 0:
@@ -91,6 +98,7 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self._renderer: Any = None
         self._max_steps = round(max_seconds * CONTROL_HZ)
         self._steps = 0
+        self._canonical_quaternions = canonical_quaternions
         self._simulation = self._make_simulation()
         self.action_space = spaces.Box(-1.0, 1.0, (self._simulation.action_dim,), np.float32)
         sizes = {"object": self.object_size, **ROBOT_KEYS}
@@ -183,4 +191,15 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         # Forced: robosuite samples its sensors on a clock of its own, which can lag by a simulation step.
         raw = self._simulation._get_observations(force_update=True)
         raw["object"] = raw["object-state"]
-        return {key: np.asarray(raw[key], dtype=np.float32) for key in self._keys}
+        observation = {key: np.array(raw[key], dtype=np.float32) for key in self._keys}
+        if self._canonical_quaternions:
+            _fix_sign(observation["robot0_eef_quat"])
+            for start in self.object_quaternions:
+                _fix_sign(observation["object"][start : start + 4])
+        return observation
+
+
+def _fix_sign(quaternion: np.ndarray) -> None:
+    """Negate `quaternion` (4,) in place if its largest component is negative."""
+    if quaternion[np.abs(quaternion).argmax()] < 0:
+        np.negative(quaternion, out=quaternion)

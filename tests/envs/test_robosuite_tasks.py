@@ -192,3 +192,24 @@ def test_every_registered_task_names_its_class_and_expert():
     for name in (*specpolicy_envs.TASKS.values(), *specpolicy_envs.EXPERTS.values()):
         module, attribute = name.split(":")
         assert hasattr(importlib.import_module(module), attribute)
+
+
+@pytest.mark.parametrize("env_id", ("specpolicy/PickPlaceCan-v0", "specpolicy/NutAssemblySquare-v0"))
+def test_quaternions_keep_their_sign_while_the_gripper_points_down(env_id):
+    """robosuite's own signs flip between neighbouring steps of the same episode; canonical ones do not."""
+
+    def flips(canonical):
+        env = gymnasium.make(env_id, canonical_quaternions=canonical)
+        expert = specpolicy_envs.make_expert(env_id, 0)
+        observation, _ = env.reset(seed=5)
+        rows = [observation["object"]]
+        for _ in range(60):
+            observation, *_ = env.step(expert.act(observation))
+            rows.append(observation["object"])
+        env.close()
+        quaternions = np.stack(rows)[:, 3:7]
+        return int(((quaternions[1:] * quaternions[:-1]).sum(axis=1) < 0).sum()), quaternions
+
+    (none, canonical), (some, raw) = flips(True), flips(False)
+    assert none == 0 and some > 0
+    np.testing.assert_array_equal(np.abs(canonical), np.abs(raw))  # the same rotations
