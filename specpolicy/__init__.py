@@ -1,19 +1,38 @@
 """Diffusion policies that answer in time: exact, fast sampling for robot learning."""
 
-from specpolicy.diffusion import GaussianChain
-from specpolicy.errors import SpecpolicyError
-from specpolicy.loading import load_policy
-from specpolicy.policy import DiffusionPolicy
-from specpolicy.samplers import Sample, make_sampler, sample
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from specpolicy.diffusion import GaussianChain
+    from specpolicy.errors import SpecpolicyError
+    from specpolicy.loading import load_policy
+    from specpolicy.policy import DiffusionPolicy
+    from specpolicy.samplers import Sample, make_sampler, sample
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "DiffusionPolicy",
-    "GaussianChain",
-    "Sample",
-    "SpecpolicyError",
-    "load_policy",
-    "make_sampler",
-    "sample",
-]
+__all__ = ["DiffusionPolicy", "GaussianChain", "Sample", "SpecpolicyError", "load_policy", "make_sampler", "sample"]
+
+# Imported at first use (PEP 562): `specpolicy --help` and the processes that only simulate do without torch.
+_HOMES = {
+    "DiffusionPolicy": "specpolicy.policy",
+    "GaussianChain": "specpolicy.diffusion",
+    "Sample": "specpolicy.samplers",
+    "SpecpolicyError": "specpolicy.errors",
+    "load_policy": "specpolicy.loading",
+    "make_sampler": "specpolicy.samplers",
+    "sample": "specpolicy.samplers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'specpolicy' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

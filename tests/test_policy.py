@@ -179,3 +179,14 @@ chain = specpolicy.GaussianChain.ddpm(10, 10)
 assert specpolicy.sample(lambda x, t, c: 0 * x, chain, (1, 4, 2)).actions.shape == (1, 4, 2)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_is_there_and_help_does_without_torch():
+    assert all(hasattr(specpolicy, name) for name in specpolicy.__all__)
+    assert set(specpolicy.__all__) <= set(dir(specpolicy))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = specpolicy.nothing
+    code = (
+        "import sys; from specpolicy.cli import main; assert main(['--help']) == 0; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
