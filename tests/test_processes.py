@@ -25,7 +25,7 @@ class Worker:
         if job == "die":
             os._exit(7)
         if job == "hang":
-            time.sleep(600)
+            time.sleep(1e6)  # who waits for it, waits until the test run is stopped
         return job, os.getpid(), os.environ.get("OMP_NUM_THREADS")
 
 
@@ -53,10 +53,8 @@ def test_a_failure_reaches_the_caller(setup, job, error, message):
 
 
 def test_a_dead_worker_is_noticed_and_ends_the_others():
-    start = time.monotonic()
     with pytest.raises(SpecpolicyError, match="a worker process died"):
         list(run_jobs(Worker, "setup", ["die", "hang"], 2))
-    assert time.monotonic() - start < 60  # the other worker, asleep for ten minutes, has not been waited for
 
 
 def test_an_abandoned_run_ends_its_workers():
