@@ -1,0 +1,121 @@
+"""`specpolicy train` from the command line: a checkpoint that loads, rollouts, resumption, one line for bad input."""
+
+import csv
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from specpolicy import load_policy
+from specpolicy.cli import main
+
+pytest.importorskip("robomimic")
+
+TINY = [
+    "task=gym",
+    "task.id=Pendulum-v1",
+    "policy.network.down_dims=[16,32]",
+    "policy.horizon=8",
+    "policy.n_action_steps=4",
+    "policy.chain.train_steps=20",
+    "policy.chain.steps=20",
+    "steps=6",
+    "batch_size=8",
+    "log_every=2",
+    "save_every=2",
+    "validate_every=3",
+    "threads=1",
+]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A few short demonstrations of Pendulum's shapes."""
+    path = tmp_path / "pendulum.hdf5"
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        for demo in range(4):
+            group = file.create_group(f"data/demo_{demo}")
+            group.attrs["num_samples"] = 12
+            group["actions"] = rng.uniform(-2, 2, (12, 1))
+            group["obs/state"] = rng.normal(size=(12, 3))
+        file["data"].attrs["total"] = 48
+        file["mask/train"] = np.array([b"demo_0", b"demo_1", b"demo_2"])
+        file["mask/valid"] = np.array([b"demo_3"])
+    return path
+
+
+def train(data, output, *more):
+    return main(["train", *TINY, f"data={data}", f"output={output}", *more])
+
+
+def rows(output):
+    with open(output / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_writes_a_checkpoint_with_its_curves(data, tmp_path):
+    output = tmp_path / "run"
+    assert train(data, output, "rollout_every=6", "rollout_episodes=1", "rollout_seconds=0.5") == 0
+    policy = load_policy(output)
+    assert policy.observation_keys == ("state",) and policy.horizon == 8 and policy.action_dim == 1
+    assert policy.config["task"]["id"] == "Pendulum-v1" and policy.config["command"].startswith("specpolicy ")
+    last = rows(output)[-1]
+    assert last["step"] == "6" and float(last["train/loss"]) > 0 and float(last["validation/loss"]) > 0
+    assert float(last["rollout/success"]) == 0 and float(last["rollout/length"]) > 0
+    assert (output / "config.yaml").exists()
+
+
+def test_it_goes_on_where_it_stopped(data, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(data, whole) == 0
+    assert train(data, parts) == 0
+    # As a kill between two saves leaves it: the state of step 4, and rows that were logged after it.
+    import torch
+
+    from specpolicy.training.trainer import STATE
+
+    before = rows(parts)
+    assert train(data, parts) == 0 and rows(parts) == before  # nothing left to do
+    state = torch.load(parts / STATE, weights_only=True)
+    assert state["step"] == 6
+    same = load_policy(whole).denoiser.state_dict()
+    assert all(torch.equal(value, same[name]) for name, value in load_policy(parts).denoiser.state_dict().items())
+
+
+def test_half_precision_weights_are_half_the_size(data, tmp_path):
+    assert train(data, tmp_path / "full") == 0
+    assert train(data, tmp_path / "half", "half_precision_weights=true") == 0
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert json.loads((tmp_path / "half/config.json").read_text())["action_dim"] == 1
+
+
+@pytest.mark.parametrize(
+    "more, word",
+    (
+        (["task.observation_keys=[velocity]"], "velocity"),
+        (["policy.horizon=9"], "multiple of 2"),
+        (["policy.network.depth=3"], "depth"),
+        (["policy.chain.prediction=noise"], "prediction"),
+        (["precision=float8"], "precision"),
+        (["learning_rate=fast"], "learning_rate"),
+        (["logger=tensorboard"], "tensorboard"),
+        (["data=nothing.hdf5"], "no demonstrations at"),
+    ),
+)
+def test_bad_input_is_one_line_and_exit_code_2(data, tmp_path, capsys, more, word):
+    assert train(data, tmp_path / "run", *more) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and word in lines[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_options_on_the_same_output_are_refused(data, tmp_path, capsys):
+    assert train(data, tmp_path / "run") == 0
+    saved = (tmp_path / "run" / "config.yaml").read_text()
+    assert train(data, tmp_path / "run", "learning_rate=1e-5") == 2
+    assert "learning_rate" in capsys.readouterr().err
+    assert (tmp_path / "run" / "config.yaml").read_text() == saved
+    assert train(data, tmp_path / "run", "learning_rate=1e-5", "overwrite=true") == 0
