@@ -4,8 +4,11 @@
 
 Each task is measured twice: with the whole observation old, and with only the scene old, as on a robot that knows
 its own joints at once and whose cameras and computer are slow. The first also upsets the expert's own feedback
-loop, on a still scene too; what the second loses is lost to the world moving on. Results of tasks not named on the
-command line are kept.
+loop, on a still scene too; what the second loses is lost to the world moving on.
+
+Every finished episode is kept, in `--work`: started again the script goes on where it was stopped, or with more
+episodes, and the table always holds all tasks measured so far. After a change to a task or its expert, delete its
+file there.
 """
 
 from __future__ import annotations
@@ -76,20 +79,46 @@ class DelayedExpert:
         self.env.close()
 
 
-def measure(task: str, episodes: int, processes: int) -> list[dict[str, Any]]:
-    """One row per age and delay, with the counts and means over the episodes."""
+def measure(task: str, episodes: int, processes: int, work: Path) -> None:
+    """Run the episodes that `work` does not hold yet; each is appended to it as a line of JSON."""
     jobs = [
         {"aged": aged, "delay": delay, "seed": seed}
-        for aged, delay, seed in itertools.product(AGED, DELAYS, range(episodes))
+        for seed, aged, delay in itertools.product(range(episodes), AGED, DELAYS)
         if aged == "all" or delay > 0  # without a delay both are the same
     ]
-    results: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    with progress_bar(len(jobs), f"{task}") as progress:
-        for result in run_jobs(DelayedExpert, TASKS[task], jobs, processes):
-            results.setdefault((result["aged"], result["delay"]), []).append(result)
+    done = {(result["aged"], result["delay"], result["seed"]) for result in finished(task, work)}
+    missing = [job for job in jobs if tuple(job.values()) not in done]
+    with progress_bar(len(jobs), task, done=len(jobs) - len(missing)) as progress, _file(task, work).open("a") as lines:
+        for result in run_jobs(DelayedExpert, TASKS[task], missing, processes):
+            lines.write(json.dumps(result) + "\n")
+            lines.flush()
             progress.advance()
+
+
+def finished(task: str, work: Path) -> list[dict[str, Any]]:
+    """The task's episodes so far; a line that a kill left unfinished does not count."""
+    path = _file(task, work)
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+        write_text(path, "".join(lines))
+    return [json.loads(line) for line in lines]
+
+
+def _file(task: str, work: Path) -> Path:
+    return work / f"{task}.jsonl"
+
+
+def summarise(task: str, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per age and delay, with the counts and means over the seeds that have been through all of them."""
+    through = [sum(result["seed"] == seed for result in results) for seed in range(len(results))]
+    whole = {seed for seed, count in enumerate(through) if count == 2 * len(DELAYS) - 1}
+    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for result in results:
+        if result["seed"] in whole:
+            groups.setdefault((result["aged"], result["delay"]), []).append(result)
     rows = []
-    for (aged, delay), group in sorted(results.items()):
+    for (aged, delay), group in sorted(groups.items()):
         coverages = [result["max_coverage"] for result in group if result["max_coverage"] is not None]
         rows.append(
             {
@@ -158,19 +187,21 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("docs/results/expert_delay.md"))
+    parser.add_argument("--work", type=Path, default=Path("outputs/expert_delay"))
     arguments = parser.parse_args()
     if arguments.episodes < 1:
         parser.error(f"--episodes must be at least 1, not {arguments.episodes}")
 
-    store = arguments.output.with_suffix(".json")
-    rows = json.loads(store.read_text()) if store.exists() else []
-    for task in arguments.tasks:
-        rows = [row for row in rows if row["task"] != task] + measure(task, arguments.episodes, arguments.processes)
-        store.parent.mkdir(parents=True, exist_ok=True)
-        write_text(store, json.dumps(rows, indent=1) + "\n")
-        write_text(arguments.output, document(rows))
-    print(table(rows))
-    print(f"written to {arguments.output} and {store}")
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        for task in arguments.tasks:
+            measure(task, arguments.episodes, arguments.processes, arguments.work)
+    finally:
+        rows = [row for task in TASKS for row in summarise(task, finished(task, arguments.work))]
+        if rows:
+            write_text(arguments.output, document(rows))
+            print(f"{table(rows)}\nwritten to {arguments.output}")
 
 
 if __name__ == "__main__":
