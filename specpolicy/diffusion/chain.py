@@ -22,6 +22,8 @@ from specpolicy.errors import SpecpolicyError
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 VARIANCES = ("fixed_small", "fixed_large")
+# Columns of the per-level tables.
+STATE_TO_X0, OUTPUT_TO_X0, STATE, X0, RAW_X0, SIGMA = range(6)
 
 
 @dataclass(frozen=True)
@@ -207,20 +209,20 @@ class GaussianChain:
 
     def x0(self, output: Tensor, state: Tensor, level: int | Tensor) -> Tensor:
         """Unclipped x0 (N, H, D) from the network's `output` at `state`; `level` is one k or (N,) of them."""
-        a, b = self._pick(level, state, 0, 1)
         if self.process.prediction == "sample":
             return output
-        return a * state + b * output
+        from_state, from_output = self._pick(level, state, STATE_TO_X0, OUTPUT_TO_X0)
+        return from_state * state + from_output * output
 
     def mean(self, x0: Tensor, state: Tensor, level: int | Tensor) -> Tensor:
         """Mean (N, H, D) of the next state, given the unclipped `x0`; the clip is applied here."""
-        state_weight, x0_weight, raw_weight = self._pick(level, state, 2, 3, 4)
+        state_weight, x0_weight, raw_weight = self._pick(level, state, STATE, X0, RAW_X0)
         mean = state_weight * state + x0_weight * self.clip(x0)
         return mean + raw_weight * x0 if self._uses_raw else mean
 
     def noise_scale(self, level: int | Tensor, like: Tensor) -> float | Tensor:
         """sigma at `level`: a float for one level, (N, 1, ..., 1) for many."""
-        return self._pick(level, like, 5)[0]
+        return self._pick(level, like, SIGMA)[0]
 
     def clip(self, x0: Tensor) -> Tensor:
         """x0 clipped as the training process says."""
