@@ -4,10 +4,14 @@ import copy
 
 import pytest
 import torch
+from hypothesis import settings
 
 from specpolicy.policy import DiffusionPolicy
 
 torch.set_num_threads(1)
+# No time limit on an example: a busy machine is no failure.
+settings.register_profile("specpolicy", deadline=None)
+settings.load_profile("specpolicy")
 
 POLICY_CONFIG = {
     "network": {"kind": "unet", "diffusion_step_embed_dim": 16, "down_dims": [16, 32], "kernel_size": 3},
