@@ -26,13 +26,13 @@ def frame(env_id: str, seed: int, seconds: float = 1.0) -> np.ndarray:
 
 def main() -> None:
     """See the module's docstring."""
-    figure, axes = plt.subplots(1, len(TASKS), figsize=(2.2 * len(TASKS), 2.4))
+    figure, axes = plt.subplots(1, len(TASKS), figsize=(2.2 * len(TASKS), 2.5))
     for axis, env_id in zip(axes, TASKS, strict=True):
         axis.imshow(frame(env_id, seed=3))
         axis.set_title(env_id.removeprefix("specpolicy/").removesuffix("-v0"), fontsize=9)
         axis.axis("off")
     figure.tight_layout(pad=0.3)
-    figure.savefig(sys.argv[1], dpi=110)
+    figure.savefig(sys.argv[1], dpi=110, bbox_inches="tight")
 
 
 if __name__ == "__main__":
