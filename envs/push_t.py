@@ -42,6 +42,7 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10.0}  # type: ignore[misc]
     env_id: ClassVar[str] = "specpolicy/PushT-v0"
     control_hz: float = 10.0
+    _goal: np.ndarray  # (3,) pose
     action_noise_scale: float = 0.05
     """Metres per unit of execution noise, so that noise=0.15 displaces the target by 7.5 mm (standard deviation)."""
     default_max_seconds: ClassVar[float] = 30.0

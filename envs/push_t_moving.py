@@ -33,7 +33,6 @@ class PushTMoving(PushT):
     default_max_seconds: ClassVar[float] = 20.0
 
     def _draw_goal(self) -> np.ndarray:
-        self.data.xfrc_applied[:] = 0.0
         self._knock_left = 0
         self._velocity = self._wanted_velocity = np.zeros(3)
         goal = np.array([*self.np_random.uniform(-GOAL_REACH, GOAL_REACH, 2), self.np_random.uniform(-np.pi, np.pi)])
