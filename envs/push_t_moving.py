@@ -31,6 +31,7 @@ class PushTMoving(PushT):
 
     env_id: ClassVar[str] = "specpolicy/PushTMoving-v0"
     default_max_seconds: ClassVar[float] = 20.0
+    _goal: np.ndarray  # (3,) pose
 
     def _draw_goal(self) -> np.ndarray:
         self._knock_left = 0

@@ -5,6 +5,7 @@ import sys
 import gymnasium
 import matplotlib.pyplot as plt
 import numpy as np
+
 from specpolicy_envs import TASKS, make_expert
 
 SIZE = 256

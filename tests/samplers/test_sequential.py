@@ -73,14 +73,30 @@ def gaussian_denoiser(mean, spread, chain):
     return denoise
 
 
-@pytest.mark.parametrize("name, options", (("ddpm", {}), ("ddim", {"steps": 50}), ("dpm_solver", {"steps": 20})))
-def test_a_gaussian_comes_out_as_itself(name, options):
-    """With the exact denoiser of a Gaussian, samples follow it: KS test, false alarm 1e-4 a sampler.
+def gaussian_law(chain, mean, spread):
+    """(mean, standard deviation) of the chain's samples for that denoiser: every step is affine, so exactly."""
+    alpha_bar = chain.alpha_bar
+    gain = alpha_bar.sqrt() * spread**2 / (alpha_bar * spread**2 + 1 - alpha_bar)
+    slope = chain.state_weight + chain.x0_weight * gain
+    shift = chain.x0_weight * mean * (1 - gain * alpha_bar.sqrt())
+    centre, variance = 0.0, 1.0
+    for level in range(len(chain) - 1, -1, -1):
+        centre = float(slope[level]) * centre + float(shift[level])
+        variance = float(slope[level]) ** 2 * variance + float(chain.sigma[level]) ** 2
+    return centre, variance**0.5
 
-    The chains differ from the reverse process by their step size only; 20,000 coordinates would show a bias of
-    about 2 % in the spread. With the spread 30 % wrong, the same test must fail.
+
+@pytest.mark.parametrize("steps", (100, 16))
+@pytest.mark.parametrize("variance", ("fixed_small", "fixed_large"))
+@pytest.mark.parametrize("eta", (None, 0.0, 0.8))
+def test_samples_have_the_law_of_the_chain(steps, variance, eta):
+    """KS test of 20,000 coordinates against the chain's own Gaussian, false alarm 1e-4 a case.
+
+    Negative control: a spread that is 10 % wrong fails the same test.
     """
-    chain = GaussianChain.ddpm(prediction="sample", clip=None)
+    chain = GaussianChain.ddpm(prediction="sample", clip=None, variance=variance)
+    name, options = ("ddpm", {"steps": steps}) if eta is None else ("ddim", {"steps": steps, "eta": eta})
+    law = gaussian_law(chain.strided(steps) if eta is None else chain.with_ddim(steps, eta), 0.3, 0.2)
     out = sample(
         gaussian_denoiser(0.3, 0.2, chain),
         chain,
@@ -88,12 +104,17 @@ def test_a_gaussian_comes_out_as_itself(name, options):
         sampler=make_sampler(name, **options),
         generator=torch.Generator().manual_seed(11),
     )
-    values = out.actions.flatten().numpy()
-    spread = values.std()
-    assert abs(values.mean() - 0.3) < 0.01
-    assert abs(spread / 0.2 - 1) < 0.06
-    assert stats.kstest((values - 0.3) / spread, "norm").pvalue > 1e-4
-    assert stats.kstest((values - 0.3) / (1.3 * spread), "norm").pvalue < 1e-4
+    values = (out.actions.flatten().numpy() - law[0]) / law[1]
+    assert stats.kstest(values, "norm").pvalue > 1e-4
+    assert stats.kstest(1.1 * values, "norm").pvalue < 1e-4
+
+
+def test_dpm_solver_comes_close_to_the_data_in_twenty_calls():
+    chain = GaussianChain.ddpm(prediction="sample", clip=None)
+    solver = make_sampler("dpm_solver", steps=20)
+    denoise = gaussian_denoiser(0.3, 0.2, chain)
+    values = sample(denoise, chain, (5000, 2, 2), sampler=solver, generator=torch.Generator().manual_seed(11)).actions
+    assert abs(float(values.mean()) - 0.3) < 0.03 and abs(float(values.std()) / 0.2 - 1) < 0.08
 
 
 def test_one_generator_per_row_makes_rows_independent_of_the_batch():
