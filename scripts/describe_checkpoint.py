@@ -1,6 +1,6 @@
 """Write the README of a shipped policy: its data, its command, the minutes it took, what it reaches.
 
-python scripts/describe_checkpoint.py checkpoints/lift EVALUATION/summary.json DEMONSTRATIONS MINUTES
+python scripts/describe_checkpoint.py checkpoints/lift EVALUATION/summary.json DEMONSTRATIONS NOISE MINUTES
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from specpolicy.files import write_text
 
 
-def describe(directory: Path, summary: dict, demonstrations: int, minutes: int) -> str:
+def describe(directory: Path, summary: dict, demonstrations: int, noise: float, minutes: int) -> str:
     """The README's text, from the checkpoint's config.json and the summary of its evaluation."""
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     measured = summary["samplers"][0]
@@ -25,7 +25,7 @@ def describe(directory: Path, summary: dict, demonstrations: int, minutes: int) 
 A diffusion policy for `{config["task"]["id"]}`.
 
 - Data: {demonstrations} demonstrations of the scripted expert, `specpolicy collect task={config["task"]["name"]} \
-episodes={demonstrations} noise=0.15 seed=0`
+episodes={demonstrations} noise={noise:g} seed=0`
 - Training: `{config["command"]}`
 - Minutes for both: {minutes}, on {machine["cores"]} cores ({machine["cpu"]})
 - Measured: sequential DDPM-{config["chain"]["steps"]}, {measured["episodes"]} episodes, seeds from {summary["seed"]}: \
@@ -37,8 +37,9 @@ All of it again: `scripts/make_checkpoints.sh {config["task"]["name"]}`.
 
 def main() -> None:
     """See the module's docstring."""
-    directory, summary, demonstrations, minutes = sys.argv[1:]
-    text = describe(Path(directory), json.loads(Path(summary).read_text()), int(demonstrations), int(minutes))
+    directory, summary, demonstrations, noise, minutes = sys.argv[1:]
+    measured = json.loads(Path(summary).read_text(encoding="utf-8"))
+    text = describe(Path(directory), measured, int(demonstrations), float(noise), int(minutes))
     write_text(Path(directory) / "README.md", text)
     print(text)
 

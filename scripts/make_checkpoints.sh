@@ -7,32 +7,32 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" test
 work="${WORK:-outputs/checkpoints}"
 
-# task  demonstrations  training steps
+# task  demonstrations  noise  training steps  executed actions of a chunk
 recipes="
-lift          150  5000
-can           200  8000
-square        300 10000
-push_t        300 10000
-lift_conveyor 300  8000
-push_t_moving 400 12000
+lift          150 0.15  5000 8
+can           200 0.15  8000 4
+square        300 0.15 10000 4
+push_t        400 0.20  8000 4
+lift_conveyor 300 0.15  8000 4
+push_t_moving 400 0.20  8000 4
 "
 
 make_checkpoint() {
-    local task="$1" episodes="$2" steps="$3" start="$SECONDS"
+    local task="$1" episodes="$2" noise="$3" steps="$4" executed="$5" start="$SECONDS"
     local data="$work/$task.hdf5" run="$work/$task" measured="$work/$task-evaluation"
-    specpolicy collect task="$task" episodes="$episodes" noise=0.15 seed=0 output="$data"
+    specpolicy collect task="$task" episodes="$episodes" noise="$noise" seed=0 output="$data"
     specpolicy train task="$task" data="$data" output="$run" steps="$steps" precision=bfloat16 \
-        half_precision_weights=true
+        half_precision_weights=true policy.n_action_steps="$executed"
     local minutes=$(((SECONDS - start + 59) / 60))
     mkdir -p "checkpoints/$task"
     cp "$run/model.safetensors" "$run/config.json" "checkpoints/$task/"
     specpolicy evaluate task="$task" policy="checkpoints/$task" 'samplers=[ddpm]' episodes=100 videos=0 \
         output="$measured"
-    python scripts/describe_checkpoint.py "checkpoints/$task" "$measured/summary.json" "$episodes" "$minutes"
+    python scripts/describe_checkpoint.py "checkpoints/$task" "$measured/summary.json" "$episodes" "$noise" "$minutes"
 }
 
-while read -r task episodes steps; do
+while read -r task episodes noise steps executed; do
     [ -n "$task" ] || continue
     [ "$#" -eq 0 ] || [[ " $* " == *" $task "* ]] || continue
-    make_checkpoint "$task" "$episodes" "$steps" </dev/null
+    make_checkpoint "$task" "$episodes" "$noise" "$steps" "$executed" </dev/null
 done <<<"$recipes"
