@@ -7,13 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from specpolicy_envs import push_t_geometry as geometry
 from specpolicy_envs.push_t import PushT
 from specpolicy_envs.push_t_expert import PushTExpert as PushTMovingExpert
 
 __all__ = ["PushTMoving", "PushTMovingExpert"]
 
-GOAL_REACH = 0.09  # the goal's centre stays within this of the middle on both axes, metres
+GOAL_REACH = 0.08  # the goal's centre stays within this of the middle on both axes, metres
+GOAL_YAW = np.pi / 4  # its yaw stays near that of the still task,
+YAW_REACH = 0.5  # within this, radians
 DRIFT_SPEED = (0.015, 0.03)  # metres per second
 DRIFT_TURN = 0.2  # at most, radians per second
 DRIFT_SECONDS = 3.0  # mean time between changes of the drift
@@ -30,13 +31,14 @@ class PushTMoving(PushT):
     as soon as the coverage reaches 0.90; `info["max_coverage"]` says how near it came."""
 
     env_id: ClassVar[str] = "specpolicy/PushTMoving-v0"
-    default_max_seconds: ClassVar[float] = 20.0
+    default_max_seconds: ClassVar[float] = 30.0
     _goal: np.ndarray  # (3,) pose
 
     def _draw_goal(self) -> np.ndarray:
         self._knock_left = 0
         self._velocity = self._wanted_velocity = np.zeros(3)
-        goal = np.array([*self.np_random.uniform(-GOAL_REACH, GOAL_REACH, 2), self.np_random.uniform(-np.pi, np.pi)])
+        offset = self.np_random.uniform(-YAW_REACH, YAW_REACH)
+        goal = np.array([*self.np_random.uniform(-GOAL_REACH, GOAL_REACH, 2), GOAL_YAW + offset])
         self._change_drift(goal)
         self._velocity = self._wanted_velocity
         return goal
@@ -47,19 +49,20 @@ class PushTMoving(PushT):
 
     def _drift(self) -> None:
         seconds = 1.0 / self.control_hz
-        leaving = np.abs(self._goal[:2] + 2 * DRIFT_LAG * self._velocity[:2]).max() > GOAL_REACH
+        ahead = self._goal + 2 * DRIFT_LAG * self._velocity - [0.0, 0.0, GOAL_YAW]
+        leaving = (np.abs(ahead) > [GOAL_REACH, GOAL_REACH, YAW_REACH]).any()
         if leaving or self.np_random.random() < seconds / DRIFT_SECONDS:
             self._change_drift(self._goal)
         self._velocity = self._velocity + seconds / DRIFT_LAG * (self._wanted_velocity - self._velocity)
         self._goal = self._goal + seconds * self._velocity
-        self._goal[2] = geometry.wrap(self._goal[2])
         self._show_goal()
 
     def _change_drift(self, goal: np.ndarray) -> None:
         """Head for a point well inside at a new speed, turning at a new rate."""
         way = self.np_random.uniform(-0.7 * GOAL_REACH, 0.7 * GOAL_REACH, 2) - goal[:2]
         speed = self.np_random.uniform(*DRIFT_SPEED)
-        turn = self.np_random.uniform(-DRIFT_TURN, DRIFT_TURN)
+        yaw = GOAL_YAW + self.np_random.uniform(-0.7, 0.7) * YAW_REACH
+        turn = self.np_random.uniform(0.0, DRIFT_TURN) * np.sign(yaw - goal[2])
         self._wanted_velocity = np.array([*(speed * way / max(float(np.hypot(*way)), 1e-6)), turn])
 
     def _knock(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specpolicy.diffusion.path import ChainPath
 from specpolicy.diffusion.schedules import cumulative_alphas, inference_timesteps
 from specpolicy.errors import SpecpolicyError
 
@@ -106,6 +107,7 @@ class GaussianChain:
         self._scalars = [tuple(row) for row in torch.stack(self._tables, dim=1).tolist()]
         self._uses_raw = bool((self.raw_x0_weight != 0).any())
         self._on_device: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self._paths: dict[tuple[torch.device, torch.dtype], ChainPath] = {}
 
     # -- construction ----------------------------------------------------------------------------------------
 
@@ -219,6 +221,13 @@ class GaussianChain:
         state_weight, x0_weight, raw_weight = self._pick(level, state, STATE, X0, RAW_X0)
         mean = state_weight * state + x0_weight * self.clip(x0)
         return mean + raw_weight * x0 if self._uses_raw else mean
+
+    def path(self, device: torch.device, dtype: torch.dtype = torch.float32) -> ChainPath:
+        """The steps in the order they are walked, as tensors on a device; made once."""
+        key = (device, dtype)
+        if key not in self._paths:
+            self._paths[key] = ChainPath(self, device, dtype)
+        return self._paths[key]
 
     def noise_scale(self, level: int | Tensor, like: Tensor) -> float | Tensor:
         """sigma at `level`: a float for one level, (N, 1, ..., 1) for many."""

@@ -1,0 +1,65 @@
+"""What is never let through to a robot: broken observations and broken chunks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from specpolicy.control.chunk import Chunk
+from specpolicy.errors import SpecpolicyError
+
+
+def check_observation(observation: Any, like: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+    """The observation as arrays.
+
+    Args:
+        observation: what the robot returned.
+        like: an earlier observation, which has the same keys and shapes.
+
+    Raises:
+        SpecpolicyError: it is no mapping, lacks a key, has another shape or a value that is not finite.
+    """
+    if not isinstance(observation, Mapping) or not observation:
+        kind = "an empty one" if isinstance(observation, Mapping) else type(observation).__name__
+        raise SpecpolicyError(f"lost observation: robot.observe() must return a mapping of arrays, got {kind}")
+    arrays = {str(key): np.asarray(value) for key, value in observation.items()}
+    for key, value in arrays.items():
+        if value.dtype.kind not in "fiub":
+            raise SpecpolicyError(f"lost observation: '{key}' holds {value.dtype}, not numbers")
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise SpecpolicyError(f"lost observation: '{key}' has a value that is not finite")
+    for key, value in (like or {}).items():
+        if key not in arrays:
+            raise SpecpolicyError(f"lost observation: '{key}' is missing")
+        if arrays[key].shape != value.shape:
+            raise SpecpolicyError(
+                f"lost observation: '{key}' has shape {arrays[key].shape}, at the start it had {value.shape}"
+            )
+    return arrays
+
+
+def check_chunk(chunk: Any, action_shape: tuple[int, ...] | None = None) -> Chunk:
+    """The chunk, if all of its actions can be executed.
+
+    Args:
+        chunk: what the planner returned.
+        action_shape: the shape of one action, if it is known.
+
+    Raises:
+        SpecpolicyError: it is no chunk, has no actions, actions of another shape, or one that is not finite.
+    """
+    if not isinstance(chunk, Chunk):
+        raise SpecpolicyError(f"a planner must return a Chunk, got {type(chunk).__name__}")
+    actions = np.asarray(chunk.actions)
+    if actions.dtype.kind not in "fiub" or actions.ndim != 2 or not len(actions) or not actions.shape[1]:
+        raise SpecpolicyError(
+            f"the policy plans actions of shape {actions.shape}: expected (steps, dimensions), at least one of each"
+        )
+    if action_shape is not None and actions.shape[1:] != action_shape:
+        raise SpecpolicyError(
+            f"the policy plans actions of shape {actions.shape[1:]}, the robot takes {action_shape}: "
+            "was it trained on another task?"
+        )
+    if not np.isfinite(actions).all():
+        raise SpecpolicyError("the policy planned an action that is not finite: check its weights and the observation")
+    return chunk

@@ -1,0 +1,71 @@
+"""The queue of planned actions, addressed by absolute control step."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PlannedAction:
+    """What the chunks say about one control step.
+
+    Attributes:
+        action: (D,).
+        observed: when the observation behind it was made, in seconds since step 0; a mean over blended chunks.
+        chunk: number of the newest chunk in it, counted from 0.
+    """
+
+    action: np.ndarray
+    observed: float
+    chunk: int
+
+
+@dataclass(frozen=True)
+class _Segment:
+    actions: np.ndarray
+    start: int
+    observed: float
+    chunk: int
+
+    def __contains__(self, step: int) -> bool:
+        return self.start <= step < self.start + len(self.actions)
+
+
+class ChunkQueue:
+    """Chunks by the control steps of their actions. The newest chunk that knows a step decides.
+
+    An action that has not been asked for at its step is gone: a late chunk loses its first entries.
+
+    Args:
+        ensemble_decay: blend all chunks that know a step instead, with weights exp(-ensemble_decay * i), i = 0 for
+            the oldest of them (temporal ensembling: Zhao et al. 2023, arXiv:2304.13705, section IV.A).
+    """
+
+    def __init__(self, ensemble_decay: float | None = None):
+        self._decay = ensemble_decay
+        self._segments: list[_Segment] = []
+        self._count = 0
+
+    def add(self, actions: np.ndarray, start: int, observed: float) -> None:
+        """Add a chunk (T, D) whose first action belongs to step `start`."""
+        self._segments.append(_Segment(np.asarray(actions), start, observed, self._count))
+        self._count += 1
+
+    def action(self, step: int) -> PlannedAction | None:
+        """The action for `step`, None if no chunk knows one. Steps are asked for in order; older ones are forgotten."""
+        self._segments = [one for one in self._segments if step < one.start + len(one.actions)]
+        known = [one for one in self._segments if step in one]
+        if not known:
+            return None
+        newest = known[-1]
+        if self._decay is None:
+            return PlannedAction(newest.actions[step - newest.start], newest.observed, newest.chunk)
+        weights = np.exp(-self._decay * np.arange(len(known)))
+        weights /= weights.sum()
+        action = weights @ np.stack([one.actions[step - one.start] for one in known])
+        return PlannedAction(action, float(weights @ [one.observed for one in known]), newest.chunk)
+
+    @property
+    def end(self) -> int:
+        """The first step that no chunk reaches."""
+        return max((one.start + len(one.actions) for one in self._segments), default=0)

@@ -1,0 +1,39 @@
+"""Latency traces: the recorded seconds of single inference calls, to be replayed by the `delay` clock."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from specpolicy.errors import SpecpolicyError
+
+
+def read_trace(path: str | Path, sampler: str | None = None) -> np.ndarray:
+    """The seconds of the calls in a CSV file, (M,), in their order.
+
+    Args:
+        path: a file with a column `seconds`, such as the `chunks.csv` of `specpolicy evaluate`.
+        sampler: keep the rows with this entry in the column `sampler`; needed if the file holds several.
+
+    Raises:
+        SpecpolicyError: no such column, sampler or row; several samplers and none chosen; a time that is no number.
+    """
+    path = Path(path)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or "seconds" not in rows[0]:
+        raise SpecpolicyError(f"{path} is no latency trace: it needs a column 'seconds' and at least one row")
+    names = list(dict.fromkeys(row["sampler"] for row in rows)) if "sampler" in rows[0] else []
+    if sampler is None and len(names) > 1:
+        raise SpecpolicyError(f"{path} holds the calls of several samplers: choose one of {', '.join(names)}")
+    if sampler is not None:
+        if sampler not in names:
+            raise SpecpolicyError(f"{path} has no calls of '{sampler}': it has {', '.join(names) or 'no samplers'}")
+        rows = [row for row in rows if row["sampler"] == sampler]
+    try:
+        seconds = np.array([float(row["seconds"]) for row in rows])
+    except (TypeError, ValueError) as error:
+        raise SpecpolicyError(f"{path}: a time in the column 'seconds' is no number: {error}") from error
+    if not (np.isfinite(seconds) & (seconds >= 0)).all():
+        raise SpecpolicyError(f"{path}: every time in the column 'seconds' must be finite and not negative")
+    return seconds

@@ -1,0 +1,120 @@
+"""The exact speculative samplers by name: each is a drafter, a verifier and the loop."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from specpolicy.diffusion import GaussianChain
+from specpolicy.errors import SpecpolicyError
+from specpolicy.samplers.base import Denoiser, NoiseSource, Sample
+from specpolicy.samplers.speculative.drafters import Corrected, CorrectionHead, Drafter, Free, FrozenRoot, Independent
+from specpolicy.samplers.speculative.loop import Windows, speculate
+from specpolicy.samplers.speculative.verifiers import Block, Reflection, Residual, Verifier
+
+DRAFTERS = ("frozen_root", "free", "independent", "corrected")
+
+
+@dataclass(frozen=True)
+class Speculative:
+    """What all exact samplers share.
+
+    window: most drafts in a round; a number, one per step (noisiest first), or None: draft to the end.
+    steps, eta: as in `ddpm` and `ddim`: another chain of the same policy, which is another law.
+    """
+
+    verifier: ClassVar[type[Verifier]]
+
+    window: Windows = None
+    steps: int | None = None
+    eta: float | None = None
+
+    def make_drafter(self) -> Drafter:
+        """The drafter of one run."""
+        raise NotImplementedError
+
+    def target(self, chain: GaussianChain) -> GaussianChain:
+        """The chain whose law is sampled."""
+        if self.eta is not None:
+            return chain.with_ddim(self.steps or len(chain), self.eta)
+        return chain if self.steps is None else chain.strided(self.steps)
+
+    def run(
+        self,
+        denoiser: Denoiser,
+        chain: GaussianChain,
+        state: Tensor,
+        cond: Tensor | None,
+        noise: NoiseSource,
+        return_states: bool = False,
+    ) -> Sample:
+        """See `Sampler.run`."""
+        drafter, verifier = self.make_drafter(), self.verifier()
+        return speculate(
+            denoiser, self.target(chain), state, cond, noise, drafter, verifier, self.window, return_states
+        )
+
+
+@dataclass(frozen=True)
+class ASD(Speculative):
+    """Autospeculative decoding (Hu et al. 2025): the frozen root, verified by reflection."""
+
+    name: str = "asd"
+    verifier = Reflection
+
+    def make_drafter(self) -> Drafter:
+        """See `Speculative.make_drafter`."""
+        return FrozenRoot()
+
+
+@dataclass(frozen=True)
+class WithDrafter(Speculative):
+    """A sampler that takes any drafter: one of `DRAFTERS`.
+
+    draft_denoiser: for "independent", any smaller denoiser. head: for "corrected", see `CorrectionHead`.
+    """
+
+    drafter: str = "free"
+    draft_denoiser: Denoiser | None = None
+    head: CorrectionHead | None = None
+
+    def make_drafter(self) -> Drafter:
+        """See `Speculative.make_drafter`."""
+        if self.drafter == "frozen_root":
+            return FrozenRoot()
+        if self.drafter == "free":
+            return Free()
+        if self.drafter == "independent":
+            if self.draft_denoiser is None:
+                raise SpecpolicyError("drafter 'independent' needs draft_denoiser=, a smaller denoiser")
+            return Independent(self.draft_denoiser)
+        if self.drafter == "corrected":
+            if self.head is None:
+                raise SpecpolicyError("drafter 'corrected' needs head=, a trained correction head")
+            return Corrected(self.head)
+        raise SpecpolicyError(f"unknown drafter '{self.drafter}': use one of {', '.join(DRAFTERS)}")
+
+
+@dataclass(frozen=True)
+class ReflectionSampler(WithDrafter):
+    """Speculative sampling with the reflection coupling (De Bortoli et al. 2025)."""
+
+    drafter: str = "frozen_root"
+    name: str = "reflection"
+    verifier = Reflection
+
+
+@dataclass(frozen=True)
+class ResidualSampler(WithDrafter):
+    """Original speculative sampling with the one-dimensional residual (Soen et al. 2026)."""
+
+    name: str = "residual"
+    verifier = Residual
+
+
+@dataclass(frozen=True)
+class BlockSampler(WithDrafter):
+    """Block verification, by default with the Free Drafter (Soen et al. 2026)."""
+
+    name: str = "block"
+    verifier = Block

@@ -1,0 +1,9 @@
+"""Drafters: what the network would say at states it has not seen. One strategy per file."""
+
+from specpolicy.samplers.speculative.drafters.base import Drafter
+from specpolicy.samplers.speculative.drafters.corrected import Corrected, CorrectionHead
+from specpolicy.samplers.speculative.drafters.free import Free
+from specpolicy.samplers.speculative.drafters.frozen_root import FrozenRoot
+from specpolicy.samplers.speculative.drafters.independent import Independent
+
+__all__ = ["Corrected", "CorrectionHead", "Drafter", "Free", "FrozenRoot", "Independent"]

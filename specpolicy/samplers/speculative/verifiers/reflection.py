@@ -1,0 +1,15 @@
+"""Reflection: mirror the rejected noise (De Bortoli et al. 2025, algorithm 2; Hu et al. 2025, algorithm 2)."""
+
+from torch import Tensor
+
+from specpolicy.samplers.speculative.verifiers.base import TokenVerifier
+
+
+class Reflection(TokenVerifier):
+    """Maximal coupling of two Gaussians: a rejected draft m_p + s z becomes m_q + s (z - 2 (e.z) e)."""
+
+    name = "reflection"
+
+    def target_coordinate(self, delta: Tensor, coordinate: Tensor, uniform: Tensor) -> Tensor:
+        """The mirrored coordinate."""
+        return -coordinate

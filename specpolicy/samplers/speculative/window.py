@@ -1,0 +1,118 @@
+"""What drafters, the loop and verifiers hand to each other in one round."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from specpolicy.diffusion import GaussianChain
+from specpolicy.samplers.base import Denoiser, NoiseSource
+
+
+@dataclass
+class Draws:
+    """Randomness by step: `noise` (B, K, H, D) and `uniform` (B, K, 2) float64, for decisions and for redraws."""
+
+    noise: Tensor
+    uniform: Tensor
+
+    @classmethod
+    def fresh(cls, source: NoiseSource, rows: Tensor, count: int, shape: Sequence[int]) -> "Draws":
+        """New draws for some rows of the batch. Each row draws for all K steps, however long its window is, so that
+        its numbers do not depend on the rows beside it."""
+        return cls(source.normal(count, *shape, rows=rows), source.uniform(count, 2, rows=rows))
+
+    def keep(self, index: Tensor) -> "Draws":
+        """Those of some rows."""
+        return Draws(self.noise[index], self.uniform[index])
+
+
+@dataclass
+class Window:
+    """The steps a round may take, for the B rows still at work; W is the longest window among them.
+
+    `root` (B, H, D) current exact states; `steps` (B, W+1) int64, the step each state is at, the root's first;
+    `noise` (B, W+1, H, D) what each step adds, in units of sigma; `uniforms` (B, W+1, 2);
+    `valid` (B, W+1) bool on the CPU, or None where all rows have W drafts.
+    """
+
+    root: Tensor
+    steps: Tensor
+    noise: Tensor
+    uniforms: Tensor
+    valid: Tensor | None
+
+    @property
+    def drafts(self) -> int:
+        """W."""
+        return self.steps.shape[1] - 1
+
+
+@dataclass
+class Proposal:
+    """What a drafter proposes: `states` (B, W, H, D) after each step, made with `x0` (B, W, H, D) in place of the
+    network's; `root_x0` (B, H, D) if the drafter has evaluated the root itself."""
+
+    states: Tensor
+    x0: Tensor
+    root_x0: Tensor | None = None
+
+
+@dataclass
+class Outcome:
+    """A verified round: `states` and their `x0` (B, W+1, H, D), the root's first; `accepted` (B,) int64 drafts."""
+
+    states: Tensor
+    x0: Tensor
+    accepted: Tensor
+
+
+class Problem:
+    """The chunks being denoised: evaluates states with the network, and counts."""
+
+    def __init__(self, denoiser: Denoiser, chain: GaussianChain, state: Tensor, cond: Tensor | None):
+        self.denoiser, self.chain, self.cond = denoiser, chain, cond
+        self.path = chain.path(state.device, state.dtype)
+        self.device = state.device
+        self.shape = state.shape[1:]
+        self.rows = torch.arange(len(state))
+        self.calls = torch.zeros(len(state), dtype=torch.int64)
+        self.evaluated = torch.zeros(len(state), dtype=torch.int64)
+
+    def __len__(self) -> int:
+        """Number of rows still at work."""
+        return len(self.rows)
+
+    def keep(self, left: Tensor, index: Tensor) -> None:
+        """Go on with some of the rows only; `left` on the CPU, `index` the same on the device."""
+        self.rows = self.rows[left]
+        if self.cond is not None:
+            self.cond = self.cond[index]
+
+    def evaluate(self, states: Tensor, steps: Tensor, valid: Tensor | None = None) -> Tensor:
+        """x0 (B, N, H, D) at `states` (B, N, H, D), `steps` (B, N), in one call; zero where `valid` is not."""
+        batch, count = steps.shape
+        if batch * count == 0:
+            return torch.zeros_like(states)
+        counts = torch.full((batch,), count) if valid is None else valid.sum(1)
+        self.calls[self.rows] += counts > 0
+        self.evaluated[self.rows] += counts
+        if valid is None:
+            output = self.denoiser(states.flatten(0, 1), self.path.timesteps[steps].flatten(), self.conditions(count))
+            return self.path.x0(output.view_as(states), states, steps)
+        row, column = (index.to(self.device) for index in valid.nonzero(as_tuple=True))
+        x0 = torch.zeros_like(states)
+        if len(row):
+            chosen, at = states[row, column], steps[row, column]
+            cond = None if self.cond is None else self.cond[row]
+            x0[row, column] = self.path.x0(self.denoiser(chosen, self.path.timesteps[at], cond), chosen, at)
+        return x0
+
+    def conditions(self, count: int) -> Tensor | None:
+        """The condition of each row, `count` times: (B * count, ...)."""
+        if self.cond is None:
+            return None
+        if len(self.cond) == 1:
+            return self.cond.expand(count, *self.cond.shape[1:])
+        return self.cond.repeat_interleave(count, dim=0)
