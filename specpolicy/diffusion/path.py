@@ -70,8 +70,7 @@ class ChainPath:
         `additions` (B, W, H, D) is what each step adds: drift + sigma xi. States after a step depend on the additions
         of that step and of the steps before it, bit for bit.
         """
-        batch, window = steps.shape
-        if window == 0:
+        if steps.shape[1] == 0:
             return additions
         start = self.state_weight[steps[:, 0]][:, None, None] * root
         flat = torch.cat([(additions[:, 0] + start)[:, None], additions[:, 1:]], dim=1).flatten(2)

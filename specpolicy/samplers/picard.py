@@ -2,19 +2,24 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
-from specpolicy.samplers.base import Denoiser, NoiseSource, Sample
+from specpolicy.samplers.base import Denoiser, NoiseSource, Sample, SampleStatistics, check_finite
+from specpolicy.samplers.speculative.window import Problem
 
 
 @dataclass(frozen=True)
 class Picard:
-    """Sweeps over a sliding window until it stops changing.
+    """Sweeps over a sliding window of the sequential path until it stops changing. Its law is only near the chain's.
 
-    All noises are drawn first, which fixes the sequential path. A sweep evaluates a window of guessed states in one
-    call and rolls the path out anew; leading states that moved by less than `tolerance` times their step's sigma
-    (root mean square over the chunk) are final.
+    All noises are drawn first, which fixes the path. A sweep evaluates the guessed states of the window in one call
+    and rolls the path out anew; leading states that moved by at most `tolerance` times the noise of their step (root
+    mean square over the chunk) are taken as final. The batch advances together, by its slowest row.
+
+    tolerance: 0 never stops early, so that the path is the sequential one.
+    window: states a sweep evaluates at most; None: all that are left.
     """
 
     tolerance: float = 0.1
@@ -32,4 +37,31 @@ class Picard:
         return_states: bool = False,
     ) -> Sample:
         """See `Sampler.run`."""
-        raise NotImplementedError
+        chain = chain if self.steps is None else chain.strided(self.steps)
+        problem = Problem(denoiser, chain, state, cond)
+        path, count, batch = problem.path, len(chain), len(state)
+        shocks = path.sigma[:, None, None] * noise.normal(count, *state.shape[1:])
+        # Guess: the noise fades away and nothing is known of the chunk.
+        every = torch.arange(count, device=state.device).expand(batch, count)
+        states = torch.cat([state[:, None], path.roll(state, shocks, every)], dim=1)
+        # The state after step n may move by this much; the noise of the last step is zero, so use the one before.
+        scale = torch.where(path.sigma > 0, path.sigma, path.sigma[max(count - 2, 0)])
+        done = 0
+        while done < count and batch:
+            stop = count if self.window is None else min(count, done + self.window)
+            steps = every[:, done:stop]
+            x0 = problem.evaluate(states[:, done:stop], steps)
+            new = path.roll(states[:, done], path.drift(x0, steps) + shocks[:, done:stop], steps)
+            moved = (new - states[:, done + 1 : stop + 1]).flatten(2).square().mean(-1).sqrt() / scale[done:stop]
+            states[:, done + 1 : stop + 1] = new
+            if stop < count:  # carry the change on to the states that no sweep has reached
+                states[:, stop + 1 :] = path.roll(states[:, stop], shocks[:, stop:], every[:, stop:])
+            settled = (moved <= self.tolerance).all(dim=0).long().cumprod(dim=0)
+            finite = torch.isfinite(new.flatten(2).sum(-1)).all(dim=0)
+            advance, is_finite = torch.stack([settled.sum(), finite.all().long()]).tolist()
+            if not is_finite:
+                check_finite(new.flatten(2).sum((0, 2)).flip(0), chain.timesteps[count - stop : count - done])
+            # The first state of a window follows from an exact one and is always final.
+            done += max(int(advance), 1)
+        statistics = SampleStatistics(problem.calls, problem.evaluated)
+        return Sample(states[:, -1], statistics, states.transpose(0, 1) if return_states else None)

@@ -13,8 +13,26 @@ from specpolicy.samplers.ancestral import DDIM, DDPM
 from specpolicy.samplers.base import Denoiser, Generators, NoiseSource, Sample, Sampler
 from specpolicy.samplers.dpm_solver import DPMSolver
 from specpolicy.samplers.meter import Meter
+from specpolicy.samplers.picard import Picard
+from specpolicy.samplers.speculative.composed import (
+    ASD,
+    BlockSampler,
+    RecycledSampler,
+    ReflectionSampler,
+    ResidualSampler,
+)
 
-SAMPLERS: dict[str, type] = {"ddpm": DDPM, "ddim": DDIM, "dpm_solver": DPMSolver}
+SAMPLERS: dict[str, type] = {
+    "ddpm": DDPM,
+    "ddim": DDIM,
+    "dpm_solver": DPMSolver,
+    "picard": Picard,
+    "asd": ASD,
+    "reflection": ReflectionSampler,
+    "residual": ResidualSampler,
+    "block": BlockSampler,
+    "recycled": RecycledSampler,
+}
 
 
 def make_sampler(name: str, **options: Any) -> Sampler:

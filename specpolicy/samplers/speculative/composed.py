@@ -3,13 +3,23 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.samplers.base import Denoiser, NoiseSource, Sample
-from specpolicy.samplers.speculative.drafters import Corrected, CorrectionHead, Drafter, Free, FrozenRoot, Independent
+from specpolicy.samplers.speculative.drafters import (
+    Corrected,
+    CorrectionHead,
+    Drafter,
+    Free,
+    FrozenRoot,
+    Independent,
+    Recycled,
+)
 from specpolicy.samplers.speculative.loop import Windows, speculate
+from specpolicy.samplers.speculative.surrogates import GaussianSurrogate
 from specpolicy.samplers.speculative.verifiers import Block, Reflection, Residual, Verifier
 
 DRAFTERS = ("frozen_root", "free", "independent", "corrected")
@@ -29,8 +39,8 @@ class Speculative:
     steps: int | None = None
     eta: float | None = None
 
-    def make_drafter(self) -> Drafter:
-        """The drafter of one run."""
+    def make_drafter(self, chain: GaussianChain, shape: torch.Size) -> Drafter:
+        """The drafter of one run, for chunks of `shape` (H, D)."""
         raise NotImplementedError
 
     def target(self, chain: GaussianChain) -> GaussianChain:
@@ -49,10 +59,9 @@ class Speculative:
         return_states: bool = False,
     ) -> Sample:
         """See `Sampler.run`."""
-        drafter, verifier = self.make_drafter(), self.verifier()
-        return speculate(
-            denoiser, self.target(chain), state, cond, noise, drafter, verifier, self.window, return_states
-        )
+        chain = self.target(chain)
+        drafter, verifier = self.make_drafter(chain, state.shape[1:]), self.verifier()
+        return speculate(denoiser, chain, state, cond, noise, drafter, verifier, self.window, return_states)
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ class ASD(Speculative):
     name: str = "asd"
     verifier = Reflection
 
-    def make_drafter(self) -> Drafter:
+    def make_drafter(self, chain: GaussianChain, shape: torch.Size) -> Drafter:
         """See `Speculative.make_drafter`."""
         return FrozenRoot()
 
@@ -78,7 +87,7 @@ class WithDrafter(Speculative):
     draft_denoiser: Denoiser | None = None
     head: CorrectionHead | None = None
 
-    def make_drafter(self) -> Drafter:
+    def make_drafter(self, chain: GaussianChain, shape: torch.Size) -> Drafter:
         """See `Speculative.make_drafter`."""
         if self.drafter == "frozen_root":
             return FrozenRoot()
@@ -118,3 +127,16 @@ class BlockSampler(WithDrafter):
 
     name: str = "block"
     verifier = Block
+
+
+@dataclass(frozen=True)
+class RecycledSampler(Speculative):
+    """This project's sampler: recycled evaluations, carried by a surrogate of the network, verified by reflection."""
+
+    name: str = "recycled"
+    verifier = Reflection
+
+    def make_drafter(self, chain: GaussianChain, shape: torch.Size) -> Drafter:
+        """See `Speculative.make_drafter`."""
+        # One sweep: a surrogate that knows only smoothness is best trusted for one small correction.
+        return Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), sweeps=1)

@@ -75,7 +75,7 @@ class Problem:
         self.denoiser, self.chain, self.cond = denoiser, chain, cond
         self.path = chain.path(state.device, state.dtype)
         self.device = state.device
-        self.shape = state.shape[1:]
+        self.dtype, self.shape = state.dtype, state.shape[1:]
         self.rows = torch.arange(len(state))
         self.calls = torch.zeros(len(state), dtype=torch.int64)
         self.evaluated = torch.zeros(len(state), dtype=torch.int64)

@@ -1,0 +1,112 @@
+"""Recycling: draft from evaluations that the last rounds paid for and did not use, with their noises kept.
+
+Under token-level verification the noises behind the first rejection were never looked at. With the same noises the
+path of the next round lies close to the drafted states of the last one, and what the network said there is the best
+guess at hand. A surrogate f of the network, fixed before sampling, carries it over the small distance:
+
+    x0draft_n(y) = clip( f(y) + r + (r - r') ((y' - y'') . (y - y')) / (1.05 |y' - y''|^2) ),   r = x0(y') - f(y')
+
+where y' and y'' are the last two evaluated states at the same step n and r, r' the surrogate's errors there (one
+Broyden pair); without any evaluation at n, r = 0: the surrogate alone drafts the first round.
+
+Why it is exact: a state at step n holds the noises of steps before n only. All that enters the guess at n comes from
+states at n, so it does not know the noise it will be coupled with. Never use what was evaluated at another step
+behind n: it has seen that noise.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from specpolicy.samplers.speculative.coupling import TINY
+from specpolicy.samplers.speculative.drafters.base import Drafter
+from specpolicy.samplers.speculative.surrogates.base import Surrogate
+from specpolicy.samplers.speculative.window import Outcome, Problem, Proposal, Window
+
+DAMPING = 1.05  # of the secant: 1 would trust it fully
+
+
+@dataclass
+class Evaluations:
+    """What is known at each step, (B, K, H*D) each: the last evaluated `state` and the surrogate's `error` there,
+    how both differ from the evaluation before (`state_change`, zero where there is none, and `error_change`), and
+    `count` (B, K, 1) evaluations so far; `features`: what the surrogate made of the condition."""
+
+    state: Tensor
+    error: Tensor
+    state_change: Tensor
+    error_change: Tensor
+    count: Tensor
+    features: Tensor | None
+
+    def keep(self, index: Tensor) -> "Evaluations":
+        """Those of some rows."""
+        return Evaluations(*(None if part is None else part[index] for part in vars(self).values()))  # type: ignore[arg-type]
+
+
+class Recycled(Drafter):
+    """One call a round. `sweeps`: how often the whole window is drafted anew, in parallel, each time guessing x0 at
+    the states of the time before: the guesses at step n depend on steps before n only, as in a sequential walk."""
+
+    name = "recycled"
+    reuses_noise = True
+
+    def __init__(self, surrogate: Surrogate, sweeps: int = 4):
+        self.surrogate, self.sweeps = surrogate, sweeps
+
+    def begin(self, problem: Problem) -> Evaluations:
+        """See `Drafter.begin`."""
+        self.surrogate = self.surrogate.to(problem.device, problem.dtype)
+        size = problem.shape.numel()
+        shape = (len(problem), len(problem.path), size)
+        parts = [torch.zeros(shape, dtype=problem.dtype, device=problem.device) for _ in range(4)]
+        count = torch.zeros(*shape[:2], 1, dtype=torch.int64, device=problem.device)
+        return Evaluations(*parts, count, self.surrogate.prepare(problem.cond))
+
+    def propose(self, memory: Evaluations, problem: Problem, window: Window) -> Proposal:
+        """See `Drafter.propose`."""
+        path, drafts = problem.path, window.drafts
+        steps = window.steps[:, :drafts]
+        if not drafts:
+            return Proposal(window.noise[:, :0], window.noise[:, :0])
+        rows = torch.arange(len(problem), device=problem.device)[:, None]
+        state, error, change, error_change = (
+            part[rows, steps] for part in (memory.state, memory.error, memory.state_change, memory.error_change)
+        )
+        secant = error_change / (DAMPING * change.square().sum(-1, keepdim=True)).clamp(min=TINY)
+        timesteps = path.timesteps[steps]
+        shocks = path.sigma[steps][..., None, None] * window.noise[:, :drafts]
+
+        def guess(states: Tensor) -> Tensor:
+            x0 = self.surrogate(states, timesteps, memory.features) + error
+            return x0 + secant * (change * (states - state)).sum(-1, keepdim=True)
+
+        # Where nothing was evaluated yet the first sweep starts from the root; the weights of early steps are small.
+        seen = memory.count[rows, steps] > 0
+        at = torch.where(seen, state, window.root.flatten(1)[:, None])
+        for _ in range(self.sweeps + 1):
+            x0 = path.clip(guess(at)).view_as(shocks)
+            states = path.roll(window.root, path.drift(x0, steps) + shocks, steps)
+            at = torch.cat([window.root[:, None], states[:, :-1]], dim=1).flatten(2)
+        return Proposal(states, x0)
+
+    def learn(self, memory: Evaluations, problem: Problem, window: Window, outcome: Outcome) -> Evaluations:
+        """See `Drafter.learn`."""
+        states, steps = outcome.states.flatten(2), window.steps
+        error = outcome.x0.flatten(2) - self.surrogate(states, problem.path.timesteps[steps], memory.features)
+        rows = torch.arange(len(problem), device=problem.device)[:, None].expand_as(steps)
+        if window.valid is not None:
+            valid = window.valid.to(problem.device)
+            rows, steps, states, error = rows[valid], steps[valid], states[valid], error[valid]
+        before = memory.count[rows, steps]
+        again = before > 0
+        memory.state_change[rows, steps] = (states - memory.state[rows, steps]) * again
+        memory.error_change[rows, steps] = (error - memory.error[rows, steps]) * again
+        memory.state[rows, steps], memory.error[rows, steps] = states, error
+        memory.count[rows, steps] = before + 1
+        return memory
+
+    def keep(self, memory: Evaluations, index: Tensor) -> Evaluations:
+        """See `Drafter.keep`."""
+        return memory.keep(index)

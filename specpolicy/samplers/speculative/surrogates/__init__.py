@@ -1,0 +1,6 @@
+"""Surrogates: cheap stand-ins for the network, from which the recycled drafter takes differences."""
+
+from specpolicy.samplers.speculative.surrogates.base import Surrogate
+from specpolicy.samplers.speculative.surrogates.gaussian import GaussianSurrogate
+
+__all__ = ["GaussianSurrogate", "Surrogate"]
