@@ -38,18 +38,15 @@ def check_observation(observation: Any, like: Mapping[str, np.ndarray] | None = 
     return arrays
 
 
-def check_chunk(chunk: Any, action_shape: tuple[int, ...] | None = None) -> Chunk:
-    """The chunk, if all of its actions can be executed.
+def check_chunk(chunk: Chunk, action_shape: tuple[int, ...] | None = None) -> None:
+    """Refuse a chunk that cannot be executed.
 
     Args:
-        chunk: what the planner returned.
         action_shape: the shape of one action, if it is known.
 
     Raises:
-        SpecpolicyError: it is no chunk, has no actions, actions of another shape, or one that is not finite.
+        SpecpolicyError: it has no actions, actions of another shape, or one that is not finite.
     """
-    if not isinstance(chunk, Chunk):
-        raise SpecpolicyError(f"a planner must return a Chunk, got {type(chunk).__name__}")
     actions = np.asarray(chunk.actions)
     if actions.dtype.kind not in "fiub" or actions.ndim != 2 or not len(actions) or not actions.shape[1]:
         raise SpecpolicyError(
@@ -62,4 +59,3 @@ def check_chunk(chunk: Any, action_shape: tuple[int, ...] | None = None) -> Chun
         )
     if not np.isfinite(actions).all():
         raise SpecpolicyError("the policy planned an action that is not finite: check its weights and the observation")
-    return chunk

@@ -1,8 +1,7 @@
-"""One episode in a waiting world, as a function of the environment, the planner, the clock and the seed."""
+"""One episode in a simulated world, as a function of the environment, the planner, the clock and the seed."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,10 @@ import numpy as np
 
 from specpolicy.control.chunk import Chunk, Planner
 from specpolicy.control.clock import Clock
+from specpolicy.control.execution import DeadlineMissed, Execution
+from specpolicy.control.pilot import Pilot
+from specpolicy.control.timing import TimingLog
+from specpolicy.control.worker import InlineWorker
 from specpolicy.errors import SpecpolicyError
 from specpolicy.tasks import control_hz
 
@@ -30,6 +33,7 @@ class Episode:
         seconds: the same in simulated time.
         max_coverage: the largest coverage reached, None if the task has none.
         chunks: the planned chunks, in order.
+        timing: what became of each chunk and of each control step: misses, starved ticks, ages, jumps.
     """
 
     seed: int
@@ -39,6 +43,7 @@ class Episode:
     seconds: float
     max_coverage: float | None
     chunks: tuple[Chunk, ...]
+    timing: TimingLog | None = None
 
 
 def run_episode(
@@ -48,50 +53,58 @@ def run_episode(
     seed: int,
     max_seconds: float,
     on_frame: Callable[[], object] = lambda: None,
+    execution: Execution | None = None,
 ) -> Episode:
     """Play one episode until the task is solved, the environment ends it or `max_seconds` of its time are over.
 
-    The planner sees its last `n_obs_steps` observations (the first one repeated at the start) and `n_action_steps`
-    actions of each chunk are executed before the next is planned (receding horizon). Everything but the measured
-    times depends on `env`, `planner` and `seed` alone.
+    The planner sees its last `n_obs_steps` observations (the first one repeated at the start) and, unless `execution`
+    says otherwise, `n_action_steps` actions of each chunk are executed before the next is planned (receding horizon).
+    The clock says by how many control steps the world moves on while a chunk is computed; the first chunk is there
+    when the episode begins. Everything but the measured times, and what the `charged` clock makes of them, depends on
+    `env`, `planner`, `clock`, `execution` and `seed` alone.
 
     Args:
         env: Dict observations, `info["is_success"]` at every step, a Box action space (see `make_task_env`).
+        clock: of a simulated world: `paused`, `delay` or `charged`.
         on_frame: called after the reset and after each step, for a video or a viewer.
+        execution: how chunks become actions. A deadline missed under `on_miss="stop"` ends the episode.
 
     Raises:
-        SpecpolicyError: the clock does not let the world wait; the chunk does not fit the action space.
+        SpecpolicyError: the clock is that of real time; the chunk does not fit the action space.
     """
+    if not clock.simulated:
+        raise SpecpolicyError(
+            f"an episode in simulated time cannot follow the {clock.name} clock: use paused, delay or charged"
+        )
     hz = control_hz(env)
     max_steps = max(1, round(max_seconds * hz))
     space: Any = env.action_space
-    planner.reset(seed)
-    clock.reset()
+    worker = InlineWorker(planner)
+    worker.reset(seed)
+    clock.reset(seed)
     observation, info = env.reset(seed=seed)
     on_frame()
-    frames = deque([observation] * planner.n_obs_steps, maxlen=planner.n_obs_steps)
     chunks: list[Chunk] = []
+    pilot = Pilot(worker, clock, hz, execution, action_shape=space.shape, on_chunk=chunks.append)
     length, total_reward, coverage = 0, 0.0, _coverage(info, None)
     done = bool(info["is_success"])
+    if not done:
+        pilot.begin(observation)
     while not done:
-        chunk = planner.plan({key: np.stack([frame[key] for frame in frames]) for key in observation})
-        _check(chunk, space)
-        if clock.usable_step(length, chunk.seconds) != length:
-            raise SpecpolicyError(f"the {clock.name} clock does not wait for the policy; this loop needs one that does")
-        chunks.append(chunk)
-        for action in chunk.actions[: planner.n_action_steps]:
-            clock.wait_until(length)
-            executed = np.clip(action, space.low, space.high).astype(space.dtype)
-            observation, reward, terminated, truncated, info = env.step(executed)
-            on_frame()
-            frames.append(observation)
-            length += 1
-            total_reward += float(reward)
-            coverage = _coverage(info, coverage)
-            done = bool(terminated or truncated or info["is_success"] or length >= max_steps)
-            if done:
-                break
-    return Episode(seed, bool(info["is_success"]), total_reward, length, length / hz, coverage, tuple(chunks))
+        try:
+            command = pilot.tick(length, length / hz, observation)
+        except DeadlineMissed:
+            break
+        executed = np.clip(command.action, space.low, space.high).astype(space.dtype)
+        observation, reward, terminated, truncated, info = env.step(executed)
+        on_frame()
+        length += 1
+        total_reward += float(reward)
+        coverage = _coverage(info, coverage)
+        done = bool(terminated or truncated or info["is_success"] or length >= max_steps)
+    return Episode(
+        seed, bool(info["is_success"]), total_reward, length, length / hz, coverage, tuple(chunks), pilot.log
+    )
 
 
 def _coverage(info: dict[str, Any], largest: float | None) -> float | None:
@@ -100,13 +113,3 @@ def _coverage(info: dict[str, Any], largest: float | None) -> float | None:
     if found is None:
         return largest
     return float(found) if largest is None else max(largest, float(found))
-
-
-def _check(chunk: Chunk, space: Any) -> None:
-    if chunk.actions.ndim != 2 or chunk.actions.shape[1:] != space.shape or not len(chunk.actions):
-        raise SpecpolicyError(
-            f"the policy plans actions of shape {chunk.actions.shape[1:]}, the environment takes {space.shape}: "
-            "was it trained on another task?"
-        )
-    if not np.isfinite(chunk.actions).all():
-        raise SpecpolicyError("the policy planned an action that is not finite: check its weights and the observation")

@@ -6,43 +6,16 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from specpolicy.control.chunk import Chunk, History
+from specpolicy.control.planner import PolicyPlanner
 from specpolicy.errors import SpecpolicyError
 from specpolicy.policy import DiffusionPolicy
-from specpolicy.samplers import Sampler
 
 if TYPE_CHECKING:
     import gymnasium
 
-
-class PolicyPlanner:
-    """A policy and a sampler. One random stream per episode serves all of its chunks, batch size 1."""
-
-    def __init__(self, policy: DiffusionPolicy, sampler: Sampler):
-        self.policy, self.sampler = policy, sampler
-        self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
-        # A CPU generator gives the same noises on every device.
-        self._generator = torch.Generator()
-
-    def reset(self, seed: int) -> None:
-        """See `Planner.reset`."""
-        self._generator.manual_seed(seed)
-
-    def plan(self, history: History) -> Chunk:
-        """See `Planner.plan`."""
-        start = time.perf_counter()
-        observation = {key: history[key] for key in self.policy.observation_keys}
-        out = self.policy.predict(observation, sampler=self.sampler, generator=self._generator)
-        actions = out.actions[0, self.n_obs_steps - 1 :].cpu().numpy()  # the copy waits for a GPU to finish
-        return Chunk(
-            actions=actions,
-            seconds=time.perf_counter() - start,
-            network_seconds=float(out.stats.network_seconds),
-            calls=int(out.stats.calls[0]),
-            rows=int(out.stats.rows[0]),
-        )
+__all__ = ["ExpertPlanner", "PolicyPlanner", "check_policy_fits"]
 
 
 class ExpertPlanner:
@@ -79,13 +52,19 @@ def check_policy_fits(policy: DiffusionPolicy, env: gymnasium.Env, task_id: str)
                 f"the policy observes '{key}', which {task_id} does not have (it has {', '.join(spaces)}): "
                 "give the task it was trained on"
             )
-        found, wanted = int(np.prod(spaces[key].shape)), policy.encoder.shapes[key]
-        if spaces[key].shape != (wanted,):
+        shape = policy.encoder.shapes[key]
+        found, wanted = spaces[key].shape, (shape,) if isinstance(shape, int) else tuple(shape)
+        if found not in (wanted, (*wanted[1:], wanted[0])):  # images may have their channels last
             raise SpecpolicyError(
-                f"the policy expects '{key}' of size {wanted}, {task_id} gives {found}: give the task it was trained on"
+                f"the policy expects '{key}' of size {_size(wanted)}, {task_id} gives {_size(found)}: "
+                "give the task it was trained on"
             )
     if env.action_space.shape != (policy.action_dim,):
         raise SpecpolicyError(
             f"the policy plans {policy.action_dim} actions, {task_id} takes {env.action_space.shape}: "
             "give the task it was trained on"
         )
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -6,7 +6,8 @@ import torch
 
 from specpolicy import SpecpolicyError, load_policy, make_sampler
 from specpolicy.control.chunk import Chunk
-from specpolicy.control.clock import PausedClock
+from specpolicy.control.clock import ChargedClock, DelayClock, PausedClock, WallClock
+from specpolicy.control.execution import Execution
 from specpolicy.evaluation.episode import run_episode
 from specpolicy.evaluation.planners import PolicyPlanner, check_policy_fits
 from specpolicy.policy import DiffusionPolicy
@@ -28,13 +29,6 @@ class Counting:
         numbers = 0.01 * (self.count + 1 + np.arange(self.length))
         self.count += min(self.n_action_steps, self.length)
         return Chunk(np.repeat(numbers[:, None], self.dimensions, axis=1), seconds=0.5, calls=7, rows=9)
-
-
-class DelayClock(PausedClock):
-    name = "delay"
-
-    def usable_step(self, step, seconds):
-        return step + 1
 
 
 @pytest.fixture
@@ -82,9 +76,50 @@ def test_actions_outside_the_space_are_clipped(env):
     assert np.max(env.unwrapped.executed) <= 0.5
 
 
-def test_a_clock_that_does_not_wait_is_refused(env):
-    with pytest.raises(SpecpolicyError, match="delay clock"):
-        run_episode(env, Counting(), DelayClock(), seed=0, max_seconds=60)
+def test_the_clock_of_real_time_is_refused(env):
+    with pytest.raises(SpecpolicyError, match="wall clock"):
+        run_episode(env, Counting(), WallClock(10), seed=0, max_seconds=60)
+
+
+def test_the_world_moves_on_while_a_chunk_is_computed(env):
+    """With a delay of one step: chunk k is asked for at step 3 k - 1, and used from step 3 k on, its second action."""
+    planner = Counting()
+    episode = run_episode(env, planner, DelayClock(1), seed=5, max_seconds=1.5)
+    asked = [round(10 * history["object"][-1, 1]) for history in planner.histories]
+    assert asked == [0, 2, 5, 8, 11, 14]
+    executed = np.array(env.unwrapped.executed)[:15, 0]
+    numbers = [1, 2, 3] + [first + 1 + entry for first in (4, 7, 10, 13) for entry in range(3)]
+    np.testing.assert_allclose(executed, np.clip(0.01 * np.array(numbers), -0.5, 0.5), rtol=1e-6)
+    assert episode.timing.misses == episode.timing.starved_ticks == 0
+
+
+def test_a_delay_too_long_for_the_chunks_leaves_counted_gaps(env):
+    """Chunks of 5 actions, asked for every 4 steps and 4 late: one action of each is left, three steps have none."""
+    planner = Counting(n_action_steps=4)
+    execution = Execution(hold=(0.0, None))
+    episode = run_episode(env, planner, DelayClock(4), seed=5, max_seconds=1.8, execution=execution)
+    chunks = [tick.chunk for tick in episode.timing.ticks]
+    gap = [None] * 3
+    assert chunks == [0, 0, 0, 0, 1, *gap, 2, *gap, 3, *gap, 4, None]
+    executed = np.array(env.unwrapped.executed)
+    held = np.array([chunk is None for chunk in chunks])
+    assert (executed[held, 0] == 0).all() and (executed[~held, 0] > 0).all()
+    assert executed[5, 1] == executed[4, 1] > 0 and episode.timing.starved_ticks == 10
+
+
+def test_the_charged_clock_moves_the_world_by_the_time_of_each_chunk(env):
+    planner = Counting(n_action_steps=6, length=20)  # 0.5 s a chunk: five steps at 10 Hz
+    episode = run_episode(env, planner, ChargedClock(10), seed=5, max_seconds=2.0)
+    ages = [tick.age for tick in episode.timing.ticks]
+    assert ages[:6] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5]) and ages[6:12] == pytest.approx(
+        np.arange(5, 11) / 10
+    )
+
+
+def test_a_missed_deadline_ends_the_episode_if_asked_to(env):
+    execution = Execution(lead=0, on_miss="stop")
+    episode = run_episode(env, Counting(), DelayClock(2), seed=5, max_seconds=60, execution=execution)
+    assert not episode.success and episode.length == 3 and episode.timing.misses == 1
 
 
 @pytest.mark.parametrize("planner, message", ((Counting(dimensions=3), "another task"), (Counting(length=0), "plans")))

@@ -1,0 +1,188 @@
+"""Run a policy live: a control loop on the wall clock moves a task's simulated robot, and its timing is reported.
+
+Inference runs beside the loop, and the world does not wait for it. The run ends with the episode. Whatever goes
+wrong (an action that is not finite, an exception or a hang in inference, a lost observation, Ctrl-C), the robot is
+stopped first. The report is printed and saved as timing.json, with config.yaml beside it.
+
+Examples:
+  specpolicy control task=lift policy=checkpoints/lift sampler=ddim hz=20
+  specpolicy control task=lift_conveyor policy=checkpoints/lift_conveyor sampler=ddpm on_miss=hold_last
+  specpolicy control task=lift policy=checkpoints/lift clock=delay delay=4 stitching=temporal_ensembling
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from specpolicy.errors import SpecpolicyError
+
+if TYPE_CHECKING:
+    import gymnasium
+
+    from specpolicy.control import Controller, GymRobot, Planner
+    from specpolicy.control.clock import Clock
+
+FORMAT = 1
+
+
+def run(config: DictConfig) -> None:
+    """Control the robot as `config` (configs/control.yaml) says."""
+    from specpolicy.cli.configuration import save_config
+    from specpolicy.control import GymRobot, timing_report
+    from specpolicy.tasks import control_hz, make_task_env
+
+    if config.seed < 0 or config.max_seconds <= 0:
+        raise SpecpolicyError("max_seconds must be positive and seed not negative (specpolicy control --help)")
+    with contextlib.closing(make_task_env(_plain(config.task))) as env, _stopped_by_sigterm():
+        own_hz = control_hz(env)
+        hz = own_hz if config.hz is None else float(config.hz)
+        if config.clock == "wall" and abs(hz - own_hz) > 1e-6 * own_hz:
+            print(f"the task has {own_hz:g} control steps per second: its world runs {hz / own_hz:.2g} times as fast")
+        planner = _planner(config, env)
+        robot = GymRobot(env, config.seed, hz if config.clock == "wall" else None, _execution(config).held)
+        controller = _controller(config, planner, robot, hz)
+        output = Path(config.output)
+        save_config(config, output)
+        error: BaseException | None = None
+        try:
+            controller.run(seconds=float(config.max_seconds), until=lambda: robot.done)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if controller.log.ticks:
+                print(_outcome(config, robot, hz))
+                print(timing_report(controller.log.summary()))
+                print(f"report: {_save(config, controller, robot, error, output)}")
+
+
+def _planner(config: DictConfig, env: gymnasium.Env) -> Planner:
+    import torch
+
+    from specpolicy.cli.evaluate import sampler_specs
+    from specpolicy.control import PolicyPlanner
+    from specpolicy.evaluation.planners import ExpertPlanner, check_policy_fits
+    from specpolicy.evaluation.player import EXPERT
+    from specpolicy.loading import load_policy
+    from specpolicy.samplers import make_sampler
+
+    if config.threads < 1:
+        raise SpecpolicyError(f"threads={config.threads}: expected at least one")
+    torch.set_num_threads(config.threads)
+    if config.policy == EXPERT:
+        return ExpertPlanner(str(config.task.id))
+    (spec,) = sampler_specs([_plain(config.sampler)], config.get("config_directories", [])).values()
+    sampler = make_sampler(**spec)
+    policy = load_policy(str(config.policy))
+    check_policy_fits(policy, env, str(config.task.id))
+    try:
+        policy.to(config.device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
+        raise SpecpolicyError(f"device={config.device} cannot be used here: {str(error).splitlines()[0]}") from error
+    return PolicyPlanner(policy, sampler)
+
+
+def _execution(config: DictConfig) -> Any:
+    from specpolicy.control import Execution
+
+    hold = _plain(config.hold)
+    return Execution(
+        config.replan_every,
+        config.lead,
+        config.on_miss,
+        config.stitching,
+        float(config.ensemble_decay),
+        None if hold is None else tuple(hold),
+    )
+
+
+def _controller(config: DictConfig, planner: Planner, robot: GymRobot, hz: float) -> Controller:
+    import dataclasses
+
+    from specpolicy.control import Controller, Limits
+    from specpolicy.control.process_worker import ProcessWorker
+
+    limits = Limits(**_plain(config.limits))
+    beside = config.clock == "wall"  # else the world waits, and inference runs in the loop
+    return Controller(
+        planner,
+        robot,
+        hz=hz,
+        clock=_clock(config, hz),
+        worker=ProcessWorker(planner, config.threads) if beside and config.worker == "process" else config.worker,
+        **dataclasses.asdict(_execution(config)),
+        limits=None if limits == Limits() else limits,
+        watchdog=config.watchdog,
+        inference_timeout=config.inference_timeout,
+        warm_up=config.warm_up,
+        seed=config.seed,
+    )
+
+
+def _clock(config: DictConfig, hz: float) -> Clock:
+    from specpolicy.control.clock import make_clock
+    from specpolicy.control.trace import read_trace
+
+    trace = None if config.trace is None else read_trace(config.trace, config.trace_sampler)
+    return make_clock(config.clock, hz, delay=config.delay, trace=trace, scale=float(config.time_scale))
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let `kill` do what Ctrl-C does: stop the robot, then leave with an exit code that says so."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _outcome(config: DictConfig, robot: GymRobot, hz: float) -> str:
+    outcome = "solved" if robot.success else "not solved"
+    steps = f"{robot.steps} steps ({robot.steps / hz:.1f} s)"
+    return f"{config.task.name}, seed {config.seed}: {outcome} in {steps}, return {robot.total_reward:.3g}"
+
+
+def _save(
+    config: DictConfig, controller: Controller, robot: GymRobot, error: BaseException | None, output: Path
+) -> Path:
+    """Write timing.json: the report, what became of the episode, and where the figures come from."""
+    from specpolicy.evaluation.provenance import hardware, load, versions
+    from specpolicy.files import write_text
+
+    report = {
+        "format": FORMAT,
+        "task": config.task.name,
+        "success": robot.success,
+        "steps": robot.steps,
+        "held_steps": robot.held_steps,
+        "return": robot.total_reward,
+        "error": None if error is None else str(error) or type(error).__name__,
+        "timing": controller.log.summary(),
+        "machine": hardware(),
+        "load": load(),
+        "versions": versions(),
+        "command": shlex.join(["specpolicy", *sys.argv[1:]]),
+        "config": _plain(config),
+    }
+    path = output / "timing.json"
+    write_text(path, json.dumps(report, indent=2) + "\n")
+    return path
+
+
+def _plain(config: Any) -> Any:
+    """The configuration as plain lists and dicts."""
+    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config

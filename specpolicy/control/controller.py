@@ -1,0 +1,179 @@
+"""The real-time control loop: a policy that moves a robot, one action per control period."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from specpolicy.control.checks import check_observation
+from specpolicy.control.chunk import Planner
+from specpolicy.control.clock import Clock, make_clock
+from specpolicy.control.execution import Execution
+from specpolicy.control.limits import Limits
+from specpolicy.control.pilot import Pilot
+from specpolicy.control.planner import Policy, as_planner
+from specpolicy.control.process_worker import READY_SECONDS, ProcessWorker
+from specpolicy.control.robot import Robot
+from specpolicy.control.supervisor import Supervisor
+from specpolicy.control.timing import TimingLog
+from specpolicy.control.worker import WORKERS, InlineWorker, ThreadWorker, Worker
+from specpolicy.errors import SpecpolicyError
+
+
+class Controller:
+    """Runs a policy on a robot.
+
+    Before the first control step the policy is warmed up and plans its first chunk; then, in every period: observe,
+    hand the newest observations to inference if a chunk is to be asked for, act. Inference runs beside the loop.
+    Whatever goes wrong, the robot is stopped within one period of its being noticed, and `run` raises one error.
+
+    Args:
+        policy: from `specpolicy.load_policy`, or a planner of your own (see `Planner`).
+        robot: see `Robot`.
+        hz: control steps per second.
+        sampler: how the policy draws chunks: a name, or what `specpolicy.make_sampler` returns.
+        clock: "wall"; or "paused", "delay" and "charged" for a simulated robot, whose world then takes a step for
+            each action; or a clock of your own.
+        worker: where inference runs beside the wall clock: "process", "thread", or a worker of your own. For the
+            default a script needs the usual `if __name__ == "__main__":`.
+        replan_every, lead, on_miss, stitching, ensemble_decay, hold: see `Execution`.
+        limits: of the actions, see `Limits`.
+        watchdog: seconds that one call to the robot may take before the robot is stopped; None for any time.
+        inference_timeout: seconds after which inference counts as hung; None for ten times the slowest warm-up call,
+            but at least one second.
+        warm_up: calls before the first control step, which are not in the timing report.
+        seed: of the policy's random numbers.
+    """
+
+    def __init__(
+        self,
+        policy: Policy | Planner,
+        robot: Robot,
+        *,
+        hz: float,
+        sampler: Any = "ddpm",
+        clock: str | Clock = "wall",
+        worker: str | Worker = "process",
+        replan_every: int | None = None,
+        lead: int | None = None,
+        on_miss: str = "continue_chunk",
+        stitching: str = "continue_chunk",
+        ensemble_decay: float = 0.01,
+        hold: tuple[float | None, ...] | None = None,
+        limits: Limits | None = None,
+        watchdog: float | None = 0.5,
+        inference_timeout: float | None = None,
+        warm_up: int = 3,
+        seed: int = 0,
+    ):
+        for name, value in (("hz", hz), ("watchdog", watchdog), ("inference_timeout", inference_timeout)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise SpecpolicyError(f"{name}={value}: expected a positive number")
+        if warm_up < 0:
+            raise SpecpolicyError(f"warm_up={warm_up}: expected 0 or more calls")
+        self.robot, self.hz, self.limits = robot, float(hz), limits
+        self.execution = Execution(replan_every, lead, on_miss, stitching, ensemble_decay, hold)
+        self.clock = make_clock(clock, hz) if isinstance(clock, str) else clock
+        self.worker = self._make_worker(as_planner(policy, sampler), worker)
+        self.watchdog, self.inference_timeout = watchdog, inference_timeout
+        self.warm_up, self.seed = warm_up, seed
+        self.log = TimingLog(self.hz, self.clock.name, self.worker.name, warm_up)
+
+    def run(self, seconds: float | None = None, until: Callable[[], bool] = lambda: False) -> TimingLog:
+        """Control the robot until `seconds` of control steps are over or `until()` is true, then stop it.
+
+        `log` holds the times of the run also when this raises.
+
+        Args:
+            seconds: counted from control step 0; None for no limit.
+            until: asked before each control step, for instance whether the task is done.
+
+        Raises:
+            SpecpolicyError: whatever went wrong. The robot has been stopped.
+            KeyboardInterrupt: Ctrl-C. The robot has been stopped.
+        """
+        steps = math.inf if seconds is None else max(1, round(seconds * self.hz))
+        self.log = TimingLog(self.hz, self.clock.name, self.worker.name, self.warm_up)
+        supervisor = Supervisor(self.robot.stop, 1.0 / self.hz, self.watchdog)
+        try:
+            with _quiet_garbage_collector():
+                supervisor.run(lambda: self._control(supervisor, steps, until))
+        finally:
+            self.worker.close()
+        return self.log
+
+    def _control(self, supervisor: Supervisor, steps: float, until: Callable[[], bool]) -> None:
+        """The loop. `supervisor` is told beforehand of every call that might not come back."""
+        worker, clock, robot = self.worker, self.clock, self.robot
+        supervisor.begins("the start of inference", READY_SECONDS)
+        worker.reset(self.seed)
+        slowest = self._warm_up(supervisor)
+        timeout = self.inference_timeout or max(1.0, 10 * slowest)
+        pilot = Pilot(worker, clock, self.hz, self.execution, self.limits, timeout=timeout, log=self.log)
+        supervisor.begins("robot.observe()")
+        first = check_observation(robot.observe())
+        supervisor.begins("inference", timeout)
+        pilot.begin(first, slowest)
+        clock.reset(self.seed)
+        start = time.perf_counter()
+        step = 0
+        while step < steps and not until():
+            supervisor.begins("the wait for the next control step", 1.0 / self.hz)
+            step = clock.wait_until(step)
+            supervisor.check()
+            now = step / self.hz if clock.simulated else time.perf_counter() - start
+            supervisor.begins("robot.observe()")
+            observation = check_observation(robot.observe(), like=first)
+            supervisor.begins("inference", timeout)
+            command = pilot.tick(step, now, observation)
+            since = pilot.pending_since
+            if since is not None and not clock.simulated and now - since > timeout:
+                raise SpecpolicyError(f"inference has not answered for {now - since:.2g} s: the robot is stopped")
+            if command.send or clock.simulated:
+                supervisor.begins("robot.act()")
+                supervisor.act(robot.act, command.action)
+            step += 1
+
+    def _warm_up(self, supervisor: Supervisor) -> float:
+        """Plan a few chunks that are thrown away; the seconds of the slowest after the first."""
+        supervisor.begins("robot.observe()")
+        observation = check_observation(self.robot.observe()) if self.warm_up else {}
+        slowest = 0.0
+        for number in range(self.warm_up):
+            supervisor.begins("inference", READY_SECONDS)
+            self.worker.submit({key: np.stack([value] * self.worker.n_obs_steps) for key, value in observation.items()})
+            start = time.perf_counter()
+            while (chunk := self.worker.result(0.1)) is None:
+                supervisor.check()
+                if time.perf_counter() - start > READY_SECONDS:
+                    raise SpecpolicyError(f"inference has not answered for {READY_SECONDS:g} s")
+            if number or self.warm_up == 1:
+                slowest = max(slowest, chunk.seconds)
+        self.worker.reset(self.seed)
+        return slowest
+
+    def _make_worker(self, planner: Planner, worker: str | Worker) -> Worker:
+        if not isinstance(worker, str):
+            return worker
+        if worker not in WORKERS:
+            raise SpecpolicyError(f"unknown worker '{worker}': use one of {', '.join(WORKERS)}")
+        if self.clock.simulated or worker == "inline":
+            return InlineWorker(planner)
+        return ThreadWorker(planner) if worker == "thread" else ProcessWorker(planner)
+
+
+@contextlib.contextmanager
+def _quiet_garbage_collector() -> Iterator[None]:
+    """Keep Python's collector from walking through all that has been imported in the middle of a control period."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

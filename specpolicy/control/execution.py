@@ -1,0 +1,84 @@
+"""How chunks become actions: when to replan, how to join chunks, what to do when one is late."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from specpolicy.errors import SpecpolicyError
+
+ON_MISS = ("continue_chunk", "hold_last", "block", "stop")
+STITCHING = ("continue_chunk", "naive_switch", "sync_pause", "temporal_ensembling")
+
+
+class DeadlineMissed(SpecpolicyError):
+    """A chunk was late and the miss policy is `stop`."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How chunks become actions.
+
+    A chunk is asked for every `replan_every` control steps, and is due `lead` steps after its newest observation.
+    Until then the one before it is executed. If it is not there then, or if no chunk has an action for a control
+    step, `on_miss` decides:
+
+    | on_miss | meanwhile |
+    |---|---|
+    | `continue_chunk` | go on with the chunk before as far as it reaches, then hold the last action |
+    | `hold_last` | hold the last action |
+    | `block` | give the robot no action until the chunk is there (a simulated world holds the last action) |
+    | `stop` | raise `DeadlineMissed`: the robot is stopped |
+
+    | stitching | while inference runs | the new chunk |
+    |---|---|---|
+    | `continue_chunk` | the chunk before goes on | its actions keep their control steps, those over are dropped |
+    | `temporal_ensembling` | the same | the same, and all chunks that know a step are blended |
+    | `naive_switch` | the chunk before goes on | begins with its first action when it is there, however old that is |
+    | `sync_pause` | the last action is held | begins with its first action when it is there |
+
+    Attributes:
+        replan_every: None for the policy's own `n_action_steps`.
+        lead: None for the control steps that inference takes when the loop begins: none in the paused clock.
+            `sync_pause` has none.
+        on_miss: see above. Pauses of `sync_pause` are no misses.
+        stitching: see above.
+        ensemble_decay: a chunk's weight is exp(-ensemble_decay * i), i = 0 for the oldest.
+        hold: an action (D,) to hold in place of the last one, where None entries stand for those of the last one.
+            For actions that are changes of position or velocities, holding means zeros, not the last action again.
+    """
+
+    replan_every: int | None = None
+    lead: int | None = None
+    on_miss: str = "continue_chunk"
+    stitching: str = "continue_chunk"
+    ensemble_decay: float = 0.01
+    hold: tuple[float | None, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("on_miss", self.on_miss, ON_MISS), ("stitching", self.stitching, STITCHING)):
+            if value not in known:
+                raise SpecpolicyError(f"unknown {name} '{value}': use one of {', '.join(known)}")
+        if self.replan_every is not None and self.replan_every < 1:
+            raise SpecpolicyError(f"replan_every={self.replan_every}: expected at least one control step")
+        if self.lead is not None and self.lead < 0:
+            raise SpecpolicyError(f"lead={self.lead}: expected 0 or more control steps")
+        if self.ensemble_decay < 0:
+            raise SpecpolicyError(f"ensemble_decay={self.ensemble_decay}: expected 0 or more")
+        if self.hold is not None and not np.isfinite([value for value in self.hold if value is not None]).all():
+            raise SpecpolicyError(f"hold={list(self.hold)}: expected finite numbers, or null to keep an entry")
+
+    @property
+    def pauses(self) -> bool:
+        """Whether the robot waits for every chunk."""
+        return self.stitching == "sync_pause"
+
+    @property
+    def readdresses(self) -> bool:
+        """Whether a chunk begins with its first action whenever it comes."""
+        return self.stitching in ("sync_pause", "naive_switch")
+
+    def held(self, last: np.ndarray) -> np.ndarray:
+        """The action (D,) that holds the robot after the action `last`."""
+        if self.hold is None:
+            return last
+        return np.array([kept if value is None else value for value, kept in zip(self.hold, last, strict=True)])

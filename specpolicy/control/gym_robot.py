@@ -1,0 +1,102 @@
+"""Any Gymnasium environment as a robot, on the wall clock or in simulated time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from specpolicy.errors import SpecpolicyError
+
+if TYPE_CHECKING:
+    import gymnasium
+
+
+class GymRobot:
+    """An environment that takes one step per control period.
+
+    On the wall clock its time goes on by itself: a period in which it is given no action it takes with the last one,
+    as a robot keeps its last set-point. In simulated time it stands still between two actions. Once an episode has
+    ended, or after `stop`, the environment is left alone.
+
+    Args:
+        env: its observation is a Dict of arrays or an array (seen as `{"state": ...}`), its action space a Box.
+            `specpolicy.tasks.make_task_env` makes one of a task; for others `is_success` is read from `info` if there.
+        seed: of the reset.
+        hz: control periods per second on the wall clock; None for simulated time.
+        hold: what to do in a period without an action: maps the last action to that of the period. None repeats it.
+        now: the time source; for tests.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        seed: int | None = None,
+        hz: float | None = None,
+        hold: Callable[[np.ndarray], np.ndarray] | None = None,
+        now: Callable[[], float] = time.perf_counter,
+    ):
+        if hz is not None and not hz > 0:
+            raise SpecpolicyError(f"hz={hz}: expected a positive number of control steps per second")
+        self.env = env
+        self._hz, self._now = hz, now
+        self._hold = hold or (lambda action: action)
+        self._start: float | None = None
+        self._last: np.ndarray | None = None
+        self._space: Any = env.action_space
+        observation, info = env.reset(seed=seed)
+        self._observation = _as_mapping(observation)
+        self.success = bool(info.get("is_success", False))
+        self.done = self.success
+        self.stopped = False
+        self.steps = 0
+        self.held_steps = 0  # of them: those without an action
+        self.total_reward = 0.0
+
+    def observe(self) -> Mapping[str, np.ndarray]:
+        """The observation of the world as it is now."""
+        self._catch_up()
+        return self._observation
+
+    def act(self, action: np.ndarray) -> None:
+        """Take the step of this period with `action`, clipped to the action space."""
+        action = np.asarray(action)
+        if action.shape != self._space.shape:
+            raise SpecpolicyError(f"an action of shape {action.shape}: the robot takes {self._space.shape}")
+        if self._start is None:
+            self._start = self._now()
+        self._catch_up()
+        self._last = action
+        self._step(action)
+
+    def stop(self) -> None:
+        """Leave the environment as it is."""
+        self.stopped = True
+
+    def _catch_up(self) -> None:
+        """Take the steps of the periods that have passed without an action."""
+        if self._hz is None or self._start is None or self._last is None:
+            return
+        # To the nearest, as the moments of two calls vary by a part of a period.
+        passed = round((self._now() - self._start) * self._hz)
+        while self.steps < passed and not (self.done or self.stopped):
+            self.held_steps += 1
+            self._last = self._hold(self._last)
+            self._step(self._last)
+
+    def _step(self, action: np.ndarray) -> None:
+        if self.done or self.stopped:
+            return
+        clipped = np.clip(action, self._space.low, self._space.high).astype(self._space.dtype)
+        observation, reward, terminated, truncated, info = self.env.step(clipped)
+        self._observation = _as_mapping(observation)
+        self.success = bool(info.get("is_success", False))
+        self.done = bool(terminated or truncated or self.success)
+        self.steps += 1
+        self.total_reward += float(reward)
+
+
+def _as_mapping(observation: Any) -> Mapping[str, np.ndarray]:
+    return observation if isinstance(observation, Mapping) else {"state": np.asarray(observation)}

@@ -1,0 +1,222 @@
+"""One action per control step: the observation history, the requests for chunks, and the queue of their actions.
+
+The same pilot serves the live loop, whose worker computes beside it, and simulated worlds, whose clock says when a
+chunk that was computed at once may be used.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from specpolicy.control.checks import check_chunk
+from specpolicy.control.chunk import Chunk
+from specpolicy.control.clock import Clock
+from specpolicy.control.execution import DeadlineMissed, Execution
+from specpolicy.control.limits import Limits
+from specpolicy.control.queue import ChunkQueue
+from specpolicy.control.timing import ChunkTiming, Tick, TimingLog
+from specpolicy.control.worker import Worker
+from specpolicy.errors import SpecpolicyError
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to do in one control step. `send` is False if a robot is to be given no new action."""
+
+    action: np.ndarray
+    send: bool = True
+
+
+@dataclass
+class _Request:
+    step: int
+    observed: float
+    timing: ChunkTiming
+    chunk: Chunk | None = None
+    usable: int = 0
+
+
+class Pilot:
+    """Decides what to do in each control step of one episode.
+
+    Args:
+        worker: computes the chunks; already reset.
+        clock: says from which step on a chunk can be used; already reset.
+        hz: control steps per second.
+        execution: see `Execution`.
+        limits: of the actions; None for none.
+        action_shape: that of one action, if it is known; else that of the first chunk.
+        timeout: seconds to wait for a chunk where it is waited for: for the first, and for all in a simulated world.
+        log: where the times go.
+        on_chunk: called with each chunk when it has been computed.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        clock: Clock,
+        hz: float,
+        execution: Execution | None = None,
+        limits: Limits | None = None,
+        action_shape: tuple[int, ...] | None = None,
+        timeout: float = 60.0,
+        log: TimingLog | None = None,
+        on_chunk: Callable[[Chunk], object] = lambda chunk: None,
+    ):
+        self.log = log or TimingLog(hz, clock.name, worker.name)
+        self._worker, self._clock, self._period = worker, clock, 1.0 / hz
+        self._execution, self._limits = execution or Execution(), limits
+        self._action_shape, self._timeout, self._on_chunk = action_shape, timeout, on_chunk
+        self._every = self._execution.replan_every or worker.n_action_steps
+        self._frames: deque[Mapping[str, np.ndarray]] = deque(maxlen=worker.n_obs_steps)
+        ensembling = self._execution.stitching == "temporal_ensembling"
+        self._queue = ChunkQueue(self._execution.ensemble_decay if ensembling else None)
+        self._pending: _Request | None = None
+        self._next_request = 0
+        self._last: np.ndarray | None = None
+
+    @property
+    def pending_since(self) -> float | None:
+        """When the chunk that is being computed was asked for, in seconds from the beginning of step 0."""
+        return self._pending.observed if self._pending and self._pending.chunk is None else None
+
+    def begin(self, observation: Mapping[str, np.ndarray], slowest: float = 0.0) -> None:
+        """Plan the first chunk, before control step 0: an episode begins when there is something to execute.
+
+        The observation stands for the whole history.
+
+        Args:
+            slowest: seconds of the slowest call so far, which the lead allows for.
+
+        Raises:
+            SpecpolicyError: the chunk is not there in time or cannot be executed; `hold`, the limits or the lead do
+                not fit it.
+        """
+        self._frames.extend([observation] * self._worker.n_obs_steps)
+        request = self._ask(0, 0.0)
+        chunk = request.chunk = self._wait_for_chunk()
+        execution, length = self._execution, len(chunk.actions)
+        lead = self._clock.delay_steps(max(slowest, chunk.seconds)) if execution.lead is None else execution.lead
+        self.log.lead = 0 if execution.pauses else lead
+        if not self._clock.simulated and not execution.readdresses and lead >= length:
+            raise SpecpolicyError(
+                f"a chunk is due {lead} control steps after its observation and has only {length} actions: "
+                "use a faster sampler or fewer control steps per second"
+            )
+        if self._limits:
+            self._limits.check(chunk.actions.shape[1])
+        if execution.hold is not None and len(execution.hold) != chunk.actions.shape[1]:
+            raise SpecpolicyError(f"hold has {len(execution.hold)} entries, an action has {chunk.actions.shape[1]}")
+        if not self._clock.simulated:
+            request.observed = -chunk.seconds
+        self._accept(request, 0)
+        self._next_request = max(0, self._every - self.log.lead)
+
+    def tick(self, step: int, seconds: float, observation: Mapping[str, np.ndarray]) -> Command:
+        """Take note of the observation of control step `step` and decide what to do in it.
+
+        Args:
+            step: counted from 0, in order; the wall clock skips some.
+            seconds: when the step began, from the beginning of step 0.
+
+        Raises:
+            SpecpolicyError: a chunk cannot be executed, or the worker has failed.
+            DeadlineMissed: a chunk is late and the miss policy is `stop`.
+        """
+        self._frames.append(observation)
+        self._collect(step)
+        exhausted = self._queue.end <= step
+        if self._pending is None and (step >= self._next_request or exhausted):
+            self._ask(step, seconds)
+            self._collect(step)
+        planned = None if self._must_wait(step) else self._queue.action(step)
+        if planned is None and self._execution.on_miss == "stop" and not self._execution.pauses:
+            raise DeadlineMissed(f"no chunk was there for control step {step} when it was due (on_miss=stop)")
+        wanted = self._held() if planned is None else planned.action
+        action = wanted if self._limits is None else self._limits.apply(wanted, self._last, self._period)
+        if not np.isfinite(action).all():
+            raise SpecpolicyError("the action to execute is not finite")
+        self.log.ticks.append(
+            Tick(
+                step,
+                seconds,
+                age=None if planned is None else seconds - planned.observed,
+                chunk=None if planned is None else planned.chunk,
+                limited=not np.array_equal(action, wanted),
+                jump=None if self._last is None else float(np.linalg.norm(action - self._last)),
+            )
+        )
+        self._last = action
+        return Command(action, send=planned is not None or self._execution.on_miss != "block")
+
+    def _ask(self, step: int, seconds: float) -> _Request:
+        timing = ChunkTiming(step, step + self.log.lead)
+        self.log.chunks.append(timing)
+        self._pending = _Request(step, seconds, timing)
+        self._next_request = step + self._every
+        frames = list(self._frames)
+        self._worker.submit({key: np.stack([frame[key] for frame in frames]) for key in frames[-1]})
+        return self._pending
+
+    def _receive(self, timeout: float = 0.0) -> Chunk | None:
+        """The chunk of the pending request if it has been computed, checked and recorded."""
+        assert self._pending is not None
+        chunk = self._worker.result(timeout)
+        if chunk is None:
+            return None
+        check_chunk(chunk, self._action_shape)
+        self._action_shape = chunk.actions.shape[1:]
+        timing = self._pending.timing
+        timing.seconds, timing.network_seconds = chunk.seconds, chunk.network_seconds
+        timing.calls, timing.rows = chunk.calls, chunk.rows
+        self._on_chunk(chunk)
+        return chunk
+
+    def _wait_for_chunk(self) -> Chunk:
+        chunk = self._receive(self._timeout)
+        if chunk is None:
+            raise SpecpolicyError(f"inference has not answered for {self._timeout:g} s")
+        return chunk
+
+    def _collect(self, step: int) -> None:
+        """Put the pending chunk into the queue if it has been computed and the clock lets it be used."""
+        request = self._pending
+        if request is None:
+            return
+        if request.chunk is None:
+            request.chunk = self._wait_for_chunk() if self._clock.simulated else self._receive()
+            if request.chunk is None:
+                return
+            request.usable = self._clock.usable_step(request.step, request.chunk.seconds)
+        if step >= request.usable:
+            self._accept(request, step)
+
+    def _accept(self, request: _Request, step: int) -> None:
+        assert request.chunk is not None
+        start = step if self._execution.readdresses else request.step
+        self._queue.add(request.chunk.actions, start, request.observed)
+        if self._execution.readdresses:  # all of its actions are still to come
+            self._next_request = step + max(0, self._every - self.log.lead)
+        timing = request.timing
+        timing.expired = start + len(request.chunk.actions) <= step
+        if timing.missed:
+            timing.late_steps = step - timing.due
+        self._pending = None
+
+    def _must_wait(self, step: int) -> bool:
+        """Whether the pending chunk is waited for, although the one before it may still have actions."""
+        if self._pending is None:
+            return False
+        if self._execution.pauses:
+            return True
+        if step < self._pending.timing.due:
+            return False
+        self._pending.timing.missed = True
+        return self._execution.on_miss != "continue_chunk"
+
+    def _held(self) -> np.ndarray:
+        if self._last is None:
+            raise SpecpolicyError("the first chunk was over before its first action could be executed")
+        return self._execution.held(self._last)

@@ -1,0 +1,81 @@
+"""A diffusion policy as a planner, known here by its interface alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import torch
+
+from specpolicy.control.chunk import Chunk, History, Planner
+from specpolicy.errors import SpecpolicyError
+
+
+class Policy(Protocol):
+    """What is needed of a policy; `specpolicy.load_policy` returns one."""
+
+    n_obs_steps: int
+    n_action_steps: int
+
+    @property
+    def observation_keys(self) -> Sequence[str]:
+        """Keys of the observation."""
+        ...
+
+    def predict(self, observation: Mapping[str, Any], sampler: Any, generator: torch.Generator) -> Any:
+        """A sample: `actions` (1, H, D), entry 0 for the oldest frame, and `stats`."""
+        ...
+
+
+class PolicyPlanner:
+    """A policy and a sampler. One random stream per episode serves all of its chunks, batch size 1.
+
+    Args:
+        policy: see `Policy`.
+        sampler: whatever the policy's `predict` takes: a name or a sampler.
+    """
+
+    def __init__(self, policy: Policy, sampler: Any = "ddpm"):
+        self.policy, self.sampler = policy, sampler
+        self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
+        # A CPU generator gives the same noises on every device.
+        self._generator = torch.Generator()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without its random stream, which not every torch can pickle; `reset` begins a new one anyway."""
+        return PolicyPlanner, (self.policy, self.sampler)
+
+    def reset(self, seed: int) -> None:
+        """See `Planner.reset`."""
+        self._generator.manual_seed(seed)
+
+    def plan(self, history: History) -> Chunk:
+        """See `Planner.plan`."""
+        start = time.perf_counter()
+        missing = [key for key in self.policy.observation_keys if key not in history]
+        if missing:
+            raise SpecpolicyError(
+                f"the policy observes '{missing[0]}', which is not observed here (there is {', '.join(history)})"
+            )
+        observation = {key: history[key] for key in self.policy.observation_keys}
+        out = self.policy.predict(observation, sampler=self.sampler, generator=self._generator)
+        actions = out.actions[0, self.n_obs_steps - 1 :].cpu().numpy()  # the copy waits for a GPU to finish
+        return Chunk(
+            actions=actions,
+            seconds=time.perf_counter() - start,
+            network_seconds=float(out.stats.network_seconds),
+            calls=int(out.stats.calls[0]),
+            rows=int(out.stats.rows[0]),
+        )
+
+
+def as_planner(policy: Planner | Policy, sampler: Any = "ddpm") -> Planner:
+    """`policy` itself if it plans, else a planner that samples from it with `sampler`."""
+    if hasattr(policy, "plan"):
+        return cast(Planner, policy)
+    if hasattr(policy, "predict"):
+        return PolicyPlanner(policy, sampler)
+    raise SpecpolicyError(
+        f"{type(policy).__name__} is no policy: it needs `predict` (specpolicy.load_policy) or `reset` and `plan`"
+    )

@@ -1,0 +1,160 @@
+"""What the clock on the wall saw of a control loop: one entry per chunk and per control step, and their summary."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class ChunkTiming:
+    """What became of one request for a chunk.
+
+    Attributes:
+        step: control step of its newest observation.
+        due: control step at which it was wanted.
+        seconds, network_seconds, calls, rows: what it cost; `seconds` is None until it is there.
+        missed: it was not there when it was due.
+        late_steps: control periods from then until it was in use; None if that never came about.
+        expired: it came after the last step that it has an action for.
+    """
+
+    step: int
+    due: int
+    seconds: float | None = None
+    network_seconds: float = 0.0
+    calls: int = 0
+    rows: int = 0
+    missed: bool = False
+    late_steps: int | None = None
+    expired: bool = False
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One control step that was taken.
+
+    Attributes:
+        step: its number; a gap in the numbers is a period that was missed.
+        seconds: when it began, from the beginning of step 0.
+        age: seconds from the observation behind the executed action to this step; None if no chunk planned it.
+        chunk: number of the chunk that planned it; None if none did.
+        limited: the limits changed the action.
+        jump: Euclidean length of the change from the action before, None for the first.
+    """
+
+    step: int
+    seconds: float
+    age: float | None
+    chunk: int | None
+    limited: bool = False
+    jump: float | None = None
+
+
+@dataclass
+class TimingLog:
+    """The record of one run. Warm-up calls are not in it.
+
+    Attributes:
+        hz: control steps per second that were aimed at.
+        clock, worker: their names.
+        warm_up: calls that came before and are left out.
+        lead: control steps from an observation to the step at which its chunk is due.
+    """
+
+    hz: float
+    clock: str = ""
+    worker: str = ""
+    warm_up: int = 0
+    lead: int = 0
+    chunks: list[ChunkTiming] = field(default_factory=list)
+    ticks: list[Tick] = field(default_factory=list)
+
+    @property
+    def starved_ticks(self) -> int:
+        """Control steps whose action no chunk had planned: the robot held what it had."""
+        return sum(tick.chunk is None for tick in self.ticks)
+
+    @property
+    def misses(self) -> int:
+        """Chunks that were not there when they were due."""
+        return sum(chunk.missed for chunk in self.chunks)
+
+    @property
+    def boundary_jumps(self) -> list[float]:
+        """Length of the change of action at each switch from one chunk to the next."""
+        pairs = zip(self.ticks, self.ticks[1:], strict=False)
+        return [
+            tick.jump
+            for before, tick in pairs
+            if tick.jump is not None and None not in (before.chunk, tick.chunk) and before.chunk != tick.chunk
+        ]
+
+    def summary(self) -> dict[str, Any]:
+        """The timing report in plain values, ready for JSON; times in seconds, None where nothing was measured."""
+        computed = [chunk for chunk in self.chunks if chunk.seconds is not None]
+        seconds = [chunk.seconds for chunk in computed if chunk.seconds is not None]
+        period = 1.0 / self.hz
+        late = [chunk.late_steps * period for chunk in self.chunks if chunk.missed and chunk.late_steps is not None]
+        steps = np.array([tick.step for tick in self.ticks])
+        times = np.array([tick.seconds for tick in self.ticks])
+        duration = float(times[-1] - times[0]) if len(times) > 1 else 0.0
+        return {
+            "clock": self.clock,
+            "worker": self.worker,
+            "hz": self.hz,
+            "lead": self.lead,
+            "warm_up": self.warm_up,
+            "chunks": len(computed),
+            "latency": quantiles(seconds),
+            "calls": mean([chunk.calls for chunk in computed]),
+            "rows": mean([chunk.rows for chunk in computed]),
+            "network_share": sum(chunk.network_seconds for chunk in computed) / sum(seconds) if sum(seconds) else None,
+            "misses": self.misses,
+            "miss_rate": self.misses / len(self.chunks) if self.chunks else None,
+            "longest_run_of_misses": longest_run([chunk.missed for chunk in self.chunks]),
+            "lateness": quantiles(late),
+            "expired_chunks": sum(chunk.expired for chunk in self.chunks),
+            "ticks": len(self.ticks),
+            "seconds": duration,
+            "achieved_hz": (len(times) - 1) / duration if duration > 0 else None,
+            # How much longer or shorter than its periods each interval between two ticks was.
+            "jitter": spread(np.diff(times) - np.diff(steps) * period),
+            # How long after its moment each tick began.
+            "tick_lateness": quantiles(times - steps * period),
+            "missed_periods": int(steps[-1] - steps[0] + 1 - len(steps)) if len(steps) else 0,
+            "observation_age": quantiles([tick.age for tick in self.ticks if tick.age is not None]),
+            "starved_ticks": self.starved_ticks,
+            "limited_actions": sum(tick.limited for tick in self.ticks),
+            "boundary_jump": quantiles(self.boundary_jumps),
+        }
+
+
+def quantiles(values: Sequence[float] | np.ndarray) -> dict[str, float] | None:
+    """mean, p50, p95, p99 and max; None without values."""
+    array = np.asarray(values, dtype=np.float64)
+    if not len(array):
+        return None
+    p50, p95, p99 = map(float, np.quantile(array, [0.5, 0.95, 0.99]))
+    return {"mean": float(array.mean()), "p50": p50, "p95": p95, "p99": p99, "max": float(array.max())}
+
+
+def spread(deviations: np.ndarray) -> dict[str, float] | None:
+    """Standard deviation, and the quantiles of the absolute deviations."""
+    found = quantiles(np.abs(deviations))
+    return None if found is None else {"std": float(np.std(deviations)), **found}
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The mean; None without values."""
+    return float(np.mean(values)) if len(values) else None
+
+
+def longest_run(flags: Sequence[bool]) -> int:
+    """The largest number of neighbours that are all true."""
+    longest = run = 0
+    for flag in flags:
+        run = run + 1 if flag else 0
+        longest = max(longest, run)
+    return longest
