@@ -60,9 +60,10 @@ class Recycled(Drafter):
         self.surrogate = self.surrogate.to(problem.device, problem.dtype)
         size = problem.shape.numel()
         shape = (len(problem), len(problem.path), size)
-        parts = [torch.zeros(shape, dtype=problem.dtype, device=problem.device) for _ in range(4)]
+        zeros = torch.zeros(4, *shape, dtype=problem.dtype, device=problem.device)
         count = torch.zeros(*shape[:2], 1, dtype=torch.int64, device=problem.device)
-        return Evaluations(*parts, count, self.surrogate.prepare(problem.cond))
+        features = self.surrogate.prepare(problem.cond)
+        return Evaluations(zeros[0], zeros[1], zeros[2], zeros[3], count, features)
 
     def propose(self, memory: Evaluations, problem: Problem, window: Window) -> Proposal:
         """See `Drafter.propose`."""
