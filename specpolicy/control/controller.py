@@ -127,6 +127,8 @@ class Controller:
             supervisor.begins("the wait for the next control step", 1.0 / self.hz)
             step = clock.wait_until(step)
             supervisor.check()
+            if step >= steps:
+                return
             now = step / self.hz if clock.simulated else time.perf_counter() - start
             supervisor.begins("robot.observe()")
             observation = check_observation(robot.observe(), like=first)

@@ -1,0 +1,113 @@
+"""Gymnasium environments as robots, in simulated time and on the wall clock."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from specpolicy.control import Controller, Execution, GymRobot
+from specpolicy.control.chunk import Chunk
+from specpolicy.errors import SpecpolicyError
+
+
+class Counter(gymnasium.Env):
+    """Observes the number of its steps; succeeds after `goal` of them."""
+
+    def __init__(self, goal=1000, dictionary=True):
+        self.goal, self.dictionary = goal, dictionary
+        box = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+        self.observation_space = spaces.Dict({"count": box}) if dictionary else box
+        self.action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seed, self.actions = seed, []
+        return self._observe(), {}
+
+    def step(self, action):
+        assert action.dtype == np.float32
+        self.actions.append(action.tolist())
+        return self._observe(), 0.5, False, False, {"is_success": len(self.actions) >= self.goal}
+
+    def _observe(self):
+        count = np.array([len(self.actions)], np.float32)
+        return {"count": count} if self.dictionary else count
+
+
+class Time:
+    seconds = 50.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def count(robot):
+    return int(next(iter(robot.observe().values()))[0])
+
+
+def test_in_simulated_time_the_world_waits():
+    robot = GymRobot(Counter(), seed=4)
+    assert robot.env.seed == 4 and count(robot) == count(robot) == 0
+    robot.act([0.5, 7.0])
+    assert robot.env.actions == [[0.5, 1.0]] and count(robot) == 1  # clipped to the action space
+    assert (robot.steps, robot.held_steps, robot.total_reward, robot.done) == (1, 0, 0.5, False)
+
+
+def test_on_the_wall_clock_the_world_goes_on_with_the_last_action():
+    time = Time()
+    env = Counter()
+    robot = GymRobot(env, hz=10, hold=Execution(hold=(0.0, None)).held, now=time)
+    time.seconds += 5.0
+    assert count(robot) == 0  # it stands until its first action
+    robot.act([0.1, 0.2])
+    start = time.seconds
+    for step, jitter in ((1, 0.0), (2, 0.02), (3, -0.01)):
+        time.seconds = start + step / 10 + jitter
+        assert count(robot) == step
+        robot.act([0.1 * (step + 1), 0.5])
+    time.seconds = start + 0.6  # nobody has acted at steps 4 and 5
+    assert count(robot) == 6 and robot.held_steps == 2
+    robot.act([0.7, 0.5])
+    np.testing.assert_allclose(np.array(env.actions)[:, 0], [0.1, 0.2, 0.3, 0.4, 0.0, 0.0, 0.7], rtol=1e-6)
+    np.testing.assert_allclose(np.array(env.actions)[4:6, 1], 0.5)
+
+
+def test_a_finished_or_stopped_world_is_left_alone():
+    robot = GymRobot(Counter(goal=2))
+    for _ in range(4):
+        robot.act([0.0, 0.0])
+    assert robot.done and robot.success and robot.steps == 2
+    robot = GymRobot(Counter(), hz=10, now=(time := Time()))
+    robot.act([0.0, 0.0])
+    robot.stop()
+    time.seconds += 3
+    assert count(robot) == 1 and not robot.success
+
+
+def test_an_array_is_seen_as_the_state():
+    assert list(GymRobot(Counter(dictionary=False)).observe()) == ["state"]
+
+
+def test_actions_of_another_shape_are_refused():
+    with pytest.raises(SpecpolicyError, match=r"shape \(3,\): the robot takes \(2,\)"):
+        GymRobot(Counter()).act(np.zeros(3))
+    with pytest.raises(SpecpolicyError, match="hz=0"):
+        GymRobot(Counter(), hz=0)
+
+
+@pytest.mark.parametrize("clock, hz", (("paused", None), ("wall", 50)))
+def test_a_controller_runs_an_environment_to_its_end(clock, hz):
+    class Still:
+        n_obs_steps, n_action_steps = 2, 3
+
+        def reset(self, seed):
+            pass
+
+        def plan(self, history):
+            assert history["count"].shape == (2, 1)
+            return Chunk(np.zeros((20, 2)))
+
+    robot = GymRobot(Counter(goal=10), hz=hz)
+    log = Controller(Still(), robot, hz=50, clock=clock, worker="thread").run(until=lambda: robot.done)
+    assert robot.success and robot.steps == 10 and robot.stopped
+    assert len(log.ticks) + robot.held_steps >= 10
