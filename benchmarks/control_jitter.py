@@ -1,0 +1,102 @@
+"""How evenly the control loop ticks while inference loads the machine, in a thread and in a process.
+
+    python benchmarks/control_jitter.py --seconds 300
+
+The robot stands still, so that nothing but the loop and inference is measured. A chunk is asked for in every control
+step, as soon as the last one is there: inference never rests. The table and the JSON file give, for each rate and
+worker, how late the ticks were, how uneven their intervals, and how many periods were missed. Run it on a machine
+that does nothing else; `load` in the file says how busy it was when the measurement began.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import specpolicy
+from specpolicy.control import Controller
+from specpolicy.evaluation.provenance import hardware, load, versions
+from specpolicy.files import write_text
+from specpolicy.policy import DiffusionPolicy
+
+
+class StillRobot:
+    """Always observes the same."""
+
+    def __init__(self, policy: DiffusionPolicy):
+        sizes = {key: policy.encoder.shapes[key] for key in policy.observation_keys}
+        self._observation = {key: np.zeros(size, np.float32) for key, size in sizes.items()}
+
+    def observe(self) -> dict[str, np.ndarray]:
+        return self._observation
+
+    def act(self, action: np.ndarray) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+def measure(policy: DiffusionPolicy, sampler: str, worker: str, hz: float, seconds: float) -> dict[str, Any]:
+    """The timing report of one run."""
+    controller = Controller(
+        policy,
+        StillRobot(policy),
+        hz=hz,
+        sampler=sampler,
+        worker=worker,
+        replan_every=1,
+        lead=1,
+        stitching="naive_switch",  # however slow inference is, there is always something to execute
+        watchdog=None,
+        inference_timeout=60.0,
+    )
+    return controller.run(seconds).summary()
+
+
+def row(report: dict[str, Any]) -> str:
+    """A line of the table; times in ms."""
+    late, jitter = report["tick_lateness"], report["jitter"]
+    figures = [late["p50"], late["p99"], late["max"], jitter["std"], jitter["p99"], report["latency"]["p50"]]
+    cells = [f"{report['hz']:g}", report["worker"], *(f"{1e3 * figure:.3f}" for figure in figures)]
+    return " | ".join([*cells, str(report["missed_periods"]), str(report["ticks"])])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policy", default="checkpoints/lift", help="whose inference loads the machine")
+    parser.add_argument("--samplers", nargs="+", default=["ddpm"])
+    parser.add_argument("--hz", nargs="+", type=float, default=[20.0, 50.0])
+    parser.add_argument("--workers", nargs="+", choices=["thread", "process"], default=["thread", "process"])
+    parser.add_argument("--seconds", type=float, default=300.0, help="of each run")
+    parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/control_jitter.json"))
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)  # as in the process: the loop keeps a core to itself
+    policy = specpolicy.load_policy(arguments.policy)
+    found: dict[str, Any] = {
+        "command": shlex.join(["python", *sys.argv]),
+        "machine": hardware(),
+        "load": load(),
+        "versions": versions(),
+        "runs": [],
+    }
+    print("sampler | Hz | worker | late p50 | p99 | max | jitter std | p99 | chunk p50 | periods missed | ticks")
+    for sampler, hz, worker in itertools.product(arguments.samplers, arguments.hz, arguments.workers):
+        report = measure(policy, sampler, worker, hz, arguments.seconds)
+        found["runs"].append({"sampler": sampler, **report})
+        print(f"{sampler} | {row(report)}", flush=True)
+        write_text(arguments.output, json.dumps(found, indent=2) + "\n")
+    print(f"written to {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

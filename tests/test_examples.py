@@ -1,0 +1,21 @@
+"""The examples run as they stand."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("with_policy", (False, True))
+def test_a_robot_of_ones_own(with_policy, small_policy, tmp_path):
+    arguments = [str(small_policy.save(tmp_path / "policy"))] if with_policy else []
+    command = [sys.executable, str(ROOT / "examples" / "my_robot.py"), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "stopped at [" in done.stdout and "control at 20 Hz" in done.stdout
+    assert ("10 network calls" in done.stdout) == with_policy
