@@ -45,14 +45,7 @@ class ProcessWorker:
     def reset(self, seed: int) -> None:
         """See `Worker.reset`."""
         if self._connection is None:
-            context = multiprocessing.get_context("spawn")
-            self._connection, theirs = context.Pipe()
-            self._process = context.Process(
-                target=_work, args=(theirs, self._planner, self._threads), name="inference", daemon=True
-            )
-            with one_thread_each() if self._threads == 1 else contextlib.nullcontext():
-                self._process.start()
-            theirs.close()
+            self._connection = self._start()
         self._send(("reset", seed))
         if not self._connection.poll(READY_SECONDS):
             raise SpecpolicyError(f"the inference process was not ready within {READY_SECONDS:g} s")
@@ -80,6 +73,18 @@ class ProcessWorker:
             self._process.kill()
             self._process.join()
         self._process = self._connection = None
+
+    def _start(self) -> Connection:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_work, args=(theirs, self._planner, self._threads), name="inference", daemon=True
+        )
+        with one_thread_each() if self._threads == 1 else contextlib.nullcontext():
+            process.start()
+        theirs.close()
+        self._process = process  # not before it runs: `close` may be called from another thread meanwhile
+        return ours
 
     def _send(self, message: tuple[str, Any]) -> None:
         assert self._connection is not None
