@@ -1,21 +1,33 @@
 """`load_policy`: a policy from whatever lies at a path."""
 
+import importlib
 from pathlib import Path
 
 import torch
 
-from specpolicy.checkpoints import WEIGHTS, read_config, read_weights
+from specpolicy.checkpoints import read_config, read_weights
 from specpolicy.errors import SpecpolicyError
 from specpolicy.policy import DiffusionPolicy
 
 
-def load_policy(path: str | Path, device: torch.device | str = "cpu") -> DiffusionPolicy:
-    """Load the policy in a checkpoint directory, ready for inference in float32 on `device`."""
-    policy = DiffusionPolicy.from_config(read_config(path))
-    weights = read_weights(path)
+def load_policy(path: str | Path, device: torch.device | str = "cpu", trust: bool = False) -> DiffusionPolicy:
+    """Load a policy, ready for inference in float32 on `device`.
+
+    path: a checkpoint directory of ours, or a checkpoint of real-stanford/diffusion_policy (`.ckpt`), LeRobot (a
+        directory) or robomimic (`.pth`).
+    trust: open pickles that ask for more than these projects write; such a file can run any code.
+
+    Raises:
+        SpecpolicyError: nothing there, a damaged file, or a policy that cannot be run.
+    """
+    # By name, not by an import statement: the integrations know all rooms, so no room may know them. This is the one
+    # door at which a path of unknown origin comes in.
+    foreign = importlib.import_module("specpolicy.integrations").read(path, trust)
+    config = read_config(path) if foreign is None else foreign.config
+    weights = read_weights(path) if foreign is None else foreign.weights
     try:
-        policy.denoiser.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise SpecpolicyError(f"{Path(path) / WEIGHTS} does not fit its config.json: {reason}") from None
+        policy = DiffusionPolicy.from_config(config)
+        policy.load_weights(weights)
+    except SpecpolicyError as error:
+        raise SpecpolicyError(f"{path}: {error}") from None
     return policy.to(device).eval()

@@ -8,22 +8,43 @@ import torch
 from torch import Tensor, nn
 
 from specpolicy.checkpoints import write_checkpoint
+from specpolicy.conditioning import Inpainting, LocalCondition
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
-from specpolicy.networks import ConditionalUnet1D, LowDimEncoder, TransformerForDiffusion
+from specpolicy.networks import (
+    ConditionalUnet1D,
+    EncoderTransformer,
+    ImageEncoder,
+    LowDimEncoder,
+    TransformerForDiffusion,
+    VisionOptions,
+)
 from specpolicy.normaliser import Normaliser
+from specpolicy.rotations import CONVERSIONS, convert_rotations
 from specpolicy.samplers import Sample, Sampler, sample
 from specpolicy.samplers.base import Generators
 
 Observation = Mapping[str, Any]
-NETWORKS = {"unet": ConditionalUnet1D, "transformer": TransformerForDiffusion}
+NETWORKS = {
+    "unet": ConditionalUnet1D,
+    "transformer": TransformerForDiffusion,
+    "encoder_transformer": EncoderTransformer,
+}
+# How the denoiser is told the observation. The first one of a network is its default.
+CONDITIONINGS = {
+    "unet": ("global", "local", "inpainting"),
+    "transformer": ("tokens", "inpainting"),
+    "encoder_transformer": ("inpainting",),
+}
+ENCODER = "observation_encoder."  # prefix of an image encoder's weights beside those of the denoiser
 
 
 class DiffusionPolicy(nn.Module):
     """Normaliser, encoder, denoiser, chain and a default sampler, put together.
 
-    The action chunk has `horizon` entries; its entry 0 belongs to the oldest of the `n_obs_steps` observation
-    frames, so the first action still to be executed is entry `n_obs_steps - 1` (the convention of Diffusion Policy).
+    The action chunk has `horizon` entries. Entry 0 belongs to the oldest of the `n_obs_steps` observation frames, so
+    that the first action still to be executed is entry `n_obs_steps - 1` (the convention of Diffusion Policy), unless
+    the policy says otherwise: `first_action`.
     """
 
     def __init__(
@@ -36,22 +57,27 @@ class DiffusionPolicy(nn.Module):
         action_dim: int,
         horizon: int,
         n_action_steps: int,
+        first_action: int | None = None,
+        rotations: Mapping[int, str] | None = None,
         config: dict[str, Any] | None = None,
     ):
+        """`action_dim` is that of the network. `rotations`: {index: name}, see `specpolicy.rotations`."""
         super().__init__()
         self.denoiser = denoiser
         self.chain = chain
         self.encoder = encoder
         self.normaliser = normaliser
-        self.action_dim = action_dim
+        self.rotations = dict(rotations or {})
         self.horizon = horizon
         self.n_obs_steps = encoder.n_obs_steps
         self.n_action_steps = n_action_steps
+        self.first_action = self.n_obs_steps - 1 if first_action is None else first_action
         self.config = config or {}
-        if self.n_obs_steps - 1 + n_action_steps > horizon:
+        self._network_action_dim = action_dim
+        if self.first_action + n_action_steps > horizon:
             raise SpecpolicyError(
                 f"horizon={horizon} is too short for n_obs_steps={self.n_obs_steps} and "
-                f"n_action_steps={n_action_steps}: it must be at least {self.n_obs_steps - 1 + n_action_steps}"
+                f"n_action_steps={n_action_steps}: it must be at least {self.first_action + n_action_steps}"
             )
 
     @classmethod
@@ -60,28 +86,27 @@ class DiffusionPolicy(nn.Module):
         kind = config["network"]["kind"]
         if kind not in NETWORKS:
             raise SpecpolicyError(f"unknown network kind '{kind}': use one of {', '.join(NETWORKS)}")
-        tokens = kind == "transformer"
-        encoder = LowDimEncoder(config["observation"], config["n_obs_steps"], tokens)
-        action_dim, horizon = config["action_dim"], config["horizon"]
-        options = {name: value for name, value in config["network"].items() if name != "kind"}
-        if tokens:
-            options |= dict(output_dim=action_dim, horizon=horizon, n_obs_steps=config["n_obs_steps"])
-            options["cond_dim"] = encoder.output_dim
-        else:
-            options["global_cond_dim"] = encoder.output_dim
-        try:
-            denoiser = NETWORKS[kind](input_dim=action_dim, **options)
-        except TypeError as error:
-            raise SpecpolicyError(f"bad option for the {kind} network: {error}") from None
-        denoiser.check_horizon(horizon)
+        conditioning = config.get("conditioning", CONDITIONINGS[kind][0])
+        if conditioning not in CONDITIONINGS[kind]:
+            raise SpecpolicyError(
+                f"a {kind} network has no conditioning '{conditioning}': use one of {', '.join(CONDITIONINGS[kind])}"
+            )
+        rotations = {int(start): name for start, name in config.get("rotations", {}).items()}  # JSON's keys are text
+        if not set(rotations.values()) <= set(CONVERSIONS):
+            raise SpecpolicyError(f"unknown conversion in rotations {rotations}: use one of {', '.join(CONVERSIONS)}")
+        encoder = _make_encoder(config, tokens=conditioning != "global")
+        chain = _make_chain(config["chain"])
+        denoiser = _make_denoiser(config, conditioning, encoder, chain)
         return cls(
             denoiser,
-            GaussianChain.ddpm(**config["chain"]),
+            chain,
             encoder,
             Normaliser.from_config(config["normaliser"]),
-            action_dim=action_dim,
-            horizon=horizon,
+            action_dim=config["action_dim"],
+            horizon=config["horizon"],
             n_action_steps=config["n_action_steps"],
+            first_action=config.get("first_action"),
+            rotations=rotations,
             config=config,
         ).eval()
 
@@ -91,27 +116,50 @@ class DiffusionPolicy(nn.Module):
         return self.encoder.keys
 
     @property
+    def action_dim(self) -> int:
+        """Dimension of an action in the environment's units."""
+        return self._network_action_dim - 3 * len(self.rotations)
+
+    @property
+    def sample_shape(self) -> tuple[int, int]:
+        """(H, D) of what a sampler draws for one chunk: a policy that inpaints draws observations, too."""
+        inpaints = isinstance(self.denoiser, Inpainting)
+        return self.horizon, self._network_action_dim + (self.encoder.frame_dim if inpaints else 0)
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.denoiser.parameters()).device
 
     def encode(self, observation: Observation) -> Tensor:
-        """Condition of the denoiser for `observation`: {key: (B, To, D_key) or (To, D_key)}, arrays or tensors."""
+        """Condition of the denoiser for `observation`: {key: (B, To, ...) or (To, ...)}, arrays or tensors.
+
+        Images are (channels, height, width) in [0, 1]; unsigned bytes and channels last are understood, too.
+        """
         frames = {}
         for key in self.encoder.keys:
             if key not in observation:
                 raise SpecpolicyError(
                     f"the observation has no key '{key}': the policy needs {', '.join(self.encoder.keys)}"
                 )
-            value = torch.as_tensor(observation[key]).to(self.device, torch.float32)
-            value = value[None] if value.dim() == 2 else value
-            expected = (self.n_obs_steps, self.encoder.shapes[key])
-            if value.dim() != 3 or tuple(value.shape[1:]) != expected:
-                raise SpecpolicyError(
-                    f"observation '{key}' has shape {tuple(value.shape)}: expected {expected} or (batch, *{expected})"
-                )
-            frames[key] = self.normaliser.normalise(key, value)
+            frames[key] = self.normaliser.normalise(key, self._frames(key, torch.as_tensor(observation[key])))
         return self.encoder(frames)
+
+    def _frames(self, key: str, value: Tensor) -> Tensor:
+        """The frames (B, To, ...) of one key, checked."""
+        shape = self.encoder.shapes[key]
+        expected = (self.n_obs_steps, *([shape] if isinstance(shape, int) else shape))
+        value = value[None] if value.dim() == len(expected) else value
+        if len(expected) == 4 and value.dim() == 5:  # images
+            if value.dtype == torch.uint8:
+                value = value / 255
+            if tuple(value.shape[2:]) == (*expected[2:], expected[1]):
+                value = value.movedim(-1, 2)
+        if value.dim() != len(expected) + 1 or tuple(value.shape[1:]) != expected:
+            raise SpecpolicyError(
+                f"observation '{key}' has shape {tuple(value.shape)}: expected {expected} or (batch, *{expected})"
+            )
+        return value.to(self.device, torch.float32)
 
     @torch.inference_mode()
     def predict(
@@ -124,20 +172,89 @@ class DiffusionPolicy(nn.Module):
         """Draw one action chunk per observation: `actions` (B, H, D) in the environment's units.
 
         observation: {key: (B, To, D_key)}, or (To, D_key) for a batch of one. generator: one, or one per row.
-        `states`, if asked for, stay in normalised units.
+        `states`, if asked for, stay in normalised units and have `sample_shape`. The sampler "ddpm" walks the
+        policy's own chain, which is a DDIM chain where the policy came with a DDIM scheduler.
         """
         cond = self.encode(observation)
-        shape = (len(cond), self.horizon, self.action_dim)
+        shape = (len(cond), *self.sample_shape)
         out = sample(self.denoiser, self.chain, shape, cond, sampler, generator, return_states)
-        out.actions = self.normaliser.unnormalise("action", out.actions)
+        actions = self.normaliser.unnormalise("action", out.actions[..., : self._network_action_dim])
+        out.actions = convert_rotations(actions, self.rotations) if self.rotations else actions
         return out
 
     def executable(self, actions: Tensor) -> Tensor:
         """The part of a chunk (B, H, D) that is executed: (B, n_action_steps, D) from the newest observation on."""
-        start = self.n_obs_steps - 1
-        return actions[:, start : start + self.n_action_steps]
+        return actions[:, self.first_action : self.first_action + self.n_action_steps]
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Load the weights that `save` writes: the denoiser's, and those of an image encoder after a prefix."""
+        own = {name: value for name, value in weights.items() if not name.startswith(ENCODER)}
+        encoder = {name.removeprefix(ENCODER): value for name, value in weights.items() if name.startswith(ENCODER)}
+        _load(self.denoiser, own, "")
+        _load(self.encoder, encoder, ENCODER)
 
     def save(self, directory: str | Path, dtype: torch.dtype = torch.float32) -> Path:
         """Write `model.safetensors` and `config.json`; weights are stored as `dtype`."""
         config = {**self.config, "normaliser": self.normaliser.to_config()}
-        return write_checkpoint(directory, self.denoiser.state_dict(), config, dtype)
+        weights = self.denoiser.state_dict()
+        weights |= {f"{ENCODER}{name}": value for name, value in self.encoder.state_dict().items()}
+        return write_checkpoint(directory, weights, config, dtype)
+
+
+def _make_encoder(config: Mapping[str, Any], tokens: bool) -> LowDimEncoder:
+    if "vision" in config:
+        try:
+            options = VisionOptions(**config["vision"])
+        except TypeError as error:
+            raise SpecpolicyError(f"bad option for the image encoder: {error}") from None
+        return ImageEncoder(config["observation"], config["n_obs_steps"], options, tokens)
+    return LowDimEncoder(config["observation"], config["n_obs_steps"], tokens)
+
+
+def _make_chain(config: Mapping[str, Any]) -> GaussianChain:
+    """The chain of config.json: options of `GaussianChain.ddpm`; and `ddim`, {eta, reuse_epsilon}, for a DDIM chain."""
+    options = dict(config)
+    ddim = options.pop("ddim", None)
+    chain = GaussianChain.ddpm(**options)
+    return chain if ddim is None else chain.with_ddim(len(chain), **ddim)
+
+
+def _make_denoiser(
+    config: Mapping[str, Any], conditioning: str, encoder: LowDimEncoder, chain: GaussianChain
+) -> nn.Module:
+    kind, action_dim, horizon = config["network"]["kind"], config["action_dim"], config["horizon"]
+    options = {name: value for name, value in config["network"].items() if name != "kind"}
+    inpaints = conditioning == "inpainting"
+    input_dim = action_dim + (encoder.frame_dim if inpaints else 0)
+    if kind == "unet":
+        options["local_cond_dim"] = encoder.output_dim if conditioning == "local" else None
+        options["global_cond_dim"] = encoder.output_dim if conditioning == "global" else None
+    else:
+        options |= dict(output_dim=input_dim, horizon=horizon)
+    if kind == "transformer":
+        options |= dict(n_obs_steps=encoder.n_obs_steps, cond_dim=0 if inpaints else encoder.output_dim)
+    try:
+        network = NETWORKS[kind](input_dim=input_dim, **options)
+    except TypeError as error:
+        raise SpecpolicyError(f"bad option for the {kind} network: {error}") from None
+    network.check_horizon(horizon)
+    if inpaints:
+        return Inpainting(network, chain, action_dim)
+    return LocalCondition(network) if conditioning == "local" else network
+
+
+def _load(module: nn.Module, weights: Mapping[str, Tensor], prefix: str) -> None:
+    """Load a state dict; what does not fit is named in one line."""
+    own = module.state_dict()
+    missing = [f"{prefix}{name} is missing" for name in own if name not in weights]
+    unknown = [f"{prefix}{name} has no place" for name in weights if name not in own]
+    other = [
+        f"{prefix}{name} has shape {tuple(weights[name].shape)} in place of {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    wrong = [*missing, *unknown, *other]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise SpecpolicyError(f"the weights do not fit the configuration: {wrong[0]}{more}")
+    module.load_state_dict(dict(weights))

@@ -16,7 +16,9 @@ ROOMS = (
     "logging",
     "wrappers",
     "tasks",
+    "rotations",
     "diffusion",
+    "conditioning",
     "networks",
     "samplers",
     "normaliser",
@@ -28,6 +30,7 @@ ROOMS = (
     "control",
     "evaluation",
     "cli",
+    "integrations",  # above all others: nobody imports it
 )
 # What else a room must not know, though it lies below.
 STRANGERS = {

@@ -1,7 +1,16 @@
 """Denoising networks and observation encoders. They know nothing of chains, environments or time budgets."""
 
-from specpolicy.networks.encoders import LowDimEncoder
+from specpolicy.networks.encoders import ImageEncoder, LowDimEncoder
 from specpolicy.networks.transformer import TransformerForDiffusion
+from specpolicy.networks.transformer_encoder import EncoderTransformer
 from specpolicy.networks.unet import ConditionalUnet1D
+from specpolicy.networks.vision import VisionOptions
 
-__all__ = ["ConditionalUnet1D", "LowDimEncoder", "TransformerForDiffusion"]
+__all__ = [
+    "ConditionalUnet1D",
+    "EncoderTransformer",
+    "ImageEncoder",
+    "LowDimEncoder",
+    "TransformerForDiffusion",
+    "VisionOptions",
+]

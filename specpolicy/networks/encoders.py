@@ -1,9 +1,13 @@
 """Observation encoders: from normalised observations to the condition of the denoiser."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from specpolicy.networks.vision import VisionEncoder, VisionOptions
+
+Shape = int | Sequence[int]  # of one frame of a key: a dimension, or (channels, height, width) of an image
 
 
 class LowDimEncoder(nn.Module):
@@ -12,7 +16,7 @@ class LowDimEncoder(nn.Module):
     def __init__(self, shapes: Mapping[str, int], n_obs_steps: int, tokens: bool = False):
         """`shapes` maps each key, in the order of the condition vector, to its dimension."""
         super().__init__()
-        self.shapes = dict(shapes)
+        self.shapes: dict[str, Shape] = dict(shapes)
         self.frame_dim = sum(shapes.values())
         self.n_obs_steps = n_obs_steps
         self.tokens = tokens
@@ -27,7 +31,32 @@ class LowDimEncoder(nn.Module):
         """Dimension of the condition vector, or of one token."""
         return self.frame_dim if self.tokens else self.frame_dim * self.n_obs_steps
 
+    def features(self, key: str, value: Tensor) -> Tensor:
+        """What one key adds to a frame: (B, To, D)."""
+        return value
+
     def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
         """Encode one batch of observation histories."""
-        frames = torch.cat([observation[key] for key in self.keys], dim=-1)
+        frames = torch.cat([self.features(key, observation[key]) for key in self.keys], dim=-1)
         return frames if self.tokens else frames.flatten(start_dim=1)
+
+
+class ImageEncoder(LowDimEncoder):
+    """The same with images among the keys, (B, To, C, H, W): each frame of each camera goes through a ResNet."""
+
+    def __init__(self, shapes: Mapping[str, Shape], n_obs_steps: int, options: VisionOptions, tokens: bool = False):
+        """`shapes` maps each key to its dimension, or to (channels, height, width)."""
+        images = {key: tuple(shape) for key, shape in shapes.items() if not isinstance(shape, int)}
+        sizes = {key: shape if isinstance(shape, int) else options.output_dim for key, shape in shapes.items()}
+        super().__init__(sizes, n_obs_steps, tokens)
+        self.shapes |= images
+        self.cameras = list(images)
+        looked_at = self.cameras[:1] if options.shared else self.cameras
+        self.vision = nn.ModuleList([VisionEncoder(images[key], options) for key in looked_at])
+
+    def features(self, key: str, value: Tensor) -> Tensor:
+        """What one key adds to a frame: (B, To, D)."""
+        if key not in self.cameras:
+            return value
+        encoder = self.vision[self.cameras.index(key) % len(self.vision)]
+        return encoder(value.flatten(end_dim=1)).unflatten(0, value.shape[:2])

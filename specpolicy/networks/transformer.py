@@ -1,7 +1,8 @@
 """TransformerForDiffusion of Diffusion Policy (Chi et al. 2023): action tokens attend to timestep and observations.
 
-Module structure and state-dict names are those of real-stanford/diffusion_policy's time-as-condition,
-observation-as-condition configuration, the one its low-dimensional transformer policies use.
+Module structure and state-dict names are those of real-stanford/diffusion_policy where the timestep is part of the
+condition. Its policies condition on observations too; with `cond_dim` 0 the timestep is the whole condition, as in
+policies that inpaint, whose chunk itself holds the observations.
 """
 
 from typing import Any
@@ -14,7 +15,10 @@ from specpolicy.networks.embedding import SinusoidalPosEmb, expand_timestep
 
 
 class TransformerForDiffusion(nn.Module):
-    """Denoiser (N, H, input_dim), timesteps (N,), condition (N, n_obs_steps, cond_dim) -> (N, H, output_dim)."""
+    """Denoiser (N, H, input_dim), timesteps (N,), condition (N, n_obs_steps, cond_dim) -> (N, H, output_dim).
+
+    With `cond_dim` 0 the condition is None.
+    """
 
     mask: Tensor | None
     memory_mask: Tensor | None
@@ -38,12 +42,12 @@ class TransformerForDiffusion(nn.Module):
         if n_emb % n_head:
             raise SpecpolicyError(f"n_emb={n_emb} must be a multiple of n_head={n_head}")
         self.horizon = horizon
-        cond_tokens = 1 + n_obs_steps
+        cond_tokens = 1 + (n_obs_steps if cond_dim else 0)
         self.input_emb = nn.Linear(input_dim, n_emb)
         self.pos_emb = nn.Parameter(torch.zeros(1, horizon, n_emb))
         self.drop = nn.Dropout(p_drop_emb)
         self.time_emb = SinusoidalPosEmb(n_emb)
-        self.cond_obs_emb = nn.Linear(cond_dim, n_emb)
+        self.cond_obs_emb = nn.Linear(cond_dim, n_emb) if cond_dim else None
         self.cond_pos_emb = nn.Parameter(torch.zeros(1, cond_tokens, n_emb))
         options: dict[str, Any] = dict(
             d_model=n_emb,
@@ -65,7 +69,7 @@ class TransformerForDiffusion(nn.Module):
             # Action token i sees the actions up to i, the timestep and the observations up to its own frame.
             rows, columns = torch.arange(horizon)[:, None], torch.arange(cond_tokens)[None, :]
             self.register_buffer("mask", _additive(rows >= torch.arange(horizon)[None, :]))
-            self.register_buffer("memory_mask", _additive(rows >= columns - 1))
+            self.register_buffer("memory_mask", _additive(rows >= columns - 1) if cond_dim else None)
         else:
             self.mask = self.memory_mask = None
         self.ln_f = nn.LayerNorm(n_emb)
@@ -82,12 +86,13 @@ class TransformerForDiffusion(nn.Module):
                 f"this transformer has positions for {self.horizon} actions, got a horizon of {horizon}"
             )
 
-    def forward(self, sample: Tensor, timestep: Tensor | int, cond: Tensor) -> Tensor:
+    def forward(self, sample: Tensor, timestep: Tensor | int, cond: Tensor | None = None) -> Tensor:
         """Denoise `sample` (N, H, D) at `timestep` (N,), one value per row."""
         horizon = sample.shape[1]
         self.check_horizon(horizon)
-        time = self.time_emb(expand_timestep(timestep, len(sample), sample.device))[:, None]
-        tokens = torch.cat([time.to(sample.dtype), self.cond_obs_emb(cond)], dim=1)
+        tokens = self.time_emb(expand_timestep(timestep, len(sample), sample.device))[:, None].to(sample.dtype)
+        if self.cond_obs_emb is not None:
+            tokens = torch.cat([tokens, self.cond_obs_emb(cond)], dim=1)
         memory = self.encoder(self.drop(tokens + self.cond_pos_emb[:, : tokens.shape[1]]))
         x = self.drop(self.input_emb(sample) + self.pos_emb[:, :horizon])
         mask = None if self.mask is None else self.mask[:horizon, :horizon]

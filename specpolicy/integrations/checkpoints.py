@@ -1,0 +1,91 @@
+"""Whose checkpoint lies at a path, and its contents in our layout."""
+
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from specpolicy.errors import SpecpolicyError
+
+CONFIG = "config.json"
+ARCHIVES = (".ckpt", ".pth", ".pt", ".bin")
+
+
+@dataclass
+class ForeignCheckpoint:
+    """Someone else's checkpoint: the fields of our config.json, and weights under our names."""
+
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+
+
+def read(path: str | Path, trust: bool = False) -> ForeignCheckpoint | None:
+    """Read the checkpoint at `path` if it is one of another project; None if that is for our own loader to say.
+
+    A LeRobot directory, the `pretrained_model` in it or a file of it; a Diffusion Policy `.ckpt` or the output
+    directory around it; a robomimic `.pth`. trust: open pickles that ask for more than these projects write.
+
+    Raises:
+        SpecpolicyError: a file that cannot be read, or holds a policy that we cannot run.
+    """
+    path = Path(path)
+    if path.name in (CONFIG, "model.safetensors") and path.is_file():
+        path = path.parent
+    try:
+        if path.is_dir():
+            return _read_directory(path, trust)
+        return _read_archive(path, trust) if path.is_file() else None
+    except SpecpolicyError as error:
+        if str(path) in str(error):
+            raise
+        raise SpecpolicyError(f"{path}: {error}") from None
+
+
+def _read_directory(path: Path, trust: bool) -> ForeignCheckpoint | None:
+    for directory in (path, path / "pretrained_model"):
+        config = _json(directory / CONFIG)
+        if config is None:
+            continue
+        # Ours has the fields network and chain; LeRobot's the type of its policy, in early versions the shapes alone.
+        if "network" not in config and {"type", "input_features", "input_shapes"} & config.keys():
+            return importlib.import_module("specpolicy.integrations.lerobot").read(directory, config)
+        return None
+    latest = path / "checkpoints" / "latest.ckpt"
+    if latest.is_file():
+        return _read_archive(latest, trust)
+    archives = sorted(file for file in path.rglob("*") if file.suffix in ARCHIVES)
+    if archives:
+        raise SpecpolicyError(f"{path} holds {len(archives)} checkpoints: name one of them, such as {archives[-1]}")
+    return None
+
+
+def _read_archive(path: Path, trust: bool) -> ForeignCheckpoint:
+    from specpolicy.integrations import diffusion_policy, robomimic
+    from specpolicy.integrations.unpickling import load
+
+    if path.suffix == ".safetensors":
+        raise SpecpolicyError(f"{path} holds weights alone: give the directory that also has its {CONFIG}")
+    content = load(path, trust)
+    for project in (diffusion_policy, robomimic):
+        if isinstance(content, dict) and project.recognises(content):
+            try:
+                return project.convert(content, path)
+            except (KeyError, TypeError, AttributeError, IndexError) as error:  # a file with parts of unexpected kinds
+                raise SpecpolicyError(f"{path} is not understood ({type(error).__name__}: {error})") from error
+    names = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+    raise SpecpolicyError(
+        f"{path} holds {names}: it is no checkpoint of diffusion_policy (cfg, state_dicts) "
+        "nor of robomimic (algo_name, model)"
+    )
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, None where there is no such file or it is none; our own loader reports damage."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

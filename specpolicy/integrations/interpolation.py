@@ -1,0 +1,116 @@
+"""Hydra configurations that were saved before their interpolations were resolved: `${horizon}`, `${eval:'1+${n}'}`."""
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from specpolicy.errors import SpecpolicyError
+
+INNERMOST = re.compile(r"\$\{([^${}]*)\}")
+DEEPEST = 50  # more than any real configuration nests; a cycle ends here
+OPERATORS: dict[type, Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.USub: operator.neg,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+
+
+class Config:
+    """A nested mapping; `get("policy.horizon")` follows dots and resolves interpolations on the way."""
+
+    def __init__(self, root: Mapping[str, Any], where: str):
+        """`where` names the file in errors."""
+        self._root, self._where = root, where
+        self._depth = 0
+
+    def get(self, path: str, default: Any = None) -> Any:
+        """The value at a dotted path, resolved; `default` where there is none."""
+        node: Any = self._root
+        for name in path.split("."):
+            node = self._resolve(node)
+            if isinstance(node, list) and name.isdigit() and int(name) < len(node):
+                node = node[int(name)]
+            elif isinstance(node, Mapping) and name in node:
+                node = node[name]
+            else:
+                return default
+        return self._resolve_all(node)
+
+    def need(self, path: str) -> Any:
+        """The value at a dotted path.
+
+        Raises:
+            SpecpolicyError: there is none.
+        """
+        value = self.get(path)
+        if value is None:
+            raise SpecpolicyError(f"{self._where}: its configuration lacks '{path}'")
+        return value
+
+    def _resolve_all(self, node: Any) -> Any:
+        node = self._resolve(node)
+        if isinstance(node, Mapping):
+            return {key: self._resolve_all(value) for key, value in node.items()}
+        return [self._resolve_all(value) for value in node] if isinstance(node, list) else node
+
+    def _resolve(self, value: Any) -> Any:
+        if self._depth > DEEPEST:
+            raise SpecpolicyError(f"{self._where}: an interpolation in its configuration never ends ({value})")
+        self._depth += 1
+        while isinstance(value, str) and (match := INNERMOST.search(value)):
+            found = self._evaluate(match[1].strip())
+            whole = match.span() == (0, len(value))
+            value = found if whole else value[: match.start()] + str(found) + value[match.end() :]
+        self._depth -= 1
+        return value
+
+    def _evaluate(self, inner: str) -> Any:
+        resolver, colon, argument = inner.partition(":")
+        if not colon:
+            return self.get(inner)
+        if resolver == "eval":
+            return calculate(argument.strip().strip("'\""), self._where)
+        return f"({inner})"  # such as ${now:...}: a name or a date, nothing a policy is built from
+
+
+def calculate(text: str, where: str) -> Any:
+    """The value of a formula of numbers: what configurations put into `eval`, without Python's eval.
+
+    Raises:
+        SpecpolicyError: anything but numbers, arithmetic, comparison and a choice.
+    """
+
+    def value(node: ast.AST) -> Any:
+        match node:
+            case ast.Expression(body):
+                return value(body)
+            case ast.Constant(constant) if constant is None or isinstance(constant, int | float):
+                return constant
+            case ast.UnaryOp(op, operand) if type(op) in OPERATORS:
+                return OPERATORS[type(op)](value(operand))
+            case ast.UnaryOp(ast.Not(), operand):
+                return not value(operand)
+            case ast.BinOp(left, op, right) if type(op) in OPERATORS:
+                return OPERATORS[type(op)](value(left), value(right))
+            case ast.Compare(left, [op], [right]) if type(op) in OPERATORS:
+                return OPERATORS[type(op)](value(left), value(right))
+            case ast.IfExp(test, body, orelse):
+                return value(body) if value(test) else value(orelse)
+        raise ValueError
+
+    try:
+        return value(ast.parse(text, mode="eval"))
+    except (ValueError, SyntaxError, TypeError, ArithmeticError):
+        raise SpecpolicyError(f"{where}: cannot calculate '{text}' in its configuration") from None

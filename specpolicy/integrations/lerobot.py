@@ -1,0 +1,125 @@
+"""Diffusion policies of Hugging Face LeRobot, without lerobot: directories of config.json and safetensors.
+
+Current versions keep the statistics of their normalisation in files of their own, the processors; versions before 0.4
+keep them among the weights. The first versions had other names in config.json.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.integrations.checkpoints import ForeignCheckpoint
+from specpolicy.integrations.lerobot_statistics import load_tensors, read_normalisation
+from specpolicy.integrations.names import (
+    LEROBOT_RGB,
+    LEROBOT_RGB_IGNORED,
+    LEROBOT_UNET,
+    below,
+    renamed,
+    unwrapped,
+)
+from specpolicy.integrations.schedulers import chain_config
+from specpolicy.integrations.sizes import unet_options, vision_options
+from specpolicy.policy import ENCODER
+
+WEIGHTS = "model.safetensors"
+STATE, ENVIRONMENT, ACTION = "observation.state", "observation.environment_state", "action"
+NEEDED = ("horizon", "n_obs_steps", "n_action_steps")
+# The constructor's defaults that matter here, for files that leave something out.
+DEFAULTS = {
+    "n_groups": 8,
+    "noise_scheduler_type": "DDPM",
+    "num_train_timesteps": 100,
+    "beta_schedule": "squaredcos_cap_v2",
+}
+
+
+def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
+    """The checkpoint of a directory with that config.json.
+
+    Raises:
+        SpecpolicyError: a policy of another type, or a file that is missing or damaged.
+    """
+    kind = config.get("type", "diffusion")
+    if kind != "diffusion":
+        what = {"act": "an action-chunking transformer (ACT)"}.get(kind, f"a policy of type '{kind}'")
+        raise SpecpolicyError(
+            f"{directory} holds {what}, which is no diffusion policy: LeRobot's type diffusion is read"
+        )
+    weights = unwrapped(load_tensors(directory / WEIGHTS))
+    if not any(name.startswith("diffusion.unet.") for name in weights):
+        raise SpecpolicyError(f"{directory / WEIGHTS} has no 'diffusion.unet.' weights: it is no diffusion policy")
+    for name in NEEDED:
+        if name not in config:
+            raise SpecpolicyError(f"{directory}: its config.json lacks '{name}'")
+    options = {**DEFAULTS, **config}
+    inputs, outputs = (_features(config, side) for side in ("input", "output"))
+    for name, features in ((STATE, inputs), (ACTION, outputs)):
+        if name not in features:
+            raise SpecpolicyError(f"{directory}: its config.json lacks the feature '{name}'")
+    cameras = [key for key, (type_, _) in inputs.items() if type_ == "VISUAL"]
+    # The order of the condition: state, images, state of the environment.
+    keys = [STATE, *cameras, *([ENVIRONMENT] if ENVIRONMENT in inputs else [])]
+    unet, _ = renamed(below(weights, "diffusion.unet."), LEROBOT_UNET)
+    network, action_dim, _ = unet_options(unet, str(directory), int(options["n_groups"]))
+    ours: dict[str, Any] = {
+        "network": network,
+        "chain": chain_config(str(options["noise_scheduler_type"]), options, options.get("num_inference_steps")),
+        "observation": {key: inputs[key][1] if key in cameras else inputs[key][1][0] for key in keys},
+        "action_dim": action_dim,
+        **{name: int(options[name]) for name in NEEDED},
+        "source": {"project": "lerobot", "policy": "DiffusionPolicy", "task": config.get("repo_id")},
+    }
+    encoder: dict[str, Tensor] = {}
+    if cameras:
+        encoder, ours["vision"] = _vision(weights, options, cameras, directory)
+    normalisation = read_normalisation(directory, weights, config)
+    ours["normaliser"] = {key: normalisation.entry(key, *inputs[key]) for key in keys}
+    ours["normaliser"][ACTION] = normalisation.entry(ACTION, *outputs[ACTION])
+    return ForeignCheckpoint(ours, unet | encoder)
+
+
+def _features(config: Mapping[str, Any], side: str) -> dict[str, tuple[str, list[int]]]:
+    """{key: (type, shape)} of the inputs or outputs; the first versions gave shapes alone."""
+    try:
+        if f"{side}_shapes" in config:
+            return {key: (_type(key), list(shape)) for key, shape in config[f"{side}_shapes"].items()}
+        return {key: (entry["type"], list(entry["shape"])) for key, entry in config[f"{side}_features"].items()}
+    except (KeyError, TypeError, AttributeError):
+        raise SpecpolicyError(f"its config.json has no usable {side}_features") from None
+
+
+def _type(key: str) -> str:
+    if key.startswith("observation.image"):
+        return "VISUAL"
+    return {ENVIRONMENT: "ENV", ACTION: "ACTION"}.get(key, "STATE")
+
+
+def _vision(
+    weights: Mapping[str, Tensor], options: Mapping[str, Any], cameras: list[str], directory: Path
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(weights of the image encoders under our names, their options)."""
+    found = below(weights, "diffusion.rgb_encoder.")
+    shared = any(name.startswith("backbone.") for name in found)
+    numbered = {f"0.{name}": value for name, value in found.items()} if shared else found
+    encoder, unknown = renamed(numbered, LEROBOT_RGB, [str(index) for index in range(len(cameras))])
+    strange = [name for name in unknown if not LEROBOT_RGB_IGNORED.fullmatch(name)]
+    if strange:
+        raise SpecpolicyError(f"{directory / WEIGHTS}: the weight 'diffusion.rgb_encoder.{strange[0]}' is not known")
+    for index in range(1 if shared else len(cameras)):
+        encoder[f"{ENCODER}vision.{index}.pool.temperature"] = torch.ones(1)
+    resize, crop = options.get("resize_shape"), options.get("crop_shape")
+    if resize is not None:  # its crop then follows from a ratio
+        ratio = float(options.get("crop_ratio", 1.0))
+        crop = [int(side * ratio) for side in resize] if ratio < 1 else None
+    return encoder, {
+        **vision_options(encoder, str(directory)),
+        "resize": resize,
+        "crop": crop,
+        "crop_offset": "round",
+        "shared": shared,
+    }

@@ -1,0 +1,72 @@
+"""How each project calls the weights that we know by the names of our own networks. All key maps are here.
+
+A map is a list of (pattern, replacement) for `re.sub` on the whole name, tried in turn; the first that matches gives
+our name. Names that match nothing are returned apart: a loader says which of them it may ignore.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from specpolicy.policy import ENCODER
+
+Rules = Sequence[tuple[str, str]]
+
+# torch.compile and DataParallel leave these in the middle of a name.
+WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|module)\.")
+
+# robomimic's VisualCore, which Diffusion Policy's hybrid policies use, too. {camera} becomes a number of ours.
+# Each weight stands there twice, as `backbone.nets...` and inside `nets...`; the second set is ignored.
+VISUAL_CORE: Rules = [
+    (r"(?P<camera>.+)\.backbone\.nets\.(.+)", ENCODER + r"vision.{camera}.backbone.\2"),
+    (r"(?P<camera>.+)\.pool\.nets\.(.+)", ENCODER + r"vision.{camera}.pool.projection.\2"),
+    (r"(?P<camera>.+)\.pool\.temperature", ENCODER + r"vision.{camera}.pool.temperature"),
+    (r"(?P<camera>.+)\.nets\.3\.(weight|bias)", ENCODER + r"vision.{camera}.linear.\2"),
+]
+VISUAL_CORE_IGNORED = re.compile(r".+\.(pool\.pos_[xy]|nets\.[012]\..+)")
+
+# LeRobot's U-Net: convolution blocks by name in place of a list, bare convolutions for the sampling layers.
+LEROBOT_UNET: Rules = [
+    (r"(.+)\.conv1\.block\.(.+)", r"\1.blocks.0.block.\2"),
+    (r"(.+)\.conv2\.block\.(.+)", r"\1.blocks.1.block.\2"),
+    (r"((?:down|up)_modules\.\d+\.2)\.(weight|bias)", r"\1.conv.\2"),
+    (r"(.+)", r"\1"),
+]
+LEROBOT_RGB: Rules = [
+    (r"(?P<camera>\d+)\.backbone\.(.+)", ENCODER + r"vision.{camera}.backbone.\2"),
+    (r"(?P<camera>\d+)\.pool\.nets\.(.+)", ENCODER + r"vision.{camera}.pool.projection.\2"),
+    (r"(?P<camera>\d+)\.out\.(weight|bias)", ENCODER + r"vision.{camera}.linear.\2"),
+]
+LEROBOT_RGB_IGNORED = re.compile(r"\d+\.pool\.pos_grid")
+
+
+def unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with the marks of torch.compile and DataParallel taken out of their names."""
+    return {WRAPPERS.sub("", name): value for name, value in weights.items()}
+
+
+def below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights whose names start with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def renamed(
+    weights: Mapping[str, Tensor], rules: Rules, cameras: Sequence[str] = ()
+) -> tuple[dict[str, Tensor], list[str]]:
+    """(weights under our names, names that no rule knows). `cameras`: the keys of images, in our order."""
+    ours: dict[str, Tensor] = {}
+    unknown = []
+    for name, value in weights.items():
+        for pattern, replacement in rules:
+            match = re.fullmatch(pattern, name)
+            if match and "camera" not in match.groupdict():
+                ours[match.expand(replacement)] = value
+            elif match and match["camera"] in cameras:
+                ours[match.expand(replacement).format(camera=cameras.index(match["camera"]))] = value
+            else:
+                continue
+            break
+        else:
+            unknown.append(name)
+    return ours, unknown

@@ -1,0 +1,87 @@
+"""Rotations as policies predict them, six continuous numbers, and as robots take them."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def matrix_from_six(six: Tensor) -> Tensor:
+    """Two rows (..., 6) -> rotation matrix (..., 3, 3) by Gram-Schmidt (Zhou et al. 2019, section B)."""
+    first, second = six[..., :3], six[..., 3:]
+    row0 = torch.nn.functional.normalize(first, dim=-1)
+    row1 = torch.nn.functional.normalize(second - (row0 * second).sum(-1, keepdim=True) * row0, dim=-1)
+    return torch.stack([row0, row1, torch.linalg.cross(row0, row1)], dim=-2)
+
+
+def quaternion_from_matrix(matrix: Tensor) -> Tensor:
+    """(..., 3, 3) -> unit quaternion (..., 4), w first, from its best-conditioned component (Shepperd 1978)."""
+    m = matrix
+    trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
+    # Row i is the quaternion times 4 q_i; the row of the largest q_i divides by the largest number.
+    w_row = [1 + trace, m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]]
+    xy, xz, yz = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]
+    diagonal = [1 - trace + 2 * m[..., i, i] for i in range(3)]
+    rows = torch.stack(
+        [
+            torch.stack(w_row, -1),
+            torch.stack([w_row[1], diagonal[0], xy, xz], -1),
+            torch.stack([w_row[2], xy, diagonal[1], yz], -1),
+            torch.stack([w_row[3], xz, yz, diagonal[2]], -1),
+        ],
+        dim=-2,
+    )
+    best = rows.diagonal(dim1=-2, dim2=-1).argmax(dim=-1)
+    row = rows.gather(-2, best[..., None, None].expand(*best.shape, 1, 4)).squeeze(-2)
+    return torch.nn.functional.normalize(row, dim=-1)
+
+
+def axis_angle_from_matrix(matrix: Tensor) -> Tensor:
+    """(..., 3, 3) -> axis times angle (..., 3), radians.
+
+    The quaternion's sign is the one of `quaternion_from_matrix`, so angles reach beyond pi, as in robomimic.
+    """
+    quaternion = quaternion_from_matrix(matrix)
+    vector = quaternion[..., 1:]
+    length = vector.norm(dim=-1, keepdim=True)
+    angle = 2 * torch.atan2(length, quaternion[..., :1])
+    # For small rotations angle / length tends to 2.
+    return vector * torch.where(length > 1e-7, angle / length.clamp(min=1e-7), 2 * torch.ones_like(length))
+
+
+def euler_from_matrix(matrix: Tensor) -> Tensor:
+    """(..., 3, 3) -> angles (..., 3), radians, with matrix = Rx(a) Ry(b) Rz(c)."""
+    return torch.stack(
+        [
+            torch.atan2(-matrix[..., 1, 2], matrix[..., 2, 2]),
+            torch.asin(matrix[..., 0, 2].clamp(-1, 1)),
+            torch.atan2(-matrix[..., 0, 1], matrix[..., 0, 0]),
+        ],
+        dim=-1,
+    )
+
+
+def axis_angle_from_six(six: Tensor) -> Tensor:
+    """(..., 6) -> (..., 3)."""
+    return axis_angle_from_matrix(matrix_from_six(six))
+
+
+def euler_from_six(six: Tensor) -> Tensor:
+    """(..., 6) -> (..., 3)."""
+    return euler_from_matrix(matrix_from_six(six))
+
+
+# Names as they stand in a policy's config.json.
+CONVERSIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "axis_angle": axis_angle_from_six,
+    "euler_xyz": euler_from_six,
+}
+
+
+def convert_rotations(actions: Tensor, starts: dict[int, str]) -> Tensor:
+    """Replace six numbers of each action (..., D) by three, at each of the `starts`: {index: name of CONVERSIONS}."""
+    parts, position = [], 0
+    for start, name in sorted(starts.items()):
+        parts += [actions[..., position:start], CONVERSIONS[name](actions[..., start : start + 6])]
+        position = start + 6
+    return torch.cat([*parts, actions[..., position:]], dim=-1)
