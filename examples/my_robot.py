@@ -42,5 +42,5 @@ class GoToTarget:
 if __name__ == "__main__":  # inference has a process of its own, which imports this file
     policy = specpolicy.load_policy(sys.argv[1]) if sys.argv[1:] else GoToTarget()
     limits = Limits(low=-0.5, high=0.5, rate=2.0)  # m/s, and m/s per second
-    log = Controller(policy, Cart(), hz=HZ, sampler="ddim", limits=limits, watchdog=0.5).run(seconds=3)
+    log = Controller(policy, Cart(), hz=HZ, sampler="ddim", limits=limits, watchdog=1.0).run(seconds=3)
     print(timing_report(log.summary()))
