@@ -3,6 +3,8 @@
 A sampler sees (x, t, cond). Policies that inpaint, or that condition locally, are wrapped so that they fit.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -10,13 +12,7 @@ from specpolicy.diffusion import GaussianChain
 
 
 class Inpainting(nn.Module):
-    """A denoiser over (action, observation) vectors, whose first frames of observations are known.
-
-    The original sampler overwrites the known coordinates of the state before each network call. Here `forward`
-    does: the network sees the known values, and the action coordinates of a state follow the same law, because they
-    depend on the known coordinates through the network alone. The output there is the one that predicts the known
-    values, so that those coordinates never tell a draft from its target.
-    """
+    """A denoiser over (action, observation) vectors, whose first frames of observations are known."""
 
     to_x0: Tensor
 
@@ -25,21 +21,35 @@ class Inpainting(nn.Module):
         super().__init__()
         self.network = network
         self.action_dim = action_dim
-        every = GaussianChain(chain.process, torch.arange(chain.process.steps - 1, -1, -1))  # level k is timestep k
-        table = torch.stack([every.state_coefficient, every.output_coefficient]).float()
-        self.register_buffer("to_x0", table, persistent=False)
+        self.register_buffer("to_x0", x0_table(chain), persistent=False)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """x (N, H, D), t (N,), cond (N, To, observation dimension): the known values; None: nothing is known."""
         if cond is None:
             return self.network(x, t)
-        known = (slice(None), slice(cond.shape[1]), slice(self.action_dim, None))
-        filled = x.clone()
-        filled[known] = cond
-        output = self.network(filled, t).clone()
-        from_state, from_output = self.to_x0[:, t].to(x.dtype)[..., None, None]
-        output[known] = (cond - from_state * x[known]) / from_output
-        return output
+        pad = (self.action_dim, 0, 0, x.shape[1] - cond.shape[1])
+        values = nn.functional.pad(cond.to(x.dtype), pad)
+        known = nn.functional.pad(torch.ones_like(cond, dtype=torch.bool), pad)
+        return paint_in(self.network, x, t, values, known, self.to_x0)
+
+
+def paint_in(network: Callable, x: Tensor, t: Tensor, values: Tensor, known: Tensor, to_x0: Tensor) -> Tensor:
+    """The output (N, H, D) of `network(x, t)` where x has the `values` at its `known` coordinates.
+
+    The original sampler overwrites those coordinates of its state before each network call. Doing it here leaves the
+    law of the others as it is, because they depend on the known ones through the network alone. The output at the
+    known coordinates is the one that predicts their values, so that they never tell a draft from its target.
+    to_x0: see `x0_table`.
+    """
+    output = network(torch.where(known, values, x), t)
+    from_state, from_output = to_x0[:, t].to(x.dtype)[..., None, None]
+    return torch.where(known, (values - from_state * x) / from_output, output)
+
+
+def x0_table(chain: GaussianChain) -> Tensor:
+    """(2, T) by timestep: x0 = table[0] state + table[1] output."""
+    every = GaussianChain(chain.process, torch.arange(chain.process.steps - 1, -1, -1))  # level k is timestep k
+    return torch.stack([every.state_coefficient, every.output_coefficient]).float()
 
 
 class LocalCondition(nn.Module):

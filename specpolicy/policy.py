@@ -95,7 +95,7 @@ class DiffusionPolicy(nn.Module):
         if not set(rotations.values()) <= set(CONVERSIONS):
             raise SpecpolicyError(f"unknown conversion in rotations {rotations}: use one of {', '.join(CONVERSIONS)}")
         encoder = _make_encoder(config, tokens=conditioning != "global")
-        chain = _make_chain(config["chain"])
+        chain = make_chain(config["chain"])
         denoiser = _make_denoiser(config, conditioning, encoder, chain)
         return cls(
             denoiser,
@@ -211,7 +211,7 @@ def _make_encoder(config: Mapping[str, Any], tokens: bool) -> LowDimEncoder:
     return LowDimEncoder(config["observation"], config["n_obs_steps"], tokens)
 
 
-def _make_chain(config: Mapping[str, Any]) -> GaussianChain:
+def make_chain(config: Mapping[str, Any]) -> GaussianChain:
     """The chain of config.json: options of `GaussianChain.ddpm`; and `ddim`, {eta, reuse_epsilon}, for a DDIM chain."""
     options = dict(config)
     ddim = options.pop("ddim", None)

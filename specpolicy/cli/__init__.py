@@ -15,6 +15,7 @@ VERBS = {
     "evaluate": "measure a policy's success and time, sampler by sampler",
     "control": "run a policy live on a simulated robot; report its timing",
     "rollout": "show one episode of a policy: a video or a window",
+    "convert": "turn a checkpoint of diffusion_policy, LeRobot or robomimic into one of ours",
 }
 
 # Optional packages and the extra that brings them.

@@ -57,6 +57,8 @@ def _read_directory(path: Path, trust: bool) -> ForeignCheckpoint | None:
     if latest.is_file():
         return _read_archive(latest, trust)
     archives = sorted(file for file in path.rglob("*") if file.suffix in ARCHIVES)
+    if len(archives) == 1:
+        return _read_archive(archives[0], trust)
     if archives:
         raise SpecpolicyError(f"{path} holds {len(archives)} checkpoints: name one of them, such as {archives[-1]}")
     return None

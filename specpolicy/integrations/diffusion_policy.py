@@ -4,10 +4,12 @@ A `.ckpt` is a pickle of {cfg, state_dicts, pickles}. `cfg.policy` says what the
 `model` and, where the training averaged its weights, `ema_model`.
 """
 
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
@@ -17,6 +19,9 @@ from specpolicy.integrations.names import VISUAL_CORE, VISUAL_CORE_IGNORED, belo
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.integrations.sizes import shape_of, unet_options, vision_options
 from specpolicy.integrations.unpickling import plain
+from specpolicy.integrations.wrapping import Drawer, require
+from specpolicy.samplers import Sampler
+from specpolicy.samplers.base import Generators
 
 # Policies that are read: (network, with images).
 POLICIES = {
@@ -173,3 +178,37 @@ def _statistics(weights: Mapping[str, Tensor], key: str, size: int | list[int], 
             raise SpecpolicyError(f"{path}: '{full}' has {length} numbers, '{key}' has the size {size}")
         found[name] = weights[full].double().flatten().tolist()
     return found
+
+
+def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = None) -> Any:
+    """Make a policy in memory sample through specpolicy: the same object, whose `predict_action` now uses `sampler`.
+
+    policy: any of Diffusion Policy's diffusion policies, with images or without. Its network, normaliser, scheduler
+    and number of steps stay in use, and may still be changed. After each call `policy.last_stats` says what the chunk
+    cost (`specpolicy.samplers.base.SampleStatistics`).
+    generator: of all noises; torch's global one if None.
+    """
+    require(policy, ("conditional_sample", "noise_scheduler", "num_inference_steps", "model"), "a diffusion policy")
+    drawer = Drawer(sampler, generator)
+    policy.last_stats = None
+
+    def conditional_sample(
+        self: Any,
+        condition_data: Tensor,
+        condition_mask: Tensor,
+        local_cond: Tensor | None = None,
+        global_cond: Tensor | None = None,
+        cond: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **step_options: Any,
+    ) -> Tensor:
+        chain = drawer.chain(self.noise_scheduler, self.num_inference_steps, **step_options)
+        shape: Any = tuple(condition_data.shape)
+        conditions = {"local_cond": local_cond, "global_cond": global_cond, "cond": cond}
+        known = (condition_data, condition_mask)
+        out = drawer.draw(self.model, chain, shape, conditions, condition_data, known=known, generator=generator)
+        self.last_stats = out.stats
+        return torch.where(condition_mask, condition_data, out.actions)
+
+    policy.conditional_sample = types.MethodType(conditional_sample, policy)  # a copy of the policy has its own
+    return policy

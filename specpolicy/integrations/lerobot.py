@@ -4,6 +4,7 @@ Current versions keep the statistics of their normalisation in files of their ow
 keep them among the weights. The first versions had other names in config.json.
 """
 
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ from specpolicy.integrations.names import (
 )
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.integrations.sizes import unet_options, vision_options
+from specpolicy.integrations.wrapping import Drawer, require
 from specpolicy.policy import ENCODER
+from specpolicy.samplers import Sampler
+from specpolicy.samplers.base import Generators
 
 WEIGHTS = "model.safetensors"
 STATE, ENVIRONMENT, ACTION = "observation.state", "observation.environment_state", "action"
@@ -123,3 +127,37 @@ def _vision(
         "crop_offset": "round",
         "shared": shared,
     }
+
+
+def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = None) -> Any:
+    """Make a policy in memory sample through specpolicy: the same object, whose `select_action` and
+    `predict_action_chunk` now use `sampler`.
+
+    policy: LeRobot's DiffusionPolicy of any version; its queues and processors stay in use. After each chunk
+    `policy.last_stats` says what it cost (`specpolicy.samplers.base.SampleStatistics`).
+    generator: of all noises; torch's global one if None.
+    """
+    require(policy, ("diffusion", "config"), "LeRobot's DiffusionPolicy")
+    model = policy.diffusion
+    require(model, ("conditional_sample", "unet", "noise_scheduler", "num_inference_steps"), "its DiffusionModel")
+    drawer = Drawer(sampler, generator)
+    policy.last_stats = None
+
+    def conditional_sample(
+        self: Any,
+        batch_size: int,
+        global_cond: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        model = self.diffusion
+        chain = drawer.chain(model.noise_scheduler, model.num_inference_steps)
+        shape = (batch_size, self.config.horizon, self.config.action_feature.shape[0])
+        like = next(model.parameters())
+        conditions = {"global_cond": global_cond}
+        out = drawer.draw(model.unet, chain, shape, conditions, like, generator=generator, noise=noise)
+        self.last_stats = out.stats
+        return out.actions
+
+    model.conditional_sample = types.MethodType(conditional_sample, policy)  # a copy of the policy has its own
+    return policy

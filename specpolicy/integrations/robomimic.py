@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.checkpoints import ForeignCheckpoint
 from specpolicy.integrations.interpolation import Config
@@ -16,7 +18,10 @@ from specpolicy.integrations.names import VISUAL_CORE, VISUAL_CORE_IGNORED, belo
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.integrations.sizes import unet_options, vision_options
 from specpolicy.integrations.unpickling import plain
+from specpolicy.integrations.wrapping import Drawer, require
 from specpolicy.networks import VisionOptions
+from specpolicy.samplers import Sampler
+from specpolicy.samplers.base import Generators
 
 ENCODER_NETS = "policy.obs_encoder.nets.obs.obs_nets."
 ROTATIONS = {"rot_axis_angle": "axis_angle", "rot_euler": "euler_xyz"}
@@ -195,3 +200,41 @@ def _actions(
             f"{path}: its network plans {action_dim} numbers, {', '.join(keys)} have {len(total['scale'])}"
         )
     return total, rotations
+
+
+def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = None) -> Any:
+    """Make a policy in memory sample through specpolicy: the same object, whose calls now use `sampler`.
+
+    policy: a RolloutPolicy around a DiffusionPolicyUNet, or that algorithm itself. Its normalisation and its queue of
+    actions stay in use. After each chunk `policy.last_stats` says what it cost
+    (`specpolicy.samplers.base.SampleStatistics`). generator: of all noises; torch's global one if None.
+    """
+    algorithm = policy if hasattr(policy, "_get_action_trajectory") else getattr(policy, "policy", policy)
+    require(algorithm, ("_get_action_trajectory", "nets", "noise_scheduler", "algo_config"), "a DiffusionPolicyUNet")
+    drawer = Drawer(sampler, generator)
+    policy.last_stats = None
+
+    def get_action_trajectory(obs_dict: Mapping[str, Tensor], goal_dict: Any = None) -> Tensor:
+        """(B, action horizon, D), as the original computes it from observations (B, To, ...)."""
+        horizon = algorithm.algo_config.horizon
+        averaged = getattr(algorithm, "ema", None)
+        nets = (algorithm.nets if averaged is None else averaged.averaged_model)["policy"]
+        frames = {key: obs_dict[key] for key in algorithm.obs_shapes}
+        # Without frame stacking the axis of time is missing.
+        frames = {
+            key: value if value.dim() - 2 == len(algorithm.obs_shapes[key]) else value[:, None]
+            for key, value in frames.items()
+        }
+        batch = len(next(iter(frames.values())))
+        features = nets["obs_encoder"](obs={key: value.flatten(end_dim=1) for key, value in frames.items()})
+        condition = features.reshape(batch, -1)
+        settings = algorithm.algo_config.ddpm if algorithm.algo_config.ddpm.enabled else algorithm.algo_config.ddim
+        chain = drawer.chain(algorithm.noise_scheduler, settings.num_inference_timesteps)
+        shape = (batch, horizon.prediction_horizon, algorithm.ac_dim)
+        out = drawer.draw(nets["noise_pred_net"], chain, shape, {"global_cond": condition}, condition)
+        policy.last_stats = out.stats
+        start = horizon.observation_horizon - 1
+        return out.actions[:, start : start + horizon.action_horizon]
+
+    algorithm._get_action_trajectory = get_action_trajectory
+    return policy

@@ -62,7 +62,8 @@ _NODES = ("AnyNode", "StringNode", "IntegerNode", "FloatNode", "BooleanNode", "B
 
 ALLOWED: dict[str, Any] = {
     **{f"builtins.{name}": kind for name, kind in BUILTIN_TYPES.items()},
-    **{f"__builtin__.{name}": kind for name, kind in BUILTIN_TYPES.items()},
+    # Python 2's names, which the protocol that torch.save uses still has.
+    **{f"__builtin__.{name}": kind for name, kind in (BUILTIN_TYPES | {"long": int, "unicode": str}).items()},
     "builtins.complex": complex,
     "builtins.slice": slice,
     "builtins.bytearray": bytearray,

@@ -46,7 +46,7 @@ def test_help_of_a_verb_names_its_keys_choices_and_examples(capsys, verb):
         assert all(name in shown for name in option_names(group))
     text = (SHIPPED / f"{verb}.yaml").read_text()
     keys = {line.partition(":")[0] for line in text.splitlines() if line[:1].isalpha()} - {"defaults"}
-    assert "output" in keys
+    assert {"output", "out"} & keys
     assert all(f"  {key}:" in shown for key in keys)
     assert f"specpolicy {verb} " in shown.partition("Usage:")[0], "the docstring shows an example"
 

@@ -1,0 +1,57 @@
+"""Turn a checkpoint of another project into a directory of ours: safetensors and JSON, nothing that runs.
+
+Reads diffusion_policy's .ckpt (low-dimensional U-Nets and transformers, and hybrid image policies), LeRobot's
+directories of type diffusion, and robomimic's .pth of DiffusionPolicyUNet; none of these packages is needed. The
+other verbs read them as well. Converting once opens the pickle for the last time.
+
+Examples:
+  specpolicy convert path=data/outputs/train/checkpoints/latest.ckpt out=checkpoints/push_t_dp
+  specpolicy convert path=outputs/train/checkpoints/last/pretrained_model out=checkpoints/push_t_lerobot
+  specpolicy convert path=model_epoch_600.pth out=checkpoints/can_robomimic half_precision=true
+"""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from specpolicy.errors import SpecpolicyError
+
+
+def run(config: DictConfig) -> None:
+    """Convert as `config` (configs/convert.yaml) says."""
+    import torch
+
+    from specpolicy.cli.configuration import save_config
+    from specpolicy.loading import load_policy
+
+    out = Path(str(config.out))
+    if out.exists() and not out.is_dir():
+        raise SpecpolicyError(f"out={out} is a file: name a directory")
+    if out.exists() and any(out.iterdir()) and not config.overwrite:
+        raise SpecpolicyError(f"out={out} is not empty: choose another directory or overwrite=true")
+    if out.exists() and Path(str(config.path)).resolve() == out.resolve():
+        raise SpecpolicyError(f"out={out} is the checkpoint itself: choose another directory")
+    policy = load_policy(str(config.path), trust=config.trust)
+    policy.save(out, torch.float16 if config.half_precision else torch.float32)
+    save_config(config, out / "convert.yaml")
+    load_policy(out)  # what was written can be read
+    print(describe(policy))
+    print(f"saved {out}")
+
+
+def describe(policy) -> str:
+    """What a policy sees, plans and costs, in a few lines."""
+    source = policy.config.get("source", {})
+    parameters = sum(parameter.numel() for parameter in policy.parameters())
+    chain = policy.chain
+    kind = "DDPM" if chain.eta is None else f"DDIM (eta {chain.eta:g})"
+    seen = ", ".join(
+        f"{key} {shape if isinstance(shape, int) else ' x '.join(map(str, shape))}"
+        for key, shape in policy.encoder.shapes.items()
+    )
+    return (
+        f"{source.get('policy', 'DiffusionPolicy')} of {source.get('project', 'specpolicy')}, {parameters / 1e6:.2f} M "
+        f"parameters\nsees {policy.n_obs_steps} frames of {seen}\nplans {policy.horizon} actions of {policy.action_dim} "
+        f"numbers, executes {policy.n_action_steps} from entry {policy.first_action}\nsamples by {kind}, "
+        f"{len(chain)} of {chain.process.steps} steps, predicts {chain.process.prediction}"
+    )
