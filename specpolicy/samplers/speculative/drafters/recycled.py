@@ -63,6 +63,8 @@ class Recycled(Drafter):
         zeros = torch.zeros(4, *shape, dtype=problem.dtype, device=problem.device)
         count = torch.zeros(*shape[:2], 1, dtype=torch.int64, device=problem.device)
         features = self.surrogate.prepare(problem.cond)
+        if features is not None:  # one row serves all where there is no condition; rows are dropped one by one
+            features = features.expand(len(problem), -1)
         return Evaluations(zeros[0], zeros[1], zeros[2], zeros[3], count, features)
 
     def propose(self, memory: Evaluations, problem: Problem, window: Window) -> Proposal:
