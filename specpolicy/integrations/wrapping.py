@@ -1,0 +1,120 @@
+"""What the `wrap` functions share: the user's own policy object keeps its interface and samples through specpolicy."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specpolicy.conditioning import paint_in, x0_table
+from specpolicy.diffusion import GaussianChain
+from specpolicy.errors import SpecpolicyError
+from specpolicy.integrations.schedulers import chain_config
+from specpolicy.policy import make_chain
+from specpolicy.samplers import Sample, Sampler, make_sampler, sample
+from specpolicy.samplers.base import Denoiser, Generators, NoiseSource
+
+Network = Callable[..., Tensor]  # (x, t, name=condition, ...) -> output
+
+
+@dataclass(frozen=True)
+class StartingFrom:
+    """A sampler that begins at a given noise (B, H, D) in place of one it draws."""
+
+    sampler: Sampler
+    start: Tensor
+    name: str = "starting_from"
+
+    def run(
+        self,
+        denoiser: Denoiser,
+        chain: GaussianChain,
+        state: Tensor,
+        cond: Tensor | None,
+        noise: NoiseSource,
+        return_states: bool = False,
+    ) -> Sample:
+        """See `Sampler.run`."""
+        return self.sampler.run(denoiser, chain, self.start.to(state), cond, noise, return_states)
+
+
+class Packed:
+    """Several tensors (B, ...) as one (B, F): a sampler expands and selects the rows of a single condition."""
+
+    def __init__(self, parts: dict[str, Tensor], dtype: torch.dtype):
+        self._shapes = {name: part.shape[1:] for name, part in parts.items()}
+        flat = [part.flatten(start_dim=1).to(dtype) for part in parts.values()]
+        self.tensor = torch.cat(flat, dim=1) if flat else None
+
+    def split(self, packed: Tensor | None) -> dict[str, Tensor]:
+        """The tensors of some rows (N, ...)."""
+        if packed is None:
+            return {}
+        pieces = packed.split([shape.numel() for shape in self._shapes.values()], dim=1)
+        return {
+            name: piece.unflatten(1, shape) for (name, shape), piece in zip(self._shapes.items(), pieces, strict=True)
+        }
+
+
+class Drawer:
+    """Draws chunks from a user's network and diffusers scheduler; remembers what the last one cost."""
+
+    def __init__(self, sampler: str | Sampler, generator: Generators):
+        self.sampler = make_sampler(sampler) if isinstance(sampler, str) else sampler
+        self.generator = generator
+        self._chains: dict[Any, GaussianChain] = {}
+
+    def chain(self, scheduler: Any, steps: int | None, **step_options: Any) -> GaussianChain:
+        """The chain of a scheduler with that many inference steps; options as for its `step`."""
+        eta = step_options.get("eta", 0.0)
+        reuse_epsilon = not step_options.get("use_clipped_model_output", False)
+        config = chain_config(type(scheduler).__name__, dict(scheduler.config), steps, eta, reuse_epsilon)
+        key = str(config)  # a user may change any of it between two chunks
+        if key not in self._chains:
+            self._chains = {key: make_chain(config)}
+        return self._chains[key]
+
+    def draw(
+        self,
+        network: Network,
+        chain: GaussianChain,
+        shape: tuple[int, int, int],
+        conditions: dict[str, Tensor | None],
+        like: Tensor,
+        *,
+        known: tuple[Tensor, Tensor] | None = None,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> Sample:
+        """Draw chunks (B, H, D) on the device and in the type of `like`.
+
+        conditions: passed to the network by name, (B, ...) each. known: (values, mask), (B, H, D) each, of a policy
+        that inpaints. generator: in place of this object's own. noise: the initial one.
+        """
+        parts = {name: part for name, part in conditions.items() if part is not None}
+        if known is not None and bool(known[1].any()):
+            parts |= {"_values": known[0], "_mask": known[1]}
+        packed = Packed(parts, like.dtype)
+        table = x0_table(chain).to(like.device)
+
+        def denoiser(x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+            found = packed.split(cond)
+            values, mask = found.pop("_values", None), found.pop("_mask", None)
+            if values is None or mask is None:
+                return network(x, t, **found)
+            return paint_in(functools.partial(network, **found), x, t, values, mask.bool(), table)
+
+        sampler: Any = self.sampler if noise is None else StartingFrom(self.sampler, noise)
+        generator = self.generator if generator is None else generator  # type: ignore[assignment]
+        out = sample(denoiser, chain, shape, packed.tensor, sampler, generator, device=like.device, dtype=like.dtype)
+        out.actions = out.actions.clone()  # an ordinary tensor: those of inference mode refuse changes in place
+        return out
+
+
+def require(policy: Any, names: tuple[str, ...], what: str) -> None:
+    """Raise a clear error if an object lacks what a policy of its project has."""
+    missing = [name for name in names if not hasattr(policy, name)]
+    if missing:
+        raise SpecpolicyError(f"cannot wrap a {type(policy).__name__}: it has no '{missing[0]}', expected {what}")
