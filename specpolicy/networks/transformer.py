@@ -90,7 +90,7 @@ class TransformerForDiffusion(nn.Module):
         """Denoise `sample` (N, H, D) at `timestep` (N,), one value per row."""
         horizon = sample.shape[1]
         self.check_horizon(horizon)
-        tokens = self.time_emb(expand_timestep(timestep, len(sample), sample.device))[:, None].to(sample.dtype)
+        tokens = self.time_emb(expand_timestep(timestep, sample.shape[0], sample.device))[:, None].to(sample.dtype)
         if self.cond_obs_emb is not None:
             tokens = torch.cat([tokens, self.cond_obs_emb(cond)], dim=1)
         memory = self.encoder(self.drop(tokens + self.cond_pos_emb[:, : tokens.shape[1]]))

@@ -57,7 +57,7 @@ class EncoderTransformer(nn.Module):
         """Denoise `sample` (N, H, D) at `timestep` (N,), one value per row."""
         horizon = sample.shape[1]
         self.check_horizon(horizon)
-        time = self.time_emb(expand_timestep(timestep, len(sample), sample.device))[:, None].to(sample.dtype)
+        time = self.time_emb(expand_timestep(timestep, sample.shape[0], sample.device))[:, None].to(sample.dtype)
         x = torch.cat([time, self.input_emb(sample)], dim=1) + self.pos_emb[:, : horizon + 1]
         mask = None if self.mask is None else self.mask[: horizon + 1, : horizon + 1]
         x = self.encoder(self.drop(x), mask=mask)

@@ -149,7 +149,7 @@ class ConditionalUnet1D(nn.Module):
         """Denoise `sample` (N, H, D) at `timestep` (N,), one value per row; local_cond: (N, H, local_cond_dim)."""
         self.check_horizon(sample.shape[1])
         x = sample.transpose(1, 2)
-        cond = self.diffusion_step_encoder(expand_timestep(timestep, len(x), x.device))
+        cond = self.diffusion_step_encoder(expand_timestep(timestep, x.shape[0], x.device))
         if global_cond is not None:
             cond = torch.cat([cond, global_cond], dim=-1)
         skips = []
