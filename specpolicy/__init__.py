@@ -8,14 +8,26 @@ if TYPE_CHECKING:
     from specpolicy.errors import SpecpolicyError
     from specpolicy.loading import load_policy
     from specpolicy.policy import DiffusionPolicy
-    from specpolicy.samplers import Sample, make_sampler, sample
+    from specpolicy.samplers import Calibration, Sample, calibrate, make_sampler, sample
 
 __version__ = "0.1.0"
 
-__all__ = ["DiffusionPolicy", "GaussianChain", "Sample", "SpecpolicyError", "load_policy", "make_sampler", "sample"]
+__all__ = [
+    "Calibration",
+    "DiffusionPolicy",
+    "GaussianChain",
+    "Sample",
+    "SpecpolicyError",
+    "calibrate",
+    "load_policy",
+    "make_sampler",
+    "sample",
+]
 
 # Imported at first use (PEP 562): `specpolicy --help` and the processes that only simulate do without torch.
 _HOMES = {
+    "Calibration": "specpolicy.samplers",
+    "calibrate": "specpolicy.samplers",
     "DiffusionPolicy": "specpolicy.policy",
     "GaussianChain": "specpolicy.diffusion",
     "Sample": "specpolicy.samplers",

@@ -8,6 +8,7 @@ import torch
 from specpolicy.checkpoints import read_config, read_weights
 from specpolicy.errors import SpecpolicyError
 from specpolicy.policy import DiffusionPolicy
+from specpolicy.samplers.speculative.calibration import read_calibration
 
 
 def load_policy(path: str | Path, device: torch.device | str = "cpu", trust: bool = False) -> DiffusionPolicy:
@@ -30,4 +31,6 @@ def load_policy(path: str | Path, device: torch.device | str = "cpu", trust: boo
         policy.load_weights(weights)
     except SpecpolicyError as error:
         raise SpecpolicyError(f"{path}: {error}") from None
+    if foreign is None:
+        policy.calibration = read_calibration(path)
     return policy.to(device).eval()

@@ -2,5 +2,16 @@
 
 from specpolicy.samplers.base import Denoiser, NoiseSource, Sample, Sampler, SampleStatistics
 from specpolicy.samplers.registry import make_sampler, sample
+from specpolicy.samplers.speculative.calibration import Calibration, calibrate
 
-__all__ = ["Denoiser", "NoiseSource", "Sample", "SampleStatistics", "Sampler", "make_sampler", "sample"]
+__all__ = [
+    "Calibration",
+    "Denoiser",
+    "NoiseSource",
+    "Sample",
+    "SampleStatistics",
+    "Sampler",
+    "calibrate",
+    "make_sampler",
+    "sample",
+]

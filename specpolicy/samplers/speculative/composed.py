@@ -1,7 +1,7 @@
 """The exact speculative samplers by name: each is a drafter, a verifier and the loop."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.samplers.base import Denoiser, NoiseSource, Sample
+from specpolicy.samplers.speculative.calibration import Calibration
 from specpolicy.samplers.speculative.drafters import (
     Corrected,
     CorrectionHead,
@@ -43,6 +44,10 @@ class Speculative:
         """The drafter of one run, for chunks of `shape` (H, D)."""
         raise NotImplementedError
 
+    def limits(self, chain: GaussianChain, device: torch.device) -> Windows:
+        """The longest window at each step."""
+        return self.window
+
     def target(self, chain: GaussianChain) -> GaussianChain:
         """The chain whose law is sampled."""
         if self.eta is not None:
@@ -61,7 +66,8 @@ class Speculative:
         """See `Sampler.run`."""
         chain = self.target(chain)
         drafter, verifier = self.make_drafter(chain, state.shape[1:]), self.verifier()
-        return speculate(denoiser, chain, state, cond, noise, drafter, verifier, self.window, return_states)
+        window = self.limits(chain, state.device)
+        return speculate(denoiser, chain, state, cond, noise, drafter, verifier, window, return_states)
 
 
 @dataclass(frozen=True)
@@ -131,12 +137,37 @@ class BlockSampler(WithDrafter):
 
 @dataclass(frozen=True)
 class RecycledSampler(Speculative):
-    """This project's sampler: recycled evaluations, carried by a surrogate of the network, verified by reflection."""
+    """This project's sampler: recycled evaluations, carried by a surrogate of the network, verified by reflection.
 
+    calibration: see `specpolicy.calibrate`; without one, a prior that knows only that chunks are smooth serves.
+    calibrated: False does without one also where a policy has it.
+    student: False uses the calibration's linear surrogate. sweeps: of drafting, see `Recycled`; None: as calibrated.
+    window: "calibrated", the default, is the calibrated one for the chain's length and the kind of device, if any.
+    """
+
+    window: Windows | Literal["calibrated"] = "calibrated"  # type: ignore[assignment]
+    calibration: Calibration | None = None
+    calibrated: bool = True
+    student: bool = True
+    sweeps: int | None = None
     name: str = "recycled"
     verifier = Reflection
 
+    @property
+    def wants_calibration(self) -> bool:
+        """Whether a policy's calibration is to be used."""
+        return self.calibrated and self.calibration is None
+
     def make_drafter(self, chain: GaussianChain, shape: torch.Size) -> Drafter:
         """See `Speculative.make_drafter`."""
-        # One sweep: a surrogate that knows only smoothness is best trusted for one small correction.
-        return Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), sweeps=1)
+        if self.calibration is None:
+            # One sweep: what knows only smoothness is best trusted for one small correction.
+            return Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), self.sweeps or 1)
+        self.calibration.check(chain, shape)
+        return Recycled(self.calibration.surrogate(self.student), self.sweeps or self.calibration.sweeps)
+
+    def limits(self, chain: GaussianChain, device: torch.device) -> Windows:
+        """See `Speculative.limits`."""
+        if self.window != "calibrated":
+            return self.window
+        return None if self.calibration is None else self.calibration.window(chain, device)

@@ -2,5 +2,6 @@
 
 from specpolicy.samplers.speculative.surrogates.base import Surrogate
 from specpolicy.samplers.speculative.surrogates.gaussian import GaussianSurrogate
+from specpolicy.samplers.speculative.surrogates.student import StudentSurrogate
 
-__all__ = ["GaussianSurrogate", "Surrogate"]
+__all__ = ["GaussianSurrogate", "StudentSurrogate", "Surrogate"]

@@ -7,21 +7,25 @@ from torch import Tensor, nn
 class GaussianSurrogate(nn.Module):
     """x0 = m + V diag(s e / (1 + s e)) V^T (y / sqrt(abar) - m) for chunks N(m, V diag(e) V^T), s = abar / (1 - abar).
 
-    alpha_bar: (T,) of the training process. mean (d,), basis V (d, d), variances e (d,).
+    alpha_bar: (T,) of the training process. shape: (H, D). The mean is linear in the condition, of `cond_dim` numbers.
+    Made with mean zero and unit covariance; see `smooth` and `set`.
     """
 
-    gain: Tensor
-    scale: Tensor
-    mean: Tensor
     basis: Tensor
+    variances: Tensor
+    weight: Tensor
+    bias: Tensor
+    alpha_bar: Tensor
 
-    def __init__(self, alpha_bar: Tensor, mean: Tensor, basis: Tensor, variances: Tensor):
+    def __init__(self, alpha_bar: Tensor, shape: tuple[int, int], cond_dim: int = 0):
         super().__init__()
-        snr = (alpha_bar / (1 - alpha_bar))[:, None]
-        self.register_buffer("gain", snr * variances / (1 + snr * variances))
-        self.register_buffer("scale", alpha_bar.rsqrt())
-        self.register_buffer("mean", mean)
-        self.register_buffer("basis", basis)
+        self.shape, self.cond_dim = (int(shape[0]), int(shape[1])), cond_dim
+        size = shape[0] * shape[1]
+        self.register_buffer("alpha_bar", alpha_bar, persistent=False)
+        self.register_buffer("basis", torch.eye(size))
+        self.register_buffer("variances", torch.ones(size))
+        self.register_buffer("weight", torch.zeros(size, cond_dim))
+        self.register_buffer("bias", torch.zeros(size))
 
     @classmethod
     def smooth(
@@ -33,15 +37,33 @@ class GaussianSurrogate(nn.Module):
         time = torch.arange(horizon, dtype=torch.float64)
         covariance = variance * torch.exp(-(time[:, None] - time).abs() / reach)
         variances, basis = torch.linalg.eigh(covariance)
-        basis = torch.kron(basis.contiguous(), torch.eye(size, dtype=torch.float64))
-        mean = torch.zeros(horizon * size, dtype=torch.float64)
-        return cls(alpha_bar, mean, basis, variances.repeat_interleave(size))
+        prior = cls(alpha_bar, (horizon, size))
+        prior.basis.copy_(torch.kron(basis.contiguous(), torch.eye(size, dtype=torch.float64)))
+        prior.variances.copy_(variances.repeat_interleave(size))
+        return prior
 
-    def prepare(self, cond: Tensor | None) -> Tensor | None:
-        """See `Surrogate.prepare`."""
-        return None
+    def set(self, covariance: Tensor, weight: Tensor, bias: Tensor) -> "GaussianSurrogate":
+        """Chunks (d,) given a condition are N(weight cond + bias, covariance)."""
+        variances, basis = torch.linalg.eigh(covariance.double().cpu())
+        for buffer, value in zip(self.buffers_of_prior(), (basis, variances.clamp(min=0), weight, bias), strict=True):
+            buffer.copy_(value)
+        return self
+
+    def buffers_of_prior(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Basis, variances, weight and bias."""
+        return self.basis, self.variances, self.weight, self.bias
+
+    def prepare(self, cond: Tensor | None) -> Tensor:
+        """See `Surrogate.prepare`: the prior mean (B, d)."""
+        if cond is None or not self.cond_dim:
+            return self.bias[None]
+        return cond.flatten(1) @ self.weight.T + self.bias
 
     def forward(self, states: Tensor, timesteps: Tensor, features: Tensor | None) -> Tensor:
         """See `Surrogate`."""
-        inner = (self.scale[timesteps][..., None] * states - self.mean) @ self.basis
-        return self.mean + (self.gain[timesteps] * inner) @ self.basis.T
+        assert features is not None
+        mean = features[:, None]
+        abar = self.alpha_bar[timesteps][..., None]
+        noise = (1 - abar) / abar
+        gain = self.variances / (self.variances + noise)
+        return mean + (gain * ((states * abar.rsqrt() - mean) @ self.basis)) @ self.basis.T

@@ -1,0 +1,219 @@
+"""`calibrate`: everything that is measured and trained before sampling."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specpolicy.diffusion import GaussianChain
+from specpolicy.errors import SpecpolicyError
+from specpolicy.samplers.base import Denoiser, NoiseSource
+from specpolicy.samplers.speculative.calibration.calibration import Calibration
+from specpolicy.samplers.speculative.calibration.cost import best_windows, interpolate_cost, measure_cost
+from specpolicy.samplers.speculative.calibration.distil import Distillation, distil, fit_prior
+from specpolicy.samplers.speculative.calibration.recording import (
+    Evaluated,
+    Recording,
+    record_rounds,
+    record_sequential,
+)
+from specpolicy.samplers.speculative.drafters import Recycled
+from specpolicy.samplers.speculative.loop import Windows, speculate
+from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate, Surrogate
+from specpolicy.samplers.speculative.verifiers import Reflection
+
+Progress = Callable[[str, int, int], object]  # what is being done, how much of it is done, of how much
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work a calibration is.
+
+    chains: sequential chains recorded, one for each of so many conditions; repeats: chains of each of the first
+    `repeated` conditions, for the spread of chunks of one observation; rounds: chains recorded in the sampler's own
+    rounds, with the prior and again with the student; passes: `Distillation` of the first and the second student;
+    tests: chains behind acceptance, sweeps and windows; steps: chain lengths that get windows of their own.
+    """
+
+    chains: int = 1500
+    repeated: int = 60
+    repeats: int = 8
+    rounds: int = 600
+    passes: tuple[Distillation, ...] = (Distillation(3000), Distillation(2000, learning_rate=1.2e-3))
+    tests: int = 64
+    steps: tuple[int, ...] = (16,)
+    sweeps: tuple[int, ...] = (1, 2, 3, 4)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def calibrate(
+    denoiser: Denoiser,
+    chain: GaussianChain,
+    shape: tuple[int, int],
+    cond: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    effort: Effort = Effort(),
+    progress: Progress = lambda what, done, total: None,
+) -> Calibration:
+    """Calibrate `recycled` for a denoiser and its chain: speed only, never the law.
+
+    shape: (H, D) of a chunk. cond: (M, ...) conditions the policy meets in use, or None for an unconditional denoiser;
+    the more of them and the more different, the better the student; a tenth of them is kept aside for the tests.
+
+    Raises:
+        SpecpolicyError: fewer than 20 conditions; a chain on which nothing can be speculated exactly.
+    """
+    if cond is not None and len(cond) < 20:
+        raise SpecpolicyError(f"{len(cond)} conditions are too few to calibrate on: give at least 20, better hundreds")
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    work = _Work(denoiser, chain, torch.Size(shape), cond, generator, effort, progress)
+    start = time.perf_counter()
+    with torch.inference_mode():
+        sequential, chunks, groups = work.sequential()
+    # Tensors made in inference mode cannot enter training.
+    sequential, chunks = _clone(sequential), chunks.clone()
+    flat = None if cond is None else cond.flatten(1)
+    prior_values = fit_prior(chunks, None if flat is None else flat[groups], groups)
+    size = 0 if flat is None else flat.shape[1]
+    alpha_bar = chain.process.alpha_bar
+    prior = GaussianSurrogate(alpha_bar, shape, size).to(chunks.device).set(*prior_values)
+    student = None
+    if effort.passes:
+        student = StudentSurrogate(alpha_bar, shape, size, **effort.options).to(chunks.device)
+        student.prior(*prior_values)
+        rounds, surrogate = [], prior
+        for number, distillation in enumerate(effort.passes):
+            name = f"rounds {number + 1}"
+            with torch.inference_mode():
+                recorded = work.rounds(surrogate, name)
+            rounds.append(_clone(recorded))
+            count = 0
+
+            def on_step(loss: float, number: int = number, total: int = distillation.steps) -> None:
+                nonlocal count
+                count += 1
+                progress(f"student {number + 1}, loss {loss:.2f}", count, total)
+
+            distil(student, chain, sequential, Evaluated.join(rounds), cond, distillation, generator, on_step)
+            surrogate = student  # type: ignore[assignment]
+    calibration = Calibration(prior, student)
+    with torch.inference_mode():
+        work.tune(calibration)
+    calibration.report["seconds"] = round(time.perf_counter() - start, 1)
+    return calibration
+
+
+class _Work:
+    """The policy under calibration, and what is measured on it."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        chain: GaussianChain,
+        shape: torch.Size,
+        cond: Tensor | None,
+        generator: torch.Generator,
+        effort: Effort,
+        progress: Progress,
+    ):
+        self.denoiser, self.chain, self.shape, self.cond = denoiser, chain, shape, cond
+        self.generator, self.effort, self.progress = generator, effort, progress
+        self.device = torch.device("cpu") if cond is None else cond.device
+        # Conditions arrive in any order; the last tenth is for tests.
+        count = 1 if cond is None else len(cond)
+        self.training = count if cond is None else count - max(count // 10, 1)
+        self.count = count
+
+    def sequential(self) -> tuple[Evaluated, Tensor, Tensor]:
+        """Evaluations of sequential chains, the chunks they end in (N, d), and each chunk's condition (N,)."""
+        effort = self.effort
+        single = self._choose(effort.chains)
+        repeated = self._choose(effort.repeated).repeat_interleave(effort.repeats)
+        chosen = torch.cat([single, repeated])
+        done = 0
+
+        def on_chains(number: int) -> None:
+            nonlocal done
+            done += number
+            self.progress("sequential chains", done, len(chosen))
+
+        record = record_sequential(self.denoiser, self.chain, self.shape, self.cond, chosen, self._noise, on_chains)
+        last = record.steps == len(self.chain) - 1
+        return record, record.x0[last], record.condition[last]
+
+    def rounds(self, surrogate: Surrogate, name: str) -> Evaluated:
+        """Evaluations in rounds of the recycled sampler."""
+        chosen, done = self._choose(self.effort.rounds), 0
+
+        def on_chains(number: int) -> None:
+            nonlocal done
+            done += number
+            self.progress(name, done, len(chosen))
+
+        drafter = Recording(surrogate, sweeps=2)
+        return record_rounds(
+            self.denoiser, self.chain, self.shape, self.cond, chosen, self._noise, drafter, None, on_chains
+        )
+
+    def tune(self, calibration: Calibration) -> None:
+        """Choose the number of sweeps and the windows, on conditions that nothing was trained on."""
+        cost = measure_cost(self.denoiser, self.chain, self.shape, self.cond)
+        report: dict[str, Any] = {"seconds_by_rows": {str(rows): seconds for rows, seconds in cost.items()}}
+        seed = int(torch.randint(2**62, (), generator=self.generator))
+        calls = {}
+        for sweeps in self.effort.sweeps:
+            calls[sweeps] = self._run(calibration.surrogate(), sweeps, self.chain, None, seed).stats.calls
+            self.progress("sweeps", len(calls), len(self.effort.sweeps))
+        mean = {sweeps: float(found.double().mean()) for sweeps, found in calls.items()}
+        # More sweeps only where they save a good part of a call.
+        calibration.sweeps = min(mean, key=lambda sweeps: mean[sweeps] + 0.03 * sweeps)
+        report["calls_by_sweeps"] = {str(sweeps): round(value, 3) for sweeps, value in mean.items()}
+        windows = {}
+        for steps in sorted({len(self.chain), *self.effort.steps}):
+            chain = self.chain if steps == len(self.chain) else self.chain.strided(steps)
+            stats = self._run(calibration.surrogate(), calibration.sweeps, chain, None, seed).stats
+            acceptance = _acceptance(stats.accepted, stats.rejections, steps)
+            windows[steps] = best_windows(acceptance, interpolate_cost(cost, steps))
+            report[f"acceptance_{steps}"] = [round(value, 4) for value in acceptance.tolist()]
+            report[f"calls_{steps}"] = round(float(stats.calls.double().mean()), 3)
+            self.progress("windows", len(windows), len(self.effort.steps) + 1)
+        calibration.windows[self.device.type] = windows
+        calibration.report |= report
+
+    def _run(self, surrogate: Surrogate, sweeps: int, chain: GaussianChain, window: Windows, seed: int) -> Any:
+        rows = torch.arange(self.effort.tests) % max(self.count - self.training, 1) + min(self.training, self.count - 1)
+        cond = None if self.cond is None else self.cond[rows]
+        source = NoiseSource(torch.Generator().manual_seed(seed), len(rows), self.device, torch.float32)
+        state = source.normal(*self.shape)
+        return speculate(self.denoiser, chain, state, cond, source, Recycled(surrogate, sweeps), Reflection(), window)
+
+    def _choose(self, number: int) -> Tensor:
+        """(number,) conditions to train on, each as often as any other."""
+        order = torch.cat(
+            [torch.randperm(self.training, generator=self.generator) for _ in range(-(-number // self.training))]
+        )
+        return order[:number].to(self.device)
+
+    def _noise(self, batch: int) -> NoiseSource:
+        return NoiseSource(self.generator, batch, self.device, torch.float32)
+
+
+def _acceptance(accepted: list[Tensor], rejections: Tensor | None, count: int) -> Tensor:
+    """(K,) the chance that a draft is accepted at each step, noisiest first, one half a rejection added to all."""
+    tried = torch.zeros(count, dtype=torch.float64)
+    position = torch.zeros_like(accepted[0])
+    for round_ in accepted:
+        working = round_ >= 0
+        for start, number in zip(position[working].tolist(), round_[working].tolist(), strict=True):
+            tried[start : start + number + 1] += 1
+        position = position + torch.where(working, round_ + 1, torch.zeros_like(round_))
+    assert rejections is not None
+    rejected = rejections.flip(0).double()
+    return 1 - (rejected + 0.5) / (tried + 1)
+
+
+def _clone(record: Evaluated) -> Evaluated:
+    return Evaluated(*(getattr(record, name).clone() for name in Evaluated.__dataclass_fields__))

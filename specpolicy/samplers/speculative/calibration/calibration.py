@@ -1,0 +1,126 @@
+"""What is known of a policy and a machine before sampling: it makes drafts better and windows fit, never the law."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from specpolicy.diffusion import GaussianChain
+from specpolicy.errors import SpecpolicyError
+from specpolicy.files import atomic_path, write_text
+from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate, Surrogate
+
+FORMAT = 1
+WEIGHTS, SETTINGS = "speculation.safetensors", "speculation.json"
+
+
+@dataclass
+class Calibration:
+    """A policy's surrogates and windows.
+
+    prior: the linear surrogate, a Gaussian prior on chunks given the observation. student: the distilled one, or None.
+    windows: for "cpu" or "cuda", by number of steps K of the chain, the window of each step (noisiest first).
+    report: how it was made and what was measured: costs by rows, acceptance by step, calls.
+    """
+
+    prior: GaussianSurrogate
+    student: StudentSurrogate | None = None
+    sweeps: int = 3
+    windows: dict[str, dict[int, list[int]]] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def surrogate(self, student: bool = True) -> Surrogate:
+        """The best surrogate there is, or the linear one."""
+        return self.student if student and self.student is not None else self.prior
+
+    def window(self, chain: GaussianChain, device: torch.device) -> list[int] | None:
+        """The calibrated window of each step on this kind of device; None if there is none: draft to the end."""
+        return self.windows.get(device.type, {}).get(len(chain))
+
+    def check(self, chain: GaussianChain, shape: torch.Size) -> None:
+        """Raise if this was made for another training process or another shape of chunks."""
+        alpha_bar = chain.process.alpha_bar
+        own = self.prior.alpha_bar.to(alpha_bar)
+        if (
+            tuple(shape) != self.prior.shape
+            or own.shape != alpha_bar.shape
+            or not torch.allclose(own, alpha_bar, atol=1e-6)
+        ):
+            raise SpecpolicyError(
+                f"this calibration is for chunks of shape {self.prior.shape} and {len(own)} training steps, the policy "
+                f"has {tuple(shape)} and {len(alpha_bar)}: run `specpolicy calibrate` for this policy"
+            )
+
+    def save(self, directory: str | Path) -> Path:
+        """Write `speculation.safetensors` (half precision) and `speculation.json` beside a checkpoint."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        parts = {"prior": self.prior} | ({} if self.student is None else {"student": self.student})
+        tensors = {
+            f"{name}.{key}": value.half().contiguous() if value.is_floating_point() else value.contiguous()
+            for name, part in parts.items()
+            for key, value in part.state_dict().items()
+        }
+        with atomic_path(directory / WEIGHTS) as temporary:
+            save_file(tensors, temporary)
+        settings = {
+            "format": FORMAT,
+            "alpha_bar": self.prior.alpha_bar.tolist(),
+            "shape": list(self.prior.shape),
+            "cond_dim": self.prior.cond_dim,
+            "student": None if self.student is None else self.student.options,
+            "sweeps": self.sweeps,
+            "windows": self.windows,
+            "report": self.report,
+        }
+        write_text(directory / SETTINGS, json.dumps(settings, indent=1) + "\n")
+        return directory
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "Calibration":
+        """Read what `save` wrote."""
+        directory = Path(directory)
+        try:
+            settings = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
+            tensors = {name: value.float() for name, value in load_file(directory / WEIGHTS).items()}
+            return cls._build(settings, tensors)
+        except FileNotFoundError as error:
+            raise SpecpolicyError(
+                f"{error.filename} is missing: run `specpolicy calibrate policy={directory}`"
+            ) from None
+        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise SpecpolicyError(
+                f"the calibration in {directory} cannot be read ({reason}): calibrate the policy again"
+            ) from None
+
+    @classmethod
+    def _build(cls, settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> "Calibration":
+        alpha_bar = torch.tensor(settings["alpha_bar"], dtype=torch.float64)
+        shape, cond_dim = tuple(settings["shape"]), settings["cond_dim"]
+        prior = GaussianSurrogate(alpha_bar, shape, cond_dim)
+        prior.load_state_dict(_part(tensors, "prior."))
+        student = None
+        if settings["student"] is not None:
+            student = StudentSurrogate(alpha_bar, shape, **settings["student"])
+            student.load_state_dict(_part(tensors, "student."))
+            student.eval()
+        windows = {
+            device: {int(steps): list(window) for steps, window in by_steps.items()}
+            for device, by_steps in settings["windows"].items()
+        }
+        return cls(prior.eval(), student, settings["sweeps"], windows, settings["report"])
+
+
+def read_calibration(directory: str | Path) -> Calibration | None:
+    """The calibration beside a checkpoint, None if there is none."""
+    return Calibration.load(directory) if (Path(directory) / SETTINGS).exists() else None
+
+
+def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,110 @@
+"""Distils a student from the policy's own evaluations: what matters are gaps, so the loss is made of gaps."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from specpolicy.diffusion import GaussianChain
+from specpolicy.samplers.speculative.calibration.recording import Evaluated
+from specpolicy.samplers.speculative.surrogates.student import StudentSurrogate
+
+VALUE_SCALE, PAIR_SCALE = 0.3, 0.2  # gaps beyond these count with their logarithm: they are rejected anyway
+PAIR_WEIGHT, VISITED_WEIGHT = 1.5, 0.3
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How to train: optimiser `steps` of `batch` values and `batch` pairs."""
+
+    steps: int = 3000
+    batch: int = 512
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+
+
+def fit_prior(samples: Tensor, cond: Tensor | None, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(covariance (d, d), weight (d, C), bias (d,)): ridge regression of chunks on their condition, and the mean
+    covariance of chunks that share one.
+
+    samples: (N, d) chunks; cond: (N, C) or None; groups: (N,) equal for chunks of the same condition.
+    """
+    count, size = samples.shape
+    samples = samples.double()
+    inputs = (
+        samples.new_ones(count, 1)
+        if cond is None
+        else torch.cat([cond.double().flatten(1), samples.new_ones(count, 1)], 1)
+    )
+    gram = inputs.T @ inputs + 1e-4 * count * torch.eye(inputs.shape[1], dtype=inputs.dtype, device=inputs.device)
+    solution = torch.linalg.solve(gram, inputs.T @ samples)
+    _, group = groups.unique(return_inverse=True)
+    number = torch.bincount(group).double()
+    means = torch.zeros(len(number), size, dtype=samples.dtype, device=samples.device).index_add_(0, group, samples)
+    within = samples - (means / number[:, None])[group]
+    free = int((number - 1).clamp(min=0).sum())
+    # Too few repeated conditions to tell: what the regression leaves serves instead.
+    residual = within if free > 2 * size else samples - inputs @ solution
+    covariance = residual.T @ residual / (free if free > 2 * size else count)
+    return covariance, solution[:-1].T, solution[-1]
+
+
+def distil(
+    student: StudentSurrogate,
+    chain: GaussianChain,
+    values: Evaluated,
+    rounds: Evaluated,
+    cond: Tensor | None,
+    options: Distillation,
+    generator: torch.Generator,
+    on_step: Callable[[float], object] = lambda loss: None,
+) -> None:
+    """Train `student` in place.
+
+    values: evaluations whose x0 it learns; rounds: evaluations of which it learns both x0 and, above all, the change
+    of x0 between two evaluations of one chain at one step. The error of either is counted in units of the gap it would
+    make, B_k |error| / sigma_k.
+    """
+    path = chain.path(values.states.device)
+    weight = path.x0_weight / path.gap_scale
+    first = rounds.pairs()
+    # The last step is never drafted.
+    first = first[rounds.steps[first] < len(chain) - 1]
+    drafted = (values.steps < len(chain) - 1).nonzero().flatten()
+    optimiser = torch.optim.AdamW(student.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    flat = None if cond is None else cond.flatten(1)
+    student.train()
+    for step in range(options.steps):
+        warm, done = min(1.0, (step + 1) / 100), step / options.steps
+        for group in optimiser.param_groups:
+            group["lr"] = options.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * done))
+        value = drafted[_pick(len(drafted), options.batch, generator)]
+        pair = first[_pick(len(first), options.batch, generator)] if len(first) else first
+        parts = [(values, value), (rounds, pair), (rounds, pair + 1)]
+        states, x0, steps, condition = (
+            torch.cat([getattr(record, name)[index] for record, index in parts])
+            for name in ("states", "x0", "steps", "condition")
+        )
+        features = student.prepare(None if flat is None else flat[condition])
+        guess = student(states, path.timesteps[steps], features.expand(len(states), -1))
+        scale = weight[steps].square()
+        gap = scale * (path.clip(guess) - x0).square().sum(dim=1)
+        value_loss = torch.log1p(gap / VALUE_SCALE**2)
+        loss = value_loss[: len(value)].mean()
+        if len(pair):
+            old, new = slice(len(value), len(value) + len(pair)), slice(len(value) + len(pair), None)
+            moved = path.clip(x0[old] + guess[new] - guess[old])
+            pair_gap = scale[new] * (moved - x0[new]).square().sum(dim=1)
+            loss = loss + VISITED_WEIGHT * value_loss[len(value) :].mean()
+            loss = loss + PAIR_WEIGHT * torch.log1p(pair_gap / PAIR_SCALE**2).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        on_step(float(loss.detach()))
+    student.eval()
+
+
+def _pick(count: int, number: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(count, (number,), generator=generator)

@@ -1,0 +1,125 @@
+"""The policy's own evaluations: along sequential chains, and in the rounds of the sampler that is calibrated."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from specpolicy.diffusion import GaussianChain
+from specpolicy.samplers.base import Denoiser, NoiseSource
+from specpolicy.samplers.speculative.drafters import Recycled
+from specpolicy.samplers.speculative.drafters.recycled import Evaluations
+from specpolicy.samplers.speculative.loop import Windows, speculate
+from specpolicy.samplers.speculative.verifiers import Reflection
+from specpolicy.samplers.speculative.window import Outcome, Problem, Window
+
+BATCH = 64  # chains that are sampled together
+OnChains = Callable[[int], object]
+
+
+@dataclass
+class Evaluated:
+    """States the network was evaluated at: `condition` (N,) which of the conditions, `steps` (N,), `states` and `x0`
+    (N, H*D), sorted so that evaluations of one chain at one step follow each other in the order they were made."""
+
+    condition: Tensor
+    steps: Tensor
+    states: Tensor
+    x0: Tensor
+    chain: Tensor
+
+    def __len__(self) -> int:
+        """Number of evaluations."""
+        return len(self.steps)
+
+    def pairs(self) -> Tensor:
+        """(P,) indices i such that i and i + 1 are evaluations of one chain at one step."""
+        same = (self.chain[1:] == self.chain[:-1]) & (self.steps[1:] == self.steps[:-1])
+        return same.nonzero().flatten()
+
+    @classmethod
+    def join(cls, parts: "list[Evaluated]") -> "Evaluated":
+        """Several records as one; chains stay apart."""
+        offset, moved = 0, []
+        for part in parts:
+            moved.append(replace(part, chain=part.chain + offset))
+            offset += int(part.chain.max()) + 1 if len(part) else 0
+        return cls(*(torch.cat([getattr(part, name) for part in moved]) for name in cls.__dataclass_fields__))
+
+
+def record_sequential(
+    denoiser: Denoiser,
+    chain: GaussianChain,
+    shape: torch.Size,
+    cond: Tensor | None,
+    chosen: Tensor,
+    noise: Callable[[int], NoiseSource],
+    on_chains: OnChains = lambda count: None,
+) -> Evaluated:
+    """Evaluations along the sequential chain, one chain for each index `chosen` (N,) of a condition."""
+    path = chain.path(chosen.device)
+    parts = []
+    for rows in chosen.split(BATCH):
+        source, count = noise(len(rows)), len(rows)
+        state = source.normal(*shape)
+        states, x0s = [], []
+        for step in range(len(chain)):
+            steps = torch.full((count,), step, device=chosen.device)
+            output = denoiser(state, path.timesteps[steps], None if cond is None else cond[rows])
+            x0 = path.x0(output, state, steps)
+            states.append(state.flatten(1))
+            x0s.append(x0.flatten(1))
+            state = path.mean(state, x0, steps) + path.sigma[step] * source.normal(*shape)
+        every = torch.arange(len(chain), device=chosen.device)
+        numbers = torch.arange(count, device=chosen.device)
+        parts.append(
+            Evaluated(
+                rows.repeat_interleave(len(chain)),
+                every.repeat(count),
+                torch.stack(states, dim=1).flatten(0, 1),
+                torch.stack(x0s, dim=1).flatten(0, 1),
+                numbers.repeat_interleave(len(chain)),
+            )
+        )
+        on_chains(count)
+    return Evaluated.join(parts)
+
+
+class Recording(Recycled):
+    """The recycled drafter, which also keeps all evaluations."""
+
+    def begin(self, problem: Problem) -> Evaluations:
+        self.seen: list[tuple[Tensor, ...]] = []
+        return super().begin(problem)
+
+    def learn(self, memory: Evaluations, problem: Problem, window: Window, outcome: Outcome) -> Evaluations:
+        chains = problem.rows.to(problem.device)[:, None].expand_as(window.steps)
+        valid = torch.ones_like(chains, dtype=torch.bool) if window.valid is None else window.valid.to(problem.device)
+        parts = (chains, window.steps, outcome.states.flatten(2), outcome.x0.flatten(2))
+        self.seen.append(tuple(part[valid] for part in parts))
+        return super().learn(memory, problem, window, outcome)
+
+
+def record_rounds(
+    denoiser: Denoiser,
+    chain: GaussianChain,
+    shape: torch.Size,
+    cond: Tensor | None,
+    chosen: Tensor,
+    noise: Callable[[int], NoiseSource],
+    drafter: Recording,
+    window: Windows = None,
+    on_chains: OnChains = lambda count: None,
+) -> Evaluated:
+    """Evaluations in the rounds of the recycled sampler, one chain for each index `chosen` (N,) of a condition."""
+    parts = []
+    for rows in chosen.split(BATCH):
+        source = noise(len(rows))
+        state = source.normal(*shape)
+        speculate(denoiser, chain, state, None if cond is None else cond[rows], source, drafter, Reflection(), window)
+        chains, steps, states, x0 = (torch.cat(column) for column in zip(*drafter.seen, strict=True))
+        order = torch.argsort(chains * len(chain) + steps, stable=True)
+        parts.append(Evaluated(rows[chains[order]], steps[order], states[order], x0[order], chains[order]))
+        on_chains(len(rows))
+    return Evaluated.join(parts)

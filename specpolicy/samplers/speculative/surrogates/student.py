@@ -1,0 +1,143 @@
+"""The student: a small network distilled from the policy, evaluated at all states of a window in one go.
+
+It corrects the posterior mean under a Gaussian prior whose mean depends on the observation. Inputs and output are
+scaled by what that prior expects at a timestep (the preconditioning of Karras et al. 2022, in the prior's own basis),
+so that the network sees numbers of order one at every noise level. A dense layer sees the whole chunk; convolutions
+over time, which share their weights over the horizon, do the rest.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+EMBEDDINGS = 128  # rows of the timestep tables, at most
+FLOOR = 1e-4  # smallest prior variance: directions the samples never move in
+
+
+class StudentSurrogate(nn.Module):
+    """Guesses x0 (B, W, H*D) from states, timesteps and the condition.
+
+    alpha_bar: (T,) of the training process. shape: (H, D). cond_dim: size of the flattened condition, 0 without one.
+    width, context, hidden: channels of the convolutions, of the chunk-wide summary at each time, and of the dense
+    layer. `prior` sets the Gaussian prior before training.
+    """
+
+    basis: Tensor
+    variances: Tensor
+    alpha_bar: Tensor
+
+    def __init__(
+        self,
+        alpha_bar: Tensor,
+        shape: tuple[int, int],
+        cond_dim: int,
+        width: int = 96,
+        context: int = 16,
+        hidden: int = 256,
+    ):
+        super().__init__()
+        self.horizon, self.action_dim = shape
+        self.cond_dim, self.context, self.hidden = cond_dim, context, hidden
+        self.options = {"cond_dim": cond_dim, "width": width, "context": context, "hidden": hidden}
+        size = self.horizon * self.action_dim
+        self.register_buffer("alpha_bar", alpha_bar.double(), persistent=False)
+        self.register_buffer("basis", torch.eye(size))
+        self.register_buffer("variances", torch.ones(size))
+        rows = min(len(alpha_bar), EMBEDDINGS)
+        self._embedding_of = torch.linspace(0, rows - 1, len(alpha_bar)).round().long()
+        self._tables: tuple[Tensor, ...] | None = None
+
+        self.linear_mean = nn.Linear(cond_dim, size)
+        self.observation = nn.Sequential(nn.Linear(cond_dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
+        self.mean = _zero(nn.Linear(hidden, size))
+        self.condition = nn.Linear(hidden + cond_dim, hidden + context * self.horizon)
+        self.dense = nn.Linear(2 * size, hidden, bias=False)
+        self.dense_time = _small(nn.Embedding(rows, hidden))
+        self.spread = nn.Linear(hidden, context * self.horizon)
+        self.first = nn.Conv1d(2 * self.action_dim + context, width, 5, padding=2)
+        self.first_time = _zero(nn.Embedding(rows, 2 * width))
+        self.second = nn.Conv1d(width, width, 3, padding=1)
+        self.second_time = _small(nn.Embedding(rows, width))
+        self.out = _zero(nn.Conv1d(width, self.action_dim, 1))
+
+    def prior(self, covariance: Tensor, weight: Tensor, bias: Tensor) -> None:
+        """Set the prior: chunks (d,) given a condition are about N(weight cond + bias, covariance)."""
+        variances, basis = torch.linalg.eigh(covariance.double().cpu())
+        self.variances.copy_(variances.clamp(min=FLOOR))
+        self.basis.copy_(basis)
+        with torch.no_grad():
+            self.linear_mean.weight.copy_(weight)
+            self.linear_mean.bias.copy_(bias)
+        self._tables = None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "StudentSurrogate":
+        self._tables = None
+        return super()._apply(fn, recurse)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """See `torch.nn.Module`."""
+        self._tables = None
+        return super().load_state_dict(*args, **kwargs)
+
+    def tables(self) -> tuple[Tensor, ...]:
+        """By timestep: the signal sqrt(abar) (T, 1); 1 / standard deviation of the state in each basis direction
+        (T, d); gain from state to posterior mean (T, d); scale of the correction (T, 1); row of the embeddings (T,)."""
+        if self._tables is None:
+            abar = self.alpha_bar.double()[:, None]
+            variance = abar * self.variances.double() + 1 - abar
+            gain = abar.sqrt() * self.variances.double() / variance
+            # What noise hides of a chunk of unit scale.
+            scale = ((1 - abar) / abar).sqrt().clamp(max=1)
+            like = self.basis
+            parts = (abar.sqrt(), variance.rsqrt(), gain, scale)
+            self._tables = (*(part.to(like) for part in parts), self._embedding_of.to(like.device))
+        return self._tables
+
+    def prepare(self, cond: Tensor | None) -> Tensor:
+        """See `Surrogate.prepare`."""
+        cond = self.basis.new_zeros(1, 0) if cond is None else cond.flatten(1)
+        hidden = self.observation(cond)
+        mean = (self.linear_mean(cond) + self.mean(hidden)) @ self.basis
+        return torch.cat([mean, self.condition(torch.cat([hidden, cond], dim=1))], dim=1)
+
+    def forward(self, states: Tensor, timesteps: Tensor, features: Tensor | None) -> Tensor:
+        """See `Surrogate`."""
+        assert features is not None
+        shape, size = states.shape, states.shape[-1]
+        if states.dim() == 3:
+            features = features[:, None].expand(*shape[:2], -1).flatten(0, 1)
+            states, timesteps = states.flatten(0, 1), timesteps.flatten()
+        mean, dense_shift, spread_shift = features.split([size, self.hidden, self.context * self.horizon], dim=-1)
+        signal, whiten, gain, scale, row = (table[timesteps] for table in self.tables())
+
+        off = states @ self.basis - signal * mean
+        posterior = mean + gain * off
+        guess = posterior @ self.basis.T
+        dense = torch.cat([whiten * off, posterior], dim=-1)
+        dense = functional.silu(self.dense(dense) + dense_shift + self.dense_time(row))
+        context = (self.spread(dense) + spread_shift).view(-1, self.context, self.horizon)
+        noise = ((states / signal - guess) / scale).clamp(-5, 5)
+        inputs = torch.cat([self._in_time(noise), self._in_time(guess), context], dim=1)
+        gate, shift = self.first_time(row)[..., None].chunk(2, dim=1)
+        hidden = functional.silu(self.first(inputs) * (1 + gate) + shift)
+        hidden = hidden + functional.silu(self.second(hidden) + self.second_time(row)[..., None])
+        return (guess + scale * self.out(hidden).transpose(1, 2).flatten(1)).view(shape)
+
+    def _in_time(self, chunks: Tensor) -> Tensor:
+        """(N, H*D) -> (N, D, H)."""
+        return chunks.view(-1, self.horizon, self.action_dim).transpose(1, 2)
+
+
+def _zero(layer: Any) -> Any:
+    """A layer that starts silent."""
+    nn.init.zeros_(layer.weight)
+    if getattr(layer, "bias", None) is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _small(layer: nn.Embedding) -> nn.Embedding:
+    nn.init.normal_(layer.weight, std=0.1)
+    return layer
