@@ -1,5 +1,7 @@
 """DiffusionPolicy: from an observation history to a chunk of actions."""
 
+import copy
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from specpolicy.checkpoints import write_checkpoint
 from specpolicy.conditioning import Inpainting, LocalCondition
 from specpolicy.diffusion import GaussianChain
+from specpolicy.engines import Engine, make_engine
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks import (
     ConditionalUnet1D,
@@ -21,7 +24,7 @@ from specpolicy.networks import (
 )
 from specpolicy.normaliser import Normaliser
 from specpolicy.rotations import CONVERSIONS, convert_rotations
-from specpolicy.samplers import Sample, Sampler, sample
+from specpolicy.samplers import Calibration, Sample, Sampler, make_sampler, sample
 from specpolicy.samplers.base import Generators
 
 Observation = Mapping[str, Any]
@@ -73,6 +76,8 @@ class DiffusionPolicy(nn.Module):
         self.n_action_steps = n_action_steps
         self.first_action = self.n_obs_steps - 1 if first_action is None else first_action
         self.config = config or {}
+        self.engine: Engine | None = None
+        self.calibration: Calibration | None = None
         self._network_action_dim = action_dim
         if self.first_action + n_action_steps > horizon:
             raise SpecpolicyError(
@@ -145,10 +150,14 @@ class DiffusionPolicy(nn.Module):
             frames[key] = self.normaliser.normalise(key, self._frames(key, torch.as_tensor(observation[key])))
         return self.encoder(frames)
 
+    def _frame_shape(self, key: str) -> tuple[int, ...]:
+        """Shape of the frames of one key of one observation, the number of frames first."""
+        shape = self.encoder.shapes[key]
+        return (self.n_obs_steps, *([shape] if isinstance(shape, int) else shape))
+
     def _frames(self, key: str, value: Tensor) -> Tensor:
         """The frames (B, To, ...) of one key, checked."""
-        shape = self.encoder.shapes[key]
-        expected = (self.n_obs_steps, *([shape] if isinstance(shape, int) else shape))
+        expected = self._frame_shape(key)
         value = value[None] if value.dim() == len(expected) else value
         if len(expected) == 4 and value.dim() == 5:  # images
             if value.dtype == torch.uint8:
@@ -177,10 +186,31 @@ class DiffusionPolicy(nn.Module):
         """
         cond = self.encode(observation)
         shape = (len(cond), *self.sample_shape)
-        out = sample(self.denoiser, self.chain, shape, cond, sampler, generator, return_states)
+        sampler = self.with_calibration(sampler)
+        out = sample(self.engine or self.denoiser, self.chain, shape, cond, sampler, generator, return_states)
         actions = self.normaliser.unnormalise("action", out.actions[..., : self._network_action_dim])
         out.actions = convert_rotations(actions, self.rotations) if self.rotations else actions
         return out
+
+    def with_calibration(self, sampler: str | Sampler) -> Sampler:
+        """The sampler, by name or made; one that can be calibrated and is not takes the policy's calibration."""
+        made = make_sampler(sampler) if isinstance(sampler, str) else sampler
+        if self.calibration is None or not getattr(made, "wants_calibration", False):
+            return made
+        return dataclasses.replace(made, calibration=self.calibration)  # type: ignore[type-var]
+
+    def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> "DiffusionPolicy":
+        """The same policy, weights shared, whose `predict` runs the network on an engine (see `make_engine`).
+
+        It stays on the device it is on. `max_rows`: rows up to which a call is one call of the network; by default
+        the steps of the chain, which is what one chunk needs at most.
+        """
+        nothing = {key: torch.zeros(self._frame_shape(key)) for key in self.observation_keys}
+        policy = copy.copy(self)
+        policy.engine = make_engine(
+            name, self.denoiser, self.sample_shape, self.encode(nothing).shape[1:], max_rows or len(self.chain), precision
+        )
+        return policy
 
     def executable(self, actions: Tensor) -> Tensor:
         """The part of a chunk (B, H, D) that is executed: (B, n_action_steps, D) from the newest observation on."""
