@@ -208,7 +208,13 @@ class DiffusionPolicy(nn.Module):
         nothing = {key: torch.zeros(self._frame_shape(key)) for key in self.observation_keys}
         policy = copy.copy(self)
         policy.engine = make_engine(
-            name, self.denoiser, self.sample_shape, self.encode(nothing).shape[1:], max_rows or len(self.chain), precision
+            name,
+            self.denoiser,
+            self.sample_shape,
+            self.encode(nothing).shape[1:],
+            max_rows or len(self.chain),
+            precision,
+            self.chain.process.steps,
         )
         return policy
 

@@ -57,6 +57,11 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode(encoding)
 
 
+def _array_from_bytes(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
+    """How pickle's newer protocols store arrays."""
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
+
+
 BUILTIN_TYPES = {kind.__name__: kind for kind in (dict, list, tuple, set, frozenset, int, float, bool, str, bytes)}
 _NODES = ("AnyNode", "StringNode", "IntegerNode", "FloatNode", "BooleanNode", "BytesNode", "PathNode", "EnumNode")
 
@@ -91,9 +96,13 @@ ALLOWED: dict[str, Any] = {
     **{f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
     "numpy.dtype": np.dtype,
     "numpy.ndarray": np.ndarray,
-    **{f"{home}.{name}": getattr(multiarray, name)
-       for home in ("numpy.core.multiarray", "numpy._core.multiarray") for name in ("_reconstruct", "scalar")},
-}  # fmt: skip
+    **{
+        f"numpy.{core}.multiarray.{name}": getattr(multiarray, name)
+        for core in ("core", "_core")
+        for name in ("_reconstruct", "scalar")
+    },
+    **{f"numpy.{core}.numeric._frombuffer": _array_from_bytes for core in ("core", "_core")},
+}
 # A storage is named by its class; torch looks the class up itself and reads the numbers from the archive.
 _STORAGES = {f"torch.{name}" for name in dir(torch) if name.endswith("Storage")} | {
     "torch.storage.UntypedStorage",

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,31 +12,11 @@ from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.policy import make_chain
-from specpolicy.samplers import Sample, Sampler, make_sampler, sample
-from specpolicy.samplers.base import Denoiser, Generators, NoiseSource
+from specpolicy.samplers import Sample, Sampler, make_sampler
+from specpolicy.samplers.base import Generators, NoiseSource
+from specpolicy.samplers.meter import Meter
 
 Network = Callable[..., Tensor]  # (x, t, name=condition, ...) -> output
-
-
-@dataclass(frozen=True)
-class StartingFrom:
-    """A sampler that begins at a given noise (B, H, D) in place of one it draws."""
-
-    sampler: Sampler
-    start: Tensor
-    name: str = "starting_from"
-
-    def run(
-        self,
-        denoiser: Denoiser,
-        chain: GaussianChain,
-        state: Tensor,
-        cond: Tensor | None,
-        noise: NoiseSource,
-        return_states: bool = False,
-    ) -> Sample:
-        """See `Sampler.run`."""
-        return self.sampler.run(denoiser, chain, self.start.to(state), cond, noise, return_states)
 
 
 class Packed:
@@ -106,9 +85,12 @@ class Drawer:
                 return network(x, t, **found)
             return paint_in(functools.partial(network, **found), x, t, values, mask.bool(), table)
 
-        sampler: Any = self.sampler if noise is None else StartingFrom(self.sampler, noise)
-        generator = self.generator if generator is None else generator  # type: ignore[assignment]
-        out = sample(denoiser, chain, shape, packed.tensor, sampler, generator, device=like.device, dtype=like.dtype)
+        with torch.inference_mode():
+            source = NoiseSource(self.generator if generator is None else generator, shape[0], like.device, like.dtype)
+            meter = Meter(denoiser, like.device)
+            start = source.normal(*shape[1:]) if noise is None else noise.to(like)
+            out = self.sampler.run(meter, chain, start, packed.tensor, source)
+            out.stats.seconds, out.stats.network_seconds = meter.read()
         out.actions = out.actions.clone()  # an ordinary tensor: those of inference mode refuse changes in place
         return out
 

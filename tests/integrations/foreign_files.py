@@ -150,7 +150,9 @@ def write_robomimic(path, cfg, nets, shapes, ema=None, **rest):
 
 def robomimic_cfg(shapes, sampler="ddpm", inference_steps=STEPS, train=None, **encoder):
     """The configuration of a policy over keys of these shapes; three numbers are an image's."""
-    kinds = {kind: [key for key, shape in shapes.items() if len(shape) == n] for kind, n in (("low_dim", 1), ("rgb", 3))}
+    kinds = {
+        kind: [key for key, shape in shapes.items() if len(shape) == n] for kind, n in (("low_dim", 1), ("rgb", 3))
+    }
     schedule = {"num_train_timesteps": STEPS, "num_inference_timesteps": inference_steps}
     schedule |= {"beta_schedule": "squaredcos_cap_v2", "clip_sample": True, "prediction_type": "epsilon"}
     return {

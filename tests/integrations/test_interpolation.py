@@ -1,0 +1,46 @@
+"""Configurations with interpolations, and formulas without Python's eval."""
+
+import pytest
+
+from specpolicy import SpecpolicyError
+from specpolicy.integrations.interpolation import Config, calculate
+
+
+def test_interpolations_are_followed_where_they_stand():
+    config = Config(
+        {
+            "task": {"dim": 3, "shape": ["${task.dim}", 4], "name": "push"},
+            "horizon": "${eval:'${task.dim} * 4 + 4'}",
+            "title": "run_${task.name}_${horizon}",
+            "link": "${task}",
+            "when": "${now:%H}",
+        },
+        "file",
+    )
+    assert config.get("horizon") == 16
+    assert config.get("title") == "run_push_16"
+    assert config.get("link.shape") == [3, 4] and config.get("link") == {"dim": 3, "shape": [3, 4], "name": "push"}
+    assert config.get("task.shape.1") == 4 and config.get("task.shape.7") is None
+    assert config.get("absent.deep", 5) == 5
+    assert config.get("when") == "(now:%H)"
+    with pytest.raises(SpecpolicyError, match="file: its configuration lacks 'absent'"):
+        config.need("absent")
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    (("1 + 2 * 3", 7), ("-(4 // 3) % 5", 4), ("8 if True else 9", 8), ("8 if not 3 > 2 else 9", 9), ("None", None)),
+)
+def test_formulas(text, value):
+    assert calculate(text, "file") == value
+
+
+@pytest.mark.parametrize("text", ("__import__('os')", "open", "1 / 0", "'a' * 3", "[1]", "1 +", "(1).real", "9 ** 9"))
+def test_anything_else_is_refused(text):
+    with pytest.raises(SpecpolicyError, match="file: cannot calculate"):
+        calculate(text, "file")
+
+
+def test_a_cycle_ends():
+    with pytest.raises(SpecpolicyError, match="never ends"):
+        Config({"a": "${b}", "b": "x${a}"}, "file").get("a")
