@@ -12,6 +12,7 @@ from specpolicy.errors import SpecpolicyError
 VERBS = {
     "collect": "record demonstrations of a task's scripted expert",
     "train": "train a diffusion policy on demonstrations",
+    "calibrate": "make a policy's exact sampling faster on this machine",
     "evaluate": "measure a policy's success and time, sampler by sampler",
     "control": "run a policy live on a simulated robot; report its timing",
     "rollout": "show one episode of a policy: a video or a window",
@@ -19,7 +20,7 @@ VERBS = {
 }
 
 # Optional packages and the extra that brings them.
-EXTRAS = {"robomimic": "train", "torchvision": "train", "metaworld": "metaworld"}
+EXTRAS = {"robomimic": "train", "torchvision": "train", "metaworld": "metaworld", "openvino": "openvino"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -16,7 +18,9 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.episode import run_episode
 from specpolicy.evaluation.planners import PolicyPlanner, check_policy_fits
 from specpolicy.files import atomic_path
+from specpolicy.loading import load_policy
 from specpolicy.policy import DiffusionPolicy
+from specpolicy.processes import run_jobs
 from specpolicy.samplers import make_sampler
 from specpolicy.tasks import make_task_env
 
@@ -39,36 +43,69 @@ class FrameRecorder(gymnasium.Wrapper):
         return (observation, *rest)  # type: ignore[return-value]
 
 
+@dataclass(frozen=True)
+class Recording:
+    """What all recorded episodes share: a checkpoint, its task, and after how many seconds an episode is given up."""
+
+    policy: str
+    task: Mapping[str, Any]
+    max_seconds: float = 60.0
+
+
+class EpisodeRecorder:
+    """Plays episodes and returns the observation histories of all their control steps.
+
+    The policy acts by DDIM-10, which is quick; which sampler acts matters little for what is seen.
+    """
+
+    def __init__(self, recording: Recording):
+        torch.set_num_threads(1)
+        self.policy = load_policy(recording.policy)
+        self.env = FrameRecorder(make_task_env(recording.task))
+        check_policy_fits(self.policy, self.env, str(recording.task["id"]))
+        self.planner = PolicyPlanner(self.policy, make_sampler("ddim", steps=10))
+        self.max_seconds = recording.max_seconds
+
+    def __call__(self, seed: int) -> tuple[int, Histories]:
+        """The seed and {key: (steps, To, ...)} of its episode."""
+        run_episode(self.env, self.planner, PausedClock(), seed, self.max_seconds)
+        frames, count = self.env.frames, self.policy.n_obs_steps
+        frames = [frames[0]] * (count - 1) + frames
+        histories = {}
+        for key in self.policy.observation_keys:
+            column = np.stack([frame[key] for frame in frames]).astype(np.float32)
+            histories[key] = np.stack([column[i : i + count] for i in range(len(column) - count + 1)])
+        return seed, histories
+
+    def close(self) -> None:
+        """Release the environment."""
+        self.env.close()
+
+
 def record_histories(
-    policy: DiffusionPolicy,
+    policy: str | Path,
     task: Mapping[str, Any],
     count: int,
     seed: int,
     episodes: int = 24,
+    workers: int = 0,
     max_seconds: float = 60.0,
     on_episode: Callable[[], object] = lambda: None,
 ) -> Histories:
-    """{key: (count, To, D_key)} float32 histories, drawn from all control steps of `episodes` episodes of the policy.
+    """{key: (count, To, ...)} float32 histories that a checkpoint's policy meets in its task.
 
-    The policy acts by DDIM-10, which is quick; which sampler acts matters little for what is seen. Episodes are
-    those of the seeds from `seed` on; the draw is seeded too.
+    Drawn, with a seed, from all control steps of `episodes` episodes of the seeds from `seed` on. `workers`: processes.
     """
-    env = FrameRecorder(make_task_env(task))
-    try:
-        check_policy_fits(policy, env, str(task["id"]))
-        planner = PolicyPlanner(policy, make_sampler("ddim", steps=10))
-        found: list[Histories] = []
-        for index in range(episodes):
-            run_episode(env, planner, PausedClock(), seed + index, max_seconds)
-            frames = [env.frames[0]] * (policy.n_obs_steps - 1) + env.frames
-            for start in range(len(frames) - policy.n_obs_steps + 1):
-                history = frames[start : start + policy.n_obs_steps]
-                found.append({key: np.stack([f[key] for f in history]) for key in policy.observation_keys})
-            on_episode()
-    finally:
-        env.close()
-    chosen = np.random.default_rng(seed).choice(len(found), count, replace=len(found) < count)
-    return {key: np.stack([found[i][key] for i in chosen]).astype(np.float32) for key in policy.observation_keys}
+    played: dict[int, Histories] = {}
+    jobs = range(seed, seed + episodes)
+    for number, histories in run_jobs(EpisodeRecorder, Recording(str(policy), task, max_seconds), jobs, workers):
+        played[number] = histories
+        on_episode()
+    joined = {key: np.concatenate([played[number][key] for number in jobs]) for key in played[seed]}
+    available = len(next(iter(joined.values())))
+    # In the order of the episodes, so that whoever keeps the last part aside keeps whole episodes aside.
+    chosen = np.sort(np.random.default_rng(seed).choice(available, count, replace=available < count))
+    return {key: values[chosen] for key, values in joined.items()}
 
 
 def write_histories(path: str | Path, histories: Histories) -> None:

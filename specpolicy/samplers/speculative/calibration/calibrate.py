@@ -61,7 +61,8 @@ def calibrate(
     """Calibrate `recycled` for a denoiser and its chain: speed only, never the law.
 
     shape: (H, D) of a chunk. cond: (M, ...) conditions the policy meets in use, or None for an unconditional denoiser;
-    the more of them and the more different, the better the student; a tenth of them is kept aside for the tests.
+    the more of them and the more different, the better the student. The last tenth is kept aside to choose sweeps and
+    windows on, so conditions of one episode should stand together.
 
     Raises:
         SpecpolicyError: fewer than 20 conditions; a chain on which nothing can be speculated exactly.
@@ -122,7 +123,7 @@ class _Work:
         self.denoiser, self.chain, self.shape, self.cond = denoiser, chain, shape, cond
         self.generator, self.effort, self.progress = generator, effort, progress
         self.device = torch.device("cpu") if cond is None else cond.device
-        # Conditions arrive in any order; the last tenth is for tests.
+        # The last tenth is for tests.
         count = 1 if cond is None else len(cond)
         self.training = count if cond is None else count - max(count // 10, 1)
         self.count = count

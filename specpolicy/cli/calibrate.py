@@ -1,0 +1,140 @@
+"""Calibrate the sampler `recycled` for a policy and this machine. It changes how fast chunks come, never their law.
+
+The policy plays episodes of its own task; at what it sees there it is sampled, and from its evaluations come a prior
+on its chunks, a small student of its network, the number of drafting sweeps and the best window of each step, given
+what a call costs here by its number of rows. All of it is written beside the checkpoint, and used from then on.
+
+Examples:
+  specpolicy calibrate policy=checkpoints/lift
+  specpolicy calibrate policy=checkpoints/lift student=false
+  specpolicy calibrate policy=my_policy observations=seen.safetensors held_out=0 output=calibrated
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from specpolicy.errors import SpecpolicyError
+
+if TYPE_CHECKING:
+    from specpolicy.policy import DiffusionPolicy
+    from specpolicy.samplers.speculative.calibration import Calibration, Effort
+
+RECORDED_SEEDS, HELD_OUT_SEEDS = 300_000, 200_000  # not those of training, evaluation or demonstrations
+HELD_OUT_EPISODES = 40
+
+
+def run(config: DictConfig) -> None:
+    """Calibrate as `config` (configs/calibrate.yaml) says."""
+    from specpolicy.cli.configuration import save_config
+    from specpolicy.evaluation.provenance import hardware
+    from specpolicy.loading import load_policy
+    from specpolicy.samplers import calibrate
+
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    policy = load_policy(config.policy, config.device)
+    output = Path(config.output or config.policy)
+    if not output.is_dir() and config.output is None:
+        raise SpecpolicyError(f"{output} is no directory: give output=, where the calibration shall go")
+    cond = _conditions(policy, config, output)
+    generator = torch.Generator().manual_seed(config.seed)
+    with _stages() as progress:
+        calibration = calibrate(
+            policy.denoiser, policy.chain, policy.sample_shape, cond, generator, _effort(config), progress
+        )
+    calibration.report |= {"hardware": hardware(), "threads": torch.get_num_threads()}
+    calibration.report["config"] = OmegaConf.to_container(config)
+    calibration.save(output)
+    save_config(config, output / "calibrate.yaml")
+    print(describe(calibration))
+    print(f"wrote {output}/speculation.safetensors and .json")
+
+
+def describe(calibration: Calibration) -> str:
+    """What the calibration found, in a few lines."""
+    report = calibration.report
+    cost = report["seconds_by_rows"]
+    lines = [
+        "one call: " + ", ".join(f"{rows} rows {1e3 * seconds:.1f} ms" for rows, seconds in cost.items()),
+        f"{calibration.sweeps} sweeps of drafting",
+    ]
+    for by_steps in calibration.windows.values():
+        for steps, windows in by_steps.items():
+            lines.append(
+                f"{steps} steps: {report[f'calls_{steps}']:.2f} calls a chunk when drafting to the end; "
+                f"windows {min(windows[:-2] or windows)} to {max(windows)}"
+            )
+    return "\n".join(lines)
+
+
+def _conditions(policy: DiffusionPolicy, config: DictConfig, output: Path) -> torch.Tensor:
+    """The encoded observations to calibrate on; records them, and the held-out ones, unless they are given."""
+    from specpolicy.evaluation.provenance import hardware
+    from specpolicy.evaluation.recording import read_histories, record_histories, write_histories
+    from specpolicy.logging.progress import progress_bar
+
+    workers = hardware()["cores"] if config.workers is None else config.workers
+    task: Any = policy.config.get("task")
+    wanted = [] if config.observations else [("observations", config.count, RECORDED_SEEDS, config.episodes)]
+    if config.held_out:
+        wanted.append(("held-out observations", config.held_out, HELD_OUT_SEEDS, HELD_OUT_EPISODES))
+    if wanted and not task:
+        raise SpecpolicyError(
+            f"{config.policy} names no task to play: give observations= (a safetensors file, each key of shape "
+            f"(N, {policy.n_obs_steps}, size)) and held_out=0"
+        )
+    recorded = {}
+    for name, count, seed, episodes in wanted:
+        with progress_bar(episodes, f"play for {name}") as bar:
+            recorded[name] = record_histories(
+                config.policy, task, count, seed, episodes, workers, config.max_seconds, bar.advance
+            )
+    if config.held_out:
+        write_histories(output / "observations.safetensors", recorded["held-out observations"])
+    histories = recorded.get("observations") or read_histories(config.observations, policy)
+    number = len(next(iter(histories.values())))
+    with torch.no_grad():
+        parts = [
+            policy.encode({key: value[start : start + 64] for key, value in histories.items()})
+            for start in range(0, number, 64)
+        ]
+    return torch.cat(parts)
+
+
+def _effort(config: DictConfig) -> Effort:
+    from specpolicy.samplers.speculative.calibration import Distillation, Effort
+
+    first = config.training_steps * 3 // 5
+    passes = (Distillation(first), Distillation(config.training_steps - first, learning_rate=1.2e-3))
+    return Effort(
+        chains=config.chains, rounds=config.rounds, passes=passes if config.student else (), steps=tuple(config.steps)
+    )
+
+
+@contextlib.contextmanager
+def _stages() -> Iterator[Any]:
+    """A progress function that shows one bar after another."""
+    from specpolicy.logging.progress import progress_bar
+
+    with contextlib.ExitStack() as stack:
+        bar: Any = None
+        seen: tuple[str, int] = ("", 0)
+
+        def progress(what: str, done: int, total: int) -> None:
+            nonlocal bar, seen
+            name, _, figure = what.partition(", ")
+            if name != seen[0]:
+                stack.close()
+                bar, seen = stack.enter_context(progress_bar(total, f"calibrate: {name}")), (name, 0)
+            label, _, value = figure.partition(" ")
+            bar.advance(done - seen[1], **({label: value} if figure else {}))
+            seen = (name, done)
+
+        yield progress
