@@ -1,0 +1,7 @@
+"""Engines: one network, run in several ways. All of them are denoisers, so samplers do not know which one they have."""
+
+from specpolicy.engines.base import Engine, row_sizes
+from specpolicy.engines.recorder import RowRecorder
+from specpolicy.engines.registry import ENGINES, PRECISIONS, make_engine
+
+__all__ = ["ENGINES", "PRECISIONS", "Engine", "RowRecorder", "make_engine", "row_sizes"]

@@ -1,0 +1,165 @@
+"""What an engine is, and what engines for fixed numbers of rows share: padding, cutting, checking."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.samplers.base import Denoiser
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What an engine is made for.
+
+    Attributes:
+        denoiser: the network; for most engines it must be a `torch.nn.Module`.
+        chunk_shape: (H, D) of one row.
+        cond_shape: shape of one row's condition; None if the network takes none.
+        max_rows: rows up to which a call is one call of the network; more are evaluated in pieces.
+        precision: "float32", or "bfloat16" inside the network.
+        train_steps: timesteps are below this number.
+    """
+
+    denoiser: Denoiser
+    chunk_shape: tuple[int, ...]
+    cond_shape: tuple[int, ...] | None
+    max_rows: int
+    precision: str = "float32"
+    train_steps: int = 100
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's weights are."""
+        if isinstance(self.denoiser, torch.nn.Module):
+            for parameter in self.denoiser.parameters():
+                return parameter.device
+        return torch.device("cpu")
+
+    @property
+    def tolerance(self) -> float:
+        """Largest difference to the network itself, relative to the root mean square of its output."""
+        if self.precision == "bfloat16":
+            return 0.1
+        rounds = self.device.type == "cuda" and torch.backends.cudnn.allow_tf32  # TF32 has 10 bits
+        return 1e-2 if rounds else 1e-4
+
+    def example(self, rows: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Seeded random inputs: x (rows, H, D), timesteps, cond."""
+        source = torch.Generator().manual_seed(rows)
+        x = torch.randn(rows, *self.chunk_shape, generator=source)
+        cond = None if self.cond_shape is None else torch.randn(rows, *self.cond_shape, generator=source)
+        t = torch.arange(rows, dtype=torch.int64) % self.train_steps
+        return x.to(self.device), t.to(self.device), None if cond is None else cond.to(self.device)
+
+
+class Engine(ABC):
+    """A denoiser (x (N, H, D), t (N,), cond (N, ...) or None) -> (N, H, D), made from a network and bound to its
+    device. Later changes of the network's weights may or may not be seen. Pickling keeps the recipe: the engine is
+    made anew where it is unpickled.
+
+    Attributes:
+        sizes: numbers of rows that are prepared for, rising.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, workload: Workload):
+        self.workload = workload
+        self.sizes: tuple[int, ...] = (1, workload.max_rows)
+
+    @abstractmethod
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+        """Evaluate the network."""
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Do what the first calls would wait for, and compare with the network at each of `sizes`.
+
+        Raises:
+            SpecpolicyError: the engine computes something else.
+        """
+        for rows in self.sizes:
+            inputs = self.workload.example(rows)
+            expected, found = self.workload.denoiser(*inputs), self(*inputs)
+            error = float((found - expected).abs().max() / expected.square().mean().sqrt().clamp(min=1e-6))
+            if not error <= self.workload.tolerance:
+                raise SpecpolicyError(
+                    f"engine '{self.name}' differs from the network by {error:.1e} of its output ({rows} rows, "
+                    f"{self.workload.precision}): use engine eager"
+                )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """See the class."""
+        return _remake, (type(self), self.workload)
+
+
+Runner = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # takes up to its number of rows; see `PaddedEngine`
+
+
+class PaddedEngine(Engine):
+    """Rows are padded to the next of `sizes` and the result is cut, so that every call has a known shape.
+
+    Rows do not know of each other inside the network, so the padding has no influence on the others.
+    """
+
+    def __init__(self, workload: Workload, sizes: Sequence[int]):
+        super().__init__(workload)
+        self.sizes = tuple(sizes)
+        self._runners: dict[int, Runner] = {}
+
+    @abstractmethod
+    def make_runner(self, size: int) -> Runner:
+        """What evaluates up to `size` rows. Its output may be overwritten by its next call; on CUDA it is called on
+        the stream of the caller."""
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+        """See `Engine`."""
+        largest = self.sizes[-1]
+        if len(x) > largest:
+            conditions = [None] * -(-len(x) // largest) if cond is None else cond.split(largest)
+            pieces = zip(x.split(largest), t.split(largest), conditions, strict=True)
+            return torch.cat([self(*piece) for piece in pieces])
+        if len(x) == 0:
+            return torch.zeros_like(x)
+        size = next(size for size in self.sizes if size >= len(x))
+        if size not in self._runners:
+            with torch.inference_mode(False), torch.no_grad():
+                self._runners[size] = self.make_runner(size)
+        return self._runners[size](x, t, cond).clone()
+
+
+class Buffers:
+    """Inputs of a fixed number of rows, at addresses that do not change."""
+
+    def __init__(self, workload: Workload, size: int):
+        self.x, self.t, self.cond = workload.example(size)
+
+    def fill(self, x: Tensor, t: Tensor, cond: Tensor | None) -> int:
+        """Copy the inputs into the first rows and return how many these are."""
+        rows = len(x)
+        self.x[:rows].copy_(x)
+        self.t[:rows].copy_(t)
+        if self.cond is not None and cond is not None:
+            self.cond[:rows].copy_(cond)
+        return rows
+
+
+def row_sizes(max_rows: int, fine: bool = True) -> tuple[int, ...]:
+    """The sizes that rows are padded to: powers of two, or, if `fine`, about a quarter apart (for processors whose
+    time grows with the rows). The last one is `max_rows`."""
+    sizes, size = [], 1
+    while size < max_rows:
+        sizes.append(size)
+        size = size * 2 if not fine or size < 8 else size + max(4, size // 16 * 4)
+    return (*sizes, max_rows)
+
+
+def _remake(kind: type[Engine], workload: Workload) -> Engine:
+    engine = kind(workload)
+    engine.warm_up()
+    return engine

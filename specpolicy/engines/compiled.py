@@ -1,0 +1,33 @@
+"""torch.compile, with CUDA graphs where there is a GPU."""
+
+import torch
+from torch import Tensor
+
+from specpolicy.engines.base import Engine, Workload
+from specpolicy.engines.cuda_graph import CudaGraphEngine
+from specpolicy.engines.precision import lower_precision
+from specpolicy.samplers.base import Denoiser
+
+
+class CompiledEngine(Engine):
+    """On CUDA, kernels fused by torch.compile, captured for a few numbers of rows; elsewhere compiled for one row
+    and for any number of them. Needs a C++ compiler; making it takes a minute or more."""
+
+    name = "compile"
+
+    def __init__(self, workload: Workload):
+        super().__init__(workload)
+        compiled: Denoiser = torch.compile(lower_precision(workload), dynamic=True)
+        self._compiled = compiled
+        self._graphs: CudaGraphEngine | None = None
+        if workload.device.type == "cuda":
+            self._graphs = CudaGraphEngine(workload, network=compiled)
+            self.sizes = self._graphs.sizes
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+        """See `Engine`."""
+        if self._graphs is not None:
+            return self._graphs(x, t, cond)
+        # Other strides, such as those of an expanded condition, would be compiled anew.
+        return self._compiled(x.contiguous(), t.contiguous(), None if cond is None else cond.contiguous())

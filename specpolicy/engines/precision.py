@@ -1,0 +1,36 @@
+"""Networks that compute in bfloat16. That is another law than float32: another network, near to the first."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from specpolicy.engines.base import Workload
+from specpolicy.errors import SpecpolicyError
+from specpolicy.samplers.base import Denoiser
+
+
+class Bfloat16(nn.Module):
+    """A copy of a network whose convolutions and matrix products are in bfloat16, inputs and outputs in float32."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = copy.deepcopy(network)
+        # Only the weights that autocast would convert in every call; buffers such as frequencies stay exact.
+        for module in self.network.modules():
+            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d):
+                module.to(torch.bfloat16)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+        """See `Denoiser`."""
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.network(x, t, cond).to(x.dtype)
+
+
+def lower_precision(workload: Workload) -> Denoiser:
+    """The network in the workload's precision."""
+    if workload.precision == "float32":
+        return workload.denoiser
+    if not isinstance(workload.denoiser, nn.Module):
+        raise SpecpolicyError("precision bfloat16 needs a torch.nn.Module as denoiser")
+    return Bfloat16(workload.denoiser)

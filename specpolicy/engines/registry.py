@@ -1,0 +1,54 @@
+"""`make_engine`: engines by name."""
+
+import difflib
+from collections.abc import Sequence
+
+from specpolicy.engines.base import Engine, Workload
+from specpolicy.engines.compiled import CompiledEngine
+from specpolicy.engines.cuda_graph import CudaGraphEngine
+from specpolicy.engines.eager import EagerEngine
+from specpolicy.engines.openvino import OpenVINOEngine
+from specpolicy.errors import SpecpolicyError
+from specpolicy.samplers.base import Denoiser
+
+ENGINES: dict[str, type[Engine]] = {
+    kind.name: kind  # type: ignore[type-abstract]
+    for kind in (EagerEngine, CompiledEngine, CudaGraphEngine, OpenVINOEngine)
+}
+PRECISIONS = ("float32", "bfloat16")
+
+
+def make_engine(
+    name: str,
+    denoiser: Denoiser,
+    chunk_shape: Sequence[int],
+    cond_shape: Sequence[int] | None = None,
+    max_rows: int = 100,
+    precision: str = "float32",
+    train_steps: int = 100,
+) -> Engine:
+    """Make an engine by its name and warm it up, which for some takes a minute or more.
+
+    Args:
+        name: "eager"; "compile" (torch.compile); "cuda_graph"; "openvino" (CPUs; the optional extra).
+        chunk_shape: (H, D) of one row.
+        cond_shape: shape of one row's condition; None if the network takes none.
+        max_rows: rows up to which a call is one call of the network: the steps of the chain, for one chunk.
+        precision: "float32", or "bfloat16" inside the network, which is another law.
+        train_steps: of the chain's training process; timesteps are below this number.
+
+    Raises:
+        SpecpolicyError: an unknown name, an engine that cannot run here, or one that computes something else.
+    """
+    if name not in ENGINES:
+        close = difflib.get_close_matches(name, ENGINES, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"use one of {', '.join(ENGINES)}"
+        raise SpecpolicyError(f"unknown engine '{name}': {hint}")
+    if precision not in PRECISIONS:
+        raise SpecpolicyError(f"unknown precision '{precision}': use one of {', '.join(PRECISIONS)}")
+    if max_rows < 1:
+        raise SpecpolicyError(f"max_rows={max_rows}: expected at least one row")
+    shape = None if cond_shape is None else tuple(cond_shape)
+    engine = ENGINES[name](Workload(denoiser, tuple(chunk_shape), shape, max_rows, precision, train_steps))
+    engine.warm_up()
+    return engine
