@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from specpolicy.checkpoints import read_config, read_weights
+from specpolicy.draft_models import read_draft_models
 from specpolicy.errors import SpecpolicyError
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers.speculative.calibration import read_calibration
@@ -33,4 +34,5 @@ def load_policy(path: str | Path, device: torch.device | str = "cpu", trust: boo
         raise SpecpolicyError(f"{path}: {error}") from None
     if foreign is None:
         policy.calibration = read_calibration(path)
+        policy.draft_models = read_draft_models(path).to(torch.device(device))
     return policy.to(device).eval()

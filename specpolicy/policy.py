@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from specpolicy.checkpoints import write_checkpoint
 from specpolicy.conditioning import Inpainting, LocalCondition
 from specpolicy.diffusion import GaussianChain
+from specpolicy.draft_models import DraftModels
 from specpolicy.engines import Engine, make_engine
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks import (
@@ -78,6 +79,7 @@ class DiffusionPolicy(nn.Module):
         self.config = config or {}
         self.engine: Engine | None = None
         self.calibration: Calibration | None = None
+        self.draft_models = DraftModels()
         self._network_action_dim = action_dim
         if self.first_action + n_action_steps > horizon:
             raise SpecpolicyError(
@@ -186,18 +188,24 @@ class DiffusionPolicy(nn.Module):
         """
         cond = self.encode(observation)
         shape = (len(cond), *self.sample_shape)
-        sampler = self.with_calibration(sampler)
+        sampler = self.equip(sampler)
         out = sample(self.engine or self.denoiser, self.chain, shape, cond, sampler, generator, return_states)
         actions = self.normaliser.unnormalise("action", out.actions[..., : self._network_action_dim])
         out.actions = convert_rotations(actions, self.rotations) if self.rotations else actions
         return out
 
-    def with_calibration(self, sampler: str | Sampler) -> Sampler:
-        """The sampler, by name or made; one that can be calibrated and is not takes the policy's calibration."""
-        made = make_sampler(sampler) if isinstance(sampler, str) else sampler
-        if self.calibration is None or not getattr(made, "wants_calibration", False):
-            return made
-        return dataclasses.replace(made, calibration=self.calibration)  # type: ignore[type-var]
+    def equip(self, sampler: str | Sampler) -> Sampler:
+        """The sampler, by name or made, with what it lacks and the policy has: a calibration, a draft model."""
+        made: Any = make_sampler(sampler) if isinstance(sampler, str) else sampler
+        wanted: dict[str, Any] = {}
+        if getattr(made, "wants_calibration", False):
+            wanted["calibration"] = self.calibration
+        drafter = getattr(made, "drafter", None)
+        if drafter == "independent" and made.draft_denoiser is None:
+            wanted["draft_denoiser"] = self.draft_models.denoiser
+        if drafter == "corrected" and made.head is None:
+            wanted["head"] = self.draft_models.head
+        return dataclasses.replace(made, **wanted) if wanted else made
 
     def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> "DiffusionPolicy":
         """The same policy, weights shared, whose `predict` runs the network on an engine (see `make_engine`).

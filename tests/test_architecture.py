@@ -21,8 +21,10 @@ ROOMS = (
     "conditioning",
     "networks",
     "samplers",
+    "engines",
     "normaliser",
     "checkpoints",
+    "draft_models",
     "policy",
     "loading",
     "data",
@@ -36,6 +38,7 @@ ROOMS = (
 STRANGERS = {
     "networks": {"diffusion", "tasks"},
     "samplers": {"networks", "tasks"},
+    "engines": {"diffusion", "networks", "tasks"},
     "training": {"tasks", "loading"},
     "control": {"diffusion", "networks", "samplers", "normaliser", "checkpoints", "policy", "loading", "training"},
 }

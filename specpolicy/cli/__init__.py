@@ -13,6 +13,7 @@ VERBS = {
     "collect": "record demonstrations of a task's scripted expert",
     "train": "train a diffusion policy on demonstrations",
     "calibrate": "make a policy's exact sampling faster on this machine",
+    "train_drafter": "train draft models for the samplers that take one",
     "evaluate": "measure a policy's success and time, sampler by sampler",
     "control": "run a policy live on a simulated robot; report its timing",
     "rollout": "show one episode of a policy: a video or a window",

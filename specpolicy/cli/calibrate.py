@@ -23,16 +23,13 @@ from omegaconf import DictConfig, OmegaConf
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
-    from specpolicy.policy import DiffusionPolicy
     from specpolicy.samplers.speculative.calibration import Calibration, Effort
-
-RECORDED_SEEDS, HELD_OUT_SEEDS = 300_000, 200_000  # not those of training, evaluation or demonstrations
-HELD_OUT_EPISODES = 40
 
 
 def run(config: DictConfig) -> None:
     """Calibrate as `config` (configs/calibrate.yaml) says."""
     from specpolicy.cli.configuration import save_config
+    from specpolicy.cli.observations import conditions, write_held_out
     from specpolicy.evaluation.provenance import hardware
     from specpolicy.loading import load_policy
     from specpolicy.samplers import calibrate
@@ -43,7 +40,8 @@ def run(config: DictConfig) -> None:
     output = Path(config.output or config.policy)
     if not output.is_dir() and config.output is None:
         raise SpecpolicyError(f"{output} is no directory: give output=, where the calibration shall go")
-    cond = _conditions(policy, config, output)
+    cond = conditions(policy, config)
+    write_held_out(policy, config, output / "observations.safetensors")
     generator = torch.Generator().manual_seed(config.seed)
     with _stages() as progress:
         calibration = calibrate(
@@ -72,40 +70,6 @@ def describe(calibration: Calibration) -> str:
                 f"windows {min(windows[:-2] or windows)} to {max(windows)}"
             )
     return "\n".join(lines)
-
-
-def _conditions(policy: DiffusionPolicy, config: DictConfig, output: Path) -> torch.Tensor:
-    """The encoded observations to calibrate on; records them, and the held-out ones, unless they are given."""
-    from specpolicy.evaluation.provenance import hardware
-    from specpolicy.evaluation.recording import read_histories, record_histories, write_histories
-    from specpolicy.logging.progress import progress_bar
-
-    workers = hardware()["cores"] if config.workers is None else config.workers
-    task: Any = policy.config.get("task")
-    wanted = [] if config.observations else [("observations", config.count, RECORDED_SEEDS, config.episodes)]
-    if config.held_out:
-        wanted.append(("held-out observations", config.held_out, HELD_OUT_SEEDS, HELD_OUT_EPISODES))
-    if wanted and not task:
-        raise SpecpolicyError(
-            f"{config.policy} names no task to play: give observations= (a safetensors file, each key of shape "
-            f"(N, {policy.n_obs_steps}, size)) and held_out=0"
-        )
-    recorded = {}
-    for name, count, seed, episodes in wanted:
-        with progress_bar(episodes, f"play for {name}") as bar:
-            recorded[name] = record_histories(
-                config.policy, task, count, seed, episodes, workers, config.max_seconds, bar.advance
-            )
-    if config.held_out:
-        write_histories(output / "observations.safetensors", recorded["held-out observations"])
-    histories = recorded.get("observations") or read_histories(config.observations, policy)
-    number = len(next(iter(histories.values())))
-    with torch.no_grad():
-        parts = [
-            policy.encode({key: value[start : start + 64] for key, value in histories.items()})
-            for start in range(0, number, 64)
-        ]
-    return torch.cat(parts)
 
 
 def _effort(config: DictConfig) -> Effort:

@@ -1,0 +1,60 @@
+"""Observations for the verbs that learn from a policy: read, or seen while the policy plays its own task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig
+
+from specpolicy.errors import SpecpolicyError
+
+if TYPE_CHECKING:
+    from specpolicy.policy import DiffusionPolicy
+
+RECORDED_SEEDS, HELD_OUT_SEEDS = 300_000, 200_000  # not those of training, evaluation or demonstrations
+HELD_OUT_EPISODES = 40
+
+
+def conditions(policy: DiffusionPolicy, config: DictConfig) -> torch.Tensor:
+    """The encoded observations (N, ...) of `config.observations`, a file, or of `config.episodes` episodes."""
+    from specpolicy.evaluation.recording import read_histories
+
+    if config.observations:
+        histories = read_histories(config.observations, policy)
+    else:
+        histories = _play(policy, config, "observations", config.count, RECORDED_SEEDS, config.episodes)
+    number = len(next(iter(histories.values())))
+    with torch.no_grad():
+        parts = [
+            policy.encode({key: value[start : start + 64] for key, value in histories.items()})
+            for start in range(0, number, 64)
+        ]
+    return torch.cat(parts)
+
+
+def write_held_out(policy: DiffusionPolicy, config: DictConfig, path: Path) -> None:
+    """Write `config.held_out` observations of other episodes, for measurements."""
+    from specpolicy.evaluation.recording import write_histories
+
+    if config.held_out:
+        episodes = min(HELD_OUT_EPISODES, config.held_out)
+        name = "held-out observations"
+        write_histories(path, _play(policy, config, name, config.held_out, HELD_OUT_SEEDS, episodes))
+
+
+def _play(policy: DiffusionPolicy, config: DictConfig, name: str, count: int, seed: int, episodes: int) -> Any:
+    from specpolicy.evaluation.provenance import hardware
+    from specpolicy.evaluation.recording import record_histories
+    from specpolicy.logging.progress import progress_bar
+
+    task: Any = policy.config.get("task")
+    if not task:
+        raise SpecpolicyError(
+            f"{config.policy} names no task to play: give observations= (a safetensors file, each key of shape "
+            f"(N, {policy.n_obs_steps}, size)), and held_out=0 if there is such a key"
+        )
+    workers = hardware()["cores"] if config.workers is None else config.workers
+    with progress_bar(episodes, f"play for {name}") as bar:
+        return record_histories(config.policy, task, count, seed, episodes, workers, config.max_seconds, bar.advance)

@@ -1,0 +1,80 @@
+"""Train draft models for a policy: De Bortoli et al. 2025's strategies that need one.
+
+An `independent` drafter is a small denoiser distilled from the policy; a `corrected` one is a head that says how the
+network's x0 changes behind the current state. Both are exact; how much they save is what `specpolicy benchmark` says.
+
+Examples:
+  specpolicy train_drafter policy=checkpoints/lift
+  specpolicy benchmark policy=checkpoints/lift 'samplers=[{name: reflection, drafter: independent}]'
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from specpolicy.errors import SpecpolicyError
+
+
+def run(config: DictConfig) -> None:
+    """Train as `config` (configs/train_drafter.yaml) says."""
+    from specpolicy.cli.configuration import save_config
+    from specpolicy.cli.observations import conditions
+    from specpolicy.draft_models import KINDS, DraftModels
+    from specpolicy.loading import load_policy
+    from specpolicy.logging.progress import progress_bar
+    from specpolicy.samplers.base import NoiseSource
+    from specpolicy.samplers.speculative.calibration.recording import record_sequential
+    from specpolicy.training.draft_models import train_denoiser, train_head
+
+    unknown = [kind for kind in config.kinds if kind not in KINDS]
+    if unknown or not config.kinds:
+        raise SpecpolicyError(f"kinds={list(config.kinds)}: expected some of {', '.join(KINDS)}")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    start = time.perf_counter()
+    policy = load_policy(config.policy, config.device)
+    cond = conditions(policy, config)
+    generator = torch.Generator().manual_seed(config.seed)
+    shape, device = torch.Size(policy.sample_shape), cond.device
+    chosen = torch.arange(config.chains) % len(cond)
+    with progress_bar(config.chains, "sequential chains") as bar, torch.no_grad():
+        record = record_sequential(
+            policy.denoiser,
+            policy.chain,
+            shape,
+            cond,
+            chosen.to(device),
+            lambda batch: NoiseSource(generator, batch, device, torch.float32),
+            bar.advance,
+        )
+    size = cond[0].numel()
+    models = DraftModels()
+    torch.manual_seed(config.seed)  # of the first weights
+    for kind in config.kinds:
+        if kind == "independent":
+            options = {"action_dim": shape[1], "cond_dim": size, "down_dims": list(config.down_dims)}
+        else:
+            steps = policy.chain.process.steps
+            options = {"horizon": shape[0], "action_dim": shape[1], "cond_dim": size, "train_steps": steps}
+        model = models.add(kind, **options).to(device)
+        train = train_denoiser if kind == "independent" else train_head
+        with progress_bar(config.training_steps, f"train {kind}") as bar:
+            train(
+                model,
+                policy.chain,
+                record,
+                cond,
+                shape,
+                config.training_steps,
+                generator,
+                lambda loss: bar.advance(1, loss=loss),  # noqa: B023, called before the next bar opens
+            )
+    output = Path(config.output or config.policy)
+    models.report = {"config": OmegaConf.to_container(config), "seconds": round(time.perf_counter() - start, 1)}
+    models.save(output)
+    save_config(config, output / "train_drafter.yaml")
+    print(f"wrote {output}/drafters.safetensors and .json")
