@@ -60,7 +60,7 @@ class PolicyPlanner:
             )
         observation = {key: history[key] for key in self.policy.observation_keys}
         out = self.policy.predict(observation, sampler=self.sampler, generator=self._generator)
-        actions = out.actions[0, self.n_obs_steps - 1 :].cpu().numpy()  # the copy waits for a GPU to finish
+        actions = out.actions[0, self.policy.first_action :].cpu().numpy()  # the copy waits for a GPU to finish
         return Chunk(
             actions=actions,
             seconds=time.perf_counter() - start,
