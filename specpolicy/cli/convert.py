@@ -49,9 +49,12 @@ def describe(policy) -> str:
         f"{key} {shape if isinstance(shape, int) else ' x '.join(map(str, shape))}"
         for key, shape in policy.encoder.shapes.items()
     )
-    return (
-        f"{source.get('policy', 'DiffusionPolicy')} of {source.get('project', 'specpolicy')}, {parameters / 1e6:.2f} M "
-        f"parameters\nsees {policy.n_obs_steps} frames of {seen}\nplans {policy.horizon} actions of {policy.action_dim} "
-        f"numbers, executes {policy.n_action_steps} from entry {policy.first_action}\nsamples by {kind}, "
-        f"{len(chain)} of {chain.process.steps} steps, predicts {chain.process.prediction}"
-    )
+    lines = [
+        f"{source.get('policy', 'DiffusionPolicy')} of {source.get('project', 'specpolicy')}, "
+        f"{parameters / 1e6:.2f} M parameters",
+        f"sees {policy.n_obs_steps} frames of {seen}",
+        f"plans {policy.horizon} actions of {policy.action_dim} numbers, "
+        f"executes {policy.n_action_steps} from entry {policy.first_action}",
+        f"samples by {kind}, {len(chain)} of {chain.process.steps} steps, predicts {chain.process.prediction}",
+    ]
+    return "\n".join(lines)

@@ -71,7 +71,7 @@ def run(config: DictConfig) -> None:
                 shape,
                 config.training_steps,
                 generator,
-                lambda loss: bar.advance(1, loss=loss),  # noqa: B023, called before the next bar opens
+                lambda loss: bar.advance(1, loss=loss),
             )
     output = Path(config.output or config.policy)
     models.report = {"config": OmegaConf.to_container(config), "seconds": round(time.perf_counter() - start, 1)}

@@ -17,6 +17,7 @@ class Policy(Protocol):
 
     n_obs_steps: int
     n_action_steps: int
+    first_action: int
 
     @property
     def observation_keys(self) -> Sequence[str]:
@@ -24,7 +25,7 @@ class Policy(Protocol):
         ...
 
     def predict(self, observation: Mapping[str, Any], sampler: Any, generator: torch.Generator) -> Any:
-        """A sample: `actions` (1, H, D), entry 0 for the oldest frame, and `stats`."""
+        """A sample: `actions` (1, H, D), entry `first_action` for the newest frame, and `stats`."""
         ...
 
 

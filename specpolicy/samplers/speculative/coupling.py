@@ -42,7 +42,8 @@ def draw_residual(log_p: Tensor, delta: Tensor, uniform: Tensor, iterations: int
     t0 = -delta/2 - ln(p)/delta, where Q = 1 - Phi.
     """
     safe = delta.clamp(min=TINY)
-    low = -safe / 2 - log_p / safe
+    # Below -40 the target has no mass: however huge the gap, the interval that is halved stays short.
+    low = (-safe / 2 - log_p / safe).clamp(min=-40.0)
     wanted = torch.log1p(-uniform) + _log_tail(low, log_p, safe)
     high = torch.maximum(low, torch.zeros_like(low)) + 40.0
     for _ in range(iterations):

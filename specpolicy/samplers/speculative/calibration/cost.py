@@ -63,7 +63,8 @@ def best_windows(acceptance: Tensor, cost: Tensor, overhead: float = 0.0) -> lis
         left = torch.cat([torch.zeros(1, dtype=torch.float64), (failed * value[step + 1 : count]).cumsum(dim=0)])
         widths = torch.arange(longest + 1)
         total = cost[widths + 1] + overhead * widths + left + passed * value[step + 1 :]
-        best = int(total.argmin())
+        # A window of nothing is not offered, except at the last step, where nothing is left to draft.
+        best = int(total[min(1, longest) :].argmin()) + min(1, longest)
         value[step], windows[step] = total[best], max(best, 1)
     return windows
 

@@ -63,7 +63,7 @@ class GaussianSurrogate(nn.Module):
         """See `Surrogate`."""
         assert features is not None
         mean = features[:, None]
-        abar = self.alpha_bar[timesteps][..., None]
+        abar = self.alpha_bar[timesteps][..., None].to(states)
         noise = (1 - abar) / abar
         gain = self.variances / (self.variances + noise)
         return mean + (gain * ((states * abar.rsqrt() - mean) @ self.basis)) @ self.basis.T

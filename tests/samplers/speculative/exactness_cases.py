@@ -1,0 +1,226 @@
+"""What is tested for exactness: chains, and every verifier with every drafter and window; and what must fail.
+
+`tests/samplers/speculative/test_exactness.py` runs all of it with 20,000 chunks a case,
+`benchmarks/exactness.py` with many more.
+"""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from law_tests import ChainLaw, Verdict
+from mixtures import MixtureDenoiser, correction_head
+
+from specpolicy import GaussianChain, make_sampler, sample
+from specpolicy.samplers.speculative.drafters import Corrected, Drafter, Free, FrozenRoot, Independent, Recycled
+from specpolicy.samplers.speculative.drafters.base import step_out
+from specpolicy.samplers.speculative.loop import speculate
+from specpolicy.samplers.speculative.surrogates import GaussianSurrogate
+from specpolicy.samplers.speculative.verifiers import VERIFIERS, Block, Decision, Reflection, Verifier
+
+SHAPE = (2, 2)
+WINDOWS = (1, 4, 16, None)
+FALSE_ALARMS = 1e-3  # of all cases of a run together
+CHAINS = {
+    "ddpm": GaussianChain.ddpm(20),
+    "strided": GaussianChain.ddpm(100, 10),
+    "trailing": GaussianChain.ddpm(100, 12, spacing="trailing", beta_schedule="linear"),
+    "sample prediction": GaussianChain.ddpm(100, 10, prediction="sample"),
+    "v prediction": GaussianChain.ddpm(100, 10, prediction="v_prediction"),
+    "unclipped": GaussianChain.ddpm(20, prediction="sample", clip=None),
+    "fixed_large": GaussianChain.ddpm(16, variance="fixed_large"),
+    # With an offset the last step of a fixed_large chain is noisy, too.
+    "noisy last step": GaussianChain.ddpm(100, 8, variance="fixed_large", offset=5, prediction="sample"),
+    "ddim": GaussianChain.ddpm(100).with_ddim(10, eta=1.0),
+    "ddim, v prediction": GaussianChain.ddpm(100, prediction="v_prediction").with_ddim(8, eta=0.6),
+    "ddim, epsilon of the clipped x0": GaussianChain.ddpm(100).with_ddim(10, eta=0.8, reuse_epsilon=False),
+}
+
+
+def poor_denoiser(chain):
+    """A draft model: a mixture with one kind of chunk too few and another spread."""
+    full = MixtureDenoiser(chain.process)
+    return MixtureDenoiser(chain.process, 0.3, full.centres[:2], torch.tensor([0.5, 0.5], dtype=torch.float64))
+
+
+# Every drafter: name -> function of the chain and the shape (H, D).
+DRAFTERS: dict[str, Callable[[GaussianChain, tuple[int, int]], Drafter]] = {
+    "frozen_root": lambda chain, shape: FrozenRoot(),
+    "free": lambda chain, shape: Free(),
+    "independent": lambda chain, shape: Independent(poor_denoiser(chain)),
+    "corrected": lambda chain, shape: Corrected(correction_head),
+    "recycled": lambda chain, shape: Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape)),
+    "recycled, 1 sweep": lambda chain, shape: Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), 1),
+}
+
+
+class Skewed(FrozenRoot):
+    """A poor but honest drafter: each mean is off by one sigma in the same direction, so that rejections and gaps
+    pile up. Under it, what is not exact is far off."""
+
+    name = "skewed"
+
+    def propose(self, memory, problem, window):
+        """See `Drafter.propose`."""
+        honest = super().propose(memory, problem, window)
+        off = honest.x0 + in_sigmas(honest.x0.new_tensor(problem.shape.numel() ** -0.5), problem, window)
+        return step_out(problem, window, problem.path.clip(off), honest.root_x0)
+
+
+def in_sigmas(shift, problem, window):
+    """The change of x0 at each draft that moves its mean by `shift`, in units of sigma."""
+    steps = window.steps[:, : window.drafts]
+    return shift * (problem.path.sigma[steps] / problem.path.x0_weight[steps])[..., None, None]
+
+
+@dataclass(frozen=True)
+class Composed:
+    """Any drafter with any verifier, as a sampler."""
+
+    drafter: Callable[[GaussianChain, tuple[int, int]], Drafter]
+    verifier: Verifier
+    window: int | None = None
+    name: str = "composed"
+
+    def run(self, denoiser, chain, state, cond, noise, return_states=False):
+        """See `Sampler.run`."""
+        drafter = self.drafter(chain, state.shape[1:])
+        return speculate(denoiser, chain, state, cond, noise, drafter, self.verifier, self.window, return_states)
+
+
+# -- what is not exact, and must be found out -----------------------------------------------------------------------
+
+
+class RedrawAfterRejection(Reflection):
+    """Draws a rejected coordinate anew from the target, which counts the accepted part twice."""
+
+    def target_coordinate(self, delta, coordinate, uniform):
+        """See `TokenVerifier`."""
+        return torch.special.ndtri(uniform.clamp(min=1e-300))
+
+
+class ReflectionInBlock(Block):
+    """Mirrors the noise behind a block: right only where the prefix was accepted for sure."""
+
+    def decide(self, delta, coordinate, uniform, second, width):
+        """See `Verifier.decide`."""
+        decision = super().decide(delta, coordinate, uniform, second, width)
+        row = (decision.accepted < width).nonzero().flatten()
+        shift = torch.zeros_like(decision.shift)
+        shift[row] = -2 * coordinate[row, decision.accepted[row]]
+        return Decision(decision.accepted, shift)
+
+
+class BlockKeepsNoise(Block):
+    """Uses the noises behind a block again, although the block's length depends on them."""
+
+    keeps_noise = True
+
+
+class Peeking(FrozenRoot):
+    """Its guess at a step knows the noise that this step will add."""
+
+    name = "peeking"
+
+    def propose(self, memory, problem, window):
+        """See `Drafter.propose`."""
+        honest = super().propose(memory, problem, window)
+        wrong = honest.x0 + in_sigmas(0.5 * window.noise[:, : window.drafts], problem, window)
+        return step_out(problem, window, problem.path.clip(wrong), honest.root_x0)
+
+
+def skewed(chain, shape):
+    """See `Skewed`."""
+    return Skewed()
+
+
+CONTROLS = {
+    "redraw after a rejection": Composed(skewed, RedrawAfterRejection()),
+    "reflection inside block verification": Composed(skewed, ReflectionInBlock()),
+    "kept noises under block verification": Composed(skewed, BlockKeepsNoise()),
+    "kept noises under block verification, recycled": Composed(DRAFTERS["recycled"], BlockKeepsNoise()),
+    "a draft that sees its own noise": Composed(lambda chain, shape: Peeking(), Reflection()),
+}
+
+
+# -- cases ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """One sampler on one chain; `conditioned`: each chunk has a condition of its own."""
+
+    sampler: object
+    name: str
+    chain: str = "ddpm"
+    window: int | None = None
+    conditioned: bool = False
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def id(self) -> str:
+        """Its name among all cases."""
+        extra = ", conditioned" * self.conditioned + ", float64" * (self.dtype == torch.float64)
+        return f"{self.name}, window {self.window}, {self.chain}{extra}"
+
+    @property
+    def seed(self) -> int:
+        """Of its random numbers: fixed, and its own."""
+        return zlib.crc32(self.id.encode())
+
+
+def every_combination():
+    """Verifiers x drafters x windows; combinations that are refused are left out. And on the chain of the controls
+    the drafter of the controls, to show that it is not to blame for their failure."""
+    for verifier, kind in VERIFIERS.items():
+        for drafter, make in DRAFTERS.items():
+            reuses = drafter.startswith("recycled")
+            if reuses and not kind.keeps_noise:
+                continue
+            for window in WINDOWS:
+                yield Case(Composed(make, kind(), window), f"{verifier} + {drafter}", window=window)
+        for window in WINDOWS:
+            yield Case(Composed(skewed, kind(), window), f"{verifier} + skewed", "unclipped", window)
+
+
+def every_chain():
+    """The samplers by name on every chain, and once in float64; each chunk has a condition of its own."""
+    samplers = {name: make_sampler(name) for name in ("asd", "reflection", "residual", "block", "recycled")}
+    samplers["reflection"] = replace(samplers["reflection"], drafter="corrected", head=correction_head)
+    for name, sampler in samplers.items():
+        for chain in CHAINS:
+            yield Case(sampler, name, chain, conditioned=True)
+        yield Case(sampler, name, "ddim", dtype=torch.float64)
+
+
+CASES = [*every_combination(), *every_chain()]
+CONTROL_CASES = [Case(sampler, name, "unclipped") for name, sampler in CONTROLS.items()]
+
+
+def draw(case, sampler, n, seed):
+    """States (K+1, n, H, D), their conditions and the statistics of `sampler` in the setting of a case."""
+    chain = CHAINS[case.chain]
+    generator = torch.Generator().manual_seed(seed)
+    cond = None
+    if case.conditioned:
+        cond = 0.3 * torch.randint(-1, 2, (n, *SHAPE), generator=generator).to(case.dtype)
+    denoiser = MixtureDenoiser(chain.process)
+    out = sample(denoiser, chain, (n, *SHAPE), cond, sampler, generator, return_states=True, dtype=case.dtype)
+    return out.states, cond, out.stats
+
+
+@cache
+def law_of(chain: str, conditioned: bool, dtype: torch.dtype, n: int) -> ChainLaw:
+    """The tests against n chunks of the sequential sampler."""
+    case = Case(None, "", chain, None, conditioned, dtype)
+    states, cond, _ = draw(case, "ddpm", n, seed=1)
+    return ChainLaw(MixtureDenoiser(CHAINS[chain].process), CHAINS[chain], states, cond)
+
+
+def judge(case: Case, n: int = 20_000) -> tuple[Verdict, object]:
+    """The verdict on a case and its statistics."""
+    law = law_of(case.chain, case.conditioned, case.dtype, 2 * n)
+    states, cond, statistics = draw(case, case.sampler, n, case.seed)
+    return law(states, cond), statistics

@@ -1,0 +1,52 @@
+"""Gaussian mixtures, whose exact denoiser is known in closed form: the networks of the exactness tests."""
+
+import torch
+
+# Chunks (H=2, D=2) of three kinds. Some lie so close to the bound of the clip that it acts on every chain.
+CENTRES = torch.tensor(
+    [[[0.95, 0.1], [0.6, -0.3]], [[-0.4, -0.9], [-0.2, 0.5]], [[-0.7, 0.8], [0.3, 0.95]]], dtype=torch.float64
+)
+WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+
+
+class MixtureDenoiser:
+    """E[x0 | x_t] for chunks from sum_c weights_c N(centres_c + cond, spread^2 I), as any kind of prediction."""
+
+    def __init__(self, process, spread=0.15, centres=CENTRES, weights=WEIGHTS):
+        """`process`: the training process, which says what is predicted. centres (C, H, D), weights (C,)."""
+        self.process, self.spread, self.centres, self.weights = process, spread, centres, weights
+
+    def __call__(self, x, t, cond=None):
+        """The network's output (N, H, D) at x (N, H, D), t (N,); cond (N, H, D) moves the mixture, or None."""
+        a = self.process.alpha_bar.to(x.dtype)[t][:, None, None]
+        signal, moved = a.sqrt(), 0 if cond is None else cond
+        variance = a * self.spread**2 + 1 - a
+        inner = x - signal * moved
+        distance = inner.flatten(1)[:, None] - signal * self.centres.to(x.dtype).flatten(1)
+        log_weight = self.weights.to(x.dtype).log() - distance.square().sum(-1) / (2 * variance[:, 0])
+        share = torch.softmax(log_weight, dim=-1)
+        gain = signal * self.spread**2 / variance
+        centre = (share @ self.centres.to(x.dtype).flatten(1)).view_as(x)
+        x0 = moved + (1 - gain * signal) * centre + gain * inner
+        if self.process.prediction == "sample":
+            return x0
+        noise = (x - signal * x0) / (1 - a).sqrt()
+        return noise if self.process.prediction == "epsilon" else signal * noise - (1 - a).sqrt() * x0
+
+
+class Counting:
+    """A denoiser that counts: `calls`, and `rows` evaluated in all of them."""
+
+    def __init__(self, denoiser):
+        self.denoiser, self.calls, self.rows = denoiser, 0, 0
+
+    def __call__(self, x, t, cond):
+        """Count and call."""
+        self.calls, self.rows = self.calls + 1, self.rows + len(x)
+        return self.denoiser(x, t, cond)
+
+
+def correction_head(root, x0, start, timesteps, cond):
+    """A made-up correction head: x0 turns towards the sign of the root, the more the further down the window."""
+    share = (start[:, None] - timesteps).to(root.dtype)[..., None, None] / (start[:, None, None, None] + 1)
+    return share * 0.5 * (torch.tanh(2 * root) - x0)[:, None]

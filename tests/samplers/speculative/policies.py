@@ -1,0 +1,93 @@
+"""The shipped lift policy at fixed observations: a trained network for the exactness tests."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from exactness_cases import DRAFTERS, Composed, skewed
+from law_tests import ChainLaw, Verdict, bonferroni
+
+from specpolicy import GaussianChain, load_policy, make_sampler, sample
+from specpolicy.samplers.speculative.verifiers import Block, Residual
+
+HERE = Path(__file__).parent
+STEPS = 16
+SAMPLERS = {
+    **{name: make_sampler(name) for name in ("asd", "reflection", "residual", "block", "recycled")},
+    "asd, window 4": make_sampler("asd", window=4),
+    "block, window 4": make_sampler("block", window=4),
+    "recycled, window 4": make_sampler("recycled", window=4),
+    "recycled, residual": Composed(DRAFTERS["recycled"], Residual()),
+    "block, skewed": Composed(skewed, Block()),
+}
+
+
+@cache
+def lift():
+    """(policy, conditions (4, C) of the recorded observations)."""
+    policy = load_policy(HERE.parents[2] / "checkpoints" / "lift")
+    recorded = json.loads((HERE / "lift_observations.json").read_text())
+    observations = [entry["observation"] for entry in recorded]
+    batch = {key: torch.tensor([one[key] for one in observations]) for key in observations[0]}
+    return policy, policy.encode(batch)
+
+
+def slow_movements(chunk):
+    """The mean of a chunk (H, D) over time and its first cosine: (2 D,). Chunks of actions are smooth."""
+    time = (torch.arange(chunk.shape[0]) + 0.5) / chunk.shape[0]
+    return torch.cat([chunk.mean(0), (torch.cos(torch.pi * time)[:, None] * chunk).mean(0)])
+
+
+@dataclass(frozen=True)
+class AtObservation:
+    """The lift policy's denoiser at one of the recorded observations, for any number of rows."""
+
+    index: int
+
+    def __call__(self, x, t, cond=None):
+        """The network's output."""
+        policy, conds = lift()
+        return policy.denoiser(x, t, conds[self.index].expand(len(x), -1))
+
+
+def chain() -> GaussianChain:
+    """The chain of the tests: the policy's own, strided."""
+    return lift()[0].chain.strided(STEPS)
+
+
+def draw(sampler, observation, n, seed, batch=500):
+    """States (K+1, n, H, D) of `sampler` at one observation, in batches, and its mean calls."""
+    shape = lift()[0].sample_shape
+    parts = [
+        sample(
+            AtObservation(observation),
+            chain(),
+            (min(batch, n - start), *shape),
+            sampler=sampler,
+            generator=torch.Generator().manual_seed(1_000_003 * seed + start),
+            return_states=True,
+        )
+        for start in range(0, n, batch)
+    ]
+    calls = torch.cat([part.stats.calls for part in parts]).double().mean()
+    return torch.cat([part.states for part in parts], dim=1), float(calls)
+
+
+@cache
+def law_at(observation: int, n: int) -> ChainLaw:
+    """The tests against n chunks of the sequential sampler at one observation."""
+    states, _ = draw("ddpm", observation, n, seed=1)
+    return ChainLaw(AtObservation(observation), chain(), states, places=3, features=slow_movements)
+
+
+def judge(sampler, n, observations, seed) -> tuple[Verdict, float]:
+    """The verdict over all `observations`, n chunks each, and the mean calls."""
+    verdicts, calls = [], 0.0
+    for observation in observations:
+        states, mean_calls = draw(sampler, observation, n, seed)
+        verdicts.append(law_at(observation, 2 * n)(states))
+        calls += mean_calls / len(observations)
+    groups = {group: bonferroni([one.groups[group] for one in verdicts]) for group in verdicts[0].groups}
+    return Verdict(groups), calls

@@ -1,0 +1,38 @@
+"""Exactness of whole chains: every exact sampler passes tests of its law, and what is not exact fails the same tests.
+
+The networks are exact denoisers of Gaussian mixtures. 20,000 chunks a case are compared with 40,000 of the sequential
+sampler. The false-alarm rate of all cases of this file together is 1e-3 (Bonferroni); the seeds are fixed.
+`benchmarks/exactness.py` runs the same cases with more chunks.
+"""
+
+import pytest
+from exactness_cases import CASES, CHAINS, CONTROL_CASES, DRAFTERS, FALSE_ALARMS, judge
+
+from specpolicy.samplers.speculative.verifiers import VERIFIERS
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_the_law_is_that_of_the_sequential_sampler(case):
+    verdict, statistics = judge(case)
+    assert verdict.p > FALSE_ALARMS / len(CASES), str(verdict)
+    # The tests mean nothing where nothing was rejected; a window of one draft from an exact guess never is.
+    if case.window != 1:
+        assert int(statistics.rejections.sum()) > 10_000
+
+
+@pytest.mark.parametrize("case", CONTROL_CASES, ids=lambda case: case.name)
+def test_what_is_not_exact_fails_by_a_wide_margin(case):
+    verdict, _ = judge(case)
+    assert verdict.p < 1e-15, str(verdict)
+    for group in ("final KS", "joint KS", "joint energy", "noises"):
+        assert verdict.groups[group] < 1e-8, str(verdict)
+
+
+def test_every_verifier_drafter_and_kind_of_chain_is_among_the_cases():
+    names = {case.name for case in CASES}
+    assert len({case.id for case in CASES}) == len(CASES)
+    assert {name.split(" + ")[0] for name in names if "+" in name} == set(VERIFIERS)
+    assert {name.split(" + ")[1] for name in names if "+" in name} == {*DRAFTERS, "skewed"}
+    assert {"asd", "reflection", "residual", "block", "recycled"} < names
+    assert {case.chain for case in CASES} == set(CHAINS)
+    assert {case.window for case in CASES} == {1, 4, 16, None}
