@@ -19,7 +19,7 @@ HELD_OUT_EPISODES = 40
 
 def conditions(policy: DiffusionPolicy, config: DictConfig) -> torch.Tensor:
     """The encoded observations (N, ...) of `config.observations`, a file, or of `config.episodes` episodes."""
-    from specpolicy.evaluation.recording import read_histories
+    from specpolicy.histories import read_histories
 
     if config.observations:
         histories = read_histories(config.observations, policy)
@@ -36,7 +36,7 @@ def conditions(policy: DiffusionPolicy, config: DictConfig) -> torch.Tensor:
 
 def write_held_out(policy: DiffusionPolicy, config: DictConfig, path: Path) -> None:
     """Write `config.held_out` observations of other episodes, for measurements."""
-    from specpolicy.evaluation.recording import write_histories
+    from specpolicy.histories import write_histories
 
     if config.held_out:
         episodes = min(HELD_OUT_EPISODES, config.held_out)

@@ -10,21 +10,15 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from specpolicy.control.clock import PausedClock
-from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.episode import run_episode
 from specpolicy.evaluation.planners import PolicyPlanner, check_policy_fits
-from specpolicy.files import atomic_path
+from specpolicy.histories import Histories
 from specpolicy.loading import load_policy
-from specpolicy.policy import DiffusionPolicy
 from specpolicy.processes import run_jobs
 from specpolicy.samplers import make_sampler
 from specpolicy.tasks import make_task_env
-
-Histories = dict[str, np.ndarray]
 
 
 class FrameRecorder(gymnasium.Wrapper):
@@ -106,23 +100,3 @@ def record_histories(
     # In the order of the episodes, so that whoever keeps the last part aside keeps whole episodes aside.
     chosen = np.sort(np.random.default_rng(seed).choice(available, count, replace=available < count))
     return {key: values[chosen] for key, values in joined.items()}
-
-
-def write_histories(path: str | Path, histories: Histories) -> None:
-    """Write recorded observations as safetensors."""
-    with atomic_path(Path(path)) as temporary:
-        save_file(histories, temporary)
-
-
-def read_histories(path: str | Path, policy: DiffusionPolicy) -> Histories:
-    """Read observations that were recorded for this policy."""
-    try:
-        histories = load_file(path)
-    except FileNotFoundError:
-        raise SpecpolicyError(f"no recorded observations at {path}: `specpolicy calibrate` writes them") from None
-    except SafetensorError as error:
-        raise SpecpolicyError(f"{path} cannot be read ({error}): record the observations again") from None
-    missing = [key for key in policy.observation_keys if key not in histories]
-    if missing:
-        raise SpecpolicyError(f"{path} has no '{missing[0]}': it was recorded for another policy")
-    return {key: histories[key] for key in policy.observation_keys}

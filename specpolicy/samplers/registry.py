@@ -36,7 +36,13 @@ SAMPLERS: dict[str, type] = {
 
 
 def make_sampler(name: str, **options: Any) -> Sampler:
-    """Make a sampler by its name, for example `make_sampler("ddim", steps=10, eta=0.0)`."""
+    """Make a sampler by its name, for example `make_sampler("ddim", steps=10, eta=0.0)`.
+
+    A number behind the name is its `steps`: "ddim-10", "recycled-16".
+    """
+    name, steps = split_name(name)
+    if steps is not None:
+        options = {"steps": steps, **options}
     if name not in SAMPLERS:
         raise SpecpolicyError(f"unknown sampler '{name}'{_hint(name, SAMPLERS)}")
     kind = SAMPLERS[name]
@@ -44,11 +50,19 @@ def make_sampler(name: str, **options: Any) -> Sampler:
     for option, value in options.items():
         if option not in known:
             raise SpecpolicyError(f"sampler '{name}' has no option '{option}'{_hint(option, known)}")
+        if option == "window" and (value == known[option].default or isinstance(value, list | tuple)):
+            continue  # "calibrated" where that is offered; or one window per step, checked against the chain later
         if option in ("steps", "order", "window") and value is not None and not (isinstance(value, int) and value > 0):
             raise SpecpolicyError(f"option '{option}' of sampler '{name}' must be a positive integer, got {value!r}")
         if option == "eta" and not (isinstance(value, int | float) and value >= 0):
             raise SpecpolicyError(f"option 'eta' of sampler '{name}' must be zero or positive, got {value!r}")
     return kind(**options)
+
+
+def split_name(name: str) -> tuple[str, int | None]:
+    """("recycled", 16) of "recycled-16", and ("recycled", None) of "recycled"."""
+    base, _, number = name.rpartition("-")
+    return (base, int(number)) if base in SAMPLERS and number.isdecimal() else (name, None)
 
 
 @torch.inference_mode()
