@@ -14,11 +14,13 @@ import torch
 from specpolicy.control.clock import PausedClock
 from specpolicy.evaluation.episode import run_episode
 from specpolicy.evaluation.planners import PolicyPlanner, check_policy_fits
-from specpolicy.histories import Histories
+from specpolicy.histories import Histories, read_histories, write_histories
 from specpolicy.loading import load_policy
 from specpolicy.processes import run_jobs
 from specpolicy.samplers import make_sampler
 from specpolicy.tasks import make_task_env
+
+__all__ = ["EpisodeRecorder", "Recording", "read_histories", "record_histories", "write_histories"]
 
 
 class FrameRecorder(gymnasium.Wrapper):
