@@ -26,11 +26,13 @@ ROOMS = (
     "checkpoints",
     "draft_models",
     "policy",
+    "histories",
     "loading",
     "data",
     "training",
     "control",
     "evaluation",
+    "benchmark",
     "cli",
     "integrations",  # above all others: nobody imports it
 )
@@ -40,6 +42,7 @@ STRANGERS = {
     "samplers": {"networks", "tasks"},
     "engines": {"diffusion", "networks", "tasks"},
     "training": {"tasks", "loading"},
+    "benchmark": {"tasks", "wrappers", "data", "training", "control"},
     "control": {"diffusion", "networks", "samplers", "normaliser", "checkpoints", "policy", "loading", "training"},
 }
 SOURCES = sorted((ROOT / "specpolicy").rglob("*.py"))

@@ -15,13 +15,25 @@ VERBS = {
     "calibrate": "make a policy's exact sampling faster on this machine",
     "train_drafter": "train draft models for the samplers that take one",
     "evaluate": "measure a policy's success and time, sampler by sampler",
+    "benchmark": "measure what a chunk costs, sampler beside sampler",
     "control": "run a policy live on a simulated robot; report its timing",
+    "serve": "answer robots and simulators over the network, in openpi's protocol",
     "rollout": "show one episode of a policy: a video or a window",
     "convert": "turn a checkpoint of diffusion_policy, LeRobot or robomimic into one of ours",
 }
 
 # Optional packages and the extra that brings them.
-EXTRAS = {"robomimic": "train", "torchvision": "train", "metaworld": "metaworld", "openvino": "openvino"}
+EXTRAS = {
+    "robomimic": "train",
+    "torchvision": "train",
+    "metaworld": "metaworld",
+    "openvino": "openvino",
+    "websockets": "serve",
+    "msgpack": "serve",
+    "prometheus_client": "serve",
+    "pyarrow": "data",
+    "zarr": "data",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,116 @@
+"""Draw chunks with several samplers, which take turns, and note what each chunk cost."""
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from specpolicy.benchmark.stand_in import StandIn
+from specpolicy.engines import RowRecorder
+from specpolicy.errors import SpecpolicyError
+from specpolicy.histories import Histories
+from specpolicy.policy import DiffusionPolicy
+from specpolicy.samplers import Sampler
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one chunk cost.
+
+    observation: index of the recorded observation. seconds: wall time from the observation to the chunk on the CPU;
+    network_seconds: the part of it spent in the network. calls: of the network, one after the other; rows: states
+    evaluated in them; call_rows: the same, call by call.
+    """
+
+    sampler: str
+    observation: int
+    seconds: float
+    network_seconds: float
+    calls: int
+    rows: int
+    call_rows: tuple[int, ...]
+
+
+class Subject:
+    """A policy under measurement; with `timed`, the time in the network is that of another one (see `StandIn`)."""
+
+    def __init__(self, policy: DiffusionPolicy, timed: DiffusionPolicy | None = None):
+        network = policy.engine or policy.denoiser
+        self._stand_in: StandIn | None = None
+        if timed is not None:
+            self._stand_in = StandIn(network, timed.engine or timed.denoiser, policy.device)
+        self._calls = RowRecorder(self._stand_in or network)
+        self._policy = copy.copy(policy)
+        self._policy.engine = self._calls  # type: ignore[assignment]  # all that `predict` does with it is to call it
+
+    def draw(self, label: str, sampler: Sampler, histories: Histories, observation: int, seed: int) -> Draw:
+        """Draw one chunk."""
+        history = {key: values[observation] for key, values in histories.items()}
+        generator = torch.Generator().manual_seed(seed)
+        self._calls.rows.clear()
+        start = time.perf_counter()
+        out = self._policy.predict(history, sampler, generator)
+        out.actions.cpu()  # waits for a GPU to finish
+        seconds = time.perf_counter() - start
+        surplus = 0.0 if self._stand_in is None else self._stand_in.read_surplus()
+        return Draw(
+            label,
+            observation,
+            seconds - surplus,
+            out.stats.network_seconds - surplus,
+            int(out.stats.calls[0]),
+            int(out.stats.rows[0]),
+            tuple(self._calls.rows),
+        )
+
+
+def measure(
+    policy: DiffusionPolicy,
+    samplers: Mapping[str, Sampler],
+    histories: Histories,
+    count: int,
+    seed: int = 0,
+    timed: DiffusionPolicy | None = None,
+    warm_up: int = 2,
+    on_draw: Callable[[Draw], object] = lambda draw: None,
+) -> list[Draw]:
+    """Draw `count` chunks with each sampler, batch size 1, on the policy's engine.
+
+    All samplers draw a chunk for an observation before the next one's turn, and each comes first as often as the
+    others, so that what else the machine does hits all alike. Their random numbers begin with the same seed. Chunks
+    that warm up are left out.
+
+    Args:
+        samplers: by label.
+        timed: a policy whose network's time is to stand in for the policy's own, see `StandIn`.
+
+    Raises:
+        SpecpolicyError: no sampler, or no chunk asked for; whatever a sampler raises.
+    """
+    if not samplers:
+        raise SpecpolicyError("there is no sampler to measure: samplers=[ddpm,recycled]")
+    if count < 1:
+        raise SpecpolicyError(f"count={count}: expected at least one chunk")
+    subject, labels = Subject(policy, timed), list(samplers)
+    equipped = {label: policy.equip(sampler) for label, sampler in samplers.items()}
+    chosen = choose(len(next(iter(histories.values()))), count)
+    for number in range(warm_up):
+        for label in labels:
+            subject.draw(label, equipped[label], histories, chosen[number % count], seed + count + number)
+    draws = []
+    for number, observation in enumerate(chosen):
+        first = number % len(labels)
+        for label in labels[first:] + labels[:first]:
+            draws.append(subject.draw(label, equipped[label], histories, observation, seed + number))
+            on_draw(draws[-1])
+    return draws
+
+
+def choose(available: int, count: int) -> list[int]:
+    """`count` of the indices below `available`, evenly spread; if there are not as many, each several times."""
+    if count <= available:
+        return np.linspace(0, available - 1, count).round().astype(int).tolist()
+    return [number % available for number in range(count)]

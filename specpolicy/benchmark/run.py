@@ -1,0 +1,82 @@
+"""A whole benchmark: engine, cost of a call, windows, chunks, summary."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from specpolicy.benchmark.measure import Draw, measure
+from specpolicy.benchmark.stand_in import random_network
+from specpolicy.benchmark.summary import check_reference, describe_network, summarise
+from specpolicy.benchmark.windows import measure_rows, tune_windows
+from specpolicy.errors import SpecpolicyError
+from specpolicy.evaluation.provenance import fingerprint, hardware, load, versions
+from specpolicy.histories import Histories
+from specpolicy.policy import DiffusionPolicy
+from specpolicy.samplers import Sampler
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    count: chunks of each sampler. seed: of their random numbers. engine, precision: see `specpolicy.engines`.
+    network: options of another network, with random weights, whose time is measured; None: the policy's own.
+    tuned: labels of the samplers that get the window that is fastest here. reference: label of the sampler that the
+    times of the others are compared with; None: the first.
+    """
+
+    count: int = 200
+    seed: int = 0
+    engine: str = "eager"
+    precision: str = "float32"
+    network: Mapping[str, Any] | None = None
+    tuned: Collection[str] = ()
+    reference: str | None = None
+
+
+def benchmark(
+    policy: DiffusionPolicy,
+    samplers: Mapping[str, Sampler],
+    histories: Histories,
+    settings: Settings = Settings(),
+    on_tuned: Callable[[str], object] = lambda label: None,
+    on_draw: Callable[[Draw], object] = lambda draw: None,
+) -> tuple[dict[str, Any], list[Draw]]:
+    """Measure; the summary, which lacks only `command` and the policy's path, and all chunks.
+
+    Raises:
+        SpecpolicyError: settings that cannot be measured, before anything long begins where that can be known.
+    """
+    if not samplers:
+        raise SpecpolicyError("there is no sampler to measure: samplers=[ddpm,recycled]")
+    if settings.count < 1:
+        raise SpecpolicyError(f"count={settings.count}: expected at least one chunk")
+    reference = check_reference(samplers, settings.reference)
+    busy, timed = load(), None
+    own = policy.with_engine(settings.engine, precision=settings.precision)
+    if settings.network is not None:
+        other = random_network(policy, settings.network, settings.seed)
+        timed = other.with_engine(settings.engine, precision=settings.precision)
+    seconds_by_rows = measure_rows(timed or own, histories)
+    chosen = {label: sampler for label, sampler in samplers.items() if label in settings.tuned}
+    chosen = tune_windows(own, chosen, histories, seconds_by_rows, settings.seed + settings.count, on_sampler=on_tuned)
+    samplers = {**samplers, **chosen}
+    draws = measure(own, samplers, histories, settings.count, settings.seed, timed, on_draw=on_draw)
+    summary = {
+        **summarise(own, samplers, draws, reference),
+        "policy": {"path": None, "fingerprint": fingerprint(policy)},
+        "steps": len(policy.chain),
+        "network": describe_network(timed or own, trained=timed is None),
+        "engine": settings.engine,
+        "precision": settings.precision,
+        "device": str(policy.device),
+        "threads": torch.get_num_threads(),
+        "seed": settings.seed,
+        "seconds_by_rows": {str(rows): seconds for rows, seconds in seconds_by_rows.items()},
+        "machine": hardware(),
+        "load": busy,
+        "versions": versions(),
+    }
+    return summary, draws

@@ -1,0 +1,70 @@
+"""The time of a network that nobody has trained, with the calls of one that somebody has.
+
+How long a call takes does not depend on the weights. How many calls a sampler makes does, so they come from a trained
+policy: it answers every call, and the other network is called with as many rows beside it and timed in its place.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.policy import DiffusionPolicy
+from specpolicy.samplers.base import Denoiser
+
+
+class StandIn:
+    """A denoiser that returns what `answers` returns and makes the same call of `timed`.
+
+    `read_surplus` says how long the answers took: whoever measures a time takes that off.
+    """
+
+    def __init__(self, answers: Denoiser, timed: Denoiser, device: torch.device):
+        self._answers, self._timed = answers, timed
+        self._cuda = device.type == "cuda"
+        self._surplus = 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+        """Call both networks."""
+        self._timed(x, t, cond)
+        if self._cuda:
+            # The device works one call off after the other, so the time between two events is the answer's.
+            pair = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+            pair[0].record()
+            output = self._answers(x, t, cond)
+            pair[1].record()
+            self._events.append(pair)
+            return output
+        start = time.perf_counter()
+        output = self._answers(x, t, cond)
+        self._surplus += time.perf_counter() - start
+        return output
+
+    def read_surplus(self) -> float:
+        """Seconds that `answers` took since this was last asked. On CUDA the device must have finished."""
+        surplus = self._surplus + sum(a.elapsed_time(b) for a, b in self._events) / 1e3
+        self._surplus, self._events = 0.0, []
+        return surplus
+
+
+def random_network(policy: DiffusionPolicy, options: Mapping[str, Any], seed: int = 0) -> DiffusionPolicy:
+    """A policy like `policy`, on its device, whose network has other options and random weights.
+
+    Raises:
+        SpecpolicyError: an option that the network does not have, or another kind of network.
+    """
+    network = policy.config["network"]
+    if options.get("kind", network["kind"]) != network["kind"]:
+        raise SpecpolicyError(
+            f"network: the policy has a {network['kind']}, and its conditions fit no {options['kind']}; "
+            "give other options of the same kind"
+        )
+    # Its random weights shall not disturb the random numbers of whoever called.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        other = DiffusionPolicy.from_config({**policy.config, "network": {**network, **options}})
+    return other.to(policy.device).eval()

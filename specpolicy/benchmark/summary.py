@@ -1,0 +1,115 @@
+"""`summary.json` of a benchmark: what the chunks of each sampler cost, in plain values."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from specpolicy.benchmark.measure import Draw
+from specpolicy.diffusion import GaussianChain
+from specpolicy.errors import SpecpolicyError
+from specpolicy.policy import DiffusionPolicy
+from specpolicy.samplers import Sampler
+from specpolicy.samplers.ancestral import DDPM
+from specpolicy.samplers.picard import Picard
+from specpolicy.samplers.speculative.composed import Speculative
+
+FORMAT = 1
+QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+
+def summarise(
+    policy: DiffusionPolicy, samplers: Mapping[str, Sampler], draws: Iterable[Draw], reference: str | None = None
+) -> dict[str, Any]:
+    """The figures of each sampler, in the order of `samplers`.
+
+    reference: the sampler whose time the others' are compared with; by default the first one.
+    """
+    reference = check_reference(samplers, reference)
+    by_label: dict[str, list[Draw]] = {label: [] for label in samplers}
+    for draw in draws:
+        by_label[draw.sampler].append(draw)
+    expected = np.array([draw.seconds for draw in by_label[reference]])
+    return {
+        "format": FORMAT,
+        "reference": reference,
+        "chunks": len(expected),
+        "samplers": [
+            {
+                "label": label,
+                "sampler": sampler.name,
+                "law": law(sampler, policy.chain),
+                "window": describe_window(sampler, policy),
+                **_figures(by_label[label], expected),
+            }
+            for label, sampler in samplers.items()
+        ],
+    }
+
+
+def check_reference(samplers: Mapping[str, Sampler], reference: str | None) -> str:
+    """The label of the sampler that the others are compared with."""
+    if reference is not None and reference not in samplers:
+        raise SpecpolicyError(f"reference={reference}: expected one of {', '.join(samplers)}")
+    return reference or next(iter(samplers))
+
+
+def law(sampler: Sampler, chain: GaussianChain) -> str:
+    """What a sampler draws from: "own", what the policy was trained to draw; "near own"; or another law."""
+    if not isinstance(sampler, DDPM | Speculative | Picard):
+        return "another"
+    steps, eta = sampler.steps, getattr(sampler, "eta", None)
+    parts = ["near own" if isinstance(sampler, Picard) else "own"]
+    if steps not in (None, len(chain)):
+        parts.append(f"{steps} steps")
+    if eta is not None:
+        parts.append(f"eta {eta:g}")
+    return ", ".join(parts)
+
+
+def describe_window(sampler: Sampler, policy: DiffusionPolicy) -> str | None:
+    """The most drafts in a round: "16", "to the end", "8 to 40" where it differs by step; None without drafts."""
+    equipped = policy.equip(sampler)
+    if not isinstance(equipped, Speculative):
+        return None
+    limits = equipped.limits(equipped.target(policy.chain), policy.device)
+    if limits is None:
+        return "to the end"
+    if isinstance(limits, int):
+        return str(limits)
+    # Near the end of a chain a window is as long as what is left, which says nothing.
+    count = len(limits)
+    free = [size for step, size in enumerate(limits) if size < count - 1 - step] or list(limits)
+    return str(min(free)) if min(free) == max(free) else f"{min(free)} to {max(free)}"
+
+
+def describe_network(policy: DiffusionPolicy, trained: bool) -> dict[str, Any]:
+    """What stands in the summary of the network that was timed."""
+    parameters = sum(parameter.numel() for parameter in policy.denoiser.parameters())
+    return {"trained": trained, "parameters": parameters, "options": policy.config.get("network")}
+
+
+def distribution(values: Sequence[float]) -> dict[str, float]:
+    """Mean, p50, p95, p99 and maximum; a quantile is one of the values: the least that so many do not exceed."""
+    found = np.asarray(values, dtype=np.float64)
+    quantiles = np.quantile(found, list(QUANTILES.values()), method="inverted_cdf")
+    return {
+        "mean": float(found.mean()),
+        **dict(zip(QUANTILES, map(float, quantiles), strict=True)),
+        "max": float(found.max()),
+    }
+
+
+def _figures(draws: Sequence[Draw], expected: np.ndarray) -> dict[str, Any]:
+    seconds = np.array([draw.seconds for draw in draws])
+    network = np.array([draw.network_seconds for draw in draws])
+    # Of the two chunks of one observation, drawn one after the other: what slowed both down falls out.
+    low, middle, high = np.quantile(seconds / expected, [0.25, 0.5, 0.75])
+    return {
+        "calls": distribution([draw.calls for draw in draws]),
+        "rows": distribution([draw.rows for draw in draws]),
+        "seconds": distribution(seconds.tolist()),
+        "network_seconds": distribution(network.tolist()),
+        "outside_share": float(1 - network.sum() / seconds.sum()),
+        "ratio": {"p25": float(low), "p50": float(middle), "p75": float(high)},
+    }

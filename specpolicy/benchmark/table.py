@@ -1,0 +1,99 @@
+"""The figures of a benchmark as a table: for a terminal, and in Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HEAD = (
+    "sampler",
+    "law",
+    "window",
+    "calls",
+    "p50",
+    "p95",
+    "p99",
+    "rows",
+    "ms",
+    "p50",
+    "p95",
+    "p99",
+    "outside network",
+)
+
+
+def result_table(summary: Mapping[str, Any]) -> list[list[str]]:
+    """A heading, then a row per sampler."""
+    table = [[*HEAD, f"time / {summary['reference']}"]]
+    for sampler in summary["samplers"]:
+        calls, seconds, ratio = sampler["calls"], sampler["seconds"], sampler["ratio"]
+        table.append(
+            [
+                sampler["label"],
+                sampler["law"],
+                sampler["window"] or "-",
+                f"{calls['mean']:.4g}",
+                *(f"{calls[name]:.0f}" for name in ("p50", "p95", "p99")),
+                f"{sampler['rows']['mean']:.0f}",
+                *(milliseconds(seconds[name]) for name in ("mean", "p50", "p95", "p99")),
+                f"{sampler['outside_share']:.0%}",
+                f"{ratio['p50']:.2f} [{ratio['p25']:.2f}, {ratio['p75']:.2f}]",
+            ]
+        )
+    return table
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    """What a reader of the table has to know, a sentence or two each."""
+    network, machine, threads = summary["network"], summary["machine"], summary["threads"]
+    size = f"{network['parameters'] / 1e6:.3g} M parameters"
+    lines = [
+        f"{summary['chunks']} chunks of each sampler, batch size 1, on recorded observations of "
+        f"{summary['policy']['path']} ({size if network['trained'] else 'trained'}); a chain of {summary['steps']} "
+        "steps. Samplers take turns on each observation.",
+        f"{machine['gpu'] if summary['device'].startswith('cuda') else machine['cpu']}, "
+        f"{threads} thread{'s' if threads > 1 else ''}, "
+        f"engine {summary['engine']}, {summary['precision']}; load of the machine before: {summary['load']}.",
+    ]
+    if not network["trained"]:
+        lines.append(
+            f"The time is that of a network of {size} with random weights. Calls and rows are those of the trained "
+            "policy, whose network answers each call, untimed, while the other one is called with as many rows."
+        )
+    lines.append(
+        "Quantiles of calls and of ms are over chunks. The last column is the median, with quartiles, of the ratio of "
+        "the two times on one observation."
+    )
+    return lines
+
+
+def plain_table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns under each other: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """The same in Markdown."""
+    rule = ["---", *["---:"] * (len(rows[0]) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
+
+
+def rows_table(seconds_by_rows: Mapping[Any, float]) -> list[list[str]]:
+    """Milliseconds of one call by its number of rows, and how much more that is than one row's."""
+    sizes = sorted(seconds_by_rows, key=int)
+    first = seconds_by_rows[sizes[0]]
+    return [
+        ["rows of a call", *(str(size) for size in sizes)],
+        ["ms", *(milliseconds(seconds_by_rows[size]) for size in sizes)],
+        ["/ 1 row", *(f"{seconds_by_rows[size] / first:.3g}" for size in sizes)],
+    ]
+
+
+def milliseconds(seconds: float) -> str:
+    """Three significant figures without an exponent."""
+    value = 1e3 * seconds
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,77 @@
+"""What a call costs here by its rows, and the window that makes a sampler fastest with it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from specpolicy.benchmark.measure import Subject, choose
+from specpolicy.diffusion import GaussianChain
+from specpolicy.histories import Histories
+from specpolicy.policy import DiffusionPolicy
+from specpolicy.samplers import Sampler
+from specpolicy.samplers.speculative.calibration.cost import best_windows, interpolate_cost, measure_cost
+from specpolicy.samplers.speculative.composed import Speculative
+
+CANDIDATES = (4, 6, 8, 12, 16, 20, 24, 32, 48)
+
+
+@torch.inference_mode()
+def measure_rows(policy: DiffusionPolicy, histories: Histories, repeats: int = 7) -> dict[int, float]:
+    """Seconds of one call of the policy's network on its engine, the median of `repeats`, by its number of rows."""
+    shape, cond = torch.Size(policy.sample_shape), policy.encode({key: values[0] for key, values in histories.items()})
+    return measure_cost(policy.engine or policy.denoiser, policy.chain, shape, cond, repeats)
+
+
+def tune_windows(
+    policy: DiffusionPolicy,
+    samplers: Mapping[str, Sampler],
+    histories: Histories,
+    seconds_by_rows: Mapping[int, float],
+    seed: int = 0,
+    count: int = 6,
+    on_sampler: Callable[[str], object] = lambda label: None,
+) -> dict[str, Sampler]:
+    """The samplers, those that speculate with the window that is fastest here.
+
+    Each candidate draws `count` chunks. What they cost follows from the rows of their calls and what such a call
+    costs, and not from the clock, so that a busy moment does not decide.
+    """
+    subject, rows = Subject(policy), choose(len(next(iter(histories.values()))), count)
+    cost = interpolate_cost(dict(seconds_by_rows), max(len(policy.chain), max(seconds_by_rows)))
+    tuned = dict(samplers)
+    for label, sampler in samplers.items():
+        if isinstance(sampler, Speculative):
+            best, least = sampler, float("inf")
+            for candidate in _candidates(policy, sampler, dict(seconds_by_rows)):
+                draws = [subject.draw(label, candidate, histories, row, seed + row) for row in rows]
+                outside = float(np.median([draw.seconds - draw.network_seconds for draw in draws]))
+                network = float(np.mean([float(cost[list(draw.call_rows)].sum()) for draw in draws]))
+                if network + outside < least:
+                    best, least = candidate, network + outside
+            tuned[label] = best
+            on_sampler(label)
+    return tuned
+
+
+def _candidates(policy: DiffusionPolicy, sampler: Any, seconds_by_rows: dict[int, float]) -> list[Any]:
+    """The sampler with each window that is worth a try."""
+    equipped: Any = policy.equip(sampler)
+    chain = equipped.target(policy.chain)
+    windows: list[Any] = [size for size in CANDIDATES if size < len(chain)] + [None]
+    calibration = getattr(equipped, "calibration", None)
+    if calibration is not None:
+        windows += ["calibrated"] if calibration.window(chain, policy.device) else []
+        windows += _planned(calibration.report, chain, seconds_by_rows)
+    return [dataclasses.replace(equipped, window=window) for window in windows]
+
+
+def _planned(report: Mapping[str, Any], chain: GaussianChain, seconds_by_rows: dict[int, float]) -> list[list[int]]:
+    """The windows by step that suit these costs and the acceptance that calibration has seen."""
+    acceptance = report.get(f"acceptance_{len(chain)}")
+    if acceptance is None:
+        return []
+    cost = interpolate_cost(seconds_by_rows, len(chain) + 1)
+    return [best_windows(torch.tensor(acceptance, dtype=torch.float64), cost)]

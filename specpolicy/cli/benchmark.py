@@ -1,0 +1,195 @@
+"""Draw chunks with several samplers, side by side, and measure what each chunk costs: calls, rows, milliseconds.
+
+The samplers take turns on recorded observations, on the same engine, so that a busy moment of the machine hits all
+alike. The output directory receives table.md, summary.json and chunks.csv, a row per chunk, which
+`specpolicy control clock=delay trace=...` can replay. A number behind a sampler's name is its number of steps.
+
+Examples:
+  specpolicy benchmark policy=checkpoints/lift
+  specpolicy benchmark policy=checkpoints/lift 'samplers=[ddpm,asd,block,recycled]' 'steps=[100,16]' window=null
+  specpolicy benchmark policy=checkpoints/lift engine=openvino window=tuned 'network={down_dims: [256, 512, 1024]}'
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from specpolicy.errors import SpecpolicyError
+
+if TYPE_CHECKING:
+    from specpolicy.benchmark import Settings
+    from specpolicy.histories import Histories
+    from specpolicy.logging import MetricLogger
+    from specpolicy.policy import DiffusionPolicy
+
+RECORDED_EPISODES = 40
+
+
+def run(config: DictConfig) -> None:
+    """Measure as `config` (configs/benchmark.yaml) says."""
+    import torch
+
+    from specpolicy.benchmark import benchmark, notes, plain_table, result_table, write_report
+    from specpolicy.cli.configuration import save_config
+    from specpolicy.loading import load_policy
+    from specpolicy.logging import make_logger
+    from specpolicy.logging.progress import progress_bar
+    from specpolicy.samplers import make_sampler
+
+    if config.threads is not None:
+        if not isinstance(config.threads, int) or config.threads < 1:
+            raise SpecpolicyError(f"threads={config.threads}: expected at least one")
+        torch.set_num_threads(config.threads)
+    specs, tuned = read_samplers(config)
+    samplers = {label: make_sampler(**spec) for label, spec in specs.items()}
+    settings = _settings(config, tuned)
+    policy = load_policy(config.policy, _device(config.device))
+    output = Path(config.output or Path("outputs/benchmark") / Path(config.policy).resolve().stem)
+    histories = _histories(policy, config, output)
+    name = output.name
+    with make_logger(config.logger, output, _plain(config), name=name) as logger:
+        with progress_bar(len(tuned) + len(samplers) * settings.count, f"benchmark {name}") as bar:
+            summary, draws = benchmark(
+                policy,
+                samplers,
+                histories,
+                settings,
+                on_tuned=lambda label: bar.advance(1, tuned=label),
+                on_draw=lambda draw: bar.advance(1),
+            )
+        summary["policy"]["path"] = str(config.policy)
+        summary["command"] = shlex.join(["specpolicy", *sys.argv[1:]])
+        summary["config"] = _plain(config)
+        save_config(config, output)
+        write_report(summary, draws, output)
+        _log(summary, output, logger)
+    print(plain_table(result_table(summary)))
+    print("\n".join(notes(summary)))
+    print(f"table.md, summary.json and chunks.csv are in {output}")
+
+
+def read_samplers(config: DictConfig) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The options of each sampler, by label, and the labels whose window is to be tuned.
+
+    `steps` and `window` hold for the samplers that take such an option and do not set it themselves.
+    """
+    from specpolicy.cli.evaluate import sampler_specs
+
+    directories = config.get("config_directories", [])
+    lengths = _lengths(config.steps)
+    # By what they are without `steps`; a sampler that stands there twice is told so.
+    entries = [dict(entry) if isinstance(entry, dict) else {"name": str(entry)} for entry in _plain(config.samplers)]
+    plain = list(zip(entries, sampler_specs(entries, directories).items(), strict=True))
+    wanted = []
+    for index, steps in enumerate(lengths):
+        for entry, (label, spec) in plain:
+            if steps is None or spec.get("steps"):
+                wanted += [entry] if index == 0 else []
+            else:
+                own = {"label": f"{label}-{steps}"} if "label" in entry else {}
+                wanted.append({**entry, "steps": steps, **own})
+    specs = sampler_specs(wanted, directories)
+    tuned = []
+    for entry, (label, spec) in zip(wanted, specs.items(), strict=True):
+        if "window" in entry or not _speculates(spec["name"]):
+            continue
+        if config.window == "tuned":
+            tuned.append(label)
+        elif config.window != "calibrated":
+            spec["window"] = config.window
+    return specs, tuned
+
+
+def _lengths(steps: Any) -> list[int | None]:
+    if steps is None:
+        return [None]
+    lengths = list(_plain(steps)) if OmegaConf.is_list(steps) else [steps]
+    if not lengths or not all(isinstance(length, int) and length > 0 for length in lengths):
+        raise SpecpolicyError(f"steps={steps}: expected numbers of steps, such as [100, 16]")
+    return lengths
+
+
+def _speculates(name: str) -> bool:
+    from specpolicy.samplers.registry import SAMPLERS
+    from specpolicy.samplers.speculative.composed import Speculative
+
+    return name in SAMPLERS and issubclass(SAMPLERS[name], Speculative)
+
+
+def _settings(config: DictConfig, tuned: list[str]) -> Settings:
+    from specpolicy.benchmark import Settings
+
+    window, network = config.window, _plain(config.network)
+    if window is not None and window not in ("calibrated", "tuned") and not (isinstance(window, int) and window > 0):
+        raise SpecpolicyError(f"window={window}: expected calibrated, tuned, a number of drafts, or null: to the end")
+    if network is not None and not isinstance(network, dict):
+        raise SpecpolicyError(f"network={network}: expected its options, such as {{down_dims: [256, 512, 1024]}}")
+    return Settings(config.count, config.seed, config.engine, config.precision, network, tuned, config.reference)
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
+        raise SpecpolicyError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def _histories(policy: DiffusionPolicy, config: DictConfig, output: Path) -> Histories:
+    """The recorded observations; without any, those of a task, recorded now and kept in `output`."""
+    from specpolicy.histories import FILE, read_histories, write_histories
+
+    path = Path(config.observations or Path(config.policy) / FILE)
+    if config.observations or path.exists():
+        return read_histories(path, policy)
+    if config.task is None:
+        raise SpecpolicyError(
+            f"no recorded observations at {path}: run `specpolicy calibrate policy={config.policy}`, "
+            "or give task= to record some now, or observations= another file"
+        )
+    histories = _record(config)
+    write_histories(output / FILE, histories)
+    return histories
+
+
+def _record(config: DictConfig) -> Histories:
+    from specpolicy.cli.configuration import load_option
+    from specpolicy.cli.observations import HELD_OUT_SEEDS
+    from specpolicy.evaluation.provenance import hardware
+    from specpolicy.evaluation.recording import record_histories
+    from specpolicy.logging.progress import progress_bar
+
+    directories = config.get("config_directories", [])
+    task: Any = _plain(load_option("task", config.task, directories) if isinstance(config.task, str) else config.task)
+    episodes = min(RECORDED_EPISODES, max(config.count, 1))
+    with progress_bar(episodes, "play for observations") as bar:
+        return record_histories(
+            config.policy, task, config.count, HELD_OUT_SEEDS, episodes, hardware()["cores"], on_episode=bar.advance
+        )
+
+
+def _log(summary: dict[str, Any], output: Path, logger: MetricLogger) -> None:
+    """Hand the figures, the table and the files to a logger."""
+    from specpolicy.benchmark import result_table
+
+    figures: dict[str, float] = {}
+    for sampler in summary["samplers"]:
+        for name in ("calls", "rows", "seconds"):
+            figures |= {f"{sampler['label']}/{name}_{key}": value for key, value in sampler[name].items()}
+        figures[f"{sampler['label']}/ratio"] = sampler["ratio"]["p50"]
+    logger.summary(figures)
+    columns, *rows = result_table(summary)
+    logger.log_table("results", columns, rows)
+    for file in ("table.md", "summary.json", "chunks.csv"):
+        logger.log_file(file, output / file)
+
+
+def _plain(config: Any) -> Any:
+    """The configuration as plain lists and dicts."""
+    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
