@@ -1,14 +1,22 @@
-"""Play a policy with one or more samplers on the same seeds; measure success and time per chunk.
+"""Play a policy in several ways on the same seeds; measure success, and what time costs.
 
-The world waits while the policy computes. Each sampler plays the same episodes; an outcome depends on the policy, the
-sampler and the seed alone, not on the number of workers. The output directory receives report.html with its plots
-and videos, summary.json, and the tables episodes.csv and chunks.csv. Killed and started again, the same command goes
-on where it stopped; with more episodes or other samplers it adds them.
+An arm is a sampler, what its time means for the world (track), and how its chunks are joined (stitching). Every arm
+plays the same episodes. The output directory receives report.html with its plots and videos, summary.json, and the
+tables episodes.csv and chunks.csv. Killed and started again, the same command goes on where it stopped; with more
+episodes, samplers or other arms it adds them.
+
+track=paused: the world waits while the policy computes; an outcome depends on policy, sampler and seed alone.
+track=delay: a chunk takes a given number of control steps; as reproducible, and no machine in it.
+track=charged: the world moves on by the measured time of every call, on this machine or from a recorded trace.
+track=budget: as charged; success of each method at its best setting within a latency budget.
 
 Examples:
-  specpolicy evaluate task=lift policy=checkpoints/lift
-  specpolicy evaluate task=lift policy=checkpoints/lift 'samplers=[ddpm,ddim]' episodes=50 workers=2
-  specpolicy evaluate task=can policy=checkpoints/can 'samplers=[ddim,{name: ddim, steps: 4},expert]' logger=wandb
+  specpolicy evaluate task=lift policy=checkpoints/lift 'samplers=[ddpm,ddim]' episodes=50
+  specpolicy evaluate task=can policy=checkpoints/can 'samplers=[ddim,ddim-4,recycled-16,expert]' logger=wandb
+  specpolicy evaluate task=lift policy=checkpoints/lift track=delay 'track.delays=[0,2,4,8]'
+  specpolicy evaluate task=lift_conveyor policy=checkpoints/lift_conveyor track=charged 'samplers=[ddpm,recycled]'
+  specpolicy evaluate task=lift policy=checkpoints/lift track=budget 'samplers=[ddim-4,ddim,recycled]' \\
+      'track.budgets_ms=[20,50,100]' 'stitching=[continue_chunk,naive_switch]'
 """
 
 from __future__ import annotations
@@ -27,28 +35,40 @@ if TYPE_CHECKING:
     from specpolicy.evaluation.player import Played
     from specpolicy.evaluation.results import Results
     from specpolicy.evaluation.runner import Evaluation
+    from specpolicy.evaluation.tracks import Joining
     from specpolicy.logging import MetricLogger
+
+MOST_RATES = 6  # success rates beside the progress bar
 
 
 def run(config: DictConfig) -> None:
     """Evaluate as `config` (configs/evaluate.yaml) says."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.evaluation import runner
+    from specpolicy.evaluation.power import sample_size_note
     from specpolicy.evaluation.provenance import hardware, load
+    from specpolicy.evaluation.tracks import times_are_measured
     from specpolicy.logging import make_logger
 
-    evaluation = _evaluation(config)
+    if not (0 < config.margin < 1 and 0 < config.expected_success < 1):
+        raise SpecpolicyError("margin and expected_success must lie between 0 and 1")
+    track, evaluation = _evaluation(config)
     output = Path(config.output)
-    workers = hardware()["cores"] if config.workers is None else config.workers
+    cores = hardware()["cores"]
+    # One at a time where times decide: episodes side by side slow each other down.
+    workers = (1 if times_are_measured(track) else cores) if config.workers is None else config.workers
     if workers < 0:
         raise SpecpolicyError(f"workers={workers}: expected 0 or more")
     fingerprint = runner.check(evaluation)
     results = runner.claim(evaluation, fingerprint, output, config.overwrite)
     save_config(config, output)
+    note = sample_size_note(config.episodes, config.expected_success, config.margin)
+    print(f"{len(evaluation.arms)} arms. {note}")
     busy = load()
-    if busy is not None and busy + max(workers, 1) > hardware()["cores"] + 0.5:
+    if busy is not None and busy + max(workers, 1) > cores + 0.5:
         print(
-            f"the machine is busy (load {busy} on {hardware()['cores']} cores): times per chunk will be too long",
+            f"the machine is busy (load {busy} on {cores} cores): times per chunk will be too long"
+            + (", and success too low" if times_are_measured(track) else ""),
             file=sys.stderr,
         )
     with make_logger(config.logger, output, _plain(config), name=output.name) as logger:
@@ -60,29 +80,35 @@ def run(config: DictConfig) -> None:
         provenance = {
             "policy": {"path": str(config.policy), "fingerprint": fingerprint},
             "device": str(config.device),
+            "engine": str(config.engine),
             "workers": workers,
             "load_at_start": busy,
             "machines": json.loads((output / runner.SETTINGS).read_text(encoding="utf-8"))["machines"],
+            "sample_size": note,
             "command": shlex.join(["specpolicy", *sys.argv[1:]]),
             "config": _plain(config),
         }
-        _report(evaluation, results, output, provenance, logger)
+        _report(evaluation, results, output, provenance, track, config.margin, logger)
 
 
 def sampler_specs(entries: Any, config_directories: Any = ()) -> dict[str, dict[str, Any]]:
     """The samplers of a list of names and mappings, by label.
 
-    An entry's options are those of the config group `sampler`, overridden by its own. Its label is its `label`, or its
-    name, its number of steps and what else differs from the group: "ddim-4", "ddim-10-eta1.0".
+    An entry's options are those of the config group `sampler`, overridden by its own; a number behind its name is its
+    number of steps. Its label is its `label`, or its name, its number of steps and what else differs from the group:
+    "ddim-4", "ddim-10-eta1.0".
     """
     from specpolicy.cli.configuration import load_option
     from specpolicy.evaluation.player import EXPERT
+    from specpolicy.samplers.registry import split_name
 
     specs: dict[str, dict[str, Any]] = {}
     for entry in entries:
         own = dict(entry) if isinstance(entry, dict) else {"name": str(entry)}
         if "name" not in own:
             raise SpecpolicyError(f"samplers: {entry} has no name; write for instance {{name: ddim, steps: 4}}")
+        name, steps = split_name(str(own["name"]))
+        own = {**({} if steps is None else {"steps": steps}), **own, "name": name}
         label = own.pop("label", None)
         shipped: dict[str, Any] = {"name": EXPERT}
         if own["name"] != EXPERT:
@@ -106,9 +132,13 @@ def read_video_size(size: Any) -> tuple[int, int]:
     return size[0], size[1]
 
 
-def _evaluation(config: DictConfig) -> Evaluation:
+def _evaluation(config: DictConfig) -> tuple[dict[str, Any], Evaluation]:
+    """The track with the execution horizon that holds in it, and what is to be played."""
+    from specpolicy.evaluation.arms import Arm
     from specpolicy.evaluation.player import EXPERT, Setup
     from specpolicy.evaluation.runner import Evaluation
+    from specpolicy.evaluation.tracks import make_arms
+    from specpolicy.loading import load_policy
 
     entries = [EXPERT] if config.policy == EXPERT else _plain(config.samplers)
     setup = Setup(
@@ -116,22 +146,47 @@ def _evaluation(config: DictConfig) -> Evaluation:
         policy=str(config.policy),
         samplers=sampler_specs(entries, config.get("config_directories", [])),
         device=str(config.device),
+        engine=str(config.engine),
         max_seconds=float(config.max_seconds),
         video_size=read_video_size(config.video_size),
     )
-    return Evaluation(setup, config.episodes, config.seed, config.videos)
+    experts = [label for label, spec in setup.samplers.items() if spec["name"] == EXPERT]
+    sampled = [label for label in setup.samplers if label not in experts]
+    horizon = config.execution_horizon or (load_policy(setup.policy).n_action_steps if sampled else 1)
+    track = {**_plain(config.track), "execution_horizon": horizon}
+    # The expert plans one action at a time: the world waits for it, whatever the track.
+    arms = [*make_arms(track, sampled, _joining(config), horizon), *map(Arm, experts)]
+    return track, Evaluation(setup, tuple(arms), config.episodes, config.seed, config.videos)
+
+
+def _joining(config: DictConfig) -> Joining:
+    from specpolicy.evaluation.tracks import HOLD, Joining
+
+    horizon, hold = config.execution_horizon, _plain(config.hold)
+    if horizon is not None and not (isinstance(horizon, int) and horizon > 0):
+        raise SpecpolicyError(f"execution_horizon={horizon}: expected a whole number of control steps, at least one")
+    if hold not in (None, "last") and not isinstance(hold, list):
+        raise SpecpolicyError(f"hold={hold}: expected last, an action such as [0,0,null], or null")
+    at_rest = HOLD.get(str(config.task.id)) if hold is None else None
+    return Joining(
+        stitching=tuple(map(str, config.stitching)),
+        execution_horizon=horizon,
+        on_miss=str(config.on_miss),
+        ensemble_decay=float(config.ensemble_decay),
+        hold=tuple(hold) if isinstance(hold, list) else at_rest,
+    )
 
 
 def _play(evaluation: Evaluation, results: Results, output: Path, workers: int, logger: MetricLogger) -> None:
-    """Play what is missing, with a progress bar that shows each sampler's success so far."""
+    """Play what is missing, with a progress bar that shows the success so far."""
     from specpolicy.evaluation import runner
     from specpolicy.logging.progress import progress_bar
 
-    wanted = {(label, seed) for label in evaluation.setup.samplers for seed in evaluation.seeds}
-    outcomes: dict[str, list[bool]] = {label: [] for label in evaluation.setup.samplers}
+    wanted = {(arm.label, seed) for arm in evaluation.arms for seed in evaluation.seeds}
+    outcomes: dict[str, list[bool]] = {arm.label: [] for arm in evaluation.arms}
     for row in results.episodes.rows:
-        if (row["sampler"], int(row["seed"])) in wanted:
-            outcomes[row["sampler"]].append(row["success"] == "1")
+        if (row["arm"], int(row["seed"])) in wanted:
+            outcomes[row["arm"]].append(row["success"] == "1")
     done = sum(map(len, outcomes.values()))
     missing: set[str] = set()
     with progress_bar(len(wanted), f"evaluate {evaluation.task_name}", done=done) as bar:
@@ -140,60 +195,43 @@ def _play(evaluation: Evaluation, results: Results, output: Path, workers: int, 
             if played.no_video and played.no_video not in missing:
                 missing.add(played.no_video)
                 print(f"no videos: {played.no_video}", file=sys.stderr)
-            outcomes[played.label].append(played.episode.success)
-            rates = {label: sum(found) / len(found) for label, found in outcomes.items() if found}
-            bar.advance(1, **rates)
+            label = played.arm.label
+            outcomes[label].append(played.episode.success)
+            rates = {name: sum(found) / len(found) for name, found in outcomes.items() if found}
             count = sum(map(len, outcomes.values()))
-            logger.log({f"{played.label}/success_rate": rates[played.label]}, step=count)
+            overall = {"success": sum(map(sum, outcomes.values())) / count}
+            bar.advance(1, **(rates if len(outcomes) <= MOST_RATES else overall))
+            logger.log({f"{label}/success_rate": rates[label]}, step=count)
 
         runner.play(evaluation, results, output, workers, on_episode)
 
 
 def _report(
-    evaluation: Evaluation, results: Results, output: Path, provenance: dict[str, Any], logger: MetricLogger
+    evaluation: Evaluation,
+    results: Results,
+    output: Path,
+    provenance: dict[str, Any],
+    track: dict[str, Any],
+    margin: float,
+    logger: MetricLogger,
 ) -> None:
     """Write summary.json, the plots and report.html; hand all of it to the logger; print the table."""
     from specpolicy.evaluation.plots import write_plots
-    from specpolicy.evaluation.report import text_table, write_report
-    from specpolicy.evaluation.summary import chunk_seconds, summarise
+    from specpolicy.evaluation.publishing import publish
+    from specpolicy.evaluation.report import write_report
+    from specpolicy.evaluation.summary import chunk_figures, summarise
+    from specpolicy.evaluation.tables import results_table, text_table
     from specpolicy.files import write_text
 
-    summary = summarise(evaluation, results, output, provenance)
+    summary = summarise(evaluation, results, output, provenance, track, margin)
     write_text(output / "summary.json", json.dumps(summary, indent=2) + "\n")
-    plots = write_plots(summary, chunk_seconds(evaluation, results), output)
+    plots = write_plots(summary, chunk_figures(evaluation, results), output)
     report = write_report(summary, plots, output)
-    _log(summary, plots, output, logger)
-    print(text_table(summary))
+    publish(summary, plots, output, logger)
+    print(text_table(results_table(summary)))
     print(f"report: {report}")
-
-
-def _log(summary: dict[str, Any], plots: dict[str, str], output: Path, logger: MetricLogger) -> None:
-    """Hand the figures, the table, the plots, the videos and the files to a logger."""
-    from specpolicy.evaluation.report import result_table
-
-    figures: dict[str, float] = {}
-    videos: dict[str, str] = {}
-    for sampler in summary["samplers"]:
-        label = sampler["label"]
-        figures[f"{label}/success_rate"] = sampler["success_rate"]["estimate"]
-        for name in ("max_coverage", "return", "length"):
-            if sampler[name]:
-                figures[f"{label}/{name}"] = sampler[name]["estimate"]
-        if sampler["chunk_seconds"]:
-            figures |= {f"{label}/chunk_seconds_{name}": value for name, value in sampler["chunk_seconds"].items()}
-            figures |= {f"{label}/{name}": sampler[name] for name in ("calls", "rows", "network_share")}
-        videos |= {f"videos/{label}-{video['seed']}": video["path"] for video in sampler["videos"]}
-    logger.summary(figures)
-    columns, *rows = result_table(summary)
-    logger.log_table("results", columns, rows)
-    for title, file in plots.items():
-        logger.log_file(f"plots/{title}", output / file)
-    for name, path in videos.items():
-        logger.log_file(name, output / path)
-    for file in ("summary.json", "episodes.csv", "chunks.csv", "report.html"):
-        logger.log_file(file, output / file)
 
 
 def _plain(config: Any) -> Any:
     """The configuration as plain lists and dicts."""
-    return OmegaConf.to_container(config, resolve=True)
+    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
