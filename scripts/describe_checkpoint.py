@@ -13,7 +13,7 @@ from specpolicy.files import write_text
 def describe(directory: Path, summary: dict, demonstrations: int, noise: float, minutes: int) -> str:
     """The README's text, from the checkpoint's config.json and the summary of its evaluation."""
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    measured = summary["samplers"][0]
+    measured = summary["arms"][0]
     success = measured["success_rate"]
     result = f"success {success['estimate']:.2f} [{success['low']:.2f}, {success['high']:.2f}]"
     if measured["max_coverage"]:

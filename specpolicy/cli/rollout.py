@@ -29,6 +29,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.evaluate import read_video_size, sampler_specs
     from specpolicy.evaluation import runner
+    from specpolicy.evaluation.arms import Arm
     from specpolicy.evaluation.player import EXPERT, Job, Player, Setup
     from specpolicy.evaluation.viewer import window
 
@@ -51,9 +52,10 @@ def run(config: DictConfig) -> None:
         max_seconds=float(config.max_seconds),
         video_size=read_video_size(config.video_size),
     )
-    runner.check(runner.Evaluation(setup, episodes=1, seed=config.seed))
+    arm = Arm(label)
+    runner.check(runner.Evaluation(setup, (arm,), episodes=1, seed=config.seed))
     with contextlib.closing(Player(setup)) as player:
-        played = player(Job(label, config.seed, str(video) if video else None), watch=window if show else None)
+        played = player(Job(arm, config.seed, str(video) if video else None), watch=window if show else None)
     save_config(config, output)
     print(describe(played))
     if played.no_video:
@@ -67,9 +69,9 @@ def describe(played: Played) -> str:
     from specpolicy.evaluation.results import episode_row
 
     episode = played.episode
-    row: dict[str, Any] = episode_row("", played.label, episode)
+    row: dict[str, Any] = episode_row("", played.arm, episode, played.execution_horizon)
     outcome = "solved" if episode.success else "not solved"
-    lines = f"{played.label}, seed {episode.seed}: {outcome} in {episode.length} steps ({episode.seconds:.1f} s)"
+    lines = f"{played.arm.label}, seed {episode.seed}: {outcome} in {episode.length} steps ({episode.seconds:.1f} s)"
     if episode.max_coverage is not None:
         lines += f", maximum coverage {episode.max_coverage:.2f}"
     lines += f", return {episode.total_reward:.3g}"

@@ -54,6 +54,7 @@ def run_episode(
     max_seconds: float,
     on_frame: Callable[[], object] = lambda: None,
     execution: Execution | None = None,
+    slowest: float = 0.0,
 ) -> Episode:
     """Play one episode until the task is solved, the environment ends it or `max_seconds` of its time are over.
 
@@ -68,6 +69,7 @@ def run_episode(
         clock: of a simulated world: `paused`, `delay` or `charged`.
         on_frame: called after the reset and after each step, for a video or a viewer.
         execution: how chunks become actions. A deadline missed under `on_miss="stop"` ends the episode.
+        slowest: seconds of the slowest call so far, which the `charged` clock's lead allows for.
 
     Raises:
         SpecpolicyError: the clock is that of real time; the chunk does not fit the action space.
@@ -89,7 +91,7 @@ def run_episode(
     length, total_reward, coverage = 0, 0.0, _coverage(info, None)
     done = bool(info["is_success"])
     if not done:
-        pilot.begin(observation)
+        pilot.begin(observation, slowest)
     while not done:
         try:
             command = pilot.tick(length, length / hz, observation)

@@ -1,8 +1,9 @@
-"""What a worker process does: play one episode with one sampler, and film it if asked."""
+"""What a worker process does: play one episode of one arm, and film it if asked."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 
 from specpolicy.control.chunk import Planner
-from specpolicy.control.clock import PausedClock
+from specpolicy.control.clock import Clock
+from specpolicy.evaluation.arms import Arm
 from specpolicy.evaluation.episode import Episode, run_episode
 from specpolicy.evaluation.planners import ExpertPlanner, PolicyPlanner
 from specpolicy.evaluation.video import choose_renderer, video_writer
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import gymnasium
 
 EXPERT = "expert"
+WARM_UP = 3  # chunks ahead of the measured ones
 Watch = contextlib.AbstractContextManager[Callable[[], None]]  # a window; the function is called once per frame
 
 
@@ -36,6 +39,7 @@ class Setup:
         policy: a checkpoint; unused if there is no sampler but "expert".
         samplers: label: {"name": ..., options}. The name "expert" stands for the task's scripted expert.
         device: where the policy runs.
+        engine: how its network is run, see `specpolicy.engines`.
         max_seconds: an episode that has not succeeded by then has failed (a task may end it sooner).
         video_size: height and width of a frame in pixels, for our own tasks.
     """
@@ -44,6 +48,7 @@ class Setup:
     policy: str
     samplers: Mapping[str, Mapping[str, Any]]
     device: str = "cpu"
+    engine: str = "eager"
     max_seconds: float = 60.0
     video_size: tuple[int, int] = (256, 256)
 
@@ -52,17 +57,23 @@ class Setup:
 class Job:
     """One episode to play; `video` is the file to film it into."""
 
-    label: str
+    arm: Arm
     seed: int
     video: str | None = None
 
 
 @dataclass(frozen=True)
 class Played:
-    """A played episode. `no_video` says why it was not filmed although it should have been."""
+    """A played episode.
 
-    label: str
+    Attributes:
+        execution_horizon: control steps from one request for a chunk to the next.
+        no_video: why it was not filmed although it should have been.
+    """
+
+    arm: Arm
     episode: Episode
+    execution_horizon: int
     no_video: str | None = None
 
 
@@ -71,17 +82,18 @@ class Player:
 
     def __init__(self, setup: Setup):
         self.setup = setup
-        self.clock = PausedClock()
         self.no_video: str | None = None
         self._envs: dict[bool, gymnasium.Env] = {}
         self._planners: dict[str, Planner] = {}
+        self._slowest: dict[str, float] = {}  # seconds of the slowest warm-up chunk of each sampler
+        self._clocks: dict[Arm, Clock] = {}
         self._policy: Any = None
         torch.set_num_threads(1)  # sums over threads round differently: results must not depend on their number
         choose_renderer()
 
     def __call__(self, job: Job, watch: Callable[[gymnasium.Env], Watch] | None = None) -> Played:
         """Play one episode; `watch` opens a window on its environment."""
-        planner = self._planner(job.label)
+        planner = self._planner(job.arm.sampler)
         filming = self._filming_env() if job.video else None
         env = filming or self._env()
         on_frame: list[Callable[[], None]] = []
@@ -92,9 +104,17 @@ class Player:
             if watch:
                 on_frame.append(stack.enter_context(watch(env)))
             episode = run_episode(
-                env, planner, self.clock, job.seed, self.setup.max_seconds, lambda: [call() for call in on_frame]
+                env,
+                planner,
+                self._clock(job.arm, env),
+                job.seed,
+                self.setup.max_seconds,
+                lambda: [call() for call in on_frame],
+                job.arm.execution,
+                self._slowest[job.arm.sampler],
             )
-        return Played(job.label, episode, self.no_video if job.video else None)
+        horizon = job.arm.execution_horizon or planner.n_action_steps
+        return Played(job.arm, episode, horizon, self.no_video if job.video else None)
 
     def close(self) -> None:
         """Release the environments."""
@@ -121,13 +141,24 @@ class Player:
                 self.no_video = " ".join(f"{error}".split())[:300] or type(error).__name__
         return self._envs.get(True)
 
+    def _clock(self, arm: Arm, env: gymnasium.Env) -> Clock:
+        if arm not in self._clocks:
+            self._clocks[arm] = arm.make_clock(control_hz(env))
+        return self._clocks[arm]
+
     def _planner(self, label: str) -> Planner:
         if label not in self._planners:
             planner = self._planners[label] = self._make_planner(label)
-            # One chunk ahead of the measured ones, so that none of them pays for lazy initialisation.
+            # Chunks ahead of the measured ones: the first pays for lazy initialisation, the others are what to expect.
             observation, _ = self._env().reset(seed=0)
+            history = {key: np.stack([frame] * planner.n_obs_steps) for key, frame in observation.items()}
             planner.reset(0)
-            planner.plan({key: np.stack([frame] * planner.n_obs_steps) for key, frame in observation.items()})
+            seconds = []
+            for _ in range(WARM_UP):
+                start = time.perf_counter()
+                planner.plan(history)
+                seconds.append(time.perf_counter() - start)
+            self._slowest[label] = max(seconds[1:])
         return self._planners[label]
 
     def _make_planner(self, label: str) -> Planner:
@@ -136,5 +167,6 @@ class Player:
         if name == EXPERT:
             return ExpertPlanner(str(self.setup.task["id"]))
         if self._policy is None:
-            self._policy = load_policy(self.setup.policy, self.setup.device)
+            policy = load_policy(self.setup.policy, self.setup.device)
+            self._policy = policy if self.setup.engine == "eager" else policy.with_engine(self.setup.engine)
         return PolicyPlanner(self._policy, make_sampler(name, **options))

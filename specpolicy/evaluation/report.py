@@ -1,12 +1,35 @@
-"""`report.html`: the summary as a page to show to a colleague, with its plots and videos beside it."""
+"""`report.html`: the summary as one page to show to a colleague, with its plots and videos inside it."""
 
+import base64
 import datetime
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from specpolicy.evaluation import tables
 from specpolicy.files import write_text
+
+EMBEDDED_VIDEOS = 24 * 2**20  # bytes of videos inside the page; those beyond are linked from beside it
+CAPTIONS = {
+    "Success against delay": "Success against the delay of inference.",
+    "Success against execution horizon": "Success against how much of each chunk is executed.",
+    "Success against latency budget": "Success of each method at its best setting within a latency budget.",
+    "Success against latency": "Success against latency. The grey line joins what no other arm beats in both.",
+    "Success against machine speed": "Success against the speed of the machine.",
+    "Success rate": "Success rate of each arm.",
+    "Maximum coverage": "Highest coverage reached, mean over episodes.",
+    "Time per chunk": "Time per chunk, over all arms of a sampler.",
+    "Calls per chunk": "Sequential network calls per chunk, over all arms of a sampler.",
+}
+WORLDS = {
+    "paused": "The world waits while the policy computes.",
+    "delay": "A chunk takes a given number of control steps, during which the world moves on. No figure on success "
+    "depends on the machine; the same command gives the same outcomes to the bit.",
+    "charged": "The world moves on by the {source} time of every single call, rounded up to whole control steps.",
+    "budget": "The world moves on by the {source} time of every single call, rounded up to whole control steps. For "
+    "each latency budget a method may use whichever of its settings keeps it.",
+}
 
 
 def write_report(summary: Mapping[str, Any], plots: Mapping[str, str], output: Path) -> Path:
@@ -25,13 +48,26 @@ def write_report(summary: Mapping[str, Any], plots: Mapping[str, str], output: P
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"interval": _interval, "signed": _signed, "milliseconds": _milliseconds, "wrap": _wrap}
+    environment.filters["wrap"] = _wrap
+    samplers = list(dict.fromkeys(arm["sampler"] for arm in summary["arms"]))
+    images = [(CAPTIONS.get(title, title), _data_uri(output / file, "image/png")) for title, file in plots.items()]
+    differences = tables.differences_table(summary)
+    kinds = [difference["kind"] for difference in summary["differences"]]
     page = environment.get_template("report.html.jinja").render(
         summary=summary,
-        plots=plots,
-        has_coverage=any(sampler["max_coverage"] for sampler in summary["samplers"]),
-        has_reward=any(sampler["return"]["estimate"] for sampler in summary["samplers"]),
-        has_videos=any(sampler["videos"] for sampler in summary["samplers"]),
+        samplers=samplers,
+        world=_world(summary),
+        results=tables.results_table(summary),
+        timing=tables.timing_table(summary),
+        budgets=tables.budget_table(summary),
+        differences={
+            kind: [differences[0], *(row for row, its in zip(differences[1:], kinds, strict=True) if its == kind)]
+            for kind in dict.fromkeys(kinds)
+        },
+        points=f"{100 * summary['margin']:g}",
+        plots=images,
+        videos=_videos(summary, output),
+        has_coverage=any(arm["max_coverage"] for arm in summary["arms"]),
         date=datetime.date.today().isoformat(),
     )
     path = output / "report.html"
@@ -39,47 +75,36 @@ def write_report(summary: Mapping[str, Any], plots: Mapping[str, str], output: P
     return path
 
 
-def text_table(summary: Mapping[str, Any]) -> str:
-    """The summary as a few lines for a terminal."""
-    table = result_table(summary)
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
-    )
+def _world(summary: Mapping[str, Any]) -> str:
+    """What the time of inference means, in a sentence."""
+    track = summary["track"]
+    source = "measured" if track.get("trace") is None else "recorded"
+    text = WORLDS[track["name"]].format(source=source)
+    if track.get("trace") is not None:
+        text += f" The recorded times are those of {track['trace']}."
+    if summary["hz"] is not None and track["name"] != "paused":
+        text += f" A control step is {1e3 / summary['hz']:g} ms."
+    return text
 
 
-def result_table(summary: Mapping[str, Any]) -> list[list[str]]:
-    """The most important figures: a heading, then a row per sampler."""
-    has_coverage = any(sampler["max_coverage"] for sampler in summary["samplers"])
-    head = ["sampler", "solved", "success rate", *(["max coverage"] if has_coverage else []), "steps"]
-    table = [[*head, "ms per chunk p50", "p95", "calls", "network"]]
-    for sampler in summary["samplers"]:
-        coverage = [_interval(sampler["max_coverage"])] if has_coverage else []
-        seconds = sampler["chunk_seconds"] if sampler["calls"] else None
-        times = [_milliseconds(seconds[name]) for name in ("p50", "p95")] if seconds else ["-", "-"]
-        cost = [f"{sampler['calls']:.4g}", f"{sampler['network_share']:.0%}"] if seconds else ["-", "-"]
-        solved = f"{sampler['successes']}/{sampler['episodes']}"
-        length = f"{sampler['length']['estimate']:.0f}"
-        table.append([sampler["label"], solved, _interval(sampler["success_rate"]), *coverage, length, *times, *cost])
-    return table
+def _videos(summary: Mapping[str, Any], output: Path) -> list[tuple[str, list[dict[str, str]]]]:
+    """(arm, its videos with `source` and `caption`)."""
+    left, found = EMBEDDED_VIDEOS, []
+    for arm in summary["arms"]:
+        films = []
+        for video in arm["videos"]:
+            path = output / video["path"]
+            left -= path.stat().st_size
+            source = _data_uri(path, "video/mp4") if left >= 0 else video["path"]
+            outcome = "solved" if video["success"] else "not solved"
+            films.append({"source": source, "caption": f"seed {video['seed']}, {outcome}"})
+        if films:
+            found.append((arm["label"], films))
+    return found
 
 
-def _interval(value: Mapping[str, float] | None, digits: int = 2) -> str:
-    if value is None:
-        return "-"
-    return f"{value['estimate']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
-
-
-def _signed(value: Mapping[str, float] | None, digits: int = 2) -> str:
-    if value is None:
-        return "-"
-    return f"{value['estimate']:+.{digits}f} [{value['low']:+.{digits}f}, {value['high']:+.{digits}f}]"
-
-
-def _milliseconds(seconds: float) -> str:
-    """Three significant figures without an exponent."""
-    value = 1e3 * seconds
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+def _data_uri(path: Path, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _wrap(command: str) -> str:

@@ -2,23 +2,29 @@
 
 import csv
 import io
+import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from specpolicy.control.timing import TimingLog, longest_run, mean
 from specpolicy.errors import SpecpolicyError
+from specpolicy.evaluation.arms import Arm
 from specpolicy.evaluation.episode import Episode
 from specpolicy.files import write_text
 
 # fmt: off
 EPISODE_COLUMNS = (
-    "task", "sampler", "seed", "success", "return", "length", "seconds", "max_coverage", "chunks", "calls", "rows",
+    "task", "arm", "sampler", "clock", "delay", "factor", "execution_horizon", "stitching", "seed",
+    "success", "return", "length", "seconds", "max_coverage", "chunks", "calls", "rows",
     "chunk_seconds_mean", "chunk_seconds_p50", "chunk_seconds_p95", "chunk_seconds_max", "network_share",
+    "late_chunks", "longest_run_of_late_chunks", "starved_steps", "observation_age_mean", "observation_age_max",
+    "switches", "switch_jump_mean", "inner_jump_mean",
 )
 # fmt: on
-CHUNK_COLUMNS = ("sampler", "seed", "chunk", "seconds", "network_seconds", "calls", "rows")
+CHUNK_COLUMNS = ("arm", "sampler", "seed", "chunk", "step", "used_at", "seconds", "network_seconds", "calls", "rows")
 
 Row = dict[str, str]
 
@@ -75,20 +81,24 @@ class Results:
         self.chunks = Table(directory / "chunks.csv", CHUNK_COLUMNS)
         # Chunks are written first; those of an episode that was not finished are played again.
         done = self.done
-        self.chunks.keep(lambda row: (row["sampler"], int(row["seed"])) in done)
+        self.chunks.keep(lambda row: (row["arm"], int(row["seed"])) in done)
 
     @property
     def done(self) -> set[tuple[str, int]]:
-        """(sampler, seed) of the finished episodes."""
-        return {(row["sampler"], int(row["seed"])) for row in self.episodes.rows}
+        """(label of the arm, seed) of the finished episodes."""
+        return {(row["arm"], int(row["seed"])) for row in self.episodes.rows}
 
-    def add(self, task: str, label: str, episode: Episode) -> None:
+    def add(self, task: str, arm: Arm, episode: Episode, execution_horizon: int) -> None:
         """Record a finished episode."""
+        steps, used_at = chunk_steps(episode.timing)
         self.chunks.append(
             {
-                "sampler": label,
+                "arm": arm.label,
+                "sampler": arm.sampler,
                 "seed": episode.seed,
                 "chunk": number,
+                "step": steps.get(number),
+                "used_at": used_at.get(number),
                 "seconds": chunk.seconds,
                 "network_seconds": chunk.network_seconds,
                 "calls": chunk.calls,
@@ -96,17 +106,23 @@ class Results:
             }
             for number, chunk in enumerate(episode.chunks)
         )
-        self.episodes.append([episode_row(task, label, episode)])
+        self.episodes.append([episode_row(task, arm, episode, execution_horizon)])
 
 
-def episode_row(task: str, label: str, episode: Episode) -> dict[str, object]:
+def episode_row(task: str, arm: Arm, episode: Episode, execution_horizon: int) -> dict[str, object]:
     """The row of `episodes.csv`."""
     seconds = np.array([chunk.seconds for chunk in episode.chunks] or [0.0])
     p50, p95 = np.quantile(seconds, [0.5, 0.95])
     network = sum(chunk.network_seconds for chunk in episode.chunks)
     return {
         "task": task,
-        "sampler": label,
+        "arm": arm.label,
+        "sampler": arm.sampler,
+        "clock": arm.clock,
+        "delay": arm.delay,
+        "factor": arm.factor,
+        "execution_horizon": execution_horizon,
+        "stitching": arm.stitching,
         "seed": episode.seed,
         "success": int(episode.success),
         "return": episode.total_reward,
@@ -121,6 +137,40 @@ def episode_row(task: str, label: str, episode: Episode) -> dict[str, object]:
         "chunk_seconds_p95": p95,
         "chunk_seconds_max": seconds.max(),
         "network_share": network / seconds.sum() if seconds.sum() > 0 else 0.0,
+        **_timing(episode.timing),
+    }
+
+
+def chunk_steps(timing: TimingLog | None) -> tuple[dict[int, int], dict[int, int]]:
+    """By the number of the chunk: the step of its observation, and the first step that executed an action of it."""
+    if timing is None:
+        return {}, {}
+    used_at: dict[int, int] = {}
+    for tick in timing.ticks:
+        if tick.chunk is not None:
+            used_at.setdefault(tick.chunk, tick.step)
+    return {number: chunk.step for number, chunk in enumerate(timing.chunks)}, used_at
+
+
+def _timing(timing: TimingLog | None) -> dict[str, object]:
+    """What became of the chunks and the control steps; jumps are lengths of changes of the action."""
+    log = timing or TimingLog(hz=1.0)
+    ages = [tick.age for tick in log.ticks if tick.age is not None]
+    switches = log.boundary_jumps
+    inner = [
+        tick.jump
+        for before, tick in itertools.pairwise(log.ticks)
+        if tick.jump is not None and before.chunk == tick.chunk is not None
+    ]
+    return {
+        "late_chunks": log.misses,
+        "longest_run_of_late_chunks": longest_run([chunk.missed for chunk in log.chunks]),
+        "starved_steps": log.starved_ticks,
+        "observation_age_mean": mean(ages),
+        "observation_age_max": max(ages, default=None),
+        "switches": len(switches),
+        "switch_jump_mean": mean(switches),
+        "inner_jump_mean": mean(inner),
     }
 
 

@@ -1,4 +1,4 @@
-"""An evaluation: every sampler on the same seeds, over processes, resumable."""
+"""An evaluation: every arm on the same seeds, over processes, resumable."""
 
 import contextlib
 import json
@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
+from specpolicy.engines import ENGINES
 from specpolicy.errors import SpecpolicyError
+from specpolicy.evaluation.arms import Arm
 from specpolicy.evaluation.planners import ExpertPlanner, check_policy_fits
 from specpolicy.evaluation.player import EXPERT, Job, Played, Player, Setup
 from specpolicy.evaluation.provenance import fingerprint, hardware
@@ -22,7 +24,7 @@ from specpolicy.processes import run_jobs
 from specpolicy.samplers import make_sampler
 from specpolicy.tasks import make_task_env
 
-FORMAT = 1
+FORMAT = 2
 SETTINGS = "settings.json"
 WRITTEN = (SETTINGS, "episodes.csv", "chunks.csv", "summary.json", "report.html")
 
@@ -33,12 +35,14 @@ class Evaluation:
 
     Attributes:
         setup: task, policy, samplers and limits.
-        episodes: episodes of each sampler.
-        seed: of the first episode; the others follow. All samplers play the same seeds.
-        videos: how many of the first episodes of each sampler are filmed.
+        arms: the ways in which the samplers are played; the first is the reference.
+        episodes: episodes of each arm.
+        seed: of the first episode; the others follow. All arms play the same seeds.
+        videos: how many of the first episodes of each arm are filmed.
     """
 
     setup: Setup
+    arms: tuple[Arm, ...]
     episodes: int
     seed: int
     videos: int = 0
@@ -62,8 +66,10 @@ def check(evaluation: Evaluation) -> str | None:
     setup = evaluation.setup
     if evaluation.episodes < 1 or evaluation.videos < 0 or evaluation.seed < 0 or setup.max_seconds <= 0:
         raise SpecpolicyError("episodes and max_seconds must be positive, seed and videos not negative")
-    if not setup.samplers:
+    if not setup.samplers or not evaluation.arms:
         raise SpecpolicyError("samplers is empty: name at least one, such as samplers=[ddpm]")
+    if setup.engine not in ENGINES:
+        raise SpecpolicyError(f"unknown engine '{setup.engine}': use one of {', '.join(ENGINES)}")
     if any(spec["name"] == EXPERT for spec in setup.samplers.values()):
         ExpertPlanner(str(setup.task["id"]))
     specs = [dict(spec) for spec in setup.samplers.values() if spec["name"] != EXPERT]
@@ -78,13 +84,16 @@ def check(evaluation: Evaluation) -> str | None:
         if policy is None:
             return None
         check_policy_fits(policy, env, str(setup.task["id"]))
+        for arm in evaluation.arms:
+            if arm.hold is not None and len(arm.hold) != policy.action_dim:
+                raise SpecpolicyError(f"hold has {len(arm.hold)} entries, an action has {policy.action_dim}")
     return fingerprint(policy)
 
 
 def claim(evaluation: Evaluation, policy_fingerprint: str | None, output: Path, overwrite: bool = False) -> Results:
     """Make the output directory ready and return the results it holds already.
 
-    A directory of the same settings is continued; more episodes or other samplers may be asked for than before.
+    A directory of the same settings is continued; more episodes or other arms may be asked for than before.
 
     Raises:
         SpecpolicyError: it holds other settings, or files that no evaluation has written.
@@ -92,6 +101,8 @@ def claim(evaluation: Evaluation, policy_fingerprint: str | None, output: Path, 
     setup = asdict(evaluation.setup)
     for name in ("video_size", "policy"):  # neither changes a result: the policy is known by its fingerprint
         del setup[name]
+    del setup["samplers"]
+    setup["arms"] = {arm.label: _settings(arm, evaluation.setup) for arm in evaluation.arms}
     wanted = json.loads(json.dumps({"format": FORMAT, **setup, "policy": policy_fingerprint, "seed": evaluation.seed}))
     path = output / SETTINGS
     machines = [hardware()]
@@ -100,9 +111,11 @@ def claim(evaluation: Evaluation, policy_fingerprint: str | None, output: Path, 
     elif path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
         machines = [*found["machines"], *(machine for machine in machines if machine not in found["machines"])]
-        # Rows belong to a sampler and a seed, so other samplers may join; one of the same label must be the same.
-        wanted["samplers"] = {**found["samplers"], **wanted["samplers"]}
-        _require_same({**wanted, "samplers": {k: wanted["samplers"][k] for k in found["samplers"]}}, found, output)
+        # Rows belong to an arm and a seed, so other arms may join; one of the same label must be the same.
+        _require_same({key: value for key, value in wanted.items() if key != "arms"}, found, output)
+        wanted["arms"] = {**found["arms"], **wanted["arms"]}
+        for label, arm in found["arms"].items():
+            _require_same({label: wanted["arms"][label]}, {label: arm}, output)
     elif any((output / name).exists() for name in WRITTEN):
         raise SpecpolicyError(f"{output} holds results without {SETTINGS}: choose another output or overwrite=true")
     write_text(path, json.dumps({**wanted, "machines": machines}, indent=2) + "\n")
@@ -118,33 +131,39 @@ def play(
 ) -> None:
     """Play the episodes that `results` lacks and record each as it ends.
 
-    A row depends on the policy, the sampler and the seed alone, its measured times apart: not on `workers`, on the
-    order or on an interruption.
+    A row depends on the policy, the arm and the seed alone, its measured times apart and unless the clock charges
+    them: not on `workers`, on the order or on an interruption.
 
     Args:
         workers: processes; 0 plays in this one.
         on_episode: called after an episode has been recorded.
     """
     done = results.done
-    jobs = [job for job in schedule(evaluation, output) if (job.label, job.seed) not in done]
+    jobs = [job for job in schedule(evaluation, output) if (job.arm.label, job.seed) not in done]
     with contextlib.closing(run_jobs(Player, evaluation.setup, jobs, min(workers, len(jobs)))) as finished:
         for played in finished:
-            results.add(evaluation.task_name, played.label, played.episode)
+            results.add(evaluation.task_name, played.arm, played.episode, played.execution_horizon)
             on_episode(played)
 
 
 def schedule(evaluation: Evaluation, output: Path) -> list[Job]:
-    """All episodes, seed by seed: the samplers progress together, so that their times are measured side by side."""
+    """All episodes, seed by seed: the arms progress together, so that their times are measured side by side."""
     return [
-        Job(label, seed, str(video_path(output, label, seed)) if number < evaluation.videos else None)
+        Job(arm, seed, str(video_path(output, arm.label, seed)) if number < evaluation.videos else None)
         for number, seed in enumerate(evaluation.seeds)
-        for label in evaluation.setup.samplers
+        for arm in evaluation.arms
     ]
 
 
 def video_path(output: Path, label: str, seed: int) -> Path:
     """Where the video of an episode is written."""
     return output / "videos" / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', label)}-{seed}.mp4"
+
+
+def _settings(arm: Arm, setup: Setup) -> dict[str, Any]:
+    """What the arm's results depend on; a trace is known by its content."""
+    options = {name: value for name, value in asdict(arm).items() if name not in ("sampler", "trace")}
+    return {"sampler": dict(setup.samplers[arm.sampler]), **options}
 
 
 def _remove(output: Path) -> None:

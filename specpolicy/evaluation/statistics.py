@@ -1,5 +1,6 @@
 """Intervals for success rates, means and their paired differences. Numpy only; all two-sided, 95 % by default."""
 
+import functools
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -77,16 +78,30 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE, seed: int = 0) -> Interval:
     """Mean with its percentile bootstrap interval (Efron & Tibshirani 1993, chapter 13); one value has no width."""
     values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"expected (n,) values with n >= 1, got shape {values.shape}")
-    rng = np.random.default_rng(seed)
-    means = np.empty(RESAMPLES)
-    block = max(1, 1_000_000 // len(values))  # resampled indices in memory at once
+    return ratio_interval(values, np.ones_like(values), confidence, seed)
+
+
+def ratio_interval(above: np.ndarray, below: np.ndarray, confidence: float = CONFIDENCE, seed: int = 0) -> Interval:
+    """Sum of `above` over sum of `below`, with the percentile bootstrap interval over their entries.
+
+    Args:
+        above, below: (n,), entry by entry of the same episodes; `below` is positive.
+    """
+    above, below = _pairs(above, below, np.float64)
+    counts = _resamples(len(above), seed)
+    ratios = np.empty(RESAMPLES)
+    block = max(1, 1_000_000 // len(above))  # entries in memory at once
     for start in range(0, RESAMPLES, block):
-        count = min(block, RESAMPLES - start)
-        means[start : start + count] = values[rng.integers(0, len(values), (count, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(values.mean()), float(low), float(high))
+        weights = counts[start : start + block].astype(np.float64)
+        ratios[start : start + block] = (weights @ above) / (weights @ below)
+    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(above.sum() / below.sum()), float(low), float(high))
+
+
+@functools.lru_cache(maxsize=1)
+def _resamples(n: int, seed: int) -> np.ndarray:
+    """(RESAMPLES, n): how often each of n entries is drawn in each resample."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.uint16)
 
 
 def paired_mean_difference(first: np.ndarray, second: np.ndarray, confidence: float = CONFIDENCE) -> Interval:

@@ -1,76 +1,125 @@
 """`summary.json`: what an evaluation came to, with intervals, paired differences and where the figures come from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from specpolicy.evaluation import statistics
+from specpolicy.evaluation import budget, comparisons, statistics
+from specpolicy.evaluation.arms import Arm, method
 from specpolicy.evaluation.provenance import versions
 from specpolicy.evaluation.results import Results, Row
 from specpolicy.evaluation.runner import FORMAT, Evaluation, video_path
+from specpolicy.evaluation.tracks import budgets
 
 MEANS = ("return", "length", "seconds", "max_coverage")
+Played = dict[str, dict[int, Row]]  # rows of episodes.csv by arm and seed
 
 
-def summarise(evaluation: Evaluation, results: Results, output: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def summarise(
+    evaluation: Evaluation,
+    results: Results,
+    output: Path,
+    provenance: Mapping[str, Any],
+    track: Mapping[str, Any],
+    margin: float,
+) -> dict[str, Any]:
     """Summary of the episodes asked for, in plain values ready for JSON.
 
     Args:
         provenance: `policy`, `machines`, `command`, `config` and whatever else should stand in the file.
+        track: its name and options, and `execution_horizon`, that of the policy or the one asked for in its place.
+        margin: of the equivalence tests.
     """
-    seeds = set(evaluation.seeds)
-    labels = list(evaluation.setup.samplers)
-    episodes: dict[str, dict[int, Row]] = {label: {} for label in labels}
-    for row in results.episodes.rows:
-        if row["sampler"] in episodes and int(row["seed"]) in seeds:
-            episodes[row["sampler"]][int(row["seed"])] = row
-    chunks: dict[str, list[Row]] = {label: [] for label in labels}
-    for row in results.chunks.rows:
-        if row["sampler"] in chunks and int(row["seed"]) in seeds:
-            chunks[row["sampler"]].append(row)
+    played = _episodes(evaluation, results)
+    chunks = _chunks(evaluation, results)
     return {
         "format": FORMAT,
         "task": evaluation.task_name,
-        "clock": "paused",
+        "track": dict(track),
+        "hz": _rate(played),
         "episodes": evaluation.episodes,
         "seed": evaluation.seed,
         "confidence": statistics.CONFIDENCE,
-        "samplers": [
+        "margin": margin,
+        "arms": [
             {
-                "label": label,
-                "sampler": dict(evaluation.setup.samplers[label]),
-                **_outcomes(list(episodes[label].values())),
-                **_times(chunks[label]),
-                "videos": _videos(evaluation, output, label, episodes[label]),
+                **_arm(arm, evaluation),
+                **_outcomes(list(played[arm.label].values())),
+                **_times(chunks[arm.label]),
+                "timing": _timing(list(played[arm.label].values()), chunks[arm.label]),
+                "videos": _videos(evaluation, output, arm.label, played[arm.label]),
             }
-            for label in labels
+            for arm in evaluation.arms
         ],
-        "differences": [_difference(episodes, label, labels[0]) for label in labels[1:]],
+        "differences": [
+            comparisons.difference(played, arm.label, reference.label, kind, margin, MEANS)
+            for arm, reference, kind in comparisons.pairs(evaluation.arms)
+        ],
+        "budgets": _budgets(evaluation, played, chunks, budgets(track)),
         "versions": versions(),
         **provenance,
     }
 
 
-def chunk_seconds(evaluation: Evaluation, results: Results) -> dict[str, np.ndarray]:
-    """Seconds of every chunk of each sampler, (M,)."""
-    seeds = set(evaluation.seeds)
-    rows = [row for row in results.chunks.rows if int(row["seed"]) in seeds]
+def chunk_figures(evaluation: Evaluation, results: Results) -> dict[str, dict[str, np.ndarray]]:
+    """`seconds` and `calls` of every chunk of each sampler, (M,), over all of its arms."""
+    figures: dict[str, dict[str, list[float]]] = {arm.sampler: {} for arm in evaluation.arms}
+    for label, rows in _chunks(evaluation, results).items():
+        sampler = next(arm.sampler for arm in evaluation.arms if arm.label == label)
+        for name in ("seconds", "calls"):
+            figures[sampler].setdefault(name, []).extend(float(row[name]) for row in rows)
     return {
-        label: np.array([float(row["seconds"]) for row in rows if row["sampler"] == label])
-        for label in evaluation.setup.samplers
+        sampler: {name: np.array(values) for name, values in columns.items()} for sampler, columns in figures.items()
     }
 
 
+def _episodes(evaluation: Evaluation, results: Results) -> Played:
+    seeds = set(evaluation.seeds)
+    played: Played = {arm.label: {} for arm in evaluation.arms}
+    for row in results.episodes.rows:
+        if row["arm"] in played and int(row["seed"]) in seeds:
+            played[row["arm"]][int(row["seed"])] = row
+    return played
+
+
+def _chunks(evaluation: Evaluation, results: Results) -> dict[str, list[Row]]:
+    seeds = set(evaluation.seeds)
+    chunks: dict[str, list[Row]] = {arm.label: [] for arm in evaluation.arms}
+    for row in results.chunks.rows:
+        if row["arm"] in chunks and int(row["seed"]) in seeds:
+            chunks[row["arm"]].append(row)
+    return chunks
+
+
+def _rate(played: Played) -> float | None:
+    """Control steps per second of the task."""
+    rows = [row for arm in played.values() for row in arm.values() if float(row["seconds"]) > 0]
+    return round(float(rows[0]["length"]) / float(rows[0]["seconds"]), 6) if rows else None
+
+
+def _arm(arm: Arm, evaluation: Evaluation) -> dict[str, Any]:
+    options = asdict(arm)
+    options["hold"] = None if arm.hold is None else list(arm.hold)
+    spec = dict(evaluation.setup.samplers[arm.sampler])
+    return {"label": arm.label, **options, "condition": arm.condition, "spec": spec, "method": method(spec)}
+
+
 def _outcomes(rows: list[Row]) -> dict[str, Any]:
-    successes = sum(int(row["success"]) for row in rows)
+    solved = np.array([row["success"] == "1" for row in rows])
+    seconds = np.array([float(row["seconds"]) for row in rows])
+    horizons = sorted({int(row["execution_horizon"]) for row in rows})
     return {
         "episodes": len(rows),
-        "successes": successes,
-        "success_rate": asdict(statistics.wilson(successes, len(rows))),
+        "successes": int(solved.sum()),
+        "execution_horizon": horizons[0] if len(horizons) == 1 else horizons,
+        "success_rate": asdict(statistics.wilson(int(solved.sum()), len(rows))),
         **{name: _mean(rows, name) for name in MEANS},
+        # Of the solved episodes only: a mean over others would depend on when an episode is given up.
+        "time_to_success": asdict(statistics.mean_interval(seconds[solved])) if solved.any() else None,
+        "successes_per_minute": asdict(statistics.ratio_interval(60.0 * solved, seconds)) if seconds.all() else None,
     }
 
 
@@ -96,32 +145,69 @@ def _times(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def _difference(episodes: Mapping[str, Mapping[int, Row]], label: str, reference: str) -> dict[str, Any]:
-    """`label` minus `reference` over the seeds that both have played."""
-    common = sorted(episodes[label].keys() & episodes[reference].keys())
-    ours, theirs = ([episodes[name][seed] for seed in common] for name in (label, reference))
-    solved, solved_there = (np.array([row["success"] == "1" for row in rows]) for rows in (ours, theirs))
-    difference: dict[str, Any] = {
-        "sampler": label,
-        "reference": reference,
-        "episodes": len(common),
-        "success_rate": asdict(statistics.paired_success_difference(solved, solved_there)),
-        "success_p_value": statistics.mcnemar(solved, solved_there),
+def _timing(rows: list[Row], chunks: list[Row]) -> dict[str, Any]:
+    """What became of the chunks and of the control steps, over all episodes."""
+    steps = sum(int(row["length"]) for row in rows)
+    # The first chunk of an episode is there before the world begins.
+    delays = [int(row["used_at"]) - int(row["step"]) for row in chunks if row["used_at"] and row["chunk"] != "0"]
+    asked = sum(row["chunk"] != "0" for row in chunks)
+    planned = [int(row["length"]) - int(row["starved_steps"]) for row in rows]
+    switches = [int(row["switches"]) for row in rows]
+    return {
+        "delay_steps": {"mean": float(np.mean(delays)), "max": max(delays)} if delays else None,
+        "late_share": sum(int(row["late_chunks"]) for row in rows) / asked if asked else None,
+        "longest_run_of_late_chunks": max(int(row["longest_run_of_late_chunks"]) for row in rows),
+        "starved_steps": sum(int(row["starved_steps"]) for row in rows),
+        "starved_share": sum(int(row["starved_steps"]) for row in rows) / steps if steps else None,
+        "observation_age": _weighted(rows, "observation_age_mean", planned),
+        "observation_age_max": max(
+            (float(row["observation_age_max"]) for row in rows if row["observation_age_max"]), default=None
+        ),
+        "switch_jump": _weighted(rows, "switch_jump_mean", switches),
+        "inner_jump": _weighted(rows, "inner_jump_mean", planned),
     }
-    for name in MEANS:
-        first, second = ([row[name] for row in rows] for rows in (ours, theirs))
-        known = "" not in (*first, *second)
-        difference[name] = (
-            asdict(statistics.paired_mean_difference(np.array(first, float), np.array(second, float)))
-            if known
-            else None
-        )
-    return difference
+
+
+def _weighted(rows: list[Row], name: str, weights: Sequence[int]) -> float | None:
+    """Mean of the episodes' means, by the number of values in each."""
+    known = [(float(row[name]), weight) for row, weight in zip(rows, weights, strict=True) if row[name] and weight]
+    if not known:
+        return None
+    values, counts = map(np.array, zip(*known, strict=True))
+    return float(np.average(values, weights=counts))
 
 
 def _mean(rows: list[Row], name: str) -> dict[str, float] | None:
     values = [float(row[name]) for row in rows if row[name] != ""]
     return asdict(statistics.mean_interval(np.array(values))) if values else None
+
+
+def _budgets(
+    evaluation: Evaluation, played: Played, chunks: dict[str, list[Row]], budgets_ms: list[float]
+) -> list[dict[str, Any]]:
+    """Each method's success within each budget; "settings" is empty where none keeps it."""
+    methods: dict[str, list[budget.Setting]] = {}
+    for arm in evaluation.arms:
+        seconds = [float(row["seconds"]) * arm.factor for row in chunks[arm.label]]
+        if not any(float(row["calls"]) for row in chunks[arm.label]):
+            continue  # the scripted expert has no settings
+        outcomes = np.array([played[arm.label][seed]["success"] == "1" for seed in evaluation.seeds])
+        name = method(evaluation.setup.samplers[arm.sampler])
+        name = name if arm.stitching == "continue_chunk" else f"{name} {arm.stitching}"
+        methods.setdefault(name, []).append(budget.Setting(arm.label, float(np.quantile(seconds, 0.95)), outcomes))
+    found = []
+    for name, milliseconds, choice in budget.choices(methods, budgets_ms):
+        solved = 0 if choice is None else int(choice.outcomes.sum())
+        found.append(
+            {
+                "method": name,
+                "budget_ms": milliseconds,
+                "settings": [] if choice is None else list(choice.settings),
+                "successes": solved,
+                "success_rate": None if choice is None else asdict(statistics.wilson(solved, len(choice.outcomes))),
+            }
+        )
+    return found
 
 
 def _videos(evaluation: Evaluation, output: Path, label: str, episodes: Mapping[int, Row]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import pytest
 
 from specpolicy import SpecpolicyError
 from specpolicy.control.chunk import Chunk
+from specpolicy.evaluation.arms import Arm
 from specpolicy.evaluation.episode import Episode
 from specpolicy.evaluation.results import Results
 
@@ -17,7 +18,7 @@ def episode(seed, chunks=2, coverage=0.25):
 
 
 def test_an_episode_reads_back(tmp_path):
-    Results(tmp_path).add("lift", "ddim-10", episode(4))
+    Results(tmp_path).add("lift", Arm("ddim-10"), episode(4), 4)
     results = Results(tmp_path)
     (row,) = results.episodes.rows
     assert (row["task"], row["sampler"], row["seed"], row["success"]) == ("lift", "ddim-10", "4", "1")
@@ -32,7 +33,7 @@ def test_an_episode_reads_back(tmp_path):
 
 def test_what_a_task_lacks_stays_blank(tmp_path):
     results = Results(tmp_path)
-    results.add("lift", "ddpm", episode(1, chunks=0, coverage=None))  # solved by the reset: nothing was planned
+    results.add("lift", Arm("ddpm"), episode(1, chunks=0, coverage=None), 4)  # solved by the reset: nothing was planned
     with (tmp_path / "episodes.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["max_coverage"] == "" and row["chunks"] == "0" and row["network_share"] == "0.0"
@@ -41,10 +42,10 @@ def test_what_a_task_lacks_stays_blank(tmp_path):
 def test_a_kill_at_any_byte_loses_only_the_episode_being_written(tmp_path):
     """Every prefix of what the two files go through is a state that a kill can leave."""
     results = Results(tmp_path)
-    results.add("lift", "ddpm", episode(1))
+    results.add("lift", Arm("ddpm"), episode(1), 4)
     paths = [tmp_path / "chunks.csv", tmp_path / "episodes.csv"]
     before = [path.read_bytes() for path in paths]
-    results.add("lift", "ddpm", episode(2))
+    results.add("lift", Arm("ddpm"), episode(2), 4)
     after = [path.read_bytes() for path in paths]
     states = [(after[0][:cut], before[1]) for cut in range(len(before[0]), len(after[0]) + 1, 5)]
     states += [(after[0], after[1][:cut]) for cut in range(len(before[1]), len(after[1]), 5)]
@@ -53,7 +54,7 @@ def test_a_kill_at_any_byte_loses_only_the_episode_being_written(tmp_path):
             path.write_bytes(content)
         resumed = Results(tmp_path)
         assert resumed.done == {("ddpm", 1)} and len(resumed.chunks.rows) == 2
-        resumed.add("lift", "ddpm", episode(2))
+        resumed.add("lift", Arm("ddpm"), episode(2), 4)
         assert [path.read_bytes() for path in paths] == after
 
 

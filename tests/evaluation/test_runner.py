@@ -7,6 +7,7 @@ import pytest
 
 from specpolicy import SpecpolicyError, load_policy
 from specpolicy.evaluation import runner
+from specpolicy.evaluation.arms import Arm
 from specpolicy.evaluation.player import Setup
 from specpolicy.evaluation.runner import Evaluation
 
@@ -16,7 +17,12 @@ DDPM, DDIM = {"name": "ddpm"}, {"name": "ddim", "steps": 4, "eta": 0.0}
 @pytest.fixture
 def evaluation(drift_task, drift_policy) -> Evaluation:
     setup = Setup(drift_task, drift_policy, {"ddpm": DDPM, "ddim-4": DDIM})
-    return Evaluation(setup, episodes=3, seed=100)
+    return Evaluation(setup, paused(setup.samplers), episodes=3, seed=100)
+
+
+def paused(samplers):
+    """An arm for each sampler, in a world that waits."""
+    return tuple(map(Arm, samplers))
 
 
 def changed(evaluation, **changes):
@@ -24,6 +30,8 @@ def changed(evaluation, **changes):
     names = {field.name for field in dataclasses.fields(Setup)}
     setup = {name: value for name, value in changes.items() if name in names}
     rest = {name: value for name, value in changes.items() if name not in names}
+    if "samplers" in changes:
+        rest.setdefault("arms", paused(changes["samplers"]))
     return dataclasses.replace(evaluation, setup=dataclasses.replace(evaluation.setup, **setup), **rest)
 
 
@@ -39,7 +47,7 @@ def outcomes(results):
         {name: value for name, value in row.items() if "seconds_" not in name and name != "network_share"}
         for row in results.episodes.rows
     ]
-    return sorted(rows, key=lambda row: (row["sampler"], row["seed"]))
+    return sorted(rows, key=lambda row: (row["arm"], row["seed"]))
 
 
 def test_rows_do_not_depend_on_the_number_of_processes(evaluation, tmp_path):
@@ -51,7 +59,7 @@ def test_rows_do_not_depend_on_the_number_of_processes(evaluation, tmp_path):
 
 def test_samplers_are_paired_by_seed_and_progress_together(evaluation, tmp_path):
     jobs = runner.schedule(changed(evaluation, videos=1), tmp_path)
-    assert [(job.seed, job.label) for job in jobs][:4] == [
+    assert [(job.seed, job.arm.label) for job in jobs][:4] == [
         (100, "ddpm"),
         (100, "ddim-4"),
         (101, "ddpm"),
@@ -88,7 +96,7 @@ def test_more_episodes_and_other_samplers_add_to_a_run(evaluation, tmp_path):
     played = []
     results = run(evaluation, tmp_path, on_episode=played.append)
     assert len(played) == 5 and len(results.episodes.rows) == 6
-    assert set(json.loads((tmp_path / "settings.json").read_text())["samplers"]) == {"ddpm", "ddim-4"}
+    assert set(json.loads((tmp_path / "settings.json").read_text())["arms"]) == {"ddpm", "ddim-4"}
     run(changed(evaluation, samplers=one), tmp_path, on_episode=lambda _: pytest.fail("all was there"))
 
 
@@ -103,7 +111,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(evaluation, tmp_path, po
         ({"seed": 7}, "seed=100, not 7"),
         ({"max_seconds": 1.0}, "max_seconds"),
         ({"task": task}, "task"),
-        ({"samplers": {"ddpm": DDPM, "ddim-4": {**DDIM, "eta": 1.0}}}, "samplers"),
+        ({"samplers": {"ddpm": DDPM, "ddim-4": {**DDIM, "eta": 1.0}}}, "ddim-4="),
         ({"policy": retrained}, "another policy"),
     ):
         with pytest.raises(SpecpolicyError, match=named) as caught:

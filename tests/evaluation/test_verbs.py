@@ -1,5 +1,6 @@
 """The verbs evaluate and rollout, as a user types them."""
 
+import base64
 import csv
 import json
 import re
@@ -10,7 +11,7 @@ from omegaconf import OmegaConf
 from specpolicy import SpecpolicyError
 from specpolicy.cli import main
 from specpolicy.cli.evaluate import sampler_specs
-from specpolicy.evaluation.report import text_table
+from specpolicy.evaluation.tables import results_table, text_table
 
 
 @pytest.fixture
@@ -37,8 +38,8 @@ def test_evaluate_writes_everything_and_the_figures_agree(arguments, tmp_path, c
     summary = json.loads((output / "summary.json").read_text())
     rows = list(csv.DictReader((output / "episodes.csv").open()))
     chunks = list(csv.DictReader((output / "chunks.csv").open()))
-    assert [sampler["label"] for sampler in summary["samplers"]] == ["ddpm", "ddim-4"] and len(rows) == 8
-    for sampler, calls in zip(summary["samplers"], (12, 4), strict=True):
+    assert [arm["label"] for arm in summary["arms"]] == ["ddpm", "ddim-4"] and len(rows) == 8
+    for sampler, calls in zip(summary["arms"], (12, 4), strict=True):
         own = [row for row in rows if row["sampler"] == sampler["label"]]
         assert {row["seed"] for row in own} == {"100000", "100001", "100002", "100003"}
         assert sampler["successes"] == sum(int(row["success"]) for row in own)
@@ -51,25 +52,34 @@ def test_evaluate_writes_everything_and_the_figures_agree(arguments, tmp_path, c
         assert sampler["chunk_seconds"]["max"] == seconds[-1] >= sampler["chunk_seconds"]["p95"]
         assert (output / sampler["videos"][0]["path"]).stat().st_size > 0
     (difference,) = summary["differences"]
-    assert (difference["sampler"], difference["reference"], difference["episodes"]) == ("ddim-4", "ddpm", 4)
-    first, second = (sampler["success_rate"]["estimate"] for sampler in summary["samplers"])
+    assert (difference["arm"], difference["reference"], difference["episodes"]) == ("ddim-4", "ddpm", 4)
+    first, second = (sampler["success_rate"]["estimate"] for sampler in summary["arms"])
     assert difference["success_rate"]["estimate"] == pytest.approx(second - first)
     assert summary["machines"][0]["cores"] >= 1 and "torch" in summary["versions"]
     assert summary["config"]["episodes"] == 4
     assert OmegaConf.load(output / "config.yaml").seed == 100000
     printed = capsys.readouterr().out
-    assert text_table(summary) in printed and "report.html" in printed
+    assert text_table(results_table(summary)) in printed and "2 arms. 4 episodes of each arm" in printed and "report.html" in printed
 
 
-def test_the_report_shows_only_what_is_there(arguments, tmp_path):
+def test_the_report_is_one_file_that_holds_what_it_shows(arguments, tmp_path):
     assert main(["evaluate", *arguments, *EVALUATE]) == 0
-    page = (tmp_path / "out" / "report.html").read_text()
-    shown = re.findall(r'src="([^"]+)"', page)
-    assert len([name for name in shown if name.endswith(".png")]) == 4
-    assert len([name for name in shown if name.endswith(".mp4")]) == 2
-    assert all((tmp_path / "out" / name).stat().st_size > 100 for name in shown)
-    assert "http" not in page  # it opens without a network
-    assert "Newcombe" in page and "ddim-4" in page
+    output = tmp_path / "out"
+    page = (output / "report.html").read_text()
+    shown = re.findall(r'src="data:([a-z0-9/]+);base64,([^"]+)"', page)
+    kinds = [kind for kind, _ in shown]
+    assert len(re.findall("src=", page)) == len(shown) == 7  # nothing is fetched from elsewhere
+    assert kinds.count("image/png") == 5 and kinds.count("video/mp4") == 2
+    files = {path.read_bytes() for pattern in ("*.png", "videos/*.mp4") for path in output.glob(pattern)}
+    assert {base64.b64decode(content) for _, content in shown} == files
+    assert "http" not in page and "Newcombe" in page and "ddim-4" in page
+
+
+def test_videos_beyond_the_limit_are_linked(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr("specpolicy.evaluation.report.EMBEDDED_VIDEOS", 10)
+    assert main(["evaluate", *arguments, *EVALUATE, "episodes=1"]) == 0
+    links = re.findall(r'src="([^"]+mp4)"', (tmp_path / "out" / "report.html").read_text())
+    assert len(links) == 2 and all((tmp_path / "out" / link).stat().st_size > 100 for link in links)
 
 
 def test_the_same_command_continues_and_another_is_refused(arguments, tmp_path, capsys):

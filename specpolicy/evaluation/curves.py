@@ -1,0 +1,176 @@
+"""Plots of success: over the arms, against delay, execution horizon, machine speed, latency and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from specpolicy.evaluation.figures import (
+    INK,
+    LINES,
+    RULE,
+    WIDTH,
+    colours,
+    interval,
+    legend,
+    new_figure,
+    plain_ticks,
+    success_axis,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Arms = Sequence[Mapping[str, Any]]
+
+
+def outcome(summary: Mapping[str, Any], name: str, label: str) -> Figure:
+    """A dot with its interval for each arm."""
+    arms, palette = summary["arms"], colours(summary)
+    figure, (axes,) = new_figure(0.9 + 0.27 * len(arms))
+    for row, arm in enumerate(arms):
+        value, (colour, mark) = arm[name], palette[arm["sampler"]]
+        axes.plot([value["low"], value["high"]], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
+        axes.plot(value["estimate"], row, mark, color=colour, markersize=6)
+    axes.set_yticks(range(len(arms)), [arm["label"] for arm in arms])
+    axes.set_ylim(len(arms) - 0.4, -0.6)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel(f"{label} (95 % interval, {summary['episodes']} episodes)")
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
+def against_delay(summary: Mapping[str, Any], arms: Arms) -> Figure:
+    """Success over the delay, each with the shortest execution horizon it allows; below, what no chunk covered."""
+    horizon = min(arm["execution_horizon"] for arm in arms)
+    step = "" if summary["hz"] is None else f" ({1e3 / summary['hz']:g} ms each)"
+    label = f"delay d in control steps{step}; a chunk is asked for every max(d, {horizon}) steps"
+    return _over(summary, arms, lambda arm: arm["delay"], label)
+
+
+def against_horizon(summary: Mapping[str, Any], arms: Arms) -> Figure:
+    """Success over the execution horizon, at one delay."""
+    label = f"execution horizon in control steps, at a delay of {arms[0]['delay']}"
+    return _over(summary, arms, lambda arm: arm["execution_horizon"], label)
+
+
+def against_factor(summary: Mapping[str, Any], arms: Arms) -> Figure:
+    """Success over the factor on the times of inference."""
+    label = "factor on the time of inference (0: the world waits)"
+    return _over(summary, arms, lambda arm: 0.0 if arm["clock"] == "paused" else arm["factor"], label)
+
+
+def against_latency(summary: Mapping[str, Any], arms: Arms) -> Figure:
+    """Success over the 95th percentile of the time per chunk, and who is best at what latency.
+
+    Hollow where the world waits, if there are arms where it does not.
+    """
+    palette = colours(summary)
+    moving = [arm for arm in arms if not _waits(arm)]
+    figure, (axes,) = new_figure(3.8)
+    decisive = moving or arms
+    front = _front([(1e3 * arm["chunk_seconds"]["p95"], arm["success_rate"]["estimate"]) for arm in decisive])
+    axes.step(*zip(*front, strict=True), where="post", color="#BBBBBB", linewidth=1.2, zorder=1)
+    for arm in arms:
+        colour, mark = palette[arm["sampler"]]
+        latency, rate = 1e3 * arm["chunk_seconds"]["p95"], arm["success_rate"]
+        interval(axes, latency, rate, colour, mark, hollow=bool(moving) and _waits(arm))
+    for arm in decisive:  # a list of names is easier to keep legible than names beside marks that may lie together
+        colour, mark = palette[arm["sampler"]]
+        axes.plot([], [], mark, color=colour, label=_name(arm, arms))
+    if moving and len(moving) < len(arms):
+        axes.plot([], [], "o", color=INK, markerfacecolor="white", label="hollow: the world waits")
+    axes.set_xscale("log")
+    axes.margins(x=0.12)
+    axes.set_xlabel("95th percentile of the time per chunk in ms")
+    success_axis(axes)
+    plain_ticks(axes)
+    legend(figure, axes)
+    return figure
+
+
+def against_budget(summary: Mapping[str, Any]) -> Figure:
+    """Success of each method at its best setting that keeps a latency budget."""
+    figure, (axes,) = new_figure(3.6)
+    methods = list(dict.fromkeys(entry["method"] for entry in summary["budgets"]))
+    palette = list(colours({"arms": [{"sampler": name} for name in methods]}).values())
+    for number, (name, (colour, mark)) in enumerate(zip(methods, palette, strict=True)):
+        found = [entry for entry in summary["budgets"] if entry["method"] == name and entry["settings"]]
+        dodge = 1.015 ** (number - (len(methods) - 1) / 2)
+        places = [entry["budget_ms"] * dodge for entry in found]
+        axes.plot(
+            places,
+            [entry["success_rate"]["estimate"] for entry in found],
+            color=colour,
+            marker=mark,
+            markersize=5,
+            linewidth=1.3,
+            label=name if found else f"{name}: no budget suffices",
+        )
+        for place, entry in zip(places, found, strict=True):
+            interval(axes, place, entry["success_rate"], colour, mark)
+    axes.set_xscale("log")
+    axes.set_xlim(*_around([entry["budget_ms"] for entry in summary["budgets"]]))
+    axes.set_xlabel("latency budget in ms, for the 95th percentile of the time per chunk")
+    success_axis(axes)
+    plain_ticks(axes)
+    legend(figure, axes)
+    return figure
+
+
+def _over(summary: Mapping[str, Any], arms: Arms, place: Callable[[Mapping[str, Any]], float], label: str) -> Figure:
+    """A line for each sampler and way of stitching, with intervals; below it the steps that had no action."""
+    starved = any(arm["timing"]["starved_steps"] for arm in arms)
+    figure, axes = new_figure(4.6 if starved else 3.6, (3, 1) if starved else (1,))
+    palette = colours(summary)
+    stitchings = list(dict.fromkeys(arm["stitching"] for arm in arms))
+    lines = dict.fromkeys((arm["sampler"], arm["stitching"]) for arm in arms)
+    places = sorted({place(arm) for arm in arms})
+    span = (places[-1] - places[0]) or 1.0
+    for number, (sampler, stitching) in enumerate(lines):
+        own = [arm for arm in arms if (arm["sampler"], arm["stitching"]) == (sampler, stitching)]
+        own.sort(key=place)
+        shift = 0.009 * span * (number - (len(lines) - 1) / 2)  # so that the bars of several lines are all seen
+        x = [place(arm) + shift for arm in own]
+        colour, mark = palette[sampler]
+        style: Any = LINES[stitchings.index(stitching) % len(LINES)]
+        name = sampler if len(stitchings) == 1 else f"{sampler}, {stitching.replace('_', ' ')}"
+        rates = [arm["success_rate"]["estimate"] for arm in own]
+        axes[0].plot(x, rates, color=colour, linestyle=style, linewidth=1.3, marker=mark, markersize=5, label=name)
+        for value, arm in zip(x, own, strict=True):
+            interval(axes[0], value, arm["success_rate"], colour, mark)
+        if starved:
+            shares = [100 * (arm["timing"]["starved_share"] or 0.0) for arm in own]
+            axes[1].plot(x, shares, color=colour, linestyle=style, linewidth=1.3, marker=mark, markersize=4)
+    success_axis(axes[0])
+    if starved:
+        axes[1].set_ylim(bottom=0)
+        axes[1].set_ylabel("steps without\nan action in %")
+    axes[-1].set_xticks(places, [f"{value:g}" for value in places])
+    axes[-1].set_xlabel(label, fontsize=9.5 if len(label) > 60 else None)
+    legend(figure, axes[0])
+    figure.set_size_inches(WIDTH + 1.0, figure.get_figheight())
+    axes[0].grid(color=RULE)
+    return figure
+
+
+def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other one beats in both latency and success, from left to right."""
+    front: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or y > front[-1][1]:
+            front.append((x, y))
+    return front
+
+
+def _waits(arm: Mapping[str, Any]) -> bool:
+    return arm["clock"] == "paused" or (arm["clock"] == "delay" and arm["delay"] == 0)
+
+
+def _name(arm: Mapping[str, Any], arms: Arms) -> str:
+    several = len({other["stitching"] for other in arms}) > 1
+    return f"{arm['sampler']}, {arm['stitching'].replace('_', ' ')}" if several else arm["sampler"]
+
+
+def _around(values: Sequence[float]) -> tuple[float, float]:
+    return min(values) / 1.3, max(values) * 1.3

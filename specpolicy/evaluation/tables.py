@@ -1,0 +1,172 @@
+"""The tables of an evaluation as text: a heading, then a row per arm. For the terminal, the report and loggers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Summary = Mapping[str, Any]
+Table = list[list[str]]
+NONE = "–"
+
+
+def results_table(summary: Summary) -> Table:
+    """Success, time to success and what chunks cost."""
+    conditions = condition_columns(summary)
+    has_coverage = any(arm["max_coverage"] for arm in summary["arms"])
+    head = ["sampler", *(name for name, _ in conditions), "solved", "success rate"]
+    head += [*(["max coverage"] if has_coverage else []), "s to success", "successes per min"]
+    table = [[*head, "ms per chunk p50", "p95", "p99", "max", "calls", "network"]]
+    for arm in summary["arms"]:
+        seconds = arm["chunk_seconds"] if arm["calls"] else None
+        times = [milliseconds(seconds[name]) if seconds else NONE for name in ("p50", "p95", "p99", "max")]
+        table.append(
+            [
+                arm["sampler"],
+                *(value(arm) for _, value in conditions),
+                f"{arm['successes']}/{arm['episodes']}",
+                interval(arm["success_rate"]),
+                *([interval(arm["max_coverage"])] if has_coverage else []),
+                interval(arm["time_to_success"], 1),
+                interval(arm["successes_per_minute"], 1),
+                *times,
+                f"{arm['calls']:.4g}" if seconds else NONE,
+                f"{arm['network_share']:.0%}" if seconds else NONE,
+            ]
+        )
+    return table
+
+
+def timing_table(summary: Summary) -> Table:
+    """What became of chunks and control steps; no rows in classic evaluation, where nothing can be late."""
+    conditions = condition_columns(summary)
+    head = ["sampler", *(name for name, _ in conditions), "delay in steps", "late chunks", "longest run"]
+    head += ["steps without action", "observation age in ms", "max", "jump at a switch", "within a chunk"]
+    arms = summary["arms"]
+    if all(arm["clock"] == "paused" for arm in arms) and len({arm["stitching"] for arm in arms}) == 1:
+        return [head]
+    table = [head]
+    for arm in arms:
+        timing = arm["timing"]
+        delay = timing["delay_steps"]
+        age, oldest = timing["observation_age"], timing["observation_age_max"]
+        table.append(
+            [
+                arm["sampler"],
+                *(value(arm) for _, value in conditions),
+                NONE if delay is None else f"{delay['mean']:.3g}",
+                percent(timing["late_share"]),
+                str(timing["longest_run_of_late_chunks"]),
+                percent(timing["starved_share"]),
+                NONE if age is None else f"{1e3 * age:.0f}",
+                NONE if oldest is None else f"{1e3 * oldest:.0f}",
+                number(timing["switch_jump"]),
+                number(timing["inner_jump"]),
+            ]
+        )
+    return table
+
+
+def differences_table(summary: Summary) -> Table:
+    """Paired differences in success, and the tests of equality within the margin."""
+    points = f"{100 * summary['margin']:g} points"
+    head = ["arm", "minus", "pairs", "success rate", "McNemar p", f"equal within {points}", "p", f"loss below {points}"]
+    table = [[*head, "p", "s per episode"]]
+    for difference in summary["differences"]:
+        tests = difference["equivalence"]
+        table.append(
+            [
+                difference["arm"],
+                difference["reference"],
+                str(difference["episodes"]),
+                signed(difference["success_rate"]),
+                probability(difference["success_p_value"]),
+                "yes" if tests["equivalent"] else "not shown",
+                probability(tests["p_value"]),
+                "yes" if tests["no_loss"] else "not shown",
+                probability(tests["p_no_loss"]),
+                signed(difference["seconds"], 1),
+            ]
+        )
+    return table
+
+
+def budget_table(summary: Summary) -> Table:
+    """Success of each method within each budget, and the setting that reached it."""
+    entries = summary["budgets"]
+    budgets = sorted({entry["budget_ms"] for entry in entries})
+    table = [["method", *(f"{value:g} ms" for value in budgets)]]
+    for method in dict.fromkeys(entry["method"] for entry in entries):
+        row = {entry["budget_ms"]: entry for entry in entries if entry["method"] == method}
+        table.append([method, *(_choice(row[value]) for value in budgets)])
+    return table
+
+
+def condition_columns(summary: Summary) -> list[tuple[str, Callable[[Mapping[str, Any]], str]]]:
+    """(heading, cell of an arm) for what varies between arms besides the sampler."""
+    arms = summary["arms"]
+    clocks = {arm["clock"] for arm in arms}
+    columns: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = []
+    if "delay" in clocks:
+        columns.append(("delay", lambda arm: str(arm["delay"]) if arm["clock"] == "delay" else NONE))
+        columns.append(("horizon", lambda arm: str(arm["execution_horizon"])))
+    if clocks & {"charged", "trace"}:
+        columns.append(("world", _world))
+    if len({arm["stitching"] for arm in arms}) > 1:
+        columns.append(("stitching", lambda arm: arm["stitching"].replace("_", " ")))
+    return columns
+
+
+def text_table(table: Sequence[Sequence[str]]) -> str:
+    """Aligned columns for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+    )
+
+
+def interval(value: Mapping[str, float] | None, digits: int = 2) -> str:
+    """0.92 [0.85, 0.96]"""
+    if value is None:
+        return NONE
+    return f"{value['estimate']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+def signed(value: Mapping[str, float] | None, digits: int = 2) -> str:
+    """-0.02 [-0.07, +0.03]"""
+    if value is None:
+        return NONE
+    return f"{value['estimate']:+.{digits}f} [{value['low']:+.{digits}f}, {value['high']:+.{digits}f}]"
+
+
+def milliseconds(seconds: float) -> str:
+    """Three significant figures without an exponent."""
+    value = 1e3 * seconds
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def percent(share: float | None) -> str:
+    """4.2%, with a digit after the point below ten."""
+    if share is None:
+        return NONE
+    return f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
+
+
+def probability(value: float) -> str:
+    """A p-value; no more digits than say something."""
+    return "< 0.001" if value < 1e-3 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+
+
+def number(value: float | None) -> str:
+    """Three significant figures."""
+    return NONE if value is None else f"{value:.3g}"
+
+
+def _choice(entry: Mapping[str, Any]) -> str:
+    if not entry["settings"]:
+        return NONE
+    return f"{interval(entry['success_rate'])} ({' / '.join(entry['settings'])})"
+
+
+def _world(arm: Mapping[str, Any]) -> str:
+    if arm["clock"] == "paused":
+        return "waits"
+    return "moves on" if arm["factor"] == 1 else f"moves on, time x{arm['factor']:g}"

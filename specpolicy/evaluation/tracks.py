@@ -1,0 +1,151 @@
+"""Tracks: the arms that an experiment about time consists of.
+
+| track | what inference costs the world | what varies |
+|---|---|---|
+| `paused` | nothing | the samplers |
+| `delay` | a given number of control steps: no hardware in it, reproducible to the bit | delay, execution horizon |
+| `charged` | the measured time of every single call, or that of a recorded trace, times a factor | the factor |
+| `budget` | as `charged` | the latency budget that each method's best setting must keep |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from specpolicy.control.trace import read_trace
+from specpolicy.errors import SpecpolicyError
+from specpolicy.evaluation.arms import Arm
+
+TRACKS = ("paused", "delay", "charged", "budget")
+# The arms' actions are changes of the gripper's pose: holding still is zeros, and the gripper stays as it is.
+AT_REST = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, None)
+HOLD: dict[str, tuple[float | None, ...]] = {
+    f"specpolicy/{name}-v0": AT_REST for name in ("Lift", "LiftConveyor", "PickPlaceCan", "NutAssemblySquare")
+}
+
+
+@dataclass(frozen=True)
+class Joining:
+    """How chunks become actions, in all arms of an evaluation.
+
+    Attributes:
+        stitching: ways to join chunks; each is an arm of its own.
+        execution_horizon: control steps from one request for a chunk to the next; None: the policy's own.
+        on_miss, ensemble_decay, hold: see `specpolicy.control.Execution`.
+    """
+
+    stitching: tuple[str, ...] = ("continue_chunk",)
+    execution_horizon: int | None = None
+    on_miss: str = "continue_chunk"
+    ensemble_decay: float = 0.01
+    hold: tuple[float | None, ...] | None = None
+
+
+def make_arms(
+    track: Mapping[str, Any], samplers: Iterable[str], joining: Joining, n_action_steps: int = 1
+) -> tuple[Arm, ...]:
+    """The arms of a track, those of one condition side by side, the reference condition first.
+
+    Args:
+        track: `name` and the options of configs/track/<name>.yaml.
+        samplers: their labels.
+        n_action_steps: the execution horizon of the policy.
+
+    Raises:
+        SpecpolicyError: an unknown track, or options that make no experiment.
+    """
+    name = str(track["name"])
+    if name not in TRACKS:
+        raise SpecpolicyError(f"unknown track '{name}': use one of {', '.join(TRACKS)}")
+    if not joining.stitching:
+        raise SpecpolicyError("stitching is empty: name at least one, such as stitching=[continue_chunk]")
+    common = Arm(
+        "",
+        execution_horizon=joining.execution_horizon,
+        on_miss=joining.on_miss,
+        ensemble_decay=joining.ensemble_decay,
+        hold=joining.hold,
+    )
+    conditions: Sequence[Arm] = [common]
+    if name == "delay":
+        conditions = _delays(track, common, n_action_steps)
+    elif name == "charged":
+        conditions = _charged(track, common, _numbers(track["factors"], "track.factors"))
+    elif name == "budget":
+        budgets(track)
+        conditions = _charged(track, common, [_positive(track["factor"], "track.factor")])
+    labels = list(samplers)
+    arms = [
+        replace(condition, sampler=label, stitching=stitching)
+        for condition in conditions
+        for stitching in joining.stitching
+        for label in labels
+    ]
+    for arm in arms:
+        _ = arm.execution  # checks its options
+        if arm.trace is not None:
+            read_trace(arm.trace, arm.sampler)
+    if len({arm.label for arm in arms}) < len(arms):
+        raise SpecpolicyError("track and stitching: a value is given twice")
+    return tuple(arms)
+
+
+def budgets(track: Mapping[str, Any]) -> list[float]:
+    """The latency budgets of the track in ms, rising; none but for the track `budget`."""
+    if track["name"] != "budget":
+        return []
+    return sorted(_positive(value, "track.budgets_ms") for value in _numbers(track["budgets_ms"], "track.budgets_ms"))
+
+
+def times_are_measured(track: Mapping[str, Any]) -> bool:
+    """Whether the outcomes depend on how fast the machine computes."""
+    return track["name"] in ("charged", "budget") and track.get("trace") is None
+
+
+def _delays(track: Mapping[str, Any], common: Arm, n_action_steps: int) -> list[Arm]:
+    """First the delays, each with the shortest execution horizon that it allows; then the horizons at one delay."""
+    shortest = common.execution_horizon or n_action_steps
+    pairs = [(delay, max(delay, shortest)) for delay in _steps(track["delays"], "track.delays", 0)]
+    at = _steps([track["horizons_at"]], "track.horizons_at", 0)[0]
+    for horizon in _steps(track["execution_horizons"] or [], "track.execution_horizons", 1, empty=True):
+        if horizon < at:
+            raise SpecpolicyError(
+                f"track.execution_horizons: {horizon} is less than the delay of {at} control steps (track.horizons_at)"
+            )
+        if (at, horizon) not in pairs:
+            pairs.append((at, horizon))
+    return [replace(common, clock="delay", delay=delay, execution_horizon=horizon) for delay, horizon in pairs]
+
+
+def _charged(track: Mapping[str, Any], common: Arm, factors: Sequence[float]) -> list[Arm]:
+    trace = track.get("trace")
+    digest = None if trace is None else hashlib.sha256(Path(trace).read_bytes()).hexdigest()[:16]
+    clock = "charged" if trace is None else "trace"
+    source = {"trace": None if trace is None else str(trace), "trace_digest": digest}
+    if min(factors) < 0:
+        raise SpecpolicyError(f"track.factors: {min(factors):g} is below zero")
+    return [replace(common, clock=clock, factor=factor, **source) if factor else common for factor in factors]
+
+
+def _numbers(values: Any, name: str) -> list[float]:
+    numbers = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
+    if not numbers or len(numbers) < len(values):
+        raise SpecpolicyError(f"{name}={list(values)}: expected a list of numbers")
+    return [float(value) for value in numbers]
+
+
+def _positive(value: float, name: str) -> float:
+    if not value > 0:
+        raise SpecpolicyError(f"{name}: expected a positive number, got {value:g}")
+    return float(value)
+
+
+def _steps(values: Any, name: str, least: int, empty: bool = False) -> list[int]:
+    if not (values or empty) or not all(isinstance(value, int) and value >= least for value in values):
+        raise SpecpolicyError(f"{name}={list(values)}: expected whole numbers of control steps, {least} or more")
+    return list(values)
