@@ -41,7 +41,7 @@ class TwoSample:
     theta, which makes it a sum over sorted projections.
     """
 
-    def __init__(self, reference, directions=6, whiten=True, seed=0, points=600):
+    def __init__(self, reference, directions=5, whiten=True, seed=0, points=600):
         """reference (m, d). `points`: the sample from which the law of the energy distance is computed."""
         reference = np.asarray(reference, dtype=np.float64)
         self.mean = reference.mean(0)
@@ -140,7 +140,7 @@ class ChainLaw:
     """The tests of a sampler on one chain: final chunks and consecutive states against the sequential sampler's
     states, and the noises that its states imply against the standard normal."""
 
-    def __init__(self, denoiser, chain, reference, cond=None, places=4, features=torch.flatten):
+    def __init__(self, denoiser, chain, reference, cond=None, places=3, features=torch.flatten):
         """reference (K+1, m, H, D): the sequential sampler's states, whose conditions are `cond` (m, ...) or None.
         `places`: how many triples of consecutive states are looked at, from the noisiest to the last noisy one.
         `features`: what of a chunk is looked at, (H, D) -> (d,); all of it serves where chunks are small."""

@@ -7,19 +7,29 @@ from pathlib import Path
 
 import torch
 from exactness_cases import DRAFTERS, Composed, skewed
-from law_tests import ChainLaw, Verdict, bonferroni
+from law_tests import ChainLaw, Verdict, bonferroni, innovation_p, innovations
 
 from specpolicy import GaussianChain, load_policy, make_sampler, sample
-from specpolicy.samplers.speculative.verifiers import Block, Residual
+from specpolicy.samplers.speculative.drafters import Independent
+from specpolicy.samplers.speculative.verifiers import Block, Reflection, Residual
 
 HERE = Path(__file__).parent
 STEPS = 16
+
+
+def blind(chain, shape):
+    """An independent drafter: the policy's network that sees nothing of its observation."""
+    return Independent(lambda x, t, cond: lift()[0].denoiser(x, t, torch.zeros_like(cond)))
+
+
 SAMPLERS = {
-    **{name: make_sampler(name) for name in ("asd", "reflection", "residual", "block", "recycled")},
+    **{name: make_sampler(name) for name in ("asd", "residual", "block", "recycled")},
     "asd, window 4": make_sampler("asd", window=4),
     "block, window 4": make_sampler("block", window=4),
     "recycled, window 4": make_sampler("recycled", window=4),
     "recycled, residual": Composed(DRAFTERS["recycled"], Residual()),
+    "corrected, window 8": Composed(DRAFTERS["corrected"], Reflection(), 8),
+    "independent, block, window 4": Composed(blind, Block(), 4),
     "block, skewed": Composed(skewed, Block()),
 }
 
@@ -38,6 +48,17 @@ def slow_movements(chunk):
     """The mean of a chunk (H, D) over time and its first cosine: (2 D,). Chunks of actions are smooth."""
     time = (torch.arange(chunk.shape[0]) + 0.5) / chunk.shape[0]
     return torch.cat([chunk.mean(0), (torch.cos(torch.pi * time)[:, None] * chunk).mean(0)])
+
+
+def noise_p(sampler, n, seed):
+    """(p-value, statistics) of the test whether the noises that n chains of `sampler` imply, each at one of the
+    observations in turn, are independent standard normals; the network's own evaluations are all it needs."""
+    policy, conds = lift()
+    cond = conds.repeat(-(-n // len(conds)), 1)[:n]
+    generator = torch.Generator().manual_seed(seed)
+    shape = (n, *policy.sample_shape)
+    out = sample(policy.denoiser, chain(), shape, cond, policy.equip(sampler), generator, return_states=True)
+    return innovation_p(*innovations(policy.denoiser, chain(), out.states, cond)), out.stats
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mixtures import MixtureDenoiser
 
@@ -113,8 +113,9 @@ def test_a_damaged_calibration_says_so(problem, tmp_path, damage):
         Calibration.load(tmp_path)
 
 
+@settings(max_examples=40)
 @given(
-    st.lists(st.floats(0.05, 0.999), min_size=1, max_size=6),
+    st.lists(st.floats(0.05, 0.999), min_size=1, max_size=5),
     st.lists(st.floats(0.01, 2.0), min_size=8, max_size=8),
 )
 def test_windows_are_the_cheapest_of_all(acceptance, increments):

@@ -2,7 +2,8 @@
 
 The networks are exact denoisers of Gaussian mixtures. 20,000 chunks a case are compared with 40,000 of the sequential
 sampler. The false-alarm rate of all cases of this file together is 1e-3 (Bonferroni); the seeds are fixed.
-`benchmarks/exactness.py` runs the same cases with more chunks.
+The continuous run leaves out cases that differ little from others; `benchmarks/exactness.py` runs all of them with
+more chunks.
 """
 
 import pytest
@@ -11,7 +12,12 @@ from exactness_cases import CASES, CHAINS, CONTROL_CASES, DRAFTERS, FALSE_ALARMS
 from specpolicy.samplers.speculative.verifiers import VERIFIERS
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def as_parameters(cases):
+    """The cases, the long run's marked as slow."""
+    return [pytest.param(case, id=case.id, marks=[pytest.mark.slow] if case.slow else []) for case in cases]
+
+
+@pytest.mark.parametrize("case", as_parameters(CASES))
 def test_the_law_is_that_of_the_sequential_sampler(case):
     verdict, statistics = judge(case)
     assert verdict.p > FALSE_ALARMS / len(CASES), str(verdict)
@@ -36,3 +42,6 @@ def test_every_verifier_drafter_and_kind_of_chain_is_among_the_cases():
     assert {"asd", "reflection", "residual", "block", "recycled"} < names
     assert {case.chain for case in CASES} == set(CHAINS)
     assert {case.window for case in CASES} == {1, 4, 16, None}
+    quick = [case for case in CASES if not case.slow]
+    assert {case.name for case in quick} == names and {case.chain for case in quick} == set(CHAINS)
+    assert {case.window for case in quick} == {1, 4, None}

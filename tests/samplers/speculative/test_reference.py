@@ -31,13 +31,13 @@ def check(slow, fast, error):
 @pytest.mark.parametrize("name", PAPERS)
 def test_mean_calls_on_a_mixture(name):
     chain = GaussianChain.ddpm(40)
-    check(*mean_calls(name, MixtureDenoiser(chain.process), chain, (2, 2), few=400, many=4000))
+    check(*mean_calls(name, MixtureDenoiser(chain.process), chain, (2, 2), few=150, many=2000))
 
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_mean_calls_on_a_trained_policy(name):
     chain = lift()[0].chain.strided(16)
-    check(*mean_calls(name, AtObservation(1), chain, lift()[0].sample_shape, few=60, many=60))
+    check(*mean_calls(name, AtObservation(1), chain, lift()[0].sample_shape, few=24, many=48))
 
 
 @pytest.mark.slow
