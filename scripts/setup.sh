@@ -25,7 +25,7 @@ if [ ! -e "$stamp" ]; then
         # robomimic needs egl_probe, whose old build script needs cmake, its compatibility switch and no isolation.
         install cmake setuptools wheel
         PATH="$venv/bin:$PATH" CMAKE_POLICY_VERSION_MINIMUM=3.5 install --no-build-isolation egl_probe
-        install torchvision==0.28.0 -e '.[train,metaworld,openvino,dev]'
+        install torchvision==0.28.0 -e '.[train,metaworld,openvino,serve,data,dev]'
     else
         install -e .
     fi

@@ -31,6 +31,7 @@ ROOMS = (
     "data",
     "training",
     "control",
+    "serving",
     "evaluation",
     "benchmark",
     "cli",
@@ -44,6 +45,7 @@ STRANGERS = {
     "training": {"tasks", "loading"},
     "benchmark": {"tasks", "wrappers", "data", "training", "control"},
     "control": {"diffusion", "networks", "samplers", "normaliser", "checkpoints", "policy", "loading", "training"},
+    "serving": {"diffusion", "networks", "samplers", "normaliser", "checkpoints", "policy", "loading", "training", "data"},
 }
 SOURCES = sorted((ROOT / "specpolicy").rglob("*.py"))
 

@@ -1,0 +1,81 @@
+"""Serve a policy over the network: websocket and msgpack, the protocol of openpi, for openpi's clients and ours.
+
+A client sends observations and gets chunks of actions. Requests of several clients are planned together. Beside it,
+/healthz says whether the server lives, /metrics tells Prometheus of latency, calls, rows and the queue. Only this
+machine can connect unless host= says otherwise. Ctrl-C ends it. The whole protocol: docs/serving.md.
+
+Examples:
+  specpolicy serve policy=checkpoints/lift sampler=ddim
+  SPECPOLICY_API_KEY=secret specpolicy serve policy=checkpoints/lift sampler=recycled host=0.0.0.0 port=8000
+  specpolicy control task=lift policy=ws://localhost:8000
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from specpolicy.errors import SpecpolicyError
+
+if TYPE_CHECKING:
+    from specpolicy.serving.service import PolicyService
+
+API_KEY = "SPECPOLICY_API_KEY"
+
+
+def run(config: DictConfig) -> None:
+    """Serve as `config` (configs/serve.yaml) says, until Ctrl-C or SIGTERM."""
+    from specpolicy.serving.server import PolicyServer
+
+    if config.seed < 0 or config.max_message_mb <= 0:
+        raise SpecpolicyError("max_message_mb must be positive and seed not negative (specpolicy serve --help)")
+    service = _service(config)
+    server = PolicyServer(
+        service,
+        str(config.host),
+        config.port,
+        api_key=os.environ.get(API_KEY) if config.api_key is None else str(config.api_key),
+        max_message=max(1, round(config.max_message_mb * 2**20)),
+        max_clients=config.max_clients,
+        max_batch=config.max_batch,
+        idle_seconds=config.idle_seconds,
+        seed=config.seed,
+    )
+    service.warm_up(config.max_batch)
+
+    def ready() -> None:
+        name = f"[{server.host}]" if ":" in server.host else server.host
+        print(f"serving {config.policy} ({service.metadata.more['sampler']}) at ws://{name}:{server.port}", flush=True)
+
+    server.run(ready)
+    print("the server has ended")
+
+
+def _service(config: DictConfig) -> PolicyService:
+    import torch
+    from omegaconf import OmegaConf
+
+    from specpolicy.cli.evaluate import sampler_specs
+    from specpolicy.evaluation.provenance import fingerprint
+    from specpolicy.loading import load_policy
+    from specpolicy.samplers import make_sampler
+    from specpolicy.serving.service import PolicyService
+
+    if config.threads is not None:
+        if config.threads < 1:
+            raise SpecpolicyError(f"threads={config.threads}: expected at least one")
+        torch.set_num_threads(config.threads)
+    spec = OmegaConf.to_container(config.sampler, resolve=True)
+    (options,) = sampler_specs([spec], config.get("config_directories", [])).values()
+    sampler = make_sampler(**options)
+    policy = load_policy(str(config.policy), trust=config.trust)
+    about = {"policy": str(config.policy), "fingerprint": fingerprint(policy)}
+    try:
+        policy.to(config.device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
+        raise SpecpolicyError(f"device={config.device} cannot be used here: {str(error).splitlines()[0]}") from error
+    if config.engine != "eager" or config.precision != "float32":
+        policy = policy.with_engine(config.engine, max(len(policy.chain), config.max_batch), config.precision)
+    return PolicyService(policy, sampler, about)

@@ -1,0 +1,138 @@
+"""A remote policy as a planner: what `Controller` runs on a robot whose policy is computed elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from specpolicy.control.chunk import Chunk, History
+from specpolicy.errors import SpecpolicyError
+from specpolicy.serving.codec import ProtocolError
+from specpolicy.serving.connection import Connection, ConnectionLost
+from specpolicy.serving.protocol import RESET, SEED, Metadata
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between attempts to connect again
+
+
+class RemotePlanner:
+    """Plans on a policy server, ours (`specpolicy serve`) or one of openpi.
+
+    To the control loop it is a planner like any other: what the network costs is part of the chunk's time, and a
+    chunk that comes late is handled by the loop's miss policy.
+
+    If the connection is lost, `reconnect` decides. 0: an error is raised, and the loop stops the robot. Otherwise it
+    tries for so many seconds to connect again, while the loop goes on by its miss policy; give the loop an
+    `inference_timeout` that is longer. A server that comes back with another policy is an error.
+
+    Args:
+        url: `ws://host:port`; `wss://` through a proxy that does TLS.
+        api_key: if the server wants one.
+        timeout: seconds that an answer may take before the connection counts as lost.
+        reconnect: seconds, see above.
+        n_action_steps: how many actions of a chunk to execute; None for what the server says. Those of openpi do not.
+        translate: makes the observation for such a server, with its keys and its prompt, of the newest {key: array}.
+
+    Raises:
+        SpecpolicyError: no server there, or one that refuses us.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout: float = 30.0,
+        reconnect: float = 0.0,
+        n_action_steps: int | None = None,
+        translate: Callable[[dict[str, np.ndarray]], dict[str, Any]] | None = None,
+    ):
+        if timeout <= 0 or reconnect < 0:
+            raise SpecpolicyError(f"timeout={timeout}, reconnect={reconnect}: expected seconds, not below 0")
+        self._arguments = (url, api_key, timeout, reconnect, n_action_steps, translate)
+        self._url, self._key, self._timeout, self._reconnect = url, api_key, timeout, reconnect
+        self._translate = translate
+        # Only to be introduced: the process that plans, perhaps another one, connects when it first asks.
+        introduction = Connection(url, api_key, timeout)
+        introduction.close()
+        self.metadata: Metadata = introduction.metadata
+        self._connection: Connection | None = None
+        if self.metadata.observation is None and n_action_steps is None:
+            raise SpecpolicyError(f"the server at {url} does not say how many actions to execute: give n_action_steps")
+        self.n_obs_steps = self.metadata.n_obs_steps
+        self.n_action_steps = n_action_steps or self.metadata.n_action_steps
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A process gets a connection of its own."""
+        url, key, timeout, reconnect, steps, translate = self._arguments
+        options = {"timeout": timeout, "reconnect": reconnect, "n_action_steps": steps, "translate": translate}
+        return _make, (url, key, options)
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode. A server of ours draws its random numbers from `seed`, as long as the connection lasts."""
+        if self.metadata.observation is not None:
+            self._ask({RESET: True, SEED: int(seed)})
+
+    def plan(self, history: History) -> Chunk:
+        """See `Planner.plan`."""
+        start = time.perf_counter()
+        answer = self._ask(self._message(history))
+        actions = answer.get("actions")
+        if not isinstance(actions, np.ndarray) or actions.ndim != 2:
+            raise ProtocolError(f"the server at {self._url} answered without `actions` (T, D): {', '.join(answer)}")
+        told = answer.get("policy_timing")
+        spent: dict[str, Any] = told if isinstance(told, dict) else {}
+        return Chunk(
+            actions,
+            seconds=time.perf_counter() - start,
+            network_seconds=1e-3 * float(spent.get("network_ms", spent.get("infer_ms", 0.0))),
+            calls=int(spent.get("calls", 0)),
+            rows=int(spent.get("rows", 0)),
+        )
+
+    def close(self) -> None:
+        """Leave the server."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _message(self, history: History) -> dict[str, Any]:
+        shapes = self.metadata.observation
+        if shapes is None:
+            newest = {key: frames[-1] for key, frames in history.items()}
+            return self._translate(newest) if self._translate else newest
+        missing = [key for key in shapes if key not in history]
+        if missing:
+            raise SpecpolicyError(
+                f"the policy observes '{missing[0]}', which is not observed here (there is {', '.join(history)})"
+            )
+        return {key: history[key] for key in shapes}
+
+    def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The answer, over a new connection if the old one is lost and we are told to go on."""
+        deadline, pause = time.perf_counter() + self._reconnect, FIRST_PAUSE
+        while True:
+            try:
+                if self._connection is None:
+                    self._connection = self._again()
+                return self._connection.ask(message)
+            except ConnectionLost:
+                self.close()
+                left = deadline - time.perf_counter()
+                if left <= 0:
+                    raise
+                time.sleep(min(pause, left))
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _again(self) -> Connection:
+        connection = Connection(self._url, self._key, self._timeout)
+        if not connection.metadata.same_policy(self.metadata):
+            connection.close()
+            raise SpecpolicyError(f"the server at {self._url} has come back with another policy")
+        return connection
+
+
+def _make(url: str, api_key: str | None, options: dict[str, Any]) -> RemotePlanner:
+    return RemotePlanner(url, api_key, **options)

@@ -1,0 +1,134 @@
+"""A client's connection to a policy server, ours or openpi's: connect, ask, and say clearly what went wrong."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.serving.codec import ProtocolError, pack, unpack
+from specpolicy.serving.protocol import PORT, Metadata
+
+CONNECT_SECONDS = 10.0
+
+
+class ConnectionLost(SpecpolicyError):
+    """No server there, or it has gone or does not answer: trying again may help."""
+
+
+class ServerError(SpecpolicyError):
+    """The server has answered with an error: what was sent is at fault, or the policy."""
+
+
+class Connection:
+    """An open connection to a policy server.
+
+    Args:
+        url: `ws://host:port`, `wss://...`, or `host`; the port is 8000 if none is given with ws.
+        api_key: sent along if the server wants one.
+        timeout: seconds that an answer may take.
+
+    Attributes:
+        url: with the port.
+        metadata: what the server says of its policy.
+
+    Raises:
+        ConnectionLost: no server there.
+        SpecpolicyError: a server that refuses us, or no policy server.
+    """
+
+    def __init__(self, url: str, api_key: str | None = None, timeout: float = 30.0):
+        self.url, self._timeout = full_url(url), timeout
+        headers = {"Authorization": f"Api-Key {api_key}"} if api_key else None
+        self._websocket: ClientConnection | None = None
+        try:
+            self._websocket = connect(
+                self.url,
+                additional_headers=headers,
+                compression=None,
+                max_size=None,  # whom we ask, we trust
+                open_timeout=min(timeout, CONNECT_SECONDS),
+                close_timeout=1.0,
+                proxy=None,  # a robot talks to its own network
+            )
+        except InvalidURI as error:
+            raise SpecpolicyError(f"{url} is no address of a server: write ws://host:port ({error})") from None
+        except InvalidStatus as error:
+            reason = (error.response.body or b"").decode(errors="replace").strip()
+            text = f"the server at {self.url} refuses us (HTTP {error.response.status_code}; {reason})"
+            raise (ConnectionLost if error.response.status_code == 503 else ServerError)(text) from None
+        except (OSError, TimeoutError, EOFError) as error:
+            raise ConnectionLost(f"no policy server answers at {self.url} ({error or type(error).__name__})") from None
+        except (InvalidHandshake, WebSocketException) as error:
+            raise ConnectionLost(f"no policy server answers at {self.url} ({error})") from None
+        try:
+            self.metadata = Metadata.from_message(self._receive())
+        except SpecpolicyError:
+            self.close()
+            raise
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one message.
+
+        Raises:
+            ConnectionLost: the server has gone, or has not answered in time. The connection is closed then.
+            ServerError: the server answered with an error.
+        """
+        data = pack(message)
+        try:
+            if self._websocket is None:
+                raise ConnectionLost(f"the connection to {self.url} is closed")
+            try:
+                self._websocket.send(data)
+            except (ConnectionClosed, OSError) as error:
+                raise self._gone(error) from None
+            answer = self._receive()
+        except (ConnectionLost, ProtocolError):
+            self.close()
+            raise
+        if not isinstance(answer, dict):
+            raise ProtocolError(f"the server at {self.url} answered with {type(answer).__name__}, not with a map")
+        return answer
+
+    def close(self) -> None:
+        """Close the connection; a server that does not answer is not waited for long."""
+        websocket, self._websocket = self._websocket, None
+        if websocket is not None:
+            websocket.close()
+
+    def _receive(self) -> Any:
+        assert self._websocket is not None
+        try:
+            data = self._websocket.recv(self._timeout)
+        except TimeoutError:
+            raise ConnectionLost(f"the server at {self.url} has not answered for {self._timeout:g} s") from None
+        except (ConnectionClosed, OSError) as error:
+            raise self._gone(error) from None
+        if isinstance(data, str):
+            raise ServerError(f"the server at {self.url} answered: {_last_line(data)}")
+        return unpack(data)
+
+    def _gone(self, error: Exception) -> SpecpolicyError:
+        text = f"the server at {self.url} has closed the connection ({error})"
+        close = getattr(error, "rcvd", None)
+        # 1009: message too big. To send it again would not help.
+        return ServerError(text) if close is not None and close.code == 1009 else ConnectionLost(text)
+
+
+def full_url(url: str) -> str:
+    """`url` with scheme and port."""
+    full = url if re.match(r"wss?://", url) else f"ws://{url}"
+    scheme, _, rest = full.partition("://")
+    host, slash, path = rest.partition("/")
+    if scheme == "ws" and not re.search(r":\d+$", host):
+        host = f"{host}:{PORT}"
+    return f"{scheme}://{host}{slash}{path}"
+
+
+def _last_line(text: str) -> str:
+    """Servers send tracebacks; the line that says what happened is their last."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else "an empty text frame"

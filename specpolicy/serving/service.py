@@ -1,0 +1,85 @@
+"""What a server serves: chunks for the histories of several clients at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from specpolicy.control.chunk import Chunk, History
+from specpolicy.errors import SpecpolicyError
+from specpolicy.serving.protocol import RESERVED, Metadata
+
+
+class Service(Protocol):
+    """Plans chunks. `begin` is called from the event loop and must be quick, `plan` from a thread of its own."""
+
+    n_obs_steps: int
+    shapes: Mapping[str, tuple[int, ...]]  # of one frame of each key
+    metadata: Metadata
+
+    def begin(self, seed: int) -> Any:
+        """The random stream of an episode."""
+
+    def plan(self, histories: Sequence[History], streams: Sequence[Any]) -> list[Chunk]:
+        """One chunk for each history of `n_obs_steps` frames, drawn with its own stream."""
+        ...
+
+
+class PolicyService:
+    """A diffusion policy and a sampler. Requests that wait together are sampled together, each with its own noises.
+
+    What a client gets does not depend on who else asks, up to rounding.
+
+    Args:
+        policy: from `specpolicy.load_policy`, with an engine or without.
+        sampler: a name, or what `specpolicy.make_sampler` returns.
+        about: more for the metadata.
+    """
+
+    def __init__(self, policy: Any, sampler: Any = "ddpm", about: Mapping[str, Any] | None = None):
+        self.policy, self.sampler = policy, policy.equip(sampler)
+        self.n_obs_steps = policy.n_obs_steps
+        self.shapes: Mapping[str, tuple[int, ...]] = {
+            key: (shape,) if isinstance(shape, int) else tuple(shape) for key, shape in policy.encoder.shapes.items()
+        }
+        reserved = [key for key in self.shapes if key in RESERVED]
+        if reserved:
+            raise SpecpolicyError(f"a policy that observes '{reserved[0]}' cannot be served: that word means another")
+        more = {"sampler": self.sampler.name, **(about or {})}
+        self.metadata = Metadata(policy.n_obs_steps, policy.n_action_steps, self.shapes, policy.action_dim, more)
+
+    def begin(self, seed: int) -> torch.Generator:
+        """See `Service.begin`. A CPU generator gives the same noises on every device."""
+        return torch.Generator().manual_seed(seed)
+
+    def plan(self, histories: Sequence[History], streams: Sequence[torch.Generator]) -> list[Chunk]:
+        """See `Service.plan`. The network's time is that of the whole batch."""
+        start = time.perf_counter()
+        observation = {key: self._batch(key, [history[key] for history in histories]) for key in self.shapes}
+        out = self.policy.predict(observation, sampler=self.sampler, generator=list(streams))
+        actions = out.actions[:, self.policy.first_action :].cpu().numpy()  # the copy waits for a GPU to finish
+        seconds = time.perf_counter() - start
+        calls, rows = out.stats.calls.tolist(), out.stats.rows.tolist()
+        return [
+            Chunk(actions[i], seconds, float(out.stats.network_seconds), int(calls[i]), int(rows[i]))
+            for i in range(len(histories))
+        ]
+
+    def warm_up(self, most: int) -> None:
+        """Plan chunks that nobody sees, alone and in a batch of `most`, so that the first client need not wait."""
+        nothing = {key: np.zeros((self.n_obs_steps, *shape), np.float32) for key, shape in self.shapes.items()}
+        for count in sorted({1, most}):
+            self.plan([nothing] * count, [self.begin(0) for _ in range(count)])
+
+    def _batch(self, key: str, frames: Sequence[np.ndarray]) -> np.ndarray:
+        """The frames (B, To, ...) of one key; images come with channels first or last, as bytes or as numbers."""
+        if len(self.shapes[key]) < 3:
+            return np.stack(frames).astype(np.float32, copy=False)
+        alike = [images / np.float32(255) if images.dtype == np.uint8 else images for images in frames]
+        last = [images.shape[1:] != self.shapes[key] for images in frames]
+        images = [np.moveaxis(one, -1, 1) if wrong else one for one, wrong in zip(alike, last, strict=True)]
+        return np.stack(images).astype(np.float32, copy=False)
