@@ -10,7 +10,6 @@ import torch
 
 from specpolicy.benchmark.stand_in import StandIn
 from specpolicy.engines import RowRecorder
-from specpolicy.errors import SpecpolicyError
 from specpolicy.histories import Histories
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Sampler
@@ -88,12 +87,8 @@ def measure(
         timed: a policy whose network's time is to stand in for the policy's own, see `StandIn`.
 
     Raises:
-        SpecpolicyError: no sampler, or no chunk asked for; whatever a sampler raises.
+        SpecpolicyError: a sampler that does not fit the policy, a network that returns NaN.
     """
-    if not samplers:
-        raise SpecpolicyError("there is no sampler to measure: samplers=[ddpm,recycled]")
-    if count < 1:
-        raise SpecpolicyError(f"count={count}: expected at least one chunk")
     subject, labels = Subject(policy, timed), list(samplers)
     equipped = {label: policy.equip(sampler) for label, sampler in samplers.items()}
     chosen = choose(len(next(iter(histories.values()))), count)

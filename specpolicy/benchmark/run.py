@@ -51,8 +51,6 @@ def benchmark(
     """
     if not samplers:
         raise SpecpolicyError("there is no sampler to measure: samplers=[ddpm,recycled]")
-    if settings.count < 1:
-        raise SpecpolicyError(f"count={settings.count}: expected at least one chunk")
     reference = check_reference(samplers, settings.reference)
     busy, timed = load(), None
     own = policy.with_engine(settings.engine, precision=settings.precision)

@@ -44,19 +44,19 @@ def result_table(summary: Mapping[str, Any]) -> list[list[str]]:
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """What a reader of the table has to know, a sentence or two each."""
     network, machine, threads = summary["network"], summary["machine"], summary["threads"]
-    size = f"{network['parameters'] / 1e6:.3g} M parameters"
+    place = machine["gpu"] if summary["device"].startswith("cuda") else machine["cpu"]
     lines = [
         f"{summary['chunks']} chunks of each sampler, batch size 1, on recorded observations of "
-        f"{summary['policy']['path']} ({size if network['trained'] else 'trained'}); a chain of {summary['steps']} "
-        "steps. Samplers take turns on each observation.",
-        f"{machine['gpu'] if summary['device'].startswith('cuda') else machine['cpu']}, "
-        f"{threads} thread{'s' if threads > 1 else ''}, "
-        f"engine {summary['engine']}, {summary['precision']}; load of the machine before: {summary['load']}.",
+        f"{summary['policy']['path']}, whose chain has {summary['steps']} steps. Samplers take turns on each "
+        "observation.",
+        f"A network of {network['parameters'] / 1e6:.3g} M parameters on {place}, {threads} "
+        f"thread{'s' if threads > 1 else ''}, engine {summary['engine']}, {summary['precision']}; load of the machine "
+        f"before: {summary['load']}.",
     ]
     if not network["trained"]:
         lines.append(
-            f"The time is that of a network of {size} with random weights. Calls and rows are those of the trained "
-            "policy, whose network answers each call, untimed, while the other one is called with as many rows."
+            "Its weights are random: time in the network is its own, calls and rows are those of the trained policy, "
+            "whose network answers each call, untimed, while the other one is called with as many rows."
         )
     lines.append(
         "Quantiles of calls and of ms are over chunks. The last column is the median, with quartiles, of the ratio of "

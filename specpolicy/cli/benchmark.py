@@ -6,7 +6,7 @@ alike. The output directory receives table.md, summary.json and chunks.csv, a ro
 
 Examples:
   specpolicy benchmark policy=checkpoints/lift
-  specpolicy benchmark policy=checkpoints/lift 'samplers=[ddpm,asd,block,recycled]' 'steps=[100,16]' window=null
+  specpolicy benchmark policy=checkpoints/lift 'samplers=[ddpm,asd,block,recycled]' 'steps=[100,16]' window=end
   specpolicy benchmark policy=checkpoints/lift engine=openvino window=tuned 'network={down_dims: [256, 512, 1024]}'
 """
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from specpolicy.policy import DiffusionPolicy
 
 RECORDED_EPISODES = 40
+WINDOWS = ("calibrated", "tuned", "end")
 
 
 def run(config: DictConfig) -> None:
@@ -46,8 +47,8 @@ def run(config: DictConfig) -> None:
             raise SpecpolicyError(f"threads={config.threads}: expected at least one")
         torch.set_num_threads(config.threads)
     specs, tuned = read_samplers(config)
-    samplers = {label: make_sampler(**spec) for label, spec in specs.items()}
     settings = _settings(config, tuned)
+    samplers = {label: make_sampler(**spec) for label, spec in specs.items()}
     policy = load_policy(config.policy, _device(config.device))
     output = Path(config.output or Path("outputs/benchmark") / Path(config.policy).resolve().stem)
     histories = _histories(policy, config, output)
@@ -101,7 +102,7 @@ def read_samplers(config: DictConfig) -> tuple[dict[str, dict[str, Any]], list[s
         if config.window == "tuned":
             tuned.append(label)
         elif config.window != "calibrated":
-            spec["window"] = config.window
+            spec["window"] = None if config.window == "end" else config.window
     return specs, tuned
 
 
@@ -125,8 +126,10 @@ def _settings(config: DictConfig, tuned: list[str]) -> Settings:
     from specpolicy.benchmark import Settings
 
     window, network = config.window, _plain(config.network)
-    if window is not None and window not in ("calibrated", "tuned") and not (isinstance(window, int) and window > 0):
-        raise SpecpolicyError(f"window={window}: expected calibrated, tuned, a number of drafts, or null: to the end")
+    if config.count < 1:
+        raise SpecpolicyError(f"count={config.count}: expected at least one chunk")
+    if window not in WINDOWS and not (isinstance(window, int) and window > 0):
+        raise SpecpolicyError(f"window={window}: expected {', '.join(WINDOWS)}, or a number of drafts")
     if network is not None and not isinstance(network, dict):
         raise SpecpolicyError(f"network={network}: expected its options, such as {{down_dims: [256, 512, 1024]}}")
     return Settings(config.count, config.seed, config.engine, config.precision, network, tuned, config.reference)
@@ -167,10 +170,11 @@ def _record(config: DictConfig) -> Histories:
 
     directories = config.get("config_directories", [])
     task: Any = _plain(load_option("task", config.task, directories) if isinstance(config.task, str) else config.task)
-    episodes = min(RECORDED_EPISODES, max(config.count, 1))
+    episodes = min(RECORDED_EPISODES, config.count)
+    workers = hardware()["cores"] if episodes > 1 else 0
     with progress_bar(episodes, "play for observations") as bar:
         return record_histories(
-            config.policy, task, config.count, HELD_OUT_SEEDS, episodes, hardware()["cores"], on_episode=bar.advance
+            config.policy, task, config.count, HELD_OUT_SEEDS, episodes, workers, on_episode=bar.advance
         )
 
 

@@ -1,0 +1,178 @@
+"""Chunks under measurement: every one is counted, nothing but its time depends on the machine."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from specpolicy.benchmark.measure import choose, measure
+from specpolicy.benchmark.report import COLUMNS, chunk_lines
+from specpolicy.benchmark.stand_in import StandIn, random_network
+from specpolicy.benchmark.summary import describe_window, distribution, law, summarise
+from specpolicy.benchmark.windows import measure_rows, tune_windows
+from specpolicy.errors import SpecpolicyError
+from specpolicy.samplers import make_sampler
+
+NAMES = ("ddpm", "ddim-4", "asd", "block-10", "recycled")
+
+
+@pytest.fixture
+def samplers():
+    return {name: make_sampler(name) for name in NAMES}
+
+
+def costs(draws):
+    return [(draw.sampler, draw.observation, draw.calls, draw.rows, draw.call_rows) for draw in draws]
+
+
+def test_every_sampler_draws_for_every_observation_and_each_comes_first_in_its_turn(small_policy, samplers, histories):
+    draws = measure(small_policy, samplers, histories, count=5, warm_up=1)
+    assert len(draws) == 5 * len(NAMES)
+    rounds = [draws[start : start + len(NAMES)] for start in range(0, len(draws), len(NAMES))]
+    for number, turn in enumerate(rounds):
+        assert {draw.sampler for draw in turn} == set(NAMES)
+        assert {draw.observation for draw in turn} == {number}
+        assert turn[0].sampler == NAMES[number % len(NAMES)]
+
+
+def test_calls_and_rows_are_those_that_the_network_saw(small_policy, samplers, histories):
+    for draw in measure(small_policy, samplers, histories, count=3):
+        assert sum(draw.call_rows) == draw.rows and len(draw.call_rows) == draw.calls
+        assert 0 < draw.network_seconds < draw.seconds
+        if draw.sampler in ("ddpm", "ddim-4"):
+            assert draw.call_rows == (1,) * draw.calls
+    calls = {draw.sampler: draw.calls for draw in measure(small_policy, samplers, histories, count=1)}
+    assert calls["ddpm"] == 20 and calls["ddim-4"] == 4 and 1 <= calls["block-10"] <= 10
+
+
+def test_calls_do_not_depend_on_warm_up_or_on_the_other_samplers(small_policy, samplers, histories):
+    together = measure(small_policy, samplers, histories, count=4, seed=3, warm_up=3)
+    assert costs(together) == costs(measure(small_policy, samplers, histories, count=4, seed=3, warm_up=0))
+    alone = measure(small_policy, {"asd": samplers["asd"]}, histories, count=4, seed=3, warm_up=0)
+    assert costs(alone) == [cost for cost in costs(together) if cost[0] == "asd"]
+    assert costs(alone) != costs(measure(small_policy, {"asd": samplers["asd"]}, histories, 4, seed=9, warm_up=0))
+
+
+def test_the_policy_measured_stays_as_it_was(small_policy, samplers, histories):
+    measure(small_policy, samplers, histories, count=1)
+    assert small_policy.engine is None
+
+
+def test_observations_are_spread_or_repeated():
+    assert choose(5, 5) == [0, 1, 2, 3, 4]
+    assert choose(9, 3) == [0, 4, 8]
+    assert choose(2, 5) == [0, 1, 0, 1, 0]
+
+
+def test_a_stand_in_takes_the_time_and_not_the_answers(small_policy, samplers, histories):
+    """With a large network's time, calls and rows stay those of the trained one."""
+    large = random_network(small_policy, {"down_dims": [64, 128]})
+    rows: list[int] = []
+    large.denoiser.register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
+    draws = measure(small_policy, samplers, histories, count=2, warm_up=0, timed=large)
+    assert costs(draws) == costs(measure(small_policy, samplers, histories, count=2, warm_up=0))
+    assert rows == [size for draw in draws for size in draw.call_rows]
+    assert all(0 < draw.network_seconds < draw.seconds for draw in draws)
+
+
+def test_a_stand_in_tells_how_long_the_answers_took(monkeypatch):
+    now = iter([10.0, 13.0, 20.0, 21.5])
+    monkeypatch.setattr("specpolicy.benchmark.stand_in.time.perf_counter", lambda: next(now))
+    calls = []
+    stand_in = StandIn(lambda x, t, c: x + 1, lambda x, t, c: calls.append(len(x)), torch.device("cpu"))
+    for rows in (2, 3):
+        assert torch.equal(stand_in(torch.zeros(rows, 1, 1), torch.zeros(rows), None), torch.ones(rows, 1, 1))
+    assert calls == [2, 3]
+    assert stand_in.read_surplus() == 4.5
+    assert stand_in.read_surplus() == 0.0
+
+
+def test_random_networks_repeat_and_leave_random_numbers_alone(small_policy):
+    state = torch.random.get_rng_state()
+    first, second = (random_network(small_policy, {"down_dims": [24, 48]}, seed=4) for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    pairs = zip(first.denoiser.parameters(), second.denoiser.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    for options, words in (
+        ({"kind": "transformer"}, "other options of the same kind"),
+        ({"depth": 3}, "bad option for the unet network"),
+        ({"down_dims": [10, 20]}, "multiples of n_groups"),
+    ):
+        with pytest.raises(SpecpolicyError, match=words):
+            random_network(small_policy, options)
+
+
+def test_the_window_is_chosen_by_what_calls_cost(small_policy, histories):
+    samplers = {name: make_sampler(name) for name in ("ddpm", "asd", "recycled")}
+    # If rows cost nothing, drafting to the end is best; if a row costs as much as a call, few drafts are.
+    free = tune_windows(small_policy, samplers, histories, {1: 1e3, 20: 1e3}, count=3)
+    dear = tune_windows(small_policy, samplers, histories, {1: 1e3, 20: 2e4}, count=3)
+    assert free["ddpm"] is samplers["ddpm"]
+    for name in ("asd", "recycled"):
+        assert dear[name].window == 4
+        assert free[name].window is None or free[name].window >= 12
+
+
+def test_calls_are_timed_by_rows(small_policy, histories):
+    found = measure_rows(small_policy, histories, repeats=1)
+    assert sorted(found) == [1, 2, 4, 8, 12, 16, 20] and all(seconds > 0 for seconds in found.values())
+
+
+def test_the_figures_are_those_of_the_chunks(small_policy, samplers, histories):
+    draws = measure(small_policy, samplers, histories, count=5)
+    summary = summarise(small_policy, samplers, draws, "ddim-4")
+    assert summary["chunks"] == 5 and [entry["label"] for entry in summary["samplers"]] == list(NAMES)
+    reference = [draw.seconds for draw in draws if draw.sampler == "ddim-4"]
+    for entry in summary["samplers"]:
+        own = [draw for draw in draws if draw.sampler == entry["label"]]
+        assert entry["calls"]["mean"] * 5 == pytest.approx(sum(draw.calls for draw in own))
+        assert entry["rows"]["max"] == max(draw.rows for draw in own)
+        assert entry["seconds"]["p50"] == sorted(draw.seconds for draw in own)[2]
+        outside = 1 - sum(draw.network_seconds for draw in own) / sum(draw.seconds for draw in own)
+        assert entry["outside_share"] == pytest.approx(outside)
+        ratios = np.array([draw.seconds for draw in own]) / reference
+        assert entry["ratio"]["p50"] == pytest.approx(np.median(ratios))
+    with pytest.raises(SpecpolicyError, match="reference=asdf: expected one of ddpm"):
+        summarise(small_policy, samplers, draws, "asdf")
+
+
+def test_a_quantile_is_a_value_that_occurred():
+    found = distribution([float(number) for number in range(1, 201)])
+    assert found == {"mean": 100.5, "p50": 100.0, "p95": 190.0, "p99": 198.0, "max": 200.0}
+    assert distribution([3]) == {"mean": 3.0, "p50": 3.0, "p95": 3.0, "p99": 3.0, "max": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("sampler", "expected"),
+    [
+        (make_sampler("ddpm"), "own"),
+        (make_sampler("asd-20"), "own"),
+        (make_sampler("recycled-10"), "own, 10 steps"),
+        (make_sampler("block", eta=0.5, steps=10), "own, 10 steps, eta 0.5"),
+        (make_sampler("picard"), "near own"),
+        (make_sampler("ddim"), "another"),
+        (make_sampler("dpm_solver"), "another"),
+    ],
+)
+def test_the_law_is_named(small_policy, sampler, expected):
+    assert law(sampler, small_policy.chain) == expected
+
+
+def test_windows_are_described(small_policy):
+    assert describe_window(make_sampler("ddpm"), small_policy) is None
+    assert describe_window(make_sampler("asd"), small_policy) == "to the end"
+    assert describe_window(make_sampler("asd", window=7), small_policy) == "7"
+    assert describe_window(make_sampler("asd", window=[6] * 5 + [9] * 15), small_policy) == "6 to 9"
+    assert describe_window(make_sampler("asd", window=[8] * 20), small_policy) == "8"
+
+
+def test_chunks_as_a_file_lose_nothing(small_policy, samplers, histories):
+    draws = measure(small_policy, samplers, histories, count=2)
+    rows = list(csv.DictReader(io.StringIO(chunk_lines(draws))))
+    assert tuple(rows[0]) == COLUMNS and len(rows) == len(draws)
+    for row, draw in zip(rows, draws, strict=True):
+        assert float(row["seconds"]) == draw.seconds and float(row["network_seconds"]) == draw.network_seconds
+        assert tuple(map(int, row["call_rows"].split())) == draw.call_rows
+        assert (row["sampler"], int(row["calls"]), int(row["rows"])) == (draw.sampler, draw.calls, draw.rows)
