@@ -57,10 +57,13 @@ class Picard:
             if stop < count:  # carry the change on to the states that no sweep has reached
                 states[:, stop + 1 :] = path.roll(states[:, stop], shocks[:, stop:], every[:, stop:])
             settled = (moved <= self.tolerance).all(dim=0).long().cumprod(dim=0)
-            finite = torch.isfinite(new.flatten(2).sum(-1)).all(dim=0)
-            advance, is_finite = torch.stack([settled.sum(), finite.all().long()]).tolist()
+            # Of x0, not of the states: the triangular product spreads what is not finite over the whole window.
+            checksums = x0.flatten(2).sum((0, 2))
+            advance, is_finite = torch.stack([settled.sum(), torch.isfinite(checksums).all().long()]).tolist()
             if not is_finite:
-                check_finite(new.flatten(2).sum((0, 2)).flip(0), chain.timesteps[count - stop : count - done])
+                by_level = torch.zeros(count, dtype=x0.dtype, device=x0.device)
+                by_level[count - stop : count - done] = checksums.flip(0)
+                check_finite(by_level, chain.timesteps)
             # The first state of a window follows from an exact one and is always final.
             done += max(int(advance), 1)
         statistics = SampleStatistics(problem.calls, problem.evaluated)
