@@ -8,12 +8,14 @@ Examples:
   specpolicy control task=lift policy=checkpoints/lift sampler=ddim hz=20
   specpolicy control task=lift_conveyor policy=checkpoints/lift_conveyor sampler=ddpm on_miss=hold_last
   specpolicy control task=lift policy=checkpoints/lift clock=delay delay=4 stitching=temporal_ensembling
+  specpolicy control task=lift policy=ws://192.168.0.2:8000 reconnect=10 inference_timeout=15
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import signal
 import sys
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from specpolicy.control import Controller, GymRobot, Planner
     from specpolicy.control.clock import Clock
 
+API_KEY = "SPECPOLICY_API_KEY"  # the variable that holds the key of a policy server
 FORMAT = 1
 
 
@@ -80,6 +83,8 @@ def _planner(config: DictConfig, env: gymnasium.Env) -> Planner:
     torch.set_num_threads(config.threads)
     if config.policy == EXPERT:
         return ExpertPlanner(str(config.task.id))
+    if str(config.policy).startswith(("ws://", "wss://")):
+        return _remote_planner(config, env)
     (spec,) = sampler_specs([_plain(config.sampler)], config.get("config_directories", [])).values()
     sampler = make_sampler(**spec)
     policy = load_policy(str(config.policy))
@@ -89,6 +94,22 @@ def _planner(config: DictConfig, env: gymnasium.Env) -> Planner:
     except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
         raise SpecpolicyError(f"device={config.device} cannot be used here: {str(error).splitlines()[0]}") from error
     return PolicyPlanner(policy, sampler)
+
+
+def _remote_planner(config: DictConfig, env: gymnasium.Env) -> Planner:
+    """A policy that another process serves; the sampler is the server's."""
+    from specpolicy.evaluation.planners import check_shapes_fit
+    from specpolicy.serving.client import RemotePlanner
+
+    planner = RemotePlanner(
+        str(config.policy),
+        os.environ.get(API_KEY),
+        reconnect=float(config.reconnect),
+        n_action_steps=config.replan_every,
+    )
+    told = planner.metadata
+    check_shapes_fit(told.observation or {}, told.action_dim, env, str(config.task.id))
+    return planner
 
 
 def _execution(config: DictConfig) -> Any:

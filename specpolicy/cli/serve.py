@@ -22,11 +22,10 @@ from specpolicy.errors import SpecpolicyError
 if TYPE_CHECKING:
     from specpolicy.serving.service import PolicyService
 
-API_KEY = "SPECPOLICY_API_KEY"
-
 
 def run(config: DictConfig) -> None:
     """Serve as `config` (configs/serve.yaml) says, until Ctrl-C or SIGTERM."""
+    from specpolicy.cli.control import API_KEY
     from specpolicy.serving.server import PolicyServer
 
     if config.seed < 0 or config.max_message_mb <= 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from specpolicy.policy import DiffusionPolicy
 if TYPE_CHECKING:
     import gymnasium
 
-__all__ = ["ExpertPlanner", "PolicyPlanner", "check_policy_fits"]
+__all__ = ["ExpertPlanner", "PolicyPlanner", "check_policy_fits", "check_shapes_fit"]
 
 
 class ExpertPlanner:
@@ -45,23 +46,31 @@ class ExpertPlanner:
 
 def check_policy_fits(policy: DiffusionPolicy, env: gymnasium.Env, task_id: str) -> None:
     """Raise a clear error if the policy's observations or actions are not those of the environment."""
+    shapes = policy.encoder.shapes
+    own = {key: (shape,) if isinstance(shape, int) else tuple(shape) for key, shape in shapes.items()}
+    check_shapes_fit(own, policy.action_dim, env, task_id)
+
+
+def check_shapes_fit(
+    shapes: Mapping[str, tuple[int, ...]], action_dim: int | None, env: gymnasium.Env, task_id: str
+) -> None:
+    """The same for a policy known by the shapes of its observations; `action_dim` None is not checked."""
     spaces = env.observation_space.spaces  # type: ignore[attr-defined]
-    for key in policy.observation_keys:
+    for key, wanted in shapes.items():
         if key not in spaces:
             raise SpecpolicyError(
                 f"the policy observes '{key}', which {task_id} does not have (it has {', '.join(spaces)}): "
                 "give the task it was trained on"
             )
-        shape = policy.encoder.shapes[key]
-        found, wanted = spaces[key].shape, (shape,) if isinstance(shape, int) else tuple(shape)
+        found = spaces[key].shape
         if found not in (wanted, (*wanted[1:], wanted[0])):  # images may have their channels last
             raise SpecpolicyError(
                 f"the policy expects '{key}' of size {_size(wanted)}, {task_id} gives {_size(found)}: "
                 "give the task it was trained on"
             )
-    if env.action_space.shape != (policy.action_dim,):
+    if action_dim is not None and env.action_space.shape != (action_dim,):
         raise SpecpolicyError(
-            f"the policy plans {policy.action_dim} actions, {task_id} takes {env.action_space.shape}: "
+            f"the policy plans {action_dim} actions, {task_id} takes {env.action_space.shape}: "
             "give the task it was trained on"
         )
 

@@ -25,7 +25,7 @@ class Planned:
     batch: int
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     history: History
     stream: Any
@@ -53,6 +53,7 @@ class Inference:
         self._service, self._metrics, self._most = service, metrics, max_batch
         self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
+        self._running: list[_Job] = []
         self._closed = False
         self._since: float | None = None
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
@@ -82,14 +83,13 @@ class Inference:
         return 0.0 if since is None else time.perf_counter() - since
 
     def close(self) -> None:
-        """Drop what waits and let the thread end. One that hangs is left to itself."""
+        """Drop all requests and let the thread end. One that hangs is left to itself."""
         with self._changed:
             self._closed = True
-            for job in self._waiting:
+            for job in [*self._running, *self._waiting]:
                 _settle(job, asyncio.Future.cancel)
             self._waiting.clear()
             self._changed.notify()
-        self._thread.join(1.0)
 
     def _work(self) -> None:
         while True:
@@ -97,7 +97,7 @@ class Inference:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if self._closed:
                     return
-                jobs = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+                jobs = self._running = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
                 self._metrics.queued(len(self._waiting))
             wanted = [job for job in jobs if job.wanted()]
             for job in jobs:

@@ -169,8 +169,10 @@ class PolicyServer:
                 start = time.perf_counter()
                 await connection.send(await self._answer(connection, session, message, before))
                 before = time.perf_counter() - start
-        except (ConnectionClosed, asyncio.CancelledError):
-            pass  # it left, or the server closes
+        except ConnectionClosed:
+            pass
+        except asyncio.CancelledError:  # its request was dropped: the server ends, or the client has left already
+            await connection.close(GOING_AWAY, "the server ends")
         finally:
             self._clients -= 1
             self.metrics.clients(-1)

@@ -1,0 +1,36 @@
+"""A robot here, its policy on another machine: python examples/remote_robot.py ws://192.168.0.2:8000
+
+There, with the policy and its GPU:    specpolicy serve policy=checkpoints/lift sampler=ddim host=0.0.0.0
+Here, beside the robot, the control loop runs; a chunk that is late or lost on the way is a miss like any other. The
+robot is made up: it observes whatever the policy wants to see. Put your driver's calls in its three methods.
+"""
+
+import sys
+
+import numpy as np
+
+from specpolicy.control import Controller, timing_report
+from specpolicy.serving import RemotePlanner
+
+
+class Robot:
+    def __init__(self, shapes):
+        self.shapes, self.actions = shapes, 0
+
+    def observe(self):
+        return {key: np.zeros(shape, np.float32) for key, shape in self.shapes.items()}
+
+    def act(self, action):
+        self.actions += 1
+
+    def stop(self):
+        print(f"stopped after {self.actions} actions")
+
+
+if __name__ == "__main__":  # the planner's connection has a process of its own, which imports this file
+    # If the server goes away: hold, and try for 5 s to find it again; then stop the robot. Leave out: stop at once.
+    planner = RemotePlanner(sys.argv[1], reconnect=5.0)
+    print(f"{planner.metadata.more.get('policy', 'a policy')}, sampled by {planner.metadata.more.get('sampler', '?')}")
+    robot = Robot(planner.metadata.observation)
+    controller = Controller(planner, robot, hz=20, on_miss="continue_chunk", inference_timeout=10.0)
+    print(timing_report(controller.run(seconds=3).summary()))
