@@ -1,6 +1,6 @@
 """What is tested for exactness: chains, and every verifier with every drafter and window; and what must fail.
 
-`tests/samplers/speculative/test_exactness.py` runs it with 20,000 chunks a case, `benchmarks/exactness.py` with many
+`tests/samplers/speculative/test_exactness.py` runs it with 10,000 chunks a case, `benchmarks/exactness.py` with many
 more.
 """
 
@@ -229,8 +229,8 @@ def law_of(chain: str, conditioned: bool, dtype: torch.dtype, n: int) -> ChainLa
     return ChainLaw(MixtureDenoiser(CHAINS[chain].process), CHAINS[chain], states, cond)
 
 
-def judge(case: Case, n: int = 20_000) -> tuple[Verdict, object]:
-    """The verdict on a case and its statistics."""
+def judge(case: Case, n: int) -> tuple[Verdict, object]:
+    """The verdict on n chunks of a case, and their statistics."""
     law = law_of(case.chain, case.conditioned, case.dtype, 2 * n)
     states, cond, statistics = draw(case, case.sampler, n, case.seed)
     return law(states, cond), statistics

@@ -49,7 +49,7 @@ class Round:
     root: Tensor
     x0: Tensor
     states: Tensor
-    accepted: int
+    accepted: int = -1
 
 
 class Recorder(Drafter):
@@ -65,16 +65,16 @@ class Recorder(Drafter):
 
     def propose(self, memory, problem, window):
         """See `Drafter.propose`."""
-        self.proposal = self.inner.propose(memory, problem, window)
-        return self.proposal
+        proposal = self.inner.propose(memory, problem, window)
+        for place, row in enumerate(problem.rows.tolist()):
+            width = window.drafts if window.valid is None else int(window.valid[place].sum()) - 1
+            x0, states = proposal.x0[place, :width].clone(), proposal.states[place, :width].clone()
+            one = Round(int(window.steps[place, 0]), window.root[place].clone(), x0, states)
+            self.rounds.setdefault(row, []).append(one)
+        return proposal
 
     def learn(self, memory, problem, window, outcome):
         """See `Drafter.learn`."""
-        for place, row in enumerate(problem.rows.tolist()):
-            width = window.drafts if window.valid is None else int(window.valid[place].sum()) - 1
-            x0, states = self.proposal.x0[place, :width].clone(), self.proposal.states[place, :width].clone()
-            start, root = int(window.steps[place, 0]), window.root[place].clone()
-            self.rounds.setdefault(row, []).append(Round(start, root, x0, states, int(outcome.accepted[place])))
         return self.inner.learn(memory, problem, window, outcome)
 
     def keep(self, memory, index):
@@ -87,4 +87,8 @@ def replay(denoiser, chain, state, cond, table, drafter, verifier, window=None):
     recorder = Recorder(drafter)
     with torch.inference_mode():
         out = speculate(denoiser, chain, state, cond, table, recorder, verifier, window, return_states=True)
+    for number, accepted in enumerate(out.stats.accepted):
+        for row, rounds in recorder.rounds.items():
+            if number < len(rounds):
+                rounds[number].accepted = int(accepted[row])
     return out, recorder.rounds

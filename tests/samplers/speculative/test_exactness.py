@@ -1,6 +1,6 @@
 """Exactness of whole chains: every exact sampler passes tests of its law, and what is not exact fails the same tests.
 
-The networks are exact denoisers of Gaussian mixtures. 20,000 chunks a case are compared with 40,000 of the sequential
+The networks are exact denoisers of Gaussian mixtures. 10,000 chunks a case are compared with 20,000 of the sequential
 sampler. The false-alarm rate of all cases of this file together is 1e-3 (Bonferroni); the seeds are fixed.
 The continuous run leaves out cases that differ little from others; `benchmarks/exactness.py` runs all of them with
 more chunks.
@@ -11,6 +11,8 @@ from exactness_cases import CASES, CHAINS, CONTROL_CASES, DRAFTERS, FALSE_ALARMS
 
 from specpolicy.samplers.speculative.verifiers import VERIFIERS
 
+CHUNKS = 10_000
+
 
 def as_parameters(cases):
     """The cases, the long run's marked as slow."""
@@ -19,19 +21,19 @@ def as_parameters(cases):
 
 @pytest.mark.parametrize("case", as_parameters(CASES))
 def test_the_law_is_that_of_the_sequential_sampler(case):
-    verdict, statistics = judge(case)
+    verdict, statistics = judge(case, CHUNKS)
     assert verdict.p > FALSE_ALARMS / len(CASES), str(verdict)
     # The tests mean nothing where nothing was rejected; a window of one draft from an exact guess never is.
     if case.window != 1:
-        assert int(statistics.rejections.sum()) > 10_000
+        assert int(statistics.rejections.sum()) > CHUNKS / 2
 
 
 @pytest.mark.parametrize("case", CONTROL_CASES, ids=lambda case: case.name)
 def test_what_is_not_exact_fails_by_a_wide_margin(case):
-    verdict, _ = judge(case)
-    assert verdict.p < 1e-15, str(verdict)
-    for group in ("final KS", "joint KS", "joint energy", "noises"):
-        assert verdict.groups[group] < 1e-8, str(verdict)
+    verdict, _ = judge(case, CHUNKS)
+    assert verdict.groups["noises"] < 1e-20, str(verdict)
+    # Chunks and states alone tell it as well.
+    assert min(p for group, p in verdict.groups.items() if group != "noises") < 1e-6, str(verdict)
 
 
 def test_every_verifier_drafter_and_kind_of_chain_is_among_the_cases():
