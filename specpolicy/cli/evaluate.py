@@ -228,7 +228,7 @@ def _report(
     plots = write_plots(summary, chunk_figures(evaluation, results), output)
     report = write_report(summary, plots, output)
     publish(summary, plots, output, logger)
-    print(text_table(results_table(summary)))
+    print(text_table(results_table(summary, brief=True)))
     print(f"report: {report}")
 
 

@@ -57,6 +57,10 @@ def best_within(settings: list[Setting], budget: float) -> Choice | None:
     return Choice(tuple(chosen), outcomes)
 
 
-def choices(methods: Mapping[str, list[Setting]], budgets: list[float]) -> list[tuple[str, float, Choice | None]]:
-    """(method, budget in seconds, choice) for each method and budget."""
-    return [(name, budget, best_within(settings, budget)) for name, settings in methods.items() for budget in budgets]
+def choices(methods: Mapping[str, list[Setting]], budgets_ms: list[float]) -> list[tuple[str, float, Choice | None]]:
+    """(method, budget in ms, choice) for each method and budget."""
+    return [
+        (name, budget, best_within(settings, 1e-3 * budget))
+        for name, settings in methods.items()
+        for budget in budgets_ms
+    ]

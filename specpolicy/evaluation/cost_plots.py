@@ -25,12 +25,13 @@ def latency_histograms(summary: Mapping[str, Any], seconds: Mapping[str, np.ndar
     for panel, (label, values) in zip(axes, seconds.items(), strict=True):
         colour, _ = palette[label]
         panel.hist(1e3 * values, bins=edges, color=colour, alpha=0.75)  # type: ignore[arg-type]
+        panel.set_ylim(0, 1.5 * panel.get_ylim()[1])  # room for the words
         p95 = 1e3 * float(np.quantile(values, 0.95))
         panel.axvline(p95, color=INK, linewidth=1)
         beside = "right" if p95 > np.sqrt(low * high) else "left"
         panel.annotate(
             f"p95 {p95:.3g} ms",
-            (p95, 0.92),
+            (p95, 0.98),
             xycoords=("data", "axes fraction"),
             xytext=(-5 if beside == "right" else 5, 0),
             textcoords="offset points",

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from specpolicy.evaluation.figures import (
     INK,
     LINES,
-    RULE,
-    WIDTH,
+    MARKS,
     colours,
     interval,
     legend,
@@ -42,10 +41,8 @@ def outcome(summary: Mapping[str, Any], name: str, label: str) -> Figure:
 
 def against_delay(summary: Mapping[str, Any], arms: Arms) -> Figure:
     """Success over the delay, each with the shortest execution horizon it allows; below, what no chunk covered."""
-    horizon = min(arm["execution_horizon"] for arm in arms)
-    step = "" if summary["hz"] is None else f" ({1e3 / summary['hz']:g} ms each)"
-    label = f"delay d in control steps{step}; a chunk is asked for every max(d, {horizon}) steps"
-    return _over(summary, arms, lambda arm: arm["delay"], label)
+    step = "" if summary["hz"] is None else f" of {1e3 / summary['hz']:g} ms"
+    return _over(summary, arms, lambda arm: arm["delay"], f"delay in control steps{step}")
 
 
 def against_horizon(summary: Mapping[str, Any], arms: Arms) -> Figure:
@@ -72,11 +69,11 @@ def against_latency(summary: Mapping[str, Any], arms: Arms) -> Figure:
     front = _front([(1e3 * arm["chunk_seconds"]["p95"], arm["success_rate"]["estimate"]) for arm in decisive])
     axes.step(*zip(*front, strict=True), where="post", color="#BBBBBB", linewidth=1.2, zorder=1)
     for arm in arms:
-        colour, mark = palette[arm["sampler"]]
+        colour, mark = _style(arm, arms, palette)
         latency, rate = 1e3 * arm["chunk_seconds"]["p95"], arm["success_rate"]
         interval(axes, latency, rate, colour, mark, hollow=bool(moving) and _waits(arm))
     for arm in decisive:  # a list of names is easier to keep legible than names beside marks that may lie together
-        colour, mark = palette[arm["sampler"]]
+        colour, mark = _style(arm, arms, palette)
         axes.plot([], [], mark, color=colour, label=_name(arm, arms))
     if moving and len(moving) < len(arms):
         axes.plot([], [], "o", color=INK, markerfacecolor="white", label="hollow: the world waits")
@@ -147,10 +144,8 @@ def _over(summary: Mapping[str, Any], arms: Arms, place: Callable[[Mapping[str, 
         axes[1].set_ylim(bottom=0)
         axes[1].set_ylabel("steps without\nan action in %")
     axes[-1].set_xticks(places, [f"{value:g}" for value in places])
-    axes[-1].set_xlabel(label, fontsize=9.5 if len(label) > 60 else None)
+    axes[-1].set_xlabel(label)
     legend(figure, axes[0])
-    figure.set_size_inches(WIDTH + 1.0, figure.get_figheight())
-    axes[0].grid(color=RULE)
     return figure
 
 
@@ -170,6 +165,13 @@ def _waits(arm: Mapping[str, Any]) -> bool:
 def _name(arm: Mapping[str, Any], arms: Arms) -> str:
     several = len({other["stitching"] for other in arms}) > 1
     return f"{arm['sampler']}, {arm['stitching'].replace('_', ' ')}" if several else arm["sampler"]
+
+
+def _style(arm: Mapping[str, Any], arms: Arms, palette: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
+    """Colour and mark: the mark tells ways of stitching apart where there are several."""
+    colour, mark = palette[arm["sampler"]]
+    stitchings = list(dict.fromkeys(other["stitching"] for other in arms))
+    return colour, mark if len(stitchings) == 1 else MARKS[stitchings.index(arm["stitching"]) % len(MARKS)]
 
 
 def _around(values: Sequence[float]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKS = ("o", "s", "^", "D")
 LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))  # one for each way of stitching
 INK, RULE = "#333333", "#E5E5E5"
-WIDTH = 5.6
+WIDTH = 5.6  # inches, without the names of the lines
 
 
 def new_figure(height: float, rows: Sequence[float] = (1,)) -> tuple[Figure, list[Axes]]:
@@ -63,6 +63,7 @@ def legend(figure: Figure, axes: Axes) -> None:
         figure.legend(
             handles, labels, loc="outside right upper", frameon=False, fontsize=8.5, labelcolor=INK, handlelength=2.6
         )
+        figure.set_figwidth(WIDTH + 0.4 + 0.07 * max(map(len, labels)))
 
 
 def plain_ticks(axes: Axes) -> None:
@@ -70,7 +71,7 @@ def plain_ticks(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axes.get_xlim()
-    if high / low < 100:
+    if high / low < 1000:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -56,8 +56,8 @@ def sample_size_note(episodes: int, success: float, margin: float) -> str:
     verdict = "which is given" if episodes >= needed else "which is more than are played"
     return (
         f"{episodes} episodes of each arm, paired by seed: where the reference solves {100 * success:g} %, {seen} with "
-        f"{100 * POWER:g} % probability (5 % level). Showing that two arms are equal within {100 * margin:g} points takes "
-        f"about {needed}, {verdict}."
+        f"{100 * POWER:g} % probability (5 % level). Showing that two arms are equal within {100 * margin:g} points "
+        f"takes about {needed}, {verdict}."
     )
 
 

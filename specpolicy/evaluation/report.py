@@ -12,7 +12,8 @@ from specpolicy.files import write_text
 
 EMBEDDED_VIDEOS = 24 * 2**20  # bytes of videos inside the page; those beyond are linked from beside it
 CAPTIONS = {
-    "Success against delay": "Success against the delay of inference.",
+    "Success against delay": "Success against the delay of inference. A chunk is asked for every {horizon} control "
+    "steps, or every d where the delay d is longer.",
     "Success against execution horizon": "Success against how much of each chunk is executed.",
     "Success against latency budget": "Success of each method at its best setting within a latency budget.",
     "Success against latency": "Success against latency. The grey line joins what no other arm beats in both.",
@@ -50,7 +51,10 @@ def write_report(summary: Mapping[str, Any], plots: Mapping[str, str], output: P
     )
     environment.filters["wrap"] = _wrap
     samplers = list(dict.fromkeys(arm["sampler"] for arm in summary["arms"]))
-    images = [(CAPTIONS.get(title, title), _data_uri(output / file, "image/png")) for title, file in plots.items()]
+    images = [
+        (CAPTIONS[title].format(horizon=summary["track"]["execution_horizon"]), _data_uri(output / file, "image/png"))
+        for title, file in plots.items()
+    ]
     differences = tables.differences_table(summary)
     kinds = [difference["kind"] for difference in summary["differences"]]
     page = environment.get_template("report.html.jinja").render(

@@ -8,8 +8,8 @@ Table = list[list[str]]
 NONE = "–"
 
 
-def results_table(summary: Summary) -> Table:
-    """Success, time to success and what chunks cost."""
+def results_table(summary: Summary, brief: bool = False) -> Table:
+    """Success, time to success and what chunks cost; `brief`: what fits into a terminal."""
     conditions = condition_columns(summary)
     has_coverage = any(arm["max_coverage"] for arm in summary["arms"])
     head = ["sampler", *(name for name, _ in conditions), "solved", "success rate"]
@@ -32,6 +32,10 @@ def results_table(summary: Summary) -> Table:
                 f"{arm['network_share']:.0%}" if seconds else NONE,
             ]
         )
+    if brief:
+        left_out = {"successes per min", "p99", "max", "network"}
+        kept = [name not in left_out for name in table[0]]
+        table = [[cell for cell, keep in zip(row, kept, strict=True) if keep] for row in table]
     return table
 
 

@@ -59,7 +59,11 @@ def test_evaluate_writes_everything_and_the_figures_agree(arguments, tmp_path, c
     assert summary["config"]["episodes"] == 4
     assert OmegaConf.load(output / "config.yaml").seed == 100000
     printed = capsys.readouterr().out
-    assert text_table(results_table(summary)) in printed and "2 arms. 4 episodes of each arm" in printed and "report.html" in printed
+    assert (
+        text_table(results_table(summary, brief=True)) in printed
+        and "2 arms. 4 episodes of each arm" in printed
+        and "report.html" in printed
+    )
 
 
 def test_the_report_is_one_file_that_holds_what_it_shows(arguments, tmp_path):

@@ -1,0 +1,111 @@
+"""Two one-sided tests: the score statistic against its definition, the level and the power against simulation."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.optimize
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from specpolicy.evaluation.equivalence import equivalence, score
+from specpolicy.evaluation.power import episodes_for_equivalence, sample_size_note, smallest_difference
+from specpolicy.evaluation.statistics import mcnemar
+
+counts = st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 60))
+
+
+def outcomes(only_first, only_second, rest):
+    """Paired outcomes with the given counts."""
+    first = np.array([True] * only_first + [False] * only_second + [True] * rest)
+    second = np.array([False] * only_first + [True] * only_second + [True] * rest)
+    return first, second
+
+
+def simulate(rate, other, n, seed=0, repeats=1500):
+    """Pairs of independent outcomes with the given rates."""
+    rng = np.random.default_rng(seed)
+    return zip(rng.random((repeats, n)) < rate, rng.random((repeats, n)) < other, strict=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(counts, st.floats(-0.6, 0.6))
+def test_the_score_uses_the_most_likely_rates_under_the_hypothesis(table, difference):
+    only_first, only_second, rest = table
+    n = only_first + only_second + rest
+    low, high = max(0.0, -difference), (1 - difference) / 2
+
+    def surprise(rate):
+        cells = (only_first, rate + difference), (only_second, rate), (rest, 1 - 2 * rate - difference)
+        return -sum(count * math.log(max(p, 1e-300)) for count, p in cells if count)
+
+    rate = scipy.optimize.minimize_scalar(surprise, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x
+    variance = n * (2 * rate + difference * (1 - difference))
+    if variance < 1e-3:
+        return
+    expected = (only_first - only_second - n * difference) / math.sqrt(variance)
+    assert score(only_first, only_second, n, difference) == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+@given(counts, st.floats(0.02, 0.5))
+def test_the_interval_and_the_tests_say_the_same(table, margin):
+    found = equivalence(*outcomes(*table), margin)
+    assert found.low <= (table[0] - table[1]) / sum(table) <= found.high
+    assert found.p_no_loss <= found.p_value
+    if abs(found.p_value - 0.05) > 1e-6:
+        assert found.equivalent == (-margin < found.low and found.high < margin)
+        assert not found.equivalent or found.no_loss
+
+
+@given(counts, st.floats(0.02, 0.5))
+def test_swapping_the_arms_mirrors_the_interval(table, margin):
+    one, other = equivalence(*outcomes(*table), margin), equivalence(*outcomes(table[1], table[0], table[2]), margin)
+    assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-9)
+    assert one.p_value == pytest.approx(other.p_value, abs=1e-9)
+
+
+def test_without_a_differing_pair_the_number_of_pairs_decides():
+    solved = np.ones(100, bool)
+    assert equivalence(solved, solved, 0.05).p_value == pytest.approx(0.0109, abs=2e-4)  # z = sqrt(n m / (1 - m))
+    assert not equivalence(solved[:40], solved[:40], 0.05).equivalent
+
+
+def test_a_difference_as_large_as_the_margin_is_rarely_called_equal():
+    found = [equivalence(first, second, 0.1).equivalent for first, second in simulate(0.8, 0.9, 300)]
+    assert np.mean(found) < 0.065
+
+
+def test_the_announced_sample_size_shows_equality_as_often_as_announced():
+    n = episodes_for_equivalence(0.1, 0.9)
+    found = [equivalence(first, second, 0.1).equivalent for first, second in simulate(0.9, 0.9, n)]
+    assert 0.74 < np.mean(found) < 0.88
+
+
+@pytest.mark.parametrize("n, success", ((60, 0.9), (200, 0.7)))
+def test_the_announced_difference_is_seen_as_often_as_announced(n, success):
+    difference = smallest_difference(n, success)
+    seen = [mcnemar(first, second) < 0.05 for first, second in simulate(success, success - difference, n, repeats=600)]
+    assert 0.7 < np.mean(seen) < 0.88  # the exact test is a little more cautious than the approximation
+
+
+def test_more_episodes_see_smaller_differences():
+    seen = [smallest_difference(n, 0.9) for n in (20, 50, 200, 1000)]
+    assert seen == sorted(seen, reverse=True) and seen[-1] < 0.05
+    assert smallest_difference(2, 0.9) is None
+
+
+def test_the_note_states_what_to_expect():
+    note = sample_size_note(700, 0.9, 0.05)
+    assert note.startswith("700 episodes of each arm") and "about 617, which is given" in note
+    assert "more than are played" in sample_size_note(50, 0.9, 0.05)
+    assert "no difference is sure to be seen" in sample_size_note(2, 0.9, 0.05)
+
+
+@pytest.mark.parametrize("margin", (0.0, 1.0, -0.1))
+def test_impossible_margins_are_refused(margin):
+    with pytest.raises(ValueError, match="margin"):
+        equivalence(np.ones(3, bool), np.ones(3, bool), margin)
+    with pytest.raises(ValueError, match="success rate"):
+        smallest_difference(10, 1.0)
+    with pytest.raises(ValueError, match="shapes"):
+        equivalence(np.ones(3, bool), np.ones(4, bool), 0.05)

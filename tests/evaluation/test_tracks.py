@@ -1,0 +1,120 @@
+"""Tracks as lists of arms: which conditions, in which order, with which clocks; and what is compared with what."""
+
+import pytest
+
+from specpolicy import SpecpolicyError
+from specpolicy.control.clock import ChargedClock, DelayClock, PausedClock
+from specpolicy.evaluation.arms import Arm, method
+from specpolicy.evaluation.comparisons import pairs
+from specpolicy.evaluation.tracks import Joining, budgets, make_arms, times_are_measured
+
+DELAY = {"name": "delay", "delays": [0, 1, 8], "execution_horizons": [2, 4], "horizons_at": 1}
+CHARGED = {"name": "charged", "factors": [0, 1, 0.5], "trace": None}
+BUDGET = {"name": "budget", "budgets_ms": [50, 10], "factor": 2.0, "trace": None}
+
+
+def labels(arms):
+    return [arm.label for arm in arms]
+
+
+def test_classic_evaluation_is_an_arm_for_each_sampler():
+    arms = make_arms({"name": "paused"}, ["ddpm", "ddim-4"], Joining())
+    assert labels(arms) == ["ddpm", "ddim-4"]
+    assert all(isinstance(arm.make_clock(20), PausedClock) and arm.waits for arm in arms)
+
+
+def test_each_delay_has_the_shortest_horizon_it_allows_and_then_the_horizons_vary():
+    arms = make_arms(DELAY, ["ddpm"], Joining(), n_action_steps=4)
+    assert labels(arms) == ["ddpm d0 e4", "ddpm d1 e4", "ddpm d8 e8", "ddpm d1 e2"]  # d1 e4 is there already
+    assert [arm.execution.replan_every for arm in arms] == [4, 4, 8, 2]
+    clock = arms[2].make_clock(20)
+    assert isinstance(clock, DelayClock) and clock.usable_step(3, 99.0) == 11
+    assert labels(make_arms(DELAY, ["ddpm"], Joining(execution_horizon=1), 4))[:2] == ["ddpm d0 e1", "ddpm d1 e1"]
+
+
+def test_samplers_and_ways_of_stitching_are_crossed():
+    joining = Joining(stitching=("continue_chunk", "sync_pause"), hold=(0.0, None))
+    arms = make_arms(CHARGED, ["ddpm", "asd"], joining)
+    assert labels(arms) == [
+        "ddpm",
+        "asd",
+        "ddpm sync_pause",
+        "asd sync_pause",
+        "ddpm charged",
+        "asd charged",
+        "ddpm charged sync_pause",
+        "asd charged sync_pause",
+        "ddpm charged x0.5",
+        "asd charged x0.5",
+        "ddpm charged x0.5 sync_pause",
+        "asd charged x0.5 sync_pause",
+    ]
+    assert all(arm.execution.hold == (0.0, None) for arm in arms)
+    clock = arms[-1].make_clock(10)
+    assert isinstance(clock, ChargedClock) and clock.usable_step(0, 0.5) == 3
+
+
+def test_a_trace_takes_the_place_of_the_measured_times(tmp_path):
+    trace = tmp_path / "calls.csv"
+    trace.write_text("sampler,seconds\nddpm,0.25\nasd,0.05\n")
+    arms = make_arms({**CHARGED, "factors": [1, 2], "trace": str(trace)}, ["ddpm", "asd"], Joining())
+    assert labels(arms) == ["ddpm trace", "asd trace", "ddpm trace x2", "asd trace x2"]
+    assert [arm.make_clock(10).usable_step(0, 99.0) for arm in arms] == [3, 1, 5, 1]
+    assert not times_are_measured({**CHARGED, "trace": str(trace)}) and times_are_measured(CHARGED)
+    digest = arms[0].trace_digest
+    trace.write_text("sampler,seconds\nddpm,0.26\nasd,0.05\n")
+    assert make_arms({**CHARGED, "trace": str(trace)}, ["ddpm"], Joining())[1].trace_digest != digest
+    with pytest.raises(SpecpolicyError, match="no calls of 'block'"):
+        make_arms({**CHARGED, "trace": str(trace)}, ["block"], Joining())
+
+
+def test_budgets_are_played_on_the_charged_clock():
+    assert labels(make_arms(BUDGET, ["ddpm"], Joining())) == ["ddpm charged x2"]
+    assert budgets(BUDGET) == [10, 50] and budgets(DELAY) == []
+
+
+@pytest.mark.parametrize(
+    "track, joining, message",
+    (
+        ({"name": "maze"}, {}, "unknown track 'maze'"),
+        ({**DELAY, "delays": []}, {}, "track.delays"),
+        ({**DELAY, "delays": [1.5]}, {}, "track.delays"),
+        ({**DELAY, "delays": [-1]}, {}, "track.delays"),
+        ({**DELAY, "delays": [1, 1]}, {}, "given twice"),
+        ({**DELAY, "execution_horizons": [0]}, {}, "track.execution_horizons"),
+        ({**DELAY, "execution_horizons": [2], "horizons_at": 3}, {}, "less than the delay of 3"),
+        ({**CHARGED, "factors": [-1]}, {}, "below zero"),
+        ({**CHARGED, "factors": ["fast"]}, {}, "track.factors"),
+        ({**BUDGET, "factor": 0}, {}, "track.factor"),
+        ({**BUDGET, "budgets_ms": [0]}, {}, "track.budgets_ms"),
+        ({"name": "paused"}, {"stitching": ()}, "stitching is empty"),
+        ({"name": "paused"}, {"stitching": ("glue",)}, "unknown stitching 'glue'"),
+        ({"name": "paused"}, {"on_miss": "panic"}, "unknown on_miss 'panic'"),
+    ),
+)
+def test_what_makes_no_experiment_is_refused(track, joining, message):
+    with pytest.raises(SpecpolicyError, match=message):
+        make_arms(track, ["ddpm"], Joining(**joining), 4)
+
+
+def test_arms_are_compared_across_samplers_and_with_their_own_first_condition():
+    arms = [*make_arms({**CHARGED, "factors": [0, 1]}, ["ddpm", "asd"], Joining()), Arm("expert")]
+    found = {(arm.label, reference.label, kind) for arm, reference, kind in pairs(arms)}
+    assert found == {
+        ("asd", "ddpm", "sampler"),
+        ("asd charged", "ddpm charged", "sampler"),
+        ("expert", "ddpm", "sampler"),
+        ("ddpm charged", "ddpm", "condition"),
+        ("asd charged", "asd", "condition"),
+    }
+
+
+def test_settings_belong_to_methods():
+    specs = {
+        "ddim": {"name": "ddim", "steps": 4},
+        "dpm_solver": {"name": "dpm_solver", "steps": 10},
+        "asd": {"name": "asd", "window": 8, "steps": None},
+        "recycled-16": {"name": "recycled", "steps": 16},
+        "ddpm": {"name": "ddpm"},
+    }
+    assert {name: method(spec) for name, spec in specs.items()} == {name: name for name in specs}
