@@ -145,6 +145,7 @@ def table(report: dict[str, Any]) -> str:
     latency = result["latency"] or {}
     times = " | ".join(f"{1e3 * latency.get(name, math.nan):.0f}" for name in ("p50", "p95", "p99", "max"))
     share = f"{100 * (result['within_period'] or 0):.1f} %"
+    computer = f"{machine['cpu']}, {machine['cores']} cores, GPU {machine['gpu'] or 'none'}"
     killed = f", the server killed and started again after {report['kill']:g} s" if report["kill"] else ""
     errors = "".join(f"\n- {text}" for text in result["error_texts"])
     return (
@@ -155,8 +156,8 @@ def table(report: dict[str, Any]) -> str:
         "network calls | mean batch |\n|---|---|---|---|---|---|---|---|---|---|\n"
         f"| {result['answers']} | {result['errors']} | {times} | {share} | {result['skipped']} | "
         f"{result['calls'] or 0:.1f} | {result['mean_batch'] or 0:.1f} |\n{errors}\n"
-        f"Server: `specpolicy serve {shlex.join(report['server'])}`. Times are those the clients saw, on the machine of "
-        f"the server: {machine['cpu']}, {machine['cores']} cores, GPU {machine['gpu'] or 'none'}; load average "
+        f"Server: `specpolicy serve {shlex.join(report['server'])}`. Times are those the clients saw, on "
+        f"the server's machine: {computer}; load average "
         f"{report['load']} when it began. A client whose answer takes longer than its period skips the requests that "
         "it was to send meanwhile.\n"
     )
@@ -169,7 +170,7 @@ def main() -> None:
     parser.add_argument("--hz", type=float, default=10.0, help="requests a second of each client")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--kill", type=float, default=0.0, help="seconds after which the server is killed once")
-    parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/serving_load.json"))
+    parser.add_argument("--output", type=Path, default=Path("docs/results/serving.json"))
     parser.add_argument("server", nargs="*", help="more settings of `specpolicy serve`, such as sampler=ddim")
     arguments = parser.parse_args()
 

@@ -43,15 +43,15 @@ def result_table(summary: Mapping[str, Any]) -> list[list[str]]:
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """What a reader of the table has to know, a sentence or two each."""
-    network, machine, threads = summary["network"], summary["machine"], summary["threads"]
+    network, machine = summary["network"], summary["machine"]
     place = machine["gpu"] if summary["device"].startswith("cuda") else machine["cpu"]
     lines = [
-        f"{summary['chunks']} chunks of each sampler, batch size 1, on recorded observations of "
+        f"{_count(summary['chunks'], 'chunk')} of each sampler, batch size 1, on recorded observations of "
         f"{summary['policy']['path']}, whose chain has {summary['steps']} steps. Samplers take turns on each "
         "observation.",
-        f"A network of {network['parameters'] / 1e6:.3g} M parameters on {place}, {threads} "
-        f"thread{'s' if threads > 1 else ''}, engine {summary['engine']}, {summary['precision']}; load of the machine "
-        f"before: {summary['load']}.",
+        f"A network of {network['parameters'] / 1e6:.3g} M parameters on {place}, "
+        f"{_count(summary['threads'], 'thread')}, engine {summary['engine']}, {summary['precision']}; load of the "
+        f"machine before: {summary['load']}.",
     ]
     if not network["trained"]:
         lines.append(
@@ -97,3 +97,7 @@ def milliseconds(seconds: float) -> str:
     """Three significant figures without an exponent."""
     value = 1e3 * seconds
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

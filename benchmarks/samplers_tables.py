@@ -1,0 +1,118 @@
+"""Write the tables of docs/results/samplers.md from the results of benchmarks/samplers.sh.
+
+    python benchmarks/samplers_tables.py outputs/benchmark/samplers docs/results/samplers.md
+
+Only what stands between the two marks of the file is replaced; a file that is not there is begun.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from specpolicy.benchmark.report import SUMMARY
+from specpolicy.benchmark.table import markdown_table, milliseconds, notes, result_table, rows_table
+from specpolicy.errors import SpecpolicyError
+from specpolicy.files import write_text
+
+BEGIN, END = "<!-- tables of benchmarks/samplers.sh: begin -->", "<!-- end -->"
+FRAME = f"""# What a chunk costs
+
+Calls, rows and time of the samplers on the shipped policies, on observations that nothing was trained or calibrated on.
+`benchmarks/samplers.sh` measures all of it and writes the tables.
+
+{BEGIN}
+{END}
+"""
+KINDS = ("calls", "time", "large")
+Runs = dict[str, dict[str, Any]]  # by policy: the summary of one kind of run
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2:
+        print("usage: samplers_tables.py RESULTS FILE.md", file=sys.stderr)
+        return 2
+    try:
+        write(Path(arguments[0]), Path(arguments[1]))
+    except SpecpolicyError as error:
+        print(f"samplers_tables: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write(results: Path, page: Path) -> None:
+    """Replace the tables of `page`."""
+    tables = "\n\n".join(sections(read(results)))
+    text = page.read_text(encoding="utf-8") if page.exists() else FRAME
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SpecpolicyError(f"{page} lacks the marks '{BEGIN}' and '{END}': put them where the tables belong")
+    write_text(page, f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}")
+
+
+def read(results: Path) -> dict[str, Runs]:
+    """The summaries by kind of run ("calls", "time-eager", "large-openvino"), then by policy."""
+    found: dict[str, Runs] = {}
+    for first in KINDS:
+        for path in sorted([*results.glob(f"*/{first}/{SUMMARY}"), *results.glob(f"*/{first}-*/{SUMMARY}")]):
+            runs = found.setdefault(path.parent.name, {})
+            runs[path.parent.parent.name] = json.loads(path.read_text(encoding="utf-8"))
+    if not found:
+        raise SpecpolicyError(f"{results} holds no results: run benchmarks/samplers.sh")
+    return found
+
+
+def sections(found: dict[str, Runs]) -> list[str]:
+    """The page's sections: for each kind of run its tables over the policies, then every run's own table."""
+    parts = []
+    for kind, runs in found.items():
+        what, _, engine = kind.partition("-")
+        some = next(iter(runs.values()))
+        if what == "calls":
+            parts += ["## Calls", "Mean calls of a chunk, in brackets the 99th percentile, then the mean of rows."]
+            parts.append(across(runs, _calls))
+        else:
+            size = some["network"]["parameters"] / 1e6
+            title = "Time" if what == "time" else f"Time with a network of {size:.3g} M parameters"
+            parts += [f"## {title}, engine {engine}"]
+            parts.append(f"Mean ms of a chunk; median of the ratio to {some['reference']}; share outside the network.")
+            parts.append(across(runs, _time))
+    parts.append("## Every run")
+    for kind, runs in found.items():
+        for policy, summary in runs.items():
+            parts += [
+                f"<details><summary>{policy}, {kind}</summary>",
+                markdown_table(result_table(summary)),
+                *notes(summary),
+                markdown_table(rows_table(summary["seconds_by_rows"])),
+                f"```\n{summary['command']}\n```",
+                "</details>",
+            ]
+    return parts
+
+
+def across(runs: Runs, cell: Callable[[dict[str, Any]], str]) -> str:
+    """A table with a row per sampler and a column per policy."""
+    labels = list(dict.fromkeys(entry["label"] for summary in runs.values() for entry in summary["samplers"]))
+    entries = {policy: {entry["label"]: entry for entry in summary["samplers"]} for policy, summary in runs.items()}
+    rows = [["sampler", *runs]]
+    for label in labels:
+        rows.append([label, *(cell(own[label]) if label in own else "-" for own in entries.values())])
+    return markdown_table(rows)
+
+
+def _calls(entry: dict[str, Any]) -> str:
+    return f"{entry['calls']['mean']:.2f} ({entry['calls']['p99']:.0f}), {entry['rows']['mean']:.0f}"
+
+
+def _time(entry: dict[str, Any]) -> str:
+    seconds = milliseconds(entry["seconds"]["mean"])
+    return f"{seconds} ms; {entry['ratio']['p50']:.2f}; {entry['outside_share']:.0%}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
