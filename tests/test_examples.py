@@ -32,3 +32,12 @@ def test_a_robot_with_its_policy_elsewhere(small_policy, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "a policy, sampled by ddim" in done.stdout and "10 network calls" in done.stdout
     assert "stopped after " in done.stdout and "control at 20 Hz" in done.stdout
+
+
+def test_any_denoiser(tmp_path):
+    command = [sys.executable, str(ROOT / "examples" / "any_denoiser.py")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    calls = {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines()}
+    assert calls["ddpm"] == 100 and all(calls[name] < 50 for name in ("asd", "block", "recycled"))
