@@ -126,7 +126,7 @@ def _charged(track: Mapping[str, Any], common: Arm, factors: Sequence[float]) ->
     trace = track.get("trace")
     digest = None if trace is None else hashlib.sha256(Path(trace).read_bytes()).hexdigest()[:16]
     clock = "charged" if trace is None else "trace"
-    source = {"trace": None if trace is None else str(trace), "trace_digest": digest}
+    source: dict[str, Any] = {"trace": None if trace is None else str(trace), "trace_digest": digest}
     if min(factors) < 0:
         raise SpecpolicyError(f"track.factors: {min(factors):g} is below zero")
     return [replace(common, clock=clock, factor=factor, **source) if factor else common for factor in factors]

@@ -104,17 +104,6 @@ def test_one_warning_for_all_missing_videos(arguments, tmp_path, capsys):
     assert "<video" not in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_wandb_receives_table_plots_and_videos(arguments, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    assert main(["evaluate", *arguments, *EVALUATE, "logger=wandb"]) == 0
-    (run,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
-    media = [path.name for path in run.rglob("*") if path.is_file()]
-    assert sum(name.endswith(".png") for name in media) == 4 and sum(name.endswith(".mp4") for name in media) == 2
-    assert {"report.html", "episodes.csv", "summary.json"} <= set(media)
-    (table,) = (path for path in run.rglob("*.table.json"))
-    assert json.loads(table.read_text())["data"][1][0] == "ddim-4"
-
-
 def test_labels_tell_samplers_apart():
     entries = [
         "expert",

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,17 +21,27 @@ class Run:
     rows: list = field(default_factory=list)
     files: list = field(default_factory=list)
     name: str = ""
+    ended: bool = False
 
     def logged(self, key):
         """The last value logged under a key."""
         return [row[key] for row in self.rows if key in row][-1]
 
 
-def read_run(directory: Path) -> Run:
-    """The run of a directory `offline-run-*`."""
+def read_run(directory: Path, patience: float = 60.0) -> Run:
+    """The run of a directory `offline-run-*`. Another process writes it, which may end a moment after the run does."""
     (path,) = directory.glob("*.wandb")
+    deadline = time.monotonic() + patience
+    while not (run := parse(path.read_bytes())).ended:
+        assert time.monotonic() < deadline, f"{path} has no end"
+        time.sleep(0.1)
+    return run
+
+
+def parse(log: bytes) -> Run:
+    """The run of a log file, as far as it has been written."""
     run = Run()
-    for content in records(path.read_bytes()):
+    for content in records(log):
         record = wandb_internal_pb2.Record.FromString(content)
         kind = record.WhichOneof("record_type")
         if kind == "run":
@@ -42,6 +53,8 @@ def read_run(directory: Path) -> Run:
             run.summary |= values(record.summary.update)
         elif kind == "files":
             run.files += [file.path for file in record.files.files]
+        elif kind == "exit":
+            run.ended = True
     return run
 
 
@@ -60,6 +73,8 @@ def records(content: bytes):
             continue
         _, length, kind = struct.unpack_from("<IHB", content, position)
         start = position + RECORD_HEADER
+        if start + length > len(content):
+            return
         parts.append(content[start : start + length])
         position = start + length
         if kind in (FULL, LAST):
