@@ -57,6 +57,20 @@ def test_it_runs_with_torch_numpy_and_safetensors_alone(checkpoint, tmp_path, ba
     assert "scripts/gpu_benchmark.sh --device cpu --quick" in found["command"]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_on_a_gpu_it_captures_graphs_and_times_them(checkpoint, tmp_path, bare):
+    output = tmp_path / "out"
+    done = run("--quick", "--policy", checkpoint, "--output", output, "--samplers", "ddpm", "block", **bare)
+    assert done.returncode == 0, done.stderr
+    for summary in json.loads((output / "gpu.json").read_text())["networks"].values():
+        assert (
+            summary["engine"] == "cuda_graph" and summary["machine"]["gpu"] in (output / "large/table.md").read_text()
+        )
+        for entry in summary["samplers"]:
+            assert 0 < entry["network_seconds"]["mean"] < entry["seconds"]["mean"]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so():
     assert "torch sees no CUDA device on this machine" in refused()
