@@ -21,6 +21,7 @@ from specpolicy.samplers.speculative.surrogates import GaussianSurrogate
 from specpolicy.samplers.speculative.verifiers import VERIFIERS, Block, Decision, Reflection, Verifier
 
 SHAPE = (2, 2)
+BATCH = 20_000  # chunks that are drawn together
 WINDOWS = (1, 4, 16, None)
 FALSE_ALARMS = 1e-3  # of all cases of a run together
 CHAINS = {
@@ -210,15 +211,21 @@ CONTROL_CASES = [Case(sampler, name, "unclipped") for name, sampler in CONTROLS.
 
 
 def draw(case, sampler, n, seed):
-    """States (K+1, n, H, D), their conditions and the statistics of `sampler` in the setting of a case."""
+    """States (K+1, n, H, D), their conditions and the statistics of each of several batches of `sampler`, in the
+    setting of a case."""
     chain = CHAINS[case.chain]
     generator = torch.Generator().manual_seed(seed)
     cond = None
     if case.conditioned:
         cond = 0.3 * torch.randint(-1, 2, (n, *SHAPE), generator=generator).to(case.dtype)
-    denoiser = MixtureDenoiser(chain.process)
-    out = sample(denoiser, chain, (n, *SHAPE), cond, sampler, generator, return_states=True, dtype=case.dtype)
-    return out.states, cond, out.stats
+    denoiser, states, statistics = MixtureDenoiser(chain.process), [], []
+    for start in range(0, n, BATCH):
+        part = None if cond is None else cond[start : start + BATCH]
+        shape = (min(BATCH, n - start), *SHAPE)
+        out = sample(denoiser, chain, shape, part, sampler, generator, return_states=True, dtype=case.dtype)
+        states.append(out.states)
+        statistics.append(out.stats)
+    return torch.cat(states, dim=1), cond, statistics
 
 
 @lru_cache(maxsize=2)  # cases of one chain follow each other; a law holds all of its reference samples
@@ -229,8 +236,8 @@ def law_of(chain: str, conditioned: bool, dtype: torch.dtype, n: int) -> ChainLa
     return ChainLaw(MixtureDenoiser(CHAINS[chain].process), CHAINS[chain], states, cond)
 
 
-def judge(case: Case, n: int) -> tuple[Verdict, object]:
-    """The verdict on n chunks of a case, and their statistics."""
+def judge(case: Case, n: int) -> tuple[Verdict, list]:
+    """The verdict on n chunks of a case, and the statistics of their batches."""
     law = law_of(case.chain, case.conditioned, case.dtype, 2 * n)
     states, cond, statistics = draw(case, case.sampler, n, case.seed)
     return law(states, cond), statistics

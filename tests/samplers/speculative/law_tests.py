@@ -13,9 +13,11 @@ from scipy import special
 
 @dataclass(frozen=True)
 class Verdict:
-    """The p-value of each group of tests, already corrected for the number of tests in the group."""
+    """The p-value of each group of tests, already corrected for the number of tests in the group; and `distance`, the
+    largest difference of two distribution functions that a KS test of two samples met."""
 
     groups: dict[str, float]
+    distance: float = 0.0
 
     @property
     def p(self) -> float:
@@ -64,7 +66,7 @@ class TwoSample:
         return np.linalg.eigvalsh(gram / len(gram)).clip(min=0)
 
     def __call__(self, sample):
-        """(p of all KS tests together, p of the energy distance) for a sample (n, d)."""
+        """(p of all KS tests together, p of the energy distance, largest KS distance) for a sample (n, d)."""
         projected = ((np.asarray(sample, dtype=np.float64) - self.mean) @ self.transform @ self.directions).T
         n, m = projected.shape[1], self.reference.shape[1]
         scale = n * m / (n + m)
@@ -79,7 +81,7 @@ class TwoSample:
             largest.append(np.abs(difference[distinct]).max(initial=0.0))
             energies.append(2 * (difference[:-1] ** 2 * width).sum())
         ks = special.kolmogorov(np.sqrt(scale) * np.array(largest))
-        return bonferroni(ks), chi_square_tail(scale * float(np.mean(energies)), self.eigenvalues)
+        return bonferroni(ks), chi_square_tail(scale * float(np.mean(energies)), self.eigenvalues), max(largest)
 
 
 def chi_square_tail(value, weights) -> float:
@@ -156,22 +158,18 @@ class ChainLaw:
 
     def __call__(self, states, cond=None) -> Verdict:
         """Judge `states` (K+1, n, H, D)."""
-        joint = [
-            test(self._side_by_side(states[at : at + 3], cond))
-            for test, at in zip(self.joint, self.places, strict=True)
-        ]
-        ks, energy = zip(*joint, strict=True)
-        final_ks, final_energy = self.final(self._side_by_side(states[-2:], cond))
-        noises = innovations(self.denoiser, self.chain, states, cond)
-        return Verdict(
-            {
-                "final KS": final_ks,
-                "final energy": final_energy,
-                "joint KS": bonferroni(ks),
-                "joint energy": bonferroni(energy),
-                "noises": innovation_p(*noises),
-            }
-        )
+        pairs = zip(self.joint, self.places, strict=True)
+        joint = [test(self._side_by_side(states[at : at + 3], cond)) for test, at in pairs]
+        ks, energy, distances = zip(*joint, strict=True)
+        final_ks, final_energy, distance = self.final(self._side_by_side(states[-2:], cond))
+        groups = {
+            "final KS": final_ks,
+            "final energy": final_energy,
+            "joint KS": bonferroni(ks),
+            "joint energy": bonferroni(energy),
+            "noises": innovation_p(*innovations(self.denoiser, self.chain, states, cond)),
+        }
+        return Verdict(groups, max(distance, *distances))
 
     def _side_by_side(self, states, cond):
         """The features of consecutive states (S, n, H, D) of each chunk and its condition, as one vector: (n, ...)."""
