@@ -55,7 +55,7 @@ def record(case: Case, chunks: int) -> dict[str, Any]:
         drafter, verifier = sampler.drafter(chain, SHAPE), sampler.verifier
     else:
         drafter, verifier = sampler.make_drafter(chain, torch.Size(SHAPE)), sampler.verifier
-    start = time.perf_counter()
+    start = time.process_time()
     verdict, statistics = judge(case, chunks)
     return {
         "id": case.id,
@@ -70,7 +70,7 @@ def record(case: Case, chunks: int) -> dict[str, Any]:
         "D": verdict.distance,
         **verdict.groups,
         "p": verdict.p,
-        "seconds": round(time.perf_counter() - start, 1),
+        "seconds": round(time.process_time() - start, 1),
         "commit": commit(),
     }
 
@@ -93,7 +93,7 @@ def markdown(exact: list[dict[str, Any]], controls: list[dict[str, Any]], comman
         "",
         f"Run on {machine['cores']} cores of {machine['cpu']}, one thread, torch {found['torch']}, commit "
         + ", ".join(sorted({row["commit"] for row in exact + controls}))
-        + f"; {sum(row['seconds'] for row in exact + controls) / 60:.0f} minutes.",
+        + f"; {sum(row['seconds'] for row in exact + controls) / 60:.0f} minutes of processor time.",
         "",
         LEGEND,
         "",
