@@ -53,6 +53,11 @@ def run(config: DictConfig) -> None:
     if not (0 < config.margin < 1 and 0 < config.expected_success < 1):
         raise SpecpolicyError("margin and expected_success must lie between 0 and 1")
     track, evaluation = _evaluation(config)
+    references = [str(label) for label in config.references]
+    for label in references:
+        if label not in evaluation.setup.samplers:
+            known = ", ".join(evaluation.setup.samplers)
+            raise SpecpolicyError(f"references: no sampler is called '{label}'; there are {known}")
     output = Path(config.output)
     cores = hardware()["cores"]
     # One at a time where times decide: episodes side by side slow each other down.
@@ -88,7 +93,7 @@ def run(config: DictConfig) -> None:
             "command": shlex.join(["specpolicy", *sys.argv[1:]]),
             "config": _plain(config),
         }
-        _report(evaluation, results, output, provenance, track, config.margin, logger)
+        _report(evaluation, results, output, provenance, track, config.margin, references, logger)
 
 
 def sampler_specs(entries: Any, config_directories: Any = ()) -> dict[str, dict[str, Any]]:
@@ -213,6 +218,7 @@ def _report(
     provenance: dict[str, Any],
     track: dict[str, Any],
     margin: float,
+    references: list[str],
     logger: MetricLogger,
 ) -> None:
     """Write summary.json, the plots and report.html; hand all of it to the logger; print the table."""
@@ -223,7 +229,7 @@ def _report(
     from specpolicy.evaluation.tables import results_table, text_table
     from specpolicy.files import write_text
 
-    summary = summarise(evaluation, results, output, provenance, track, margin)
+    summary = summarise(evaluation, results, output, provenance, track, margin, references)
     write_text(output / "summary.json", json.dumps(summary, indent=2) + "\n")
     plots = write_plots(summary, chunk_figures(evaluation, results), output)
     report = write_report(summary, plots, output)

@@ -11,23 +11,26 @@ from specpolicy.evaluation.arms import Arm
 from specpolicy.evaluation.equivalence import equivalence
 
 
-def pairs(arms: Sequence[Arm]) -> list[tuple[Arm, Arm, str]]:
+def pairs(arms: Sequence[Arm], references: Sequence[str] = ()) -> list[tuple[Arm, Arm, str]]:
     """(arm, reference, kind) for each comparison.
 
-    "sampler": with the first sampler under the same condition. "condition": with the same sampler's own first
-    condition, which the tracks make the one that costs the least time.
+    "sampler": with each of the reference samplers under the same condition. "condition": with the same sampler's own
+    first condition, which the tracks make the one that costs the least time.
+
+    Args:
+        references: labels of samplers; none: the first.
     """
-    first = arms[0]
-    reference = {arm.condition: arm for arm in arms if arm.sampler == first.sampler}
     own: dict[str, Arm] = {}
-    found = []
     for arm in arms:
-        beside = reference.get(arm.condition, first)
-        if arm.sampler != first.sampler:
-            found.append((arm, beside, "sampler"))
-        if own.setdefault(arm.sampler, arm) != arm:
-            found.append((arm, own[arm.sampler], "condition"))
-    return sorted(found, key=lambda one: one[2], reverse=True)
+        own.setdefault(arm.sampler, arm)
+    references = list(references) or [arms[0].sampler]
+    found = []
+    for number, reference in enumerate(references):
+        beside = {arm.condition: arm for arm in arms if arm.sampler == reference}
+        for arm in arms:  # of two references the second is compared with the first, not both with each other
+            if arm.sampler not in references[: number + 1]:
+                found.append((arm, beside.get(arm.condition, own[reference]), "sampler"))
+    return found + [(arm, own[arm.sampler], "condition") for arm in arms if own[arm.sampler] != arm]
 
 
 def difference(

@@ -10,7 +10,15 @@ from specpolicy.logging import MetricLogger
 ARM = ("label", "sampler", "clock", "delay", "factor", "execution_horizon", "stitching", "episodes", "successes")
 INTERVALS = ("success_rate", "max_coverage", "return", "length", "time_to_success", "successes_per_minute")
 COSTS = ("calls", "rows", "network_share")
-TIMING = ("late_share", "starved_share", "observation_age", "observation_age_max", "switch_jump", "inner_jump")
+TIMING = (
+    "late_share",
+    "expired_share",
+    "starved_share",
+    "observation_age",
+    "observation_age_max",
+    "switch_jump",
+    "inner_jump",
+)
 FILES = ("summary.json", "episodes.csv", "chunks.csv", "report.html")
 
 

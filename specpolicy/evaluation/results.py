@@ -20,7 +20,7 @@ EPISODE_COLUMNS = (
     "task", "arm", "sampler", "clock", "delay", "factor", "execution_horizon", "stitching", "seed",
     "success", "return", "length", "seconds", "max_coverage", "chunks", "calls", "rows",
     "chunk_seconds_mean", "chunk_seconds_p50", "chunk_seconds_p95", "chunk_seconds_max", "network_share",
-    "late_chunks", "longest_run_of_late_chunks", "starved_steps", "observation_age_mean", "observation_age_max",
+    "late_chunks", "longest_run_of_late_chunks", "expired_chunks", "starved_steps", "observation_age_mean", "observation_age_max",
     "switches", "switch_jump_mean", "inner_jump_mean",
 )
 # fmt: on
@@ -165,6 +165,7 @@ def _timing(timing: TimingLog | None) -> dict[str, object]:
     return {
         "late_chunks": log.misses,
         "longest_run_of_late_chunks": longest_run([chunk.missed for chunk in log.chunks]),
+        "expired_chunks": sum(chunk.expired for chunk in log.chunks),
         "starved_steps": log.starved_ticks,
         "observation_age_mean": mean(ages),
         "observation_age_max": max(ages, default=None),

@@ -25,6 +25,7 @@ def summarise(
     provenance: Mapping[str, Any],
     track: Mapping[str, Any],
     margin: float,
+    references: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Summary of the episodes asked for, in plain values ready for JSON.
 
@@ -32,6 +33,7 @@ def summarise(
         provenance: `policy`, `machines`, `command`, `config` and whatever else should stand in the file.
         track: its name and options, and `execution_horizon`, that of the policy or the one asked for in its place.
         margin: of the equivalence tests.
+        references: labels of the samplers that the others are compared with; none: the first.
     """
     played = _episodes(evaluation, results)
     chunks = _chunks(evaluation, results)
@@ -56,7 +58,7 @@ def summarise(
         ],
         "differences": [
             comparisons.difference(played, arm.label, reference.label, kind, margin, MEANS)
-            for arm, reference, kind in comparisons.pairs(evaluation.arms)
+            for arm, reference, kind in comparisons.pairs(evaluation.arms, references)
         ],
         "budgets": _budgets(evaluation, played, chunks, budgets(track)),
         "versions": versions(),
@@ -157,6 +159,8 @@ def _timing(rows: list[Row], chunks: list[Row]) -> dict[str, Any]:
         "delay_steps": {"mean": float(np.mean(delays)), "max": max(delays)} if delays else None,
         "late_share": sum(int(row["late_chunks"]) for row in rows) / asked if asked else None,
         "longest_run_of_late_chunks": max(int(row["longest_run_of_late_chunks"]) for row in rows),
+        # Not counted in the delays: they came after the last step they have an action for.
+        "expired_share": sum(int(row["expired_chunks"]) for row in rows) / asked if asked else None,
         "starved_steps": sum(int(row["starved_steps"]) for row in rows),
         "starved_share": sum(int(row["starved_steps"]) for row in rows) / steps if steps else None,
         "observation_age": _weighted(rows, "observation_age_mean", planned),

@@ -42,7 +42,14 @@ def results_table(summary: Summary, brief: bool = False) -> Table:
 def timing_table(summary: Summary) -> Table:
     """What became of chunks and control steps; no rows in classic evaluation, where nothing can be late."""
     conditions = condition_columns(summary)
-    head = ["sampler", *(name for name, _ in conditions), "delay in steps", "late chunks", "longest run"]
+    head = [
+        "sampler",
+        *(name for name, _ in conditions),
+        "delay in steps",
+        "late chunks",
+        "longest run",
+        "useless chunks",
+    ]
     head += ["steps without action", "observation age in ms", "max", "jump at a switch", "within a chunk"]
     arms = summary["arms"]
     if all(arm["clock"] == "paused" for arm in arms) and len({arm["stitching"] for arm in arms}) == 1:
@@ -59,6 +66,7 @@ def timing_table(summary: Summary) -> Table:
                 NONE if delay is None else f"{delay['mean']:.3g}",
                 percent(timing["late_share"]),
                 str(timing["longest_run_of_late_chunks"]),
+                percent(timing["expired_share"]),
                 percent(timing["starved_share"]),
                 NONE if age is None else f"{1e3 * age:.0f}",
                 NONE if oldest is None else f"{1e3 * oldest:.0f}",

@@ -109,6 +109,12 @@ def test_arms_are_compared_across_samplers_and_with_their_own_first_condition():
     }
 
 
+def test_several_references_are_each_compared_once():
+    arms = make_arms({"name": "paused"}, ["ddpm", "ddim-10", "asd"], Joining())
+    found = [(arm.label, reference.label) for arm, reference, _ in pairs(arms, ["ddpm", "ddim-10"])]
+    assert found == [("ddim-10", "ddpm"), ("asd", "ddpm"), ("asd", "ddim-10")]
+
+
 def test_settings_belong_to_methods():
     specs = {
         "ddim": {"name": "ddim", "steps": 4},

@@ -1,0 +1,261 @@
+"""Write a page of docs/results from the summaries of `specpolicy evaluate`: delay, charged_clock or equivalence.
+
+    python benchmarks/harness_pages.py delay outputs/benchmarks/delay docs/results/delay.md
+
+Reads <results>/<task>/summary.json. Only what stands between the two marks of the page is replaced; a page that is not
+there is begun. Plots lie beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.evaluation.figures import COLOURS, MARKS, interval, legend, new_figure, success_axis
+from specpolicy.evaluation.tables import NONE, differences_table, percent, results_table, signed, timing_table
+from specpolicy.evaluation.tables import interval as shown
+from specpolicy.files import atomic_path, write_text
+
+BEGIN, END = "<!-- written by benchmarks/{script}: begin -->", "<!-- end -->"
+Summaries = dict[str, dict[str, Any]]  # by task
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 3 or arguments[0] not in PAGES:
+        print(f"usage: harness_pages.py {'|'.join(PAGES)} RESULTS PAGE.md", file=sys.stderr)
+        return 2
+    try:
+        write(arguments[0], Path(arguments[1]), Path(arguments[2]))
+    except SpecpolicyError as error:
+        print(f"harness_pages: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write(kind: str, results: Path, page: Path) -> None:
+    """Replace the measured part of `page`."""
+    paths = sorted(results.glob("*/summary.json"))
+    if not paths:
+        raise SpecpolicyError(f"{results} holds no results: run benchmarks/{SCRIPTS[kind]}")
+    summaries = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    page.parent.mkdir(parents=True, exist_ok=True)
+    begin = BEGIN.format(script=SCRIPTS[kind])
+    text = page.read_text(encoding="utf-8") if page.exists() else f"{HEADS[kind]}\n{begin}\n{END}\n"
+    before, found, rest = text.partition(begin)
+    _, end, after = rest.partition(END)
+    if not found or not end:
+        raise SpecpolicyError(f"{page} lacks the marks '{begin}' and '{END}': put them where the results belong")
+    body = "\n\n".join([*PAGES[kind](summaries, results, page), made(summaries)])
+    write_text(page, f"{before}{begin}\n\n{body}\n\n{END}{after}")
+
+
+def delay_page(summaries: Summaries, results: Path, page: Path) -> list[str]:
+    """Success against delay for each task, and against the execution horizon."""
+    delays = sorted({arm["delay"] for summary in summaries.values() for arm in main_arms(summary)})
+    rows, swept = [], []
+    for task, summary in summaries.items():
+        arms = {arm["delay"]: arm for arm in main_arms(summary)}
+        cells = [_success_and_gap(arms.get(delay)) for delay in delays]
+        rows.append([task, f"{summary['hz']:g} Hz", *cells, first_loss(summary)])
+        at = summary["track"]["horizons_at"]
+        for arm in sorted((a for a in summary["arms"] if a["delay"] == at), key=lambda a: a["execution_horizon"]):
+            swept.append([task, str(arm["execution_horizon"]), _success_and_gap(arm)])
+    parts = [
+        "Success rate with its 95 % Wilson interval, sequential DDPM; in brackets the share of control steps that no "
+        "chunk had an action for.",
+        markdown([["task", "rate", *(f"d = {delay}" for delay in delays), "first loss"], *rows]),
+        "First loss: the smallest delay at which the paired difference to no delay is below zero (95 % interval).",
+        _picture(page, "Success against delay", _delay_figure(summaries)),
+    ]
+    if len(swept) > len(summaries):
+        parts += [
+            "Success against the execution horizon, at a delay of one control step:",
+            markdown([["task", "execution horizon", "success"], *swept]),
+        ]
+    return parts
+
+
+def charged_page(summaries: Summaries, results: Path, page: Path) -> list[str]:
+    """What the time of inference costs each sampler on this machine."""
+    parts = []
+    for task, summary in summaries.items():
+        plot = page.with_name(f"{page.stem}_{task}.png")
+        shutil.copyfile(results / task / "plot_success_against_latency.png", plot)
+        parts += [
+            f"## {task}, control at {summary['hz']:g} Hz, {summary['episodes']} episodes",
+            "\n".join(f"- {line}" for line in verdicts(summary)),
+            f"![Success against latency, {task}]({plot.name})",
+            markdown(results_table(summary, brief=True)),
+            markdown(timing_table(summary)),
+            markdown(differences_table(summary)),
+        ]
+    return parts
+
+
+def equivalence_page(summaries: Summaries, results: Path, page: Path) -> list[str]:
+    """Is the success of the exact samplers that of sequential DDPM, within the margin?"""
+    parts = []
+    for task, summary in summaries.items():
+        margin = f"{100 * summary['margin']:g} points"
+        lines = []
+        for difference in summary["differences"]:
+            tests = difference["equivalence"]
+            verdict = "equal" if tests["equivalent"] else "equality not shown"
+            lines.append(
+                f"- {difference['arm']} and {difference['reference']}: {verdict} within {margin} "
+                f"(90 % interval of the difference {tests['low']:+.3f} to {tests['high']:+.3f}, "
+                f"p = {tests['p_value']:.2g}, {difference['episodes']} pairs)"
+            )
+        parts += [
+            f"## {task}, {summary['episodes']} episodes",
+            "\n".join(lines),
+            markdown(results_table(summary, brief=True)),
+            markdown(differences_table(summary)),
+        ]
+    parts.append(_picture(page, "Success of each sampler", _equivalence_figure(summaries)))
+    return parts
+
+
+def main_arms(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The arms with the shortest execution horizon that their delay allows."""
+    shortest = summary["track"]["execution_horizon"]
+    return [arm for arm in summary["arms"] if arm["execution_horizon"] == max(arm["delay"], shortest)]
+
+
+def first_loss(summary: Mapping[str, Any]) -> str:
+    """The smallest delay that costs success beyond doubt."""
+    labels = {arm["label"]: arm["delay"] for arm in main_arms(summary)}
+    lost = [
+        labels[difference["arm"]]
+        for difference in summary["differences"]
+        if difference["arm"] in labels and difference["success_rate"]["high"] < 0
+    ]
+    return f"d = {min(lost)}" if lost else "none"
+
+
+def verdicts(summary: Mapping[str, Any]) -> list[str]:
+    """What each sampler loses to its own success in a world that waits; and recycled against DDIM-10."""
+    arms = {arm["label"]: arm for arm in summary["arms"]}
+    lines = []
+    for difference in summary["differences"]:
+        arm, reference = arms[difference["arm"]], arms[difference["reference"]]
+        change = signed(difference["success_rate"])
+        if difference["kind"] == "condition":
+            before, after = reference["success_rate"]["estimate"], arm["success_rate"]["estimate"]
+            low, high = difference["success_rate"]["low"], difference["success_rate"]["high"]
+            said = "loses" if high < 0 else "gains" if low > 0 else "shows no difference"
+            lines.append(
+                f"{arm['sampler']} {said}: {before:.2f} where the world waits, {after:.2f} where not, {change}"
+            )
+        elif arm["method"] == "recycled" and reference["method"] == "ddim" and arm["clock"] != "paused":
+            lines.append(f"{difference['arm']} minus {difference['reference']}: {change}")
+    return lines
+
+
+def made(summaries: Summaries) -> str:
+    """Machine, versions and commands."""
+    machines = {
+        f"{one['cpu']}, {one['cores']} cores, {one['memory_gib']:g} GiB{', ' + one['gpu'] if one['gpu'] else ''}"
+        for summary in summaries.values()
+        for one in summary["machines"]
+    }
+    loads = [summary["load_at_start"] for summary in summaries.values()]
+    versions = next(iter(summaries.values()))["versions"]
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    commands = "\n".join(summary["command"] for summary in summaries.values())
+    return (
+        f"Measured on {'; '.join(sorted(machines))}. Load before each run began: {', '.join(map(str, loads))}. {named}.\n\n"
+        f"```bash\n{commands}\n```"
+    )
+
+
+def markdown(table: Sequence[Sequence[str]]) -> str:
+    """A markdown table; numbers stand at the right."""
+    head, *rows = table
+    lines = [head, ["---", *(["---:"] * (len(head) - 1))], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _success_and_gap(arm: Mapping[str, Any] | None) -> str:
+    if arm is None:
+        return NONE
+    gap = f" ({percent(arm['timing']['starved_share'])})" if arm["timing"]["starved_steps"] else ""
+    return shown(arm["success_rate"]) + gap
+
+
+def _picture(page: Path, title: str, figure: Any) -> str:
+    path = page.with_suffix(".png")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=160)
+    return f"![{title}]({path.name})"
+
+
+def _delay_figure(summaries: Summaries) -> Any:
+    figure, (axes,) = new_figure(3.8)
+    widest = max(arm["delay"] for summary in summaries.values() for arm in main_arms(summary))
+    for number, (task, summary) in enumerate(summaries.items()):
+        arms = sorted(main_arms(summary), key=lambda arm: arm["delay"])
+        colour, mark = COLOURS[number % len(COLOURS)], MARKS[number // len(COLOURS) % len(MARKS)]
+        shift = 0.008 * widest * (number - (len(summaries) - 1) / 2)
+        places = [arm["delay"] + shift for arm in arms]
+        rates = [arm["success_rate"]["estimate"] for arm in arms]
+        label = f"{task}, {summary['hz']:g} Hz"
+        axes.plot(places, rates, color=colour, marker=mark, markersize=5, linewidth=1.3, label=label)
+        for place, arm in zip(places, arms, strict=True):
+            interval(axes, place, arm["success_rate"], colour, mark)
+    axes.set_xlabel("delay in control steps")
+    success_axis(axes)
+    legend(figure, axes)
+    return figure
+
+
+def _equivalence_figure(summaries: Summaries) -> Any:
+    """The 90 % intervals of the differences, and the margin."""
+    lines = [(task, summary, one) for task, summary in summaries.items() for one in summary["differences"]]
+    figure, (axes,) = new_figure(1.1 + 0.36 * len(lines))
+    tasks = list(summaries)
+    for row, (task, _, difference) in enumerate(lines):
+        tests, colour = difference["equivalence"], COLOURS[tasks.index(task) % len(COLOURS)]
+        ends = [100 * tests["low"], 100 * tests["high"]]
+        axes.plot(ends, [row, row], color=colour, linewidth=2, solid_capstyle="butt")
+        axes.plot(100 * difference["success_rate"]["estimate"], row, "o", color=colour, markersize=6)
+    margin = 100 * lines[0][1]["margin"]
+    axes.axvspan(-margin, margin, color="#EEEEEE", zorder=0)
+    axes.axvline(0, color="#999999", linewidth=0.8)
+    axes.set_yticks(range(len(lines)), [f"{task}: {one['arm']} – {one['reference']}" for task, _, one in lines])
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.set_xlabel(f"difference in success in points (90 % interval; grey: margin of ±{margin:g})")
+    return figure
+
+
+PAGES: dict[str, Callable[[Summaries, Path, Path], list[str]]] = {
+    "delay": delay_page,
+    "charged_clock": charged_page,
+    "equivalence": equivalence_page,
+}
+SCRIPTS = {"delay": "delay_curves.sh", "charged_clock": "charged_clock.sh", "equivalence": "equivalence.sh"}
+HEADS = {
+    "delay": """# Success against delay
+
+A chunk planned on the observation of control step t is used from step t + d on; a new one is asked for every max(d, e)
+steps, e the policy's own execution horizon. The delay is set, not measured: no figure on success depends on the machine.
+""",
+    "charged_clock": """# Success when the world does not wait
+
+The simulated world moves on by the measured time of every single call, rounded up to whole control steps. "Waits": the
+same policy and sampler in a world that stands still during inference.
+""",
+    "equivalence": """# Exact samplers lose no success
+
+Exact samplers draw from the law of sequential DDPM, so that success at zero delay must be the same. Two one-sided tests
+on episodes paired by seed (Tango's score statistic) ask whether it is, within a margin.
+""",
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
