@@ -75,8 +75,13 @@ def describe(calibration: Calibration) -> str:
 def _effort(config: DictConfig) -> Effort:
     from specpolicy.samplers.speculative.calibration import Distillation, Effort
 
-    first = config.training_steps * 3 // 5
-    passes = (Distillation(first), Distillation(config.training_steps - first, learning_rate=1.2e-3))
+    if config.precision not in ("float32", "bfloat16"):
+        raise SpecpolicyError(f"precision={config.precision}: use float32 or bfloat16")
+    first, half = config.training_steps * 3 // 5, config.precision == "bfloat16"
+    passes = (
+        Distillation(first, half=half),
+        Distillation(config.training_steps - first, learning_rate=1.2e-3, half=half),
+    )
     return Effort(
         chains=config.chains, rounds=config.rounds, passes=passes if config.student else (), steps=tuple(config.steps)
     )

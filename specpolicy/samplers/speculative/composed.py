@@ -142,6 +142,7 @@ class RecycledSampler(Speculative):
     calibration: see `specpolicy.calibrate`; without one, a prior that knows only that chunks are smooth serves.
     calibrated: False does without one also where a policy has it.
     student: False uses the calibration's linear surrogate. sweeps: of drafting, see `Recycled`; None: as calibrated.
+    extra_rows: evaluate more states in each call to know the network better, see `ExtraRows`: fewer calls of more rows.
     window: "calibrated", the default, is the calibrated one for the chain's length and the kind of device, if any.
     """
 
@@ -150,6 +151,7 @@ class RecycledSampler(Speculative):
     calibrated: bool = True
     student: bool = True
     sweeps: int | None = None
+    extra_rows: bool = False
     name: str = "recycled"
     verifier = Reflection
 
@@ -161,10 +163,13 @@ class RecycledSampler(Speculative):
     def make_drafter(self, chain: GaussianChain, shape: torch.Size) -> Drafter:
         """See `Speculative.make_drafter`."""
         if self.calibration is None:
+            if self.extra_rows:
+                raise SpecpolicyError("extra_rows=True needs a calibration: run `specpolicy calibrate` for this policy")
             # One sweep: what knows only smoothness is best trusted for one small correction.
             return Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), self.sweeps or 1)
         self.calibration.check(chain, shape)
-        return Recycled(self.calibration.surrogate(self.student), self.sweeps or self.calibration.sweeps)
+        surrogate, sweeps = self.calibration.surrogate(self.student), self.sweeps or self.calibration.sweeps
+        return Recycled(surrogate, sweeps, self.calibration.directions if self.extra_rows else None)
 
     def limits(self, chain: GaussianChain, device: torch.device) -> Windows:
         """See `Speculative.limits`."""

@@ -61,7 +61,6 @@ def speculate(
         proposal = drafter.propose(memory, problem, view)
         outcome, difference, decision = _verify(problem, view, proposal, verifier, width)
         state = _commit(problem, view, outcome, difference, decision)
-        memory = drafter.learn(memory, problem, view, outcome)
 
         rejected = decision.accepted < width
         rejections.index_add_(0, (position + decision.accepted)[rejected], torch.ones_like(position[rejected]))
@@ -70,6 +69,8 @@ def speculate(
             _record(trace, problem, position, outcome, decision.accepted, state)
         position = position + decision.accepted + 1
         done = position == count
+        if not done.all():
+            memory = drafter.learn(memory, problem, view, outcome)
         if done.any():
             finished[problem.rows[done].to(state.device)] = state[done.to(state.device)]
             left = (~done).nonzero().flatten()
@@ -124,7 +125,11 @@ def _verify(
     """Evaluate the root and the drafts, and decide; also (target mean - draft mean) / sigma, (B, W, H, D)."""
     path, drafts = problem.path, view.drafts
     states = torch.cat([view.root[:, None], proposal.states], dim=1)
-    if proposal.root_x0 is None:
+    extra = None
+    if proposal.extra is not None:
+        x0, found = _evaluate_with(proposal.extra, problem, states, view)
+        extra = (proposal.extra[0], found)
+    elif proposal.root_x0 is None:
         x0 = problem.evaluate(states, view.steps, view.valid)
     else:
         rest = None if view.valid is None else view.valid[:, 1:]
@@ -142,7 +147,21 @@ def _verify(
     delta, coordinate, first, second = table[:4]
     _check_finite(table[4] > 0, view, problem)
     decision = verifier.decide(delta[:, :drafts], coordinate[:, :drafts], first[:, :drafts], second, width)
-    return Outcome(states, x0, decision.accepted.to(states.device)), difference, decision
+    return Outcome(states, x0, decision.accepted.to(states.device), extra), difference, decision
+
+
+def _evaluate_with(
+    extra: tuple[Tensor, Tensor, Tensor], problem: Problem, states: Tensor, view: Window
+) -> tuple[Tensor, Tensor]:
+    """x0 at a window's states and, in the same call, at the extra ones."""
+    length = states.shape[1]
+    valid = torch.ones(view.steps.shape, dtype=torch.bool) if view.valid is None else view.valid
+    x0 = problem.evaluate(
+        torch.cat([states, extra[0]], dim=1),
+        torch.cat([view.steps, extra[1]], dim=1),
+        torch.cat([valid, extra[2].to(valid.device)], dim=1),
+    )
+    return x0[:, :length], x0[:, length:]
 
 
 def _commit(problem: Problem, view: Window, outcome: Outcome, difference: Tensor, decision: Decision) -> Tensor:

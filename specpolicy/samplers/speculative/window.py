@@ -52,20 +52,24 @@ class Window:
 @dataclass
 class Proposal:
     """What a drafter proposes: `states` (B, W, H, D) after each step, made with `x0` (B, W, H, D) in place of the
-    network's; `root_x0` (B, H, D) if the drafter has evaluated the root itself."""
+    network's; `root_x0` (B, H, D) if the drafter has evaluated the root itself; `extra`: states (B, E, H, D) to
+    evaluate in the same call, the steps (B, E) they are at and which of them are wanted (B, E)."""
 
     states: Tensor
     x0: Tensor
     root_x0: Tensor | None = None
+    extra: tuple[Tensor, Tensor, Tensor] | None = None
 
 
 @dataclass
 class Outcome:
-    """A verified round: `states` and their `x0` (B, W+1, H, D), the root's first; `accepted` (B,) int64 drafts."""
+    """A verified round: `states` and their `x0` (B, W+1, H, D), the root's first; `accepted` (B,) int64 drafts; the
+    `extra` states a drafter asked for, and their x0 (B, E, H, D), zero where it wanted none."""
 
     states: Tensor
     x0: Tensor
     accepted: Tensor
+    extra: tuple[Tensor, Tensor] | None = None
 
 
 class Problem:

@@ -17,6 +17,7 @@ from specpolicy.samplers.speculative.calibration.distil import Distillation, dis
 from specpolicy.samplers.speculative.calibration.recording import (
     Evaluated,
     Recording,
+    find_directions,
     record_rounds,
     record_sequential,
 )
@@ -34,18 +35,20 @@ class Effort:
 
     chains: sequential chains recorded, one for each of so many conditions; repeats: chains of each of the first
     `repeated` conditions, for the spread of chunks of one observation; rounds: chains recorded in the sampler's own
-    rounds, with the prior and again with the student; passes: `Distillation` of the first and the second student;
-    tests: chains behind acceptance, sweeps and windows; steps: chain lengths that get windows of their own.
+    rounds, with the prior and again with the student; steps: shorter chains that are learnt from and get windows too;
+    passes: `Distillation` of the first and the second student; tests: chains behind acceptance, sweeps and windows;
+    directions: for extra rows; options: sizes of the student.
     """
 
-    chains: int = 1500
+    chains: int = 4000
     repeated: int = 60
     repeats: int = 8
-    rounds: int = 600
+    rounds: int = 1000
+    steps: tuple[int, ...] = (16,)
     passes: tuple[Distillation, ...] = (Distillation(3000), Distillation(2000, learning_rate=1.2e-3))
     tests: int = 64
-    steps: tuple[int, ...] = (16,)
-    sweeps: tuple[int, ...] = (1, 2, 3, 4)
+    sweeps: tuple[int, ...] = (1, 2, 3, 4, 5)
+    directions: int = 8
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -82,25 +85,21 @@ def calibrate(
     alpha_bar = chain.process.alpha_bar
     prior = GaussianSurrogate(alpha_bar, shape, size).to(chunks.device).set(*prior_values)
     student = None
+    with torch.inference_mode():
+        rounds = [work.rounds(prior, "rounds 1")]
+    directions = find_directions(rounds[0], effort.directions)
     if effort.passes:
         student = StudentSurrogate(alpha_bar, shape, size, **effort.options).to(chunks.device)
         student.prior(*prior_values)
-        rounds, surrogate = [], prior
-        for number, distillation in enumerate(effort.passes):
-            name = f"rounds {number + 1}"
+    for number, distillation in enumerate(effort.passes):
+        assert student is not None
+        if number:
             with torch.inference_mode():
-                recorded = work.rounds(surrogate, name)
-            rounds.append(_clone(recorded))
-            count = 0
-
-            def on_step(loss: float, number: int = number, total: int = distillation.steps) -> None:
-                nonlocal count
-                count += 1
-                progress(f"student {number + 1}, loss {loss:.2f}", count, total)
-
-            distil(student, chain, sequential, Evaluated.join(rounds), cond, distillation, generator, on_step)
-            surrogate = student  # type: ignore[assignment]
-    calibration = Calibration(prior, student)
+                rounds.append(work.rounds(student, f"rounds {number + 1}"))
+        bar = _Bar(progress, f"student {number + 1}", distillation.steps)
+        recorded = _clone(Evaluated.join(rounds))
+        distil(student, chain.path(chunks.device).clip, sequential, recorded, cond, distillation, generator, bar)
+    calibration = Calibration(prior, student, directions)
     with torch.inference_mode():
         work.tune(calibration)
     calibration.report["seconds"] = round(time.perf_counter() - start, 1)
@@ -134,30 +133,31 @@ class _Work:
         single = self._choose(effort.chains)
         repeated = self._choose(effort.repeated).repeat_interleave(effort.repeats)
         chosen = torch.cat([single, repeated])
-        done = 0
-
-        def on_chains(number: int) -> None:
-            nonlocal done
-            done += number
-            self.progress("sequential chains", done, len(chosen))
-
-        record = record_sequential(self.denoiser, self.chain, self.shape, self.cond, chosen, self._noise, on_chains)
+        bar = _Bar(self.progress, "sequential chains", len(chosen))
+        record = record_sequential(self.denoiser, self.chain, self.shape, self.cond, chosen, self._noise, bar.add)
         last = record.steps == len(self.chain) - 1
         return record, record.x0[last], record.condition[last]
 
     def rounds(self, surrogate: Surrogate, name: str) -> Evaluated:
         """Evaluations in rounds of the recycled sampler."""
-        chosen, done = self._choose(self.effort.rounds), 0
+        chains = self.chains()
+        lengths = {steps: self.effort.rounds // (1 if steps == len(self.chain) else 2) for steps in chains}
+        bar, parts = _Bar(self.progress, name, sum(lengths.values())), []
+        for steps, number in lengths.items():
+            chosen, drafter = self._choose(number), Recording(surrogate, sweeps=3)
+            parts.append(
+                record_rounds(
+                    self.denoiser, chains[steps], self.shape, self.cond, chosen, self._noise, drafter, None, bar.add
+                )
+            )
+        return Evaluated.join(parts)
 
-        def on_chains(number: int) -> None:
-            nonlocal done
-            done += number
-            self.progress(name, done, len(chosen))
-
-        drafter = Recording(surrogate, sweeps=2)
-        return record_rounds(
-            self.denoiser, self.chain, self.shape, self.cond, chosen, self._noise, drafter, None, on_chains
-        )
+    def chains(self) -> dict[int, GaussianChain]:
+        """The chain and the shorter ones, by their number of steps."""
+        return {
+            steps: self.chain if steps == len(self.chain) else self.chain.strided(steps)
+            for steps in sorted({len(self.chain), *self.effort.steps}, reverse=True)
+        }
 
     def tune(self, calibration: Calibration) -> None:
         """Choose the number of sweeps and the windows, on conditions that nothing was trained on."""
@@ -173,8 +173,7 @@ class _Work:
         calibration.sweeps = min(mean, key=lambda sweeps: mean[sweeps] + 0.03 * sweeps)
         report["calls_by_sweeps"] = {str(sweeps): round(value, 3) for sweeps, value in mean.items()}
         windows = {}
-        for steps in sorted({len(self.chain), *self.effort.steps}):
-            chain = self.chain if steps == len(self.chain) else self.chain.strided(steps)
+        for steps, chain in self.chains().items():
             stats = self._run(calibration.surrogate(), calibration.sweeps, chain, None, seed).stats
             acceptance = _acceptance(stats.accepted, stats.rejections, steps)
             windows[steps] = best_windows(acceptance, interpolate_cost(cost, steps))
@@ -200,6 +199,22 @@ class _Work:
 
     def _noise(self, batch: int) -> NoiseSource:
         return NoiseSource(self.generator, batch, self.device, torch.float32)
+
+
+class _Bar:
+    """Counts towards the end of one stage."""
+
+    def __init__(self, progress: Progress, name: str, total: int):
+        self.progress, self.name, self.total, self.done = progress, name, total, 0
+
+    def add(self, count: int) -> None:
+        """So much more is done."""
+        self.done += count
+        self.progress(self.name, self.done, self.total)
+
+    def __call__(self, loss: float) -> None:
+        """One more step of training is done."""
+        self.add(1)
 
 
 def _acceptance(accepted: list[Tensor], rejections: Tensor | None, count: int) -> Tensor:

@@ -24,12 +24,14 @@ class Calibration:
     """A policy's surrogates and windows.
 
     prior: the linear surrogate, a Gaussian prior on chunks given the observation. student: the distilled one, or None.
+    directions: (R, H*D) for extra rows, or None.
     windows: for "cpu" or "cuda", by number of steps K of the chain, the window of each step (noisiest first).
     report: how it was made and what was measured: costs by rows, acceptance by step, calls.
     """
 
     prior: GaussianSurrogate
     student: StudentSurrogate | None = None
+    directions: torch.Tensor | None = None
     sweeps: int = 3
     windows: dict[str, dict[int, list[int]]] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
@@ -66,6 +68,8 @@ class Calibration:
             for name, part in parts.items()
             for key, value in part.state_dict().items()
         }
+        if self.directions is not None:
+            tensors["directions"] = self.directions.half().contiguous()
         with atomic_path(directory / WEIGHTS) as temporary:
             save_file(tensors, temporary)
         settings = {
@@ -114,7 +118,8 @@ class Calibration:
             device: {int(steps): list(window) for steps, window in by_steps.items()}
             for device, by_steps in settings["windows"].items()
         }
-        return cls(prior.eval(), student, settings["sweeps"], windows, settings["report"])
+        directions = tensors.get("directions")
+        return cls(prior.eval(), student, directions, settings["sweeps"], windows, settings["report"])
 
 
 def read_calibration(directory: str | Path) -> Calibration | None:

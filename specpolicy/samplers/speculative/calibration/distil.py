@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from specpolicy.diffusion import GaussianChain
 from specpolicy.samplers.speculative.calibration.recording import Evaluated
 from specpolicy.samplers.speculative.surrogates.student import StudentSurrogate
 
@@ -17,12 +16,13 @@ PAIR_WEIGHT, VISITED_WEIGHT = 1.5, 0.3
 
 @dataclass(frozen=True)
 class Distillation:
-    """How to train: optimiser `steps` of `batch` values and `batch` pairs."""
+    """How to train: optimiser `steps` of `batch` values and `batch` pairs; `half`: with matrix products in bfloat16."""
 
     steps: int = 3000
     batch: int = 512
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
+    half: bool = False
 
 
 def fit_prior(samples: Tensor, cond: Tensor | None, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,7 +53,7 @@ def fit_prior(samples: Tensor, cond: Tensor | None, groups: Tensor) -> tuple[Ten
 
 def distil(
     student: StudentSurrogate,
-    chain: GaussianChain,
+    clip: Callable[[Tensor], Tensor],
     values: Evaluated,
     rounds: Evaluated,
     cond: Tensor | None,
@@ -65,14 +65,10 @@ def distil(
 
     values: evaluations whose x0 it learns; rounds: evaluations of which it learns both x0 and, above all, the change
     of x0 between two evaluations of one chain at one step. The error of either is counted in units of the gap it would
-    make, B_k |error| / sigma_k.
+    make, B_k |error| / sigma_k. clip: what the chain does to x0.
     """
-    path = chain.path(values.states.device)
-    weight = path.x0_weight / path.gap_scale
     first = rounds.pairs()
-    # The last step is never drafted.
-    first = first[rounds.steps[first] < len(chain) - 1]
-    drafted = (values.steps < len(chain) - 1).nonzero().flatten()
+    first, drafted = first[rounds.weight[first] > 0], (values.weight > 0).nonzero().flatten()
     optimiser = torch.optim.AdamW(student.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     flat = None if cond is None else cond.flatten(1)
     student.train()
@@ -83,19 +79,20 @@ def distil(
         value = drafted[_pick(len(drafted), options.batch, generator)]
         pair = first[_pick(len(first), options.batch, generator)] if len(first) else first
         parts = [(values, value), (rounds, pair), (rounds, pair + 1)]
-        states, x0, steps, condition = (
+        states, x0, timesteps, weight, condition = (
             torch.cat([getattr(record, name)[index] for record, index in parts])
-            for name in ("states", "x0", "steps", "condition")
+            for name in ("states", "x0", "timesteps", "weight", "condition")
         )
-        features = student.prepare(None if flat is None else flat[condition])
-        guess = student(states, path.timesteps[steps], features.expand(len(states), -1))
-        scale = weight[steps].square()
-        gap = scale * (path.clip(guess) - x0).square().sum(dim=1)
+        with torch.autocast(states.device.type, torch.bfloat16, enabled=options.half):
+            features = student.prepare(None if flat is None else flat[condition])
+            guess = student(states, timesteps, features.expand(len(states), -1)).float()
+        scale = weight.square()
+        gap = scale * (clip(guess) - x0).square().sum(dim=1)
         value_loss = torch.log1p(gap / VALUE_SCALE**2)
         loss = value_loss[: len(value)].mean()
         if len(pair):
             old, new = slice(len(value), len(value) + len(pair)), slice(len(value) + len(pair), None)
-            moved = path.clip(x0[old] + guess[new] - guess[old])
+            moved = clip(x0[old] + guess[new] - guess[old])
             pair_gap = scale[new] * (moved - x0[new]).square().sum(dim=1)
             loss = loss + VISITED_WEIGHT * value_loss[len(value) :].mean()
             loss = loss + PAIR_WEIGHT * torch.log1p(pair_gap / PAIR_SCALE**2).mean()

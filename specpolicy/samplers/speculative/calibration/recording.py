@@ -20,11 +20,15 @@ OnChains = Callable[[int], object]
 
 @dataclass
 class Evaluated:
-    """States the network was evaluated at: `condition` (N,) which of the conditions, `steps` (N,), `states` and `x0`
-    (N, H*D), sorted so that evaluations of one chain at one step follow each other in the order they were made."""
+    """States the network was evaluated at: `condition` (N,) which of the conditions, `steps` (N,), `timesteps` (N,),
+    `states` and `x0` (N, H*D), `chain` (N,) a number of the chain; sorted so that evaluations of one chain at one step
+    follow each other in the order they were made. `weight` (N,): the gap that an error of x0 of length one makes
+    there, zero at the last step, which is never drafted."""
 
     condition: Tensor
     steps: Tensor
+    timesteps: Tensor
+    weight: Tensor
     states: Tensor
     x0: Tensor
     chain: Tensor
@@ -37,6 +41,15 @@ class Evaluated:
         """(P,) indices i such that i and i + 1 are evaluations of one chain at one step."""
         same = (self.chain[1:] == self.chain[:-1]) & (self.steps[1:] == self.steps[:-1])
         return same.nonzero().flatten()
+
+    @classmethod
+    def of(
+        cls, chain: GaussianChain, condition: Tensor, steps: Tensor, states: Tensor, x0: Tensor, number: Tensor
+    ) -> "Evaluated":
+        """Evaluations at `steps` of `chain`; `number` (N,) tells its runs apart."""
+        path = chain.path(states.device)
+        weight = (path.x0_weight / path.gap_scale)[steps] * (steps < len(chain) - 1)
+        return cls(condition, steps, path.timesteps[steps], weight, states, x0, number)
 
     @classmethod
     def join(cls, parts: "list[Evaluated]") -> "Evaluated":
@@ -74,7 +87,8 @@ def record_sequential(
         every = torch.arange(len(chain), device=chosen.device)
         numbers = torch.arange(count, device=chosen.device)
         parts.append(
-            Evaluated(
+            Evaluated.of(
+                chain,
                 rows.repeat_interleave(len(chain)),
                 every.repeat(count),
                 torch.stack(states, dim=1).flatten(0, 1),
@@ -120,6 +134,14 @@ def record_rounds(
         speculate(denoiser, chain, state, None if cond is None else cond[rows], source, drafter, Reflection(), window)
         chains, steps, states, x0 = (torch.cat(column) for column in zip(*drafter.seen, strict=True))
         order = torch.argsort(chains * len(chain) + steps, stable=True)
-        parts.append(Evaluated(rows[chains[order]], steps[order], states[order], x0[order], chains[order]))
+        parts.append(Evaluated.of(chain, rows[chains[order]], steps[order], states[order], x0[order], chains[order]))
         on_chains(len(rows))
     return Evaluated.join(parts)
+
+
+def find_directions(rounds: Evaluated, count: int) -> Tensor:
+    """(count, H*D) the directions in which the states of a step move most from round to round, for extra rows."""
+    first = rounds.pairs()
+    moved = (rounds.states[first + 1] - rounds.states[first]) * rounds.weight[first][:, None]
+    _, vectors = torch.linalg.eigh((moved.T @ moved).double())
+    return vectors.flip(1).T[:count].to(rounds.states).contiguous()
