@@ -66,8 +66,8 @@ def delay_page(summaries: Summaries, results: Path, page: Path) -> list[str]:
         for arm in sorted((a for a in summary["arms"] if a["delay"] == at), key=lambda a: a["execution_horizon"]):
             swept.append([task, str(arm["execution_horizon"]), _success_and_gap(arm)])
     parts = [
-        "Success rate with its 95 % Wilson interval, sequential DDPM; in brackets the share of control steps that no "
-        "chunk had an action for.",
+        f"Success rate with its 95 % Wilson interval, sampler {_sampler(summaries)}; in brackets the share of control "
+        "steps that no chunk had an action for.",
         markdown([["task", "rate", *(f"d = {delay}" for delay in delays), "first loss"], *rows]),
         "First loss: the smallest delay at which the paired difference to no delay is below zero (95 % interval).",
         _picture(page, "Success against delay", _delay_figure(summaries)),
@@ -169,7 +169,8 @@ def made(summaries: Summaries) -> str:
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
     commands = "\n".join(summary["command"] for summary in summaries.values())
     return (
-        f"Measured on {'; '.join(sorted(machines))}. Load before each run began: {', '.join(map(str, loads))}. {named}.\n\n"
+        f"Measured on {'; '.join(sorted(machines))}. Load before each run began: {', '.join(map(str, loads))}. "
+        f"{named}.\n\n"
         f"```bash\n{commands}\n```"
     )
 
@@ -179,6 +180,10 @@ def markdown(table: Sequence[Sequence[str]]) -> str:
     head, *rows = table
     lines = [head, ["---", *(["---:"] * (len(head) - 1))], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _sampler(summaries: Summaries) -> str:
+    return ", ".join(dict.fromkeys(arm["sampler"] for summary in summaries.values() for arm in summary["arms"]))
 
 
 def _success_and_gap(arm: Mapping[str, Any] | None) -> str:
@@ -242,8 +247,9 @@ SCRIPTS = {"delay": "delay_curves.sh", "charged_clock": "charged_clock.sh", "equ
 HEADS = {
     "delay": """# Success against delay
 
-A chunk planned on the observation of control step t is used from step t + d on; a new one is asked for every max(d, e)
-steps, e the policy's own execution horizon. The delay is set, not measured: no figure on success depends on the machine.
+A chunk planned on the observation of control step t is used from step t + d on; a new one is asked for every
+max(d, e) steps, e the policy's own execution horizon. The delay is set, not measured: no figure on success depends on
+the machine.
 """,
     "charged_clock": """# Success when the world does not wait
 

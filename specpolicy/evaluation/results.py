@@ -20,8 +20,8 @@ EPISODE_COLUMNS = (
     "task", "arm", "sampler", "clock", "delay", "factor", "execution_horizon", "stitching", "seed",
     "success", "return", "length", "seconds", "max_coverage", "chunks", "calls", "rows",
     "chunk_seconds_mean", "chunk_seconds_p50", "chunk_seconds_p95", "chunk_seconds_max", "network_share",
-    "late_chunks", "longest_run_of_late_chunks", "expired_chunks", "starved_steps", "observation_age_mean", "observation_age_max",
-    "switches", "switch_jump_mean", "inner_jump_mean",
+    "late_chunks", "longest_run_of_late_chunks", "expired_chunks", "starved_steps",
+    "observation_age_mean", "observation_age_max", "switches", "switch_jump_mean", "inner_jump_mean",
 )
 # fmt: on
 CHUNK_COLUMNS = ("arm", "sampler", "seed", "chunk", "step", "used_at", "seconds", "network_seconds", "calls", "rows")
