@@ -11,10 +11,10 @@ work="${WORK:-outputs/checkpoints}"
 recipes="
 lift          150 0.15  5000 8
 can           200 0.15  8000 4
-square        300 0.15 10000 4
-push_t        400 0.20  8000 4
+square        500 0.15 20000 4
+push_t        500 0.20 12000 4
 lift_conveyor 300 0.15  8000 4
-push_t_moving 400 0.20  8000 4
+push_t_moving 800 0.20 14000 4
 "
 
 make_checkpoint() {

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from specpolicy.benchmark.measure import Draw
 from specpolicy.diffusion import GaussianChain
@@ -12,6 +13,7 @@ from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Sampler
 from specpolicy.samplers.ancestral import DDPM
 from specpolicy.samplers.picard import Picard
+from specpolicy.samplers.speculative.calibration.calibration import machine
 from specpolicy.samplers.speculative.composed import Speculative
 
 FORMAT = 1
@@ -72,7 +74,8 @@ def describe_window(sampler: Sampler, policy: DiffusionPolicy) -> str | None:
     equipped = policy.equip(sampler)
     if not isinstance(equipped, Speculative):
         return None
-    limits = equipped.limits(equipped.target(policy.chain), policy.device)
+    where = machine(policy.device, policy.engine)
+    _, limits = equipped.parts(equipped.target(policy.chain), torch.Size(policy.sample_shape), where)
     if limits is None:
         return "to the end"
     if isinstance(limits, int):

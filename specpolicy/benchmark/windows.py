@@ -12,6 +12,7 @@ from specpolicy.diffusion import GaussianChain
 from specpolicy.histories import Histories
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Sampler
+from specpolicy.samplers.speculative.calibration.calibration import machine
 from specpolicy.samplers.speculative.calibration.cost import best_windows, interpolate_cost, measure_cost
 from specpolicy.samplers.speculative.composed import Speculative
 
@@ -63,14 +64,14 @@ def _candidates(policy: DiffusionPolicy, sampler: Any, seconds_by_rows: dict[int
     windows: list[Any] = [size for size in CANDIDATES if size < len(chain)] + [None]
     calibration = getattr(equipped, "calibration", None)
     if calibration is not None:
-        windows += ["calibrated"] if calibration.window(chain, policy.device) else []
-        windows += _planned(calibration.report, chain, seconds_by_rows)
+        windows += ["calibrated"] if calibration.plan(chain, machine(policy.device, policy.engine)) else []
+        windows += _planned(calibration.report.get(policy.device.type, {}), chain, seconds_by_rows)
     return [dataclasses.replace(equipped, window=window) for window in windows]
 
 
 def _planned(report: Mapping[str, Any], chain: GaussianChain, seconds_by_rows: dict[int, float]) -> list[list[int]]:
     """The windows by step that suit these costs and the acceptance that calibration has seen."""
-    acceptance = report.get(f"acceptance_{len(chain)}")
+    acceptance = report.get(f"chain_{len(chain)}", {}).get("acceptance")
     if acceptance is None:
         return []
     cost = interpolate_cost(seconds_by_rows, len(chain) + 1)

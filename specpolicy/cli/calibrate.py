@@ -1,12 +1,14 @@
 """Calibrate the sampler `recycled` for a policy and this machine. It changes how fast chunks come, never their law.
 
 The policy plays episodes of its own task; at what it sees there it is sampled, and from its evaluations come a prior
-on its chunks, a small student of its network, the number of drafting sweeps and the best window of each step, given
-what a call costs here by its number of rows. All of it is written beside the checkpoint, and used from then on.
+on its chunks, a small student of its network, and what is fastest here: the number of drafting sweeps and the window of
+each step, given what a call costs by its number of rows. All of it is written beside the checkpoint, and used from then
+on. learn=false keeps what was learnt before, and only finds out what is fastest on this machine or engine.
 
 Examples:
   specpolicy calibrate policy=checkpoints/lift
   specpolicy calibrate policy=checkpoints/lift student=false
+  specpolicy calibrate policy=checkpoints/lift learn=false engine=openvino
   specpolicy calibrate policy=my_policy observations=seen.safetensors held_out=0 output=calibrated
 """
 
@@ -33,43 +35,53 @@ def run(config: DictConfig) -> None:
     from specpolicy.evaluation.provenance import hardware
     from specpolicy.loading import load_policy
     from specpolicy.samplers import calibrate
+    from specpolicy.samplers.speculative.calibration.calibration import machine
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     policy = load_policy(config.policy, config.device)
+    known = None if config.learn else _known(config)
+    if config.engine != "eager":
+        policy = policy.with_engine(config.engine)
     output = Path(config.output or config.policy)
     if not output.is_dir() and config.output is None:
         raise SpecpolicyError(f"{output} is no directory: give output=, where the calibration shall go")
     cond = conditions(policy, config)
-    write_held_out(policy, config, output / "observations.safetensors")
+    if config.learn:
+        write_held_out(policy, config, output / "observations.safetensors")
     generator = torch.Generator().manual_seed(config.seed)
     with _stages() as progress:
-        calibration = calibrate(
-            policy.denoiser, policy.chain, policy.sample_shape, cond, generator, _effort(config), progress
-        )
-    calibration.report |= {"hardware": hardware(), "threads": torch.get_num_threads()}
-    calibration.report["config"] = OmegaConf.to_container(config)
+        network, effort = policy.engine or policy.denoiser, _effort(config)
+        calibration = calibrate(network, policy.chain, policy.sample_shape, cond, generator, effort, progress, known)
+    where = machine(policy.device, network)
+    calibration.report[where] |= {"hardware": hardware(), "threads": torch.get_num_threads()}
+    if config.learn:
+        calibration.report["config"] = OmegaConf.to_container(config)
     calibration.save(output)
     save_config(config, output / "calibrate.yaml")
-    print(describe(calibration))
+    print(describe(calibration, where))
     print(f"wrote {output}/speculation.safetensors and .json")
 
 
-def describe(calibration: Calibration) -> str:
-    """What the calibration found, in a few lines."""
-    report = calibration.report
+def describe(calibration: Calibration, where: str) -> str:
+    """What the calibration found on a machine, in a few lines."""
+    report = calibration.report[where]
     cost = report["seconds_by_rows"]
-    lines = [
-        "one call: " + ", ".join(f"{rows} rows {1e3 * seconds:.1f} ms" for rows, seconds in cost.items()),
-        f"{calibration.sweeps} sweeps of drafting",
-    ]
-    for by_steps in calibration.windows.values():
-        for steps, windows in by_steps.items():
-            lines.append(
-                f"{steps} steps: {report[f'calls_{steps}']:.2f} calls a chunk when drafting to the end; "
-                f"windows {min(windows[:-2] or windows)} to {max(windows)}"
-            )
+    lines = ["one call: " + ", ".join(f"{rows} rows {1e3 * seconds:.1f} ms" for rows, seconds in cost.items())]
+    for steps, plan in calibration.plans[where].items():
+        windows = plan.windows[:-2] or plan.windows
+        lines += [
+            f"{steps} steps: {report[f'chain_{steps}']['calls']:.2f} calls a chunk when drafting to the end",
+            f"{steps} steps: fastest with windows of {min(windows)} to {max(windows)}, {plan.sweeps} sweeps and the "
+            f"{'student' if plan.student else 'prior'}: {plan.calls:.2f} calls, about {1e3 * plan.seconds:.1f} ms",
+        ]
     return "\n".join(lines)
+
+
+def _known(config: DictConfig) -> Calibration:
+    from specpolicy.samplers.speculative.calibration import Calibration
+
+    return Calibration.load(config.output or config.policy)
 
 
 def _effort(config: DictConfig) -> Effort:

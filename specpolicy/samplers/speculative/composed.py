@@ -10,6 +10,7 @@ from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.samplers.base import Denoiser, NoiseSource, Sample
 from specpolicy.samplers.speculative.calibration import Calibration
+from specpolicy.samplers.speculative.calibration.calibration import machine
 from specpolicy.samplers.speculative.drafters import (
     Corrected,
     CorrectionHead,
@@ -44,9 +45,9 @@ class Speculative:
         """The drafter of one run, for chunks of `shape` (H, D)."""
         raise NotImplementedError
 
-    def limits(self, chain: GaussianChain, device: torch.device) -> Windows:
-        """The longest window at each step."""
-        return self.window
+    def parts(self, chain: GaussianChain, shape: torch.Size, machine: str) -> tuple[Drafter, Windows]:
+        """The drafter of one run, for chunks of `shape` (H, D), and the longest window at each step."""
+        return self.make_drafter(chain, shape), self.window
 
     def target(self, chain: GaussianChain) -> GaussianChain:
         """The chain whose law is sampled."""
@@ -65,9 +66,8 @@ class Speculative:
     ) -> Sample:
         """See `Sampler.run`."""
         chain = self.target(chain)
-        drafter, verifier = self.make_drafter(chain, state.shape[1:]), self.verifier()
-        window = self.limits(chain, state.device)
-        return speculate(denoiser, chain, state, cond, noise, drafter, verifier, window, return_states)
+        drafter, window = self.parts(chain, state.shape[1:], machine(state.device, denoiser))
+        return speculate(denoiser, chain, state, cond, noise, drafter, self.verifier(), window, return_states)
 
 
 @dataclass(frozen=True)
@@ -141,15 +141,15 @@ class RecycledSampler(Speculative):
 
     calibration: see `specpolicy.calibrate`; without one, a prior that knows only that chunks are smooth serves.
     calibrated: False does without one also where a policy has it.
-    student: False uses the calibration's linear surrogate. sweeps: of drafting, see `Recycled`; None: as calibrated.
+    student: False uses the calibration's linear surrogate; None: as calibrated. sweeps: of drafting, see `Recycled`.
     extra_rows: evaluate more states in each call to know the network better, see `ExtraRows`: fewer calls of more rows.
-    window: "calibrated", the default, is the calibrated one for the chain's length and the kind of device, if any.
+    window: "calibrated", the default, is the fastest for the chain's length and this kind of machine, as calibrated.
     """
 
     window: Windows | Literal["calibrated"] = "calibrated"  # type: ignore[assignment]
     calibration: Calibration | None = None
     calibrated: bool = True
-    student: bool = True
+    student: bool | None = None
     sweeps: int | None = None
     extra_rows: bool = False
     name: str = "recycled"
@@ -167,12 +167,21 @@ class RecycledSampler(Speculative):
                 raise SpecpolicyError("extra_rows=True needs a calibration: run `specpolicy calibrate` for this policy")
             # One sweep: what knows only smoothness is best trusted for one small correction.
             return Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), self.sweeps or 1)
-        self.calibration.check(chain, shape)
-        surrogate, sweeps = self.calibration.surrogate(self.student), self.sweeps or self.calibration.sweeps
-        return Recycled(surrogate, sweeps, self.calibration.directions if self.extra_rows else None)
+        student = self.student is not False
+        return self._drafter(chain, shape, student, self.sweeps or self.calibration.sweeps)
 
-    def limits(self, chain: GaussianChain, device: torch.device) -> Windows:
-        """See `Speculative.limits`."""
+    def parts(self, chain: GaussianChain, shape: torch.Size, machine: str) -> tuple[Drafter, Windows]:
+        """See `Speculative.parts`."""
+        plan = None if self.calibration is None else self.calibration.plan(chain, machine)
         if self.window != "calibrated":
-            return self.window
-        return None if self.calibration is None else self.calibration.window(chain, device)
+            return self.make_drafter(chain, shape), self.window
+        if plan is None:
+            return self.make_drafter(chain, shape), None
+        student = plan.student if self.student is None else self.student
+        return self._drafter(chain, shape, student, self.sweeps or plan.sweeps), plan.windows
+
+    def _drafter(self, chain: GaussianChain, shape: torch.Size, student: bool, sweeps: int) -> Drafter:
+        assert self.calibration is not None
+        self.calibration.check(chain, shape)
+        directions = self.calibration.directions if self.extra_rows else None
+        return Recycled(self.calibration.surrogate(student), sweeps, directions)

@@ -12,6 +12,7 @@ from mixtures import MixtureDenoiser
 from specpolicy import Calibration, GaussianChain, SpecpolicyError, calibrate, make_sampler, sample
 from specpolicy.samplers import NoiseSource
 from specpolicy.samplers.speculative.calibration import Distillation, Effort
+from specpolicy.samplers.speculative.calibration.calibration import Plan
 from specpolicy.samplers.speculative.calibration.cost import best_windows, interpolate_cost
 from specpolicy.samplers.speculative.calibration.distil import fit_prior
 from specpolicy.samplers.speculative.calibration.recording import Recording, record_rounds, record_sequential
@@ -25,7 +26,6 @@ EFFORT = Effort(
     passes=(Distillation(200, batch=128), Distillation(100, batch=128)),
     tests=32,
     steps=(5,),
-    sweeps=(1, 3),
 )
 CHAIN = GaussianChain.ddpm(train_steps=20)
 
@@ -63,9 +63,9 @@ def test_a_calibration_comes_back_from_its_files(problem, tmp_path):
     denoiser, cond, calibration = problem
     calibration.save(tmp_path)
     loaded = Calibration.load(tmp_path)
-    assert (loaded.sweeps, loaded.windows, loaded.report) == (
+    assert (loaded.sweeps, loaded.plans, loaded.report) == (
         calibration.sweeps,
-        calibration.windows,
+        calibration.plans,
         calibration.report,
     )
     # Half precision on disk moves the drafts a little, never the law.
@@ -73,15 +73,32 @@ def test_a_calibration_comes_back_from_its_files(problem, tmp_path):
     assert calls(denoiser, cond, make_sampler("recycled", calibration=loaded)) == pytest.approx(before, rel=0.1)
 
 
-def test_calibrated_windows_are_used(problem):
+def test_calibrated_plans_are_used(problem):
     denoiser, cond, calibration = problem
-    narrow = dataclasses.replace(calibration, windows={"cpu": {20: [1] * 20}})
-    generator = torch.Generator().manual_seed(2)
+    narrow = dataclasses.replace(calibration, plans={"cpu": {20: Plan([1] * 20, 1, True, 15.0, 0.1)}})
     sampler = make_sampler("recycled", calibration=narrow)
-    out = sample(denoiser, CHAIN, (4, 2, 2), cond[:4], sampler, generator)
+    out = sample(denoiser, CHAIN, (4, 2, 2), cond[:4], sampler, torch.Generator().manual_seed(2))
     assert max(int(number.max()) for number in out.stats.accepted) == 1
-    assert all(1 <= width <= 20 for width in calibration.windows["cpu"][20])
-    assert sorted(calibration.windows["cpu"]) == [5, 20]
+    assert sorted(calibration.plans["cpu"]) == [5, 20]
+    assert all(1 <= width <= 20 for width in calibration.plans["cpu"][20].windows)
+
+
+def test_plans_are_made_anew_without_learning(problem):
+    denoiser, cond, calibration = problem
+    known = dataclasses.replace(calibration, plans={}, report={})
+    again = calibrate(denoiser, CHAIN, (2, 2), cond, torch.Generator().manual_seed(4), EFFORT, known=known)
+    assert again.student is calibration.student and sorted(again.plans["cpu"]) == [5, 20]
+
+
+def test_extra_rows_are_evaluated_and_save_calls(problem):
+    denoiser, cond, calibration = problem
+    few = calls(denoiser, cond, make_sampler("recycled", calibration=calibration, window=None, student=False))
+    sampler = make_sampler("recycled", calibration=calibration, window=None, student=False, extra_rows=True)
+    assert calls(denoiser, cond, sampler) < few
+    out = sample(denoiser, CHAIN, (2, 2, 2), cond[:2], sampler, torch.Generator().manual_seed(2))
+    assert int(out.stats.rows.min()) > 20 + len(calibration.directions)
+    with pytest.raises(SpecpolicyError, match="calibration"):
+        sample(denoiser, CHAIN, (2, 2, 2), cond[:2], make_sampler("recycled", extra_rows=True))
 
 
 def test_a_calibration_of_another_policy_is_refused(problem):

@@ -12,7 +12,6 @@ from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.samplers.base import Denoiser, NoiseSource
 from specpolicy.samplers.speculative.calibration.calibration import Calibration
-from specpolicy.samplers.speculative.calibration.cost import best_windows, interpolate_cost, measure_cost
 from specpolicy.samplers.speculative.calibration.distil import Distillation, distil, fit_prior
 from specpolicy.samplers.speculative.calibration.recording import (
     Evaluated,
@@ -21,10 +20,8 @@ from specpolicy.samplers.speculative.calibration.recording import (
     record_rounds,
     record_sequential,
 )
-from specpolicy.samplers.speculative.drafters import Recycled
-from specpolicy.samplers.speculative.loop import Windows, speculate
+from specpolicy.samplers.speculative.calibration.tuning import Trial, tune
 from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate, Surrogate
-from specpolicy.samplers.speculative.verifiers import Reflection
 
 Progress = Callable[[str, int, int], object]  # what is being done, how much of it is done, of how much
 
@@ -36,7 +33,7 @@ class Effort:
     chains: sequential chains recorded, one for each of so many conditions; repeats: chains of each of the first
     `repeated` conditions, for the spread of chunks of one observation; rounds: chains recorded in the sampler's own
     rounds, with the prior and again with the student; steps: shorter chains that are learnt from and get windows too;
-    passes: `Distillation` of the first and the second student; tests: chains behind acceptance, sweeps and windows;
+    passes: `Distillation` of the first and the second student; tests: chains behind each choice of sweeps and windows;
     directions: for extra rows; options: sizes of the student.
     """
 
@@ -46,8 +43,7 @@ class Effort:
     rounds: int = 1000
     steps: tuple[int, ...] = (16,)
     passes: tuple[Distillation, ...] = (Distillation(3000), Distillation(2000, learning_rate=1.2e-3))
-    tests: int = 64
-    sweeps: tuple[int, ...] = (1, 2, 3, 4, 5)
+    tests: int = 48
     directions: int = 8
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -60,12 +56,14 @@ def calibrate(
     generator: torch.Generator | None = None,
     effort: Effort = Effort(),
     progress: Progress = lambda what, done, total: None,
+    known: Calibration | None = None,
 ) -> Calibration:
     """Calibrate `recycled` for a denoiser and its chain: speed only, never the law.
 
     shape: (H, D) of a chunk. cond: (M, ...) conditions the policy meets in use, or None for an unconditional denoiser;
     the more of them and the more different, the better the student. The last tenth is kept aside to choose sweeps and
-    windows on, so conditions of one episode should stand together.
+    windows on, so conditions of one episode should stand together. known: an earlier calibration; nothing is learnt
+    then, only plans for this machine are made.
 
     Raises:
         SpecpolicyError: fewer than 20 conditions; a chain on which nothing can be speculated exactly.
@@ -75,6 +73,17 @@ def calibrate(
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     work = _Work(denoiser, chain, torch.Size(shape), cond, generator, effort, progress)
     start = time.perf_counter()
+    calibration = _learn(work, progress) if known is None else known
+    with torch.inference_mode():
+        tune(calibration, work.trial(), work.chains(), progress)
+    if known is None:
+        calibration.report["seconds"] = round(time.perf_counter() - start, 1)
+    return calibration
+
+
+def _learn(work: "_Work", progress: Progress) -> Calibration:
+    """The prior, the student and the directions of extra rows."""
+    cond, chain, shape, effort = work.cond, work.chain, (work.shape[0], work.shape[1]), work.effort
     with torch.inference_mode():
         sequential, chunks, groups = work.sequential()
     # Tensors made in inference mode cannot enter training.
@@ -98,12 +107,8 @@ def calibrate(
                 rounds.append(work.rounds(student, f"rounds {number + 1}"))
         bar = _Bar(progress, f"student {number + 1}", distillation.steps)
         recorded = _clone(Evaluated.join(rounds))
-        distil(student, chain.path(chunks.device).clip, sequential, recorded, cond, distillation, generator, bar)
-    calibration = Calibration(prior, student, directions)
-    with torch.inference_mode():
-        work.tune(calibration)
-    calibration.report["seconds"] = round(time.perf_counter() - start, 1)
-    return calibration
+        distil(student, chain.path(chunks.device).clip, sequential, recorded, cond, distillation, work.generator, bar)
+    return Calibration(prior, student, directions)
 
 
 class _Work:
@@ -159,36 +164,11 @@ class _Work:
             for steps in sorted({len(self.chain), *self.effort.steps}, reverse=True)
         }
 
-    def tune(self, calibration: Calibration) -> None:
-        """Choose the number of sweeps and the windows, on conditions that nothing was trained on."""
-        cost = measure_cost(self.denoiser, self.chain, self.shape, self.cond)
-        report: dict[str, Any] = {"seconds_by_rows": {str(rows): seconds for rows, seconds in cost.items()}}
+    def trial(self) -> Trial:
+        """Chains on conditions that nothing was trained on."""
+        cond = None if self.cond is None else self.cond[min(self.training, self.count - 1) :]
         seed = int(torch.randint(2**62, (), generator=self.generator))
-        calls = {}
-        for sweeps in self.effort.sweeps:
-            calls[sweeps] = self._run(calibration.surrogate(), sweeps, self.chain, None, seed).stats.calls
-            self.progress("sweeps", len(calls), len(self.effort.sweeps))
-        mean = {sweeps: float(found.double().mean()) for sweeps, found in calls.items()}
-        # More sweeps only where they save a good part of a call.
-        calibration.sweeps = min(mean, key=lambda sweeps: mean[sweeps] + 0.03 * sweeps)
-        report["calls_by_sweeps"] = {str(sweeps): round(value, 3) for sweeps, value in mean.items()}
-        windows = {}
-        for steps, chain in self.chains().items():
-            stats = self._run(calibration.surrogate(), calibration.sweeps, chain, None, seed).stats
-            acceptance = _acceptance(stats.accepted, stats.rejections, steps)
-            windows[steps] = best_windows(acceptance, interpolate_cost(cost, steps))
-            report[f"acceptance_{steps}"] = [round(value, 4) for value in acceptance.tolist()]
-            report[f"calls_{steps}"] = round(float(stats.calls.double().mean()), 3)
-            self.progress("windows", len(windows), len(self.effort.steps) + 1)
-        calibration.windows[self.device.type] = windows
-        calibration.report |= report
-
-    def _run(self, surrogate: Surrogate, sweeps: int, chain: GaussianChain, window: Windows, seed: int) -> Any:
-        rows = torch.arange(self.effort.tests) % max(self.count - self.training, 1) + min(self.training, self.count - 1)
-        cond = None if self.cond is None else self.cond[rows]
-        source = NoiseSource(torch.Generator().manual_seed(seed), len(rows), self.device, torch.float32)
-        state = source.normal(*self.shape)
-        return speculate(self.denoiser, chain, state, cond, source, Recycled(surrogate, sweeps), Reflection(), window)
+        return Trial(self.denoiser, self.shape, cond, self.device, seed, self.effort.tests)
 
     def _choose(self, number: int) -> Tensor:
         """(number,) conditions to train on, each as often as any other."""
@@ -215,20 +195,6 @@ class _Bar:
     def __call__(self, loss: float) -> None:
         """One more step of training is done."""
         self.add(1)
-
-
-def _acceptance(accepted: list[Tensor], rejections: Tensor | None, count: int) -> Tensor:
-    """(K,) the chance that a draft is accepted at each step, noisiest first, one half a rejection added to all."""
-    tried = torch.zeros(count, dtype=torch.float64)
-    position = torch.zeros_like(accepted[0])
-    for round_ in accepted:
-        working = round_ >= 0
-        for start, number in zip(position[working].tolist(), round_[working].tolist(), strict=True):
-            tried[start : start + number + 1] += 1
-        position = position + torch.where(working, round_ + 1, torch.zeros_like(round_))
-    assert rejections is not None
-    rejected = rejections.flip(0).double()
-    return 1 - (rejected + 0.5) / (tried + 1)
 
 
 def _clone(record: Evaluated) -> Evaluated:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,35 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path, write_text
 from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate, Surrogate
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, SETTINGS = "speculation.safetensors", "speculation.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a chain of one length is drafted fastest on one machine: `windows` (K,) the most drafts from each step,
+    noisiest first, the `sweeps` of drafting, with the `student` or the prior; `calls` and `seconds` a chunk takes."""
+
+    windows: list[int]
+    sweeps: int
+    student: bool
+    calls: float
+    seconds: float
+
+
+def machine(device: torch.device, denoiser: Any) -> str:
+    """What plans are kept for: the kind of device and the engine, as in "cpu", "cuda", "cpu-openvino"."""
+    engine = getattr(denoiser, "name", "eager")
+    return device.type if engine == "eager" or not isinstance(engine, str) else f"{device.type}-{engine}"
 
 
 @dataclass
 class Calibration:
-    """A policy's surrogates and windows.
+    """A policy's surrogates and plans.
 
     prior: the linear surrogate, a Gaussian prior on chunks given the observation. student: the distilled one, or None.
     directions: (R, H*D) for extra rows, or None.
-    windows: for "cpu" or "cuda", by number of steps K of the chain, the window of each step (noisiest first).
+    sweeps: what takes fewest calls when a round drafts to the end. plans: by `machine` and by number of steps K.
     report: how it was made and what was measured: costs by rows, acceptance by step, calls.
     """
 
@@ -33,16 +51,17 @@ class Calibration:
     student: StudentSurrogate | None = None
     directions: torch.Tensor | None = None
     sweeps: int = 3
-    windows: dict[str, dict[int, list[int]]] = field(default_factory=dict)
+    plans: dict[str, dict[int, Plan]] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
 
     def surrogate(self, student: bool = True) -> Surrogate:
         """The best surrogate there is, or the linear one."""
         return self.student if student and self.student is not None else self.prior
 
-    def window(self, chain: GaussianChain, device: torch.device) -> list[int] | None:
-        """The calibrated window of each step on this kind of device; None if there is none: draft to the end."""
-        return self.windows.get(device.type, {}).get(len(chain))
+    def plan(self, chain: GaussianChain, machine: str) -> Plan | None:
+        """The plan for this machine (see `machine`), else for its kind of device, if there is one."""
+        plans = self.plans.get(machine) or self.plans.get(machine.partition("-")[0], {})
+        return plans.get(len(chain))
 
     def check(self, chain: GaussianChain, shape: torch.Size) -> None:
         """Raise if this was made for another training process or another shape of chunks."""
@@ -79,7 +98,10 @@ class Calibration:
             "cond_dim": self.prior.cond_dim,
             "student": None if self.student is None else self.student.options,
             "sweeps": self.sweeps,
-            "windows": self.windows,
+            "plans": {
+                name: {str(steps): asdict(plan) for steps, plan in by_steps.items()}
+                for name, by_steps in self.plans.items()
+            },
             "report": self.report,
         }
         write_text(directory / SETTINGS, json.dumps(settings, indent=1) + "\n")
@@ -114,12 +136,12 @@ class Calibration:
             student = StudentSurrogate(alpha_bar, shape, **settings["student"])
             student.load_state_dict(_part(tensors, "student."))
             student.eval()
-        windows = {
-            device: {int(steps): list(window) for steps, window in by_steps.items()}
-            for device, by_steps in settings["windows"].items()
+        plans = {
+            name: {int(steps): Plan(**plan) for steps, plan in by_steps.items()}
+            for name, by_steps in settings["plans"].items()
         }
         directions = tensors.get("directions")
-        return cls(prior.eval(), student, directions, settings["sweeps"], windows, settings["report"])
+        return cls(prior.eval(), student, directions, settings["sweeps"], plans, settings["report"])
 
 
 def read_calibration(directory: str | Path) -> Calibration | None:

@@ -13,11 +13,16 @@ ROWS = (1, 2, 4, 8, 12, 16, 20, 24, 32, 48, 64, 100)
 
 
 def measure_cost(
-    denoiser: Denoiser, chain: GaussianChain, shape: torch.Size, cond: Tensor | None, repeats: int = 7
+    denoiser: Denoiser,
+    chain: GaussianChain,
+    shape: torch.Size,
+    cond: Tensor | None,
+    repeats: int = 7,
+    device: torch.device | None = None,
 ) -> dict[int, float]:
     """Seconds of one call, the median of `repeats`, by its number of rows. Sizes take turns, so that a busy moment
     of the machine hits all alike."""
-    device = torch.device("cpu") if cond is None else cond.device
+    device = device or (torch.device("cpu") if cond is None else cond.device)
     most = min(len(chain), max(ROWS))
     sizes = sorted({min(rows, most) for rows in ROWS})
     found: dict[int, list[float]] = {rows: [] for rows in sizes}
@@ -45,11 +50,11 @@ def interpolate_cost(cost: dict[int, float], most: int) -> Tensor:
     return seconds[right - 1] + slope * (rows - sizes[right - 1])
 
 
-def best_windows(acceptance: Tensor, cost: Tensor, overhead: float = 0.0) -> list[int]:
+def best_windows(acceptance: Tensor, cost: Tensor) -> list[int]:
     """The window at each step that makes a chunk cheapest on average, by dynamic programming from the last step.
 
     acceptance (K,): the chance that a draft at a step is accepted once the drafts before it are; cost (>= K+1,)
-    seconds by rows, `overhead` seconds of drafting for each draft. A round at step n with window w evaluates w + 1
+    seconds by rows. A round at step n with window w evaluates w + 1
     states and leaves the chain at n + j + 1 with j drafts accepted.
     """
     count = len(acceptance)
@@ -62,7 +67,7 @@ def best_windows(acceptance: Tensor, cost: Tensor, overhead: float = 0.0) -> lis
         failed = passed[:-1] * (1 - acceptance[step : step + longest])
         left = torch.cat([torch.zeros(1, dtype=torch.float64), (failed * value[step + 1 : count]).cumsum(dim=0)])
         widths = torch.arange(longest + 1)
-        total = cost[widths + 1] + overhead * widths + left + passed * value[step + 1 :]
+        total = cost[widths + 1] + left + passed * value[step + 1 :]
         # A window of nothing is not offered, except at the last step, where nothing is left to draft.
         best = int(total[min(1, longest) :].argmin()) + min(1, longest)
         value[step], windows[step] = total[best], max(best, 1)

@@ -1,0 +1,155 @@
+"""Which surrogate, how many sweeps and what windows are fastest on the machine at hand."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specpolicy.diffusion import GaussianChain
+from specpolicy.samplers.base import Denoiser, NoiseSource, Sample
+from specpolicy.samplers.speculative.calibration.calibration import Calibration, Plan, machine
+from specpolicy.samplers.speculative.calibration.cost import best_windows, interpolate_cost, measure_cost
+from specpolicy.samplers.speculative.drafters import Recycled
+from specpolicy.samplers.speculative.loop import Windows, speculate
+from specpolicy.samplers.speculative.surrogates import Surrogate
+from specpolicy.samplers.speculative.verifiers import Reflection
+
+SWEEPS = (1, 2, 3, 4, 5)
+SIZES = (6, 8, 12, 16, 24, 32, 48)
+
+
+@dataclass
+class Trial:
+    """Chains drawn from the test conditions `cond` (N, ...), all with the same noises."""
+
+    denoiser: Denoiser
+    shape: torch.Size
+    cond: Tensor | None
+    device: torch.device
+    seed: int
+    count: int = 48
+    cost: dict[int, float] = field(default_factory=dict)
+
+    def draw(self, surrogate: Surrogate, sweeps: int, chain: GaussianChain, window: Windows, count: int = 0) -> Sample:
+        """`count` chunks, or as many as a trial has."""
+        rows = torch.arange(count or self.count)
+        cond = None if self.cond is None else self.cond[rows % len(self.cond)]
+        source = NoiseSource(torch.Generator().manual_seed(self.seed), len(rows), self.device, torch.float32)
+        state = source.normal(*self.shape)
+        drafter = Recycled(surrogate, sweeps)
+        return speculate(self.denoiser, chain, state, cond, source, drafter, Reflection(), window)
+
+    def outside(self, surrogate: Surrogate, chain: GaussianChain) -> float:
+        """Seconds of a round that neither the network nor the surrogate takes, the median of some chunks."""
+        own = self.cost_of(surrogate, chain)
+        rows, found = min(16, len(chain) - 1), []
+        for _ in range(5):
+            start = time.perf_counter()
+            stats = self.draw(surrogate, 1, chain, rows, count=1).stats
+            calls = stats.calls.item()
+            spent = calls * float(interpolate_cost(self.cost, rows + 1)[-1]) + 2 * calls * float(own[rows])
+            found.append((time.perf_counter() - start - spent) / calls)
+        return max(sorted(found)[2], 0.0)
+
+    def cost_of(self, surrogate: Surrogate, chain: GaussianChain) -> Tensor:
+        """(K + 1,) seconds of one evaluation of the surrogate by its rows."""
+        features = surrogate.prepare(None if self.cond is None else self.cond[:1])
+
+        def call(x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+            return surrogate(x.flatten(1)[None], t[None], features)
+
+        return interpolate_cost(measure_cost(call, chain, self.shape, None, device=self.device), len(chain))
+
+
+def tune(
+    calibration: Calibration,
+    trial: Trial,
+    chains: Mapping[int, GaussianChain],
+    progress: Callable[[str, int, int], object] = lambda what, done, total: None,
+) -> None:
+    """Fill in `calibration.sweeps` and the plans of this machine for each chain, and report what was measured."""
+    longest = chains[max(chains)]
+    trial.cost = measure_cost(trial.denoiser, longest, trial.shape, trial.cond)
+    report: dict[str, Any] = {"seconds_by_rows": {str(rows): seconds for rows, seconds in trial.cost.items()}}
+    surrogate = calibration.surrogate()
+    calls = {}
+    for number, sweeps in enumerate(SWEEPS):
+        calls[sweeps] = float(trial.draw(surrogate, sweeps, longest, None).stats.calls.double().mean())
+        progress("sweeps", number + 1, len(SWEEPS))
+    # More sweeps only where they save a good part of a call.
+    calibration.sweeps = min(calls, key=lambda sweeps: calls[sweeps] + 0.03 * sweeps)
+    report["calls_by_sweeps"] = {str(sweeps): round(value, 3) for sweeps, value in calls.items()}
+    plans = {}
+    for steps, chain in chains.items():
+        plans[steps], report[f"chain_{steps}"] = _plan(calibration, trial, chain)
+        progress("plans", len(plans), len(chains))
+    calibration.plans[machine(trial.device, trial.denoiser)] = plans
+    calibration.report |= {machine(trial.device, trial.denoiser): report}
+
+
+def _plan(calibration: Calibration, trial: Trial, chain: GaussianChain) -> tuple[Plan, dict[str, Any]]:
+    """The fastest plan for a chain, and what the search saw. Time follows from the rows of the calls drawn and from
+    what rows cost, not from the clock, so that a busy moment does not decide."""
+    count = len(chain)
+    network = interpolate_cost(trial.cost, count + 1)
+    outside = trial.outside(calibration.prior, chain)
+    costs = {student: trial.cost_of(calibration.surrogate(student), chain) for student in (True, False)}
+    tried: list[Plan] = []
+
+    def attempt(windows: Sequence[int], sweeps: int, student: bool) -> Sample:
+        found = trial.draw(calibration.surrogate(student), sweeps, chain, list(windows))
+        rows = _rows(found.stats.accepted, windows)
+        # Drafts are guessed once a sweep and once more when they have been evaluated.
+        cost = network[rows] + (sweeps + 1) * costs[student][(rows - 1).clamp(min=0)] + outside
+        seconds, calls = float(cost.sum()) / trial.count, float(found.stats.calls.double().mean())
+        tried.append(Plan(list(windows), sweeps, student, calls, seconds))
+        return found
+
+    everything = [count] * count
+    stats = attempt(everything, calibration.sweeps, True).stats
+    acceptance = _acceptance(stats.accepted, stats.rejections, count)
+    report = {"calls": tried[0].calls, "acceptance": [round(value, 4) for value in acceptance.tolist()]}
+    attempt(best_windows(acceptance, network), 2, True)
+    for size in SIZES:
+        if size < count:
+            attempt([size] * count, 2, True)
+    windows = min(tried, key=lambda plan: plan.seconds).windows
+    for sweeps in (1, 3):
+        attempt(windows, sweeps, True)
+    for sweeps in (1, 2, 3):
+        attempt(windows, sweeps, False)
+    best = min(tried, key=lambda plan: plan.seconds)
+    report["tried"] = [
+        f"window {max(plan.windows)}, sweeps {plan.sweeps}, {'student' if plan.student else 'prior'}: "
+        f"{plan.calls:.2f} calls, {1e3 * plan.seconds:.1f} ms"
+        for plan in tried
+    ]
+    return best, report
+
+
+def _rows(accepted: list[Tensor], windows: Sequence[int]) -> Tensor:
+    """The rows of every call that was made, one after the other."""
+    limits, position, found = torch.tensor(windows), torch.zeros_like(accepted[0]), []
+    for round_ in accepted:
+        working = round_ >= 0
+        at = position[working]
+        found.append(torch.minimum(limits[at], len(limits) - 1 - at) + 1)
+        position = position + torch.where(working, round_ + 1, torch.zeros_like(round_))
+    return torch.cat(found)
+
+
+def _acceptance(accepted: list[Tensor], rejections: Tensor | None, count: int) -> Tensor:
+    """(K,) the chance that a draft is accepted at each step, noisiest first, one half a rejection added to all."""
+    tried = torch.zeros(count, dtype=torch.float64)
+    position = torch.zeros_like(accepted[0])
+    for round_ in accepted:
+        working = round_ >= 0
+        for start, number in zip(position[working].tolist(), round_[working].tolist(), strict=True):
+            tried[start : start + number + 1] += 1
+        position = position + torch.where(working, round_ + 1, torch.zeros_like(round_))
+    assert rejections is not None
+    rejected = rejections.flip(0).double()
+    return 1 - (rejected + 0.5) / (tried + 1)
