@@ -6,9 +6,12 @@ tables episodes.csv and chunks.csv. Killed and started again, the same command g
 episodes, samplers or other arms it adds them.
 
 track=paused: the world waits while the policy computes; an outcome depends on policy, sampler and seed alone.
-track=delay: a chunk takes a given number of control steps; as reproducible, and no machine in it.
-track=charged: the world moves on by the measured time of every call, on this machine or from a recorded trace.
-track=budget: as charged; success of each method at its best setting within a latency budget.
+track=delay: a chunk takes a given number of control steps; as reproducible, and no machine in it. Keys: track.delays;
+  track.execution_horizons, more horizons to play at the delay track.horizons_at.
+track=charged: the world moves on by the measured time of every call. Keys: track.factors on it, 0 for a world that
+  waits; track.trace, a CSV file of recorded calls (columns sampler, seconds) to charge instead.
+track=budget: as charged; success of each method at its best setting within a latency budget. Keys: track.budgets_ms,
+  track.factor, track.trace.
 
 Examples:
   specpolicy evaluate task=lift policy=checkpoints/lift 'samplers=[ddpm,ddim]' episodes=50

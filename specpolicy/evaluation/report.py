@@ -84,6 +84,8 @@ def _world(summary: Mapping[str, Any]) -> str:
     track = summary["track"]
     source = "measured" if track.get("trace") is None else "recorded"
     text = WORLDS[track["name"]].format(source=source)
+    if track["name"] == "charged" and any(arm["clock"] == "paused" for arm in summary["arms"]):
+        text += " Arms whose world waits are there to compare with."
     if track.get("trace") is not None:
         text += f" The recorded times are those of {track['trace']}."
     if summary["hz"] is not None and track["name"] != "paused":

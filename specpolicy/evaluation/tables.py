@@ -50,7 +50,7 @@ def timing_table(summary: Summary) -> Table:
         "longest run",
         "useless chunks",
     ]
-    head += ["steps without action", "observation age in ms", "max", "jump at a switch", "within a chunk"]
+    head += ["steps without action", "observation age in ms", "oldest", "jump at a switch", "within a chunk"]
     arms = summary["arms"]
     if all(arm["clock"] == "paused" for arm in arms) and len({arm["stitching"] for arm in arms}) == 1:
         return [head]
