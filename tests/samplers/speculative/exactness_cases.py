@@ -46,6 +46,13 @@ def poor_denoiser(chain):
     return MixtureDenoiser(chain.process, 0.3, full.centres[:2], torch.tensor([0.5, 0.5], dtype=torch.float64))
 
 
+def with_extra_rows(chain, shape):
+    """The recycled drafter that measures the network along two directions."""
+    generator = torch.Generator().manual_seed(4)
+    directions = torch.linalg.qr(torch.randn(shape[0] * shape[1], 2, generator=generator)).Q.T
+    return Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), directions=directions)
+
+
 # Every drafter: name -> function of the chain and the shape (H, D).
 DRAFTERS: dict[str, Callable[[GaussianChain, tuple[int, int]], Drafter]] = {
     "frozen_root": lambda chain, shape: FrozenRoot(),
@@ -54,9 +61,8 @@ DRAFTERS: dict[str, Callable[[GaussianChain, tuple[int, int]], Drafter]] = {
     "corrected": lambda chain, shape: Corrected(correction_head),
     "recycled": lambda chain, shape: Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape)),
     "recycled, 1 sweep": lambda chain, shape: Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), 1),
+    "recycled, extra rows": with_extra_rows,
 }
-
-
 # The verifier that each drafter is mostly used with.
 USUAL_VERIFIER = {name: "block" if name == "free" else "reflection" for name in DRAFTERS}
 
@@ -182,9 +188,10 @@ def every_combination():
     the drafter of the controls, to show that it is not to blame for their failure."""
     for verifier, kind in VERIFIERS.items():
         for drafter, make in DRAFTERS.items():
-            reuses = drafter.startswith("recycled")
-            if reuses and not kind.keeps_noise:
+            if drafter.startswith("recycled") and not kind.keeps_noise:
                 continue
+            if drafter.startswith("recycled, ") and verifier != USUAL_VERIFIER[drafter]:
+                continue  # variants of one drafter
             for window in WINDOWS:
                 slow = window not in ((1, 4, None) if verifier == USUAL_VERIFIER[drafter] else (None,))
                 yield Case(Composed(make, kind(), window), f"{verifier} + {drafter}", window=window, slow=slow)

@@ -53,8 +53,11 @@ def test_every_step_is_accounted_for(verifier, drafter, window):
     extra = {"frozen_root": rounds - lone, "corrected": rounds - lone, "free": torch.ones_like(rounds)}
     assert torch.equal(out.stats.calls, rounds + extra.get(drafter, torch.zeros_like(rounds)))
     # The root is evaluated once, by whoever does it.
-    assert torch.equal(out.stats.rows, evaluated)
-    assert counting.rows == int(evaluated.sum())
+    if drafter == "recycled, extra rows":
+        assert (out.stats.rows > evaluated).all()
+    else:
+        assert torch.equal(out.stats.rows, evaluated)
+    assert counting.rows == int(out.stats.rows.sum())
     assert out.stats.calls.max() <= counting.calls
     assert out.states.shape == (count + 1, batch, *SHAPE) and torch.equal(out.states[-1], out.actions)
 
