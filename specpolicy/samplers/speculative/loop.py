@@ -145,7 +145,7 @@ def _verify(
     # The only place of a round where the device is waited for. Decisions are made on the CPU, in float64.
     table = torch.stack([pad(delta, (0, 1)), pad(coordinate, (0, 1)), *view.uniforms.unbind(-1), finite]).cpu().double()
     delta, coordinate, first, second = table[:4]
-    _check_finite(table[4] > 0, view, problem)
+    _check_finite(table[4] > 0, states, view, problem)
     decision = verifier.decide(delta[:, :drafts], coordinate[:, :drafts], first[:, :drafts], second, width)
     return Outcome(states, x0, decision.accepted.to(states.device), extra), difference, decision
 
@@ -188,12 +188,16 @@ def _record(
     trace[position + accepted + 1, problem.rows] = state
 
 
-def _check_finite(finite: Tensor, view: Window, problem: Problem) -> None:
+def _check_finite(finite: Tensor, states: Tensor, view: Window, problem: Problem) -> None:
     """Raise a clear error if an evaluated state of the window gave NaN or infinity."""
     bad = ~finite if view.valid is None else ~finite & view.valid
     if bad.any():
-        step = int(view.steps.cpu()[bad].min())
+        steps = view.steps.cpu()
+        step = int(steps[bad].min())
+        where = f"step k={len(problem.path) - 1 - step} (timestep {int(problem.path.timesteps[step])})"
+        given = states.flatten(2).sum(-1).isfinite().cpu()[bad & (steps == step)]
+        if not given.all():  # the network had no chance
+            raise SpecpolicyError(f"the draft of {where} is not finite: check the draft model")
         raise SpecpolicyError(
-            f"the denoiser returned a value that is not finite at step k={len(problem.path) - 1 - step} "
-            f"(timestep {int(problem.path.timesteps[step])}): check the weights and the observation"
+            f"the denoiser returned a value that is not finite at {where}: check the weights and the observation"
         )

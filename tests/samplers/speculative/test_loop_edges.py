@@ -123,6 +123,13 @@ def test_the_first_step_that_breaks_down_is_the_one_named():
             sample(broken, chain, (2, *SHAPE), None, name, torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize("verifier", VERIFIERS)
+def test_a_draft_model_that_breaks_down_is_not_blamed_on_the_network(verifier):
+    broken = Independent(lambda x, t, cond: torch.where(t.view(-1, 1, 1) == 15, torch.nan, torch.zeros_like(x)))
+    with pytest.raises(SpecpolicyError, match=r"the draft of step k=14 \(timestep 14\) is not finite"):
+        run(Composed(lambda chain, shape: broken, VERIFIERS[verifier]()))
+
+
 @pytest.mark.parametrize("name", EXACT)
 def test_chains_without_noise_are_refused(name):
     denoiser = MixtureDenoiser(CHAINS["ddpm"].process)
