@@ -4,12 +4,16 @@ The expert's action plus Gaussian noise is executed, the clean action is stored 
 shows how to recover from mistakes. The file has robomimic's HDF5 layout, with the masks train and valid.
 Only episodes that succeed are kept; a failed one is replaced by another. The data depends on the settings
 alone, not on the number of processes. Killed and started again, the same command goes on where it stopped.
+With format=lerobot it becomes a LeRobot data set (v3.0) in a directory, with the splits train and valid.
 
 Examples:
   specpolicy collect task=lift episodes=100 noise=0.15 seed=0
   specpolicy collect task=push_t episodes=200 workers=2 output=data/push_t_200.hdf5
+  specpolicy collect task=lift episodes=100 format=lerobot output=data/lift_lerobot
   specpolicy collect task=gym task.id=mine:Reach-v0 expert=mine:make_expert episodes=20
 """
+
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -18,7 +22,6 @@ def run(config: DictConfig) -> None:
     """Collect the demonstrations and write them with their configuration."""
     import json
     import os
-    from pathlib import Path
 
     from omegaconf import OmegaConf
 
@@ -28,7 +31,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.logging.progress import progress_bar
 
     _check(config)
-    output = Path(config.output)
+    output = _output(config)
     recording = Recording(
         task=json.dumps(OmegaConf.to_container(config.task), sort_keys=True),
         noise=float(config.noise),
@@ -52,6 +55,7 @@ def run(config: DictConfig) -> None:
             min(workers, config.episodes),
             config.keep_failures,
             config.validation,
+            config.format,
             on_attempt,
         )
     if collected is None:
@@ -65,8 +69,6 @@ def run(config: DictConfig) -> None:
 
 
 def _check(config: DictConfig) -> None:
-    from pathlib import Path
-
     from specpolicy.errors import SpecpolicyError
 
     limits = {
@@ -80,5 +82,21 @@ def _check(config: DictConfig) -> None:
     for key, right in limits.items():
         if not right:
             raise SpecpolicyError(f"{key}={config[key]} is out of range (specpolicy collect --help)")
-    if Path(config.output).suffix not in (".hdf5", ".h5"):
-        raise SpecpolicyError(f"output={config.output}: expected a file name that ends in .hdf5")
+
+
+def _output(config: DictConfig) -> Path:
+    """The file or directory to write, by default named after the task."""
+    from specpolicy.data.collect import FORMATS
+    from specpolicy.errors import SpecpolicyError
+
+    if config.format not in FORMATS:
+        raise SpecpolicyError(f"format={config.format}: use one of {', '.join(FORMATS)}")
+    if config.format == "lerobot":
+        output = Path(config.output or f"data/{config.task.name}_lerobot")
+        if output.suffix in (".hdf5", ".h5"):
+            raise SpecpolicyError(f"output={output}: LeRobot's format is a directory, name one")
+        return output
+    output = Path(config.output or f"data/{config.task.name}.hdf5")
+    if output.suffix not in (".hdf5", ".h5"):
+        raise SpecpolicyError(f"output={output}: expected a file name that ends in .hdf5 (or format=lerobot)")
+    return output

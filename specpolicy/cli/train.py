@@ -2,11 +2,15 @@
 
 The directory named by `output` holds model.safetensors (EMA weights) and config.json, which `load_policy` and
 `specpolicy evaluate` read, next to the curves. A run that was interrupted goes on where its last save was.
+`data` is a file of `specpolicy collect` or of robomimic, the directory of a LeRobot data set (v2 or v3; its vectors,
+not its images), or a zarr replay buffer of diffusion_policy.
 
 Examples:
   specpolicy train task=lift
   specpolicy train task=can policy=transformer steps=20000 logger=wandb
   specpolicy train task=push_t policy.chain.prediction=sample precision=bfloat16
+  specpolicy train task=gym task.id=gym_pusht/PushT-v0 task.name=pusht data=datasets/pusht
+  specpolicy train task=push_t data=data/pusht/pusht_cchi_v7_replay.zarr 'task.observation_keys=[keypoint,state]'
 """
 
 from __future__ import annotations
@@ -46,8 +50,8 @@ def run(config: DictConfig) -> None:
     options = TrainingOptions(**{field.name: config[field.name] for field in dataclasses.fields(TrainingOptions)})
     keys = _observation_keys(config)
     shape = (keys, config.policy.n_obs_steps, config.policy.horizon)
-    training = load_sequences(config.data, *shape, split="train")
-    validation = load_sequences(config.data, *shape, split="valid")
+    training = load_sequences(config.data, *shape, split="train", validation=config.validation)
+    validation = load_sequences(config.data, *shape, split="valid", validation=config.validation)
     torch.manual_seed(config.seed)
     policy = make_policy(config, training).to(config.device)
     resume = saved_step(output, options)
@@ -82,15 +86,9 @@ def make_policy(config: DictConfig, training: Sequences) -> DiffusionPolicy:
 
 
 def _observation_keys(config: DictConfig) -> list[str]:
-    if config.task.observation_keys:
-        return list(config.task.observation_keys)
-    import h5py
+    from specpolicy.data.dataset import observation_keys
 
-    from specpolicy.data.dataset import check_file
-
-    check_file(config.data, [], "train")
-    with h5py.File(config.data, "r") as file:
-        return sorted(next(iter(file["data"].values()))["obs"])
+    return list(config.task.observation_keys or observation_keys(config.data))
 
 
 def _rollout(config: DictConfig) -> Rollout:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
 from specpolicy.processes import run_jobs
 
+FORMATS = ("hdf5", "lerobot")
 HOPELESS = 30  # attempts after which an expert that fails nine times in ten is given up
 
 
@@ -47,6 +49,7 @@ def collect(
     workers: int = 0,
     keep_failures: bool = False,
     validation: float = 0.1,
+    file_format: str = "hdf5",
     on_attempt: Callable[[bool, bool], None] = lambda kept, success: None,
 ) -> Collected | None:
     """Record `episodes` demonstrations into `output`, continuing what an interrupted run has left.
@@ -54,10 +57,12 @@ def collect(
     Args:
         recording: what to record.
         episodes: demonstrations to keep.
-        output: the HDF5 file to write.
+        output: what to write: an HDF5 file, or a directory for LeRobot's format.
         workers: processes; 0 records in this one.
         keep_failures: keep unsuccessful episodes too.
-        validation: share of the demonstrations in `mask/valid`; at least one if there are two or more.
+        validation: share of the demonstrations to validate on (`mask/valid`, or the split `valid`); at least one if
+            there are two or more.
+        file_format: one of `FORMATS`.
         on_attempt: called for each attempt, old ones first, with whether it is kept and whether it succeeded.
 
     Returns:
@@ -68,10 +73,13 @@ def collect(
     """
     settings = {**recording.as_dict(), "keep_failures": keep_failures}
     wanted = {**settings, "episodes": episodes, "validation": validation}
+    if file_format not in FORMATS:
+        raise SpecpolicyError(f"unknown format '{file_format}': use one of {', '.join(FORMATS)}")
+    read_settings, write = _format(file_format)
     if output.exists():
-        _require_same(read_attribute(output, "collection"), wanted, output)
+        _require_same(read_settings(output), wanted, output)
         return None
-    env_args = describe(recording)  # first, so that a wrong task or expert is found before anything is written
+    env_args, hz = describe(recording)  # first, so that a wrong task or expert is found before anything is written
     directory = output.with_name(output.name + ".parts")
     _claim(directory, settings)
     setup = _Setup(recording, directory, keep_failures)
@@ -101,7 +109,7 @@ def collect(
         attempts += 1
     attributes = {"task": settings["task"], "collection": wanted}
     valid = _validation(episodes, validation, recording.seed)
-    samples = assemble(output, kept, env_args, attributes, valid)
+    samples = write(output, kept, env_args, attributes, valid, hz)
     remove_parts(directory)
     successes = sum(outcomes[number][0] for number in range(attempts))
     return Collected(episodes, samples, attempts, successes)
@@ -146,6 +154,17 @@ class _Numbers:
             raise StopIteration
         self.given.add(number)
         return number
+
+
+def _format(name: str) -> tuple[Callable[[Path], Any], Callable[..., int]]:
+    """(what reads the settings of a finished output, what writes one from parts)."""
+    if name == "lerobot":
+        import pyarrow  # noqa: F401  (missing, it should be missed before anything is recorded)
+
+        from specpolicy.data import lerobot_writer
+
+        return lerobot_writer.read_settings, lerobot_writer.write_lerobot
+    return lambda path: read_attribute(path, "collection"), assemble
 
 
 def _part(directory: Path, number: int) -> Path:

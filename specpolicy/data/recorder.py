@@ -119,11 +119,15 @@ class Recorder:
         return otherwise if bound is None else bound()
 
 
-def describe(recording: Recording) -> dict[str, Any]:
-    """robomimic's description of the environment; raises SpecpolicyError if task or expert is not there."""
+def describe(recording: Recording) -> tuple[dict[str, Any], float]:
+    """robomimic's description of the environment, and its control steps per second.
+
+    Raises:
+        SpecpolicyError: the task or the expert is not there.
+    """
     recorder = Recorder(recording)
     try:
-        return recorder.env_args()
+        return recorder.env_args(), control_hz(recorder.env)
     finally:
         recorder.close()
 

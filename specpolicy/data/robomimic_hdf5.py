@@ -1,6 +1,6 @@
 """Demonstrations in robomimic's HDF5 layout: one small file for each while recording, then one for all.
 
-data            attributes total, env_args (JSON), task (JSON), collection (JSON)
+data            attributes total, control_hz, env_args (JSON), task (JSON), collection (JSON)
 data/demo_i     attributes num_samples, model_file, success
   actions (T, D)   states (T, N)   rewards (T,)   dones (T,)   obs/<key> (T, ...)   next_obs/<key> (T, ...)
 mask/train, mask/valid   names of demonstrations, as bytes
@@ -77,6 +77,7 @@ def assemble(
     env_args: Mapping[str, Any],
     attributes: Mapping[str, Any],
     valid: Sequence[int],
+    hz: float,
 ) -> int:
     """Join part files into one robomimic file, atomically; return its number of samples.
 
@@ -86,6 +87,7 @@ def assemble(
         env_args: robomimic's description of the environment.
         attributes: more attributes of `data`, stored as JSON.
         valid: numbers of the demonstrations in `mask/valid`; all others are in `mask/train`.
+        hz: samples per second, stored as an attribute of `data`.
     """
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         data = file.create_group("data")
@@ -95,6 +97,7 @@ def assemble(
                 source.copy("demo", data, name=f"demo_{number}")
             total += int(data[f"demo_{number}"].attrs["num_samples"])
         data.attrs["total"] = total
+        data.attrs["control_hz"] = hz
         data.attrs["env_args"] = json.dumps(dict(env_args))
         for key, value in attributes.items():
             data.attrs[key] = json.dumps(value)

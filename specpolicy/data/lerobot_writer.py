@@ -1,0 +1,283 @@
+"""Demonstrations as a LeRobot data set, version 3.0, which LeRobot 0.4 and later load. Needs the extra `data`.
+
+meta/info.json                               features, counts, splits
+meta/stats.json                              minimum, maximum, mean, standard deviation, quantiles of each feature
+meta/tasks.parquet                           task_index by the task's name
+meta/episodes/chunk-000/file-000.parquet     one row an episode: its length, where its frames lie, its statistics
+meta/specpolicy.json                         ours: which parts of the state vectors are which observations; settings
+data/chunk-000/file-000.parquet, ...         one row a frame
+
+LeRobot's policies know the robot's own state, `observation.state`, and `observation.environment_state`: our
+observations are joined to these two vectors.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from specpolicy.errors import SpecpolicyError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+VERSION = "v3.0"
+STATE, ENVIRONMENT = "observation.state", "observation.environment_state"
+ROBOT_PREFIXES = ("robot", "agent")
+FILES_PER_CHUNK, FILE_MEGABYTES = 1000, 100
+QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
+SCALARS = {  # feature: dtype
+    "next.reward": "float32",
+    "next.done": "bool",
+    "next.success": "bool",
+    "timestamp": "float32",
+    "frame_index": "int64",
+    "episode_index": "int64",
+    "index": "int64",
+    "task_index": "int64",
+}
+Columns = dict[str, np.ndarray]
+
+
+def write_lerobot(
+    path: Path,
+    parts: Sequence[Path],
+    env_args: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+    valid: Sequence[int],
+    hz: float,
+) -> int:
+    """Join part files (see `robomimic_hdf5.write_part`) into one data set, atomically; return its number of frames.
+
+    The demonstrations to validate on come last, as the split `valid`.
+
+    Args:
+        path: the directory to write; nothing may be there.
+        attributes: stored with `env_args` in meta/specpolicy.json; `task` names the task.
+        valid: numbers of the demonstrations to validate on.
+        hz: frames per second.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    try:
+        order = [number for number in range(len(parts)) if number not in set(valid)] + sorted(valid)
+        task = str(attributes["task"].get("name", "task"))
+        layout = _layout(parts[0])
+        writer = _Writer(temporary, layout, task, hz)
+        for number in order:
+            writer.add(_read(parts[number], layout))
+        ours = {"format": 1, "env_args": dict(env_args), **attributes, "observation": _parts(layout)}
+        frames = writer.finish(len(parts) - len(valid), ours)
+        temporary.chmod(0o755)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return frames
+
+
+def read_settings(path: Path) -> dict[str, Any] | None:
+    """The settings of the collection that wrote a data set, None if it was none of ours."""
+    try:
+        return json.loads((path / "meta" / "specpolicy.json").read_text(encoding="utf-8")).get("collection")
+    except (OSError, ValueError, AttributeError):
+        raise SpecpolicyError(f"{path} exists and is no data set of ours; choose another output") from None
+
+
+Layout = dict[str, dict[str, int]]  # feature: {observation: its width}
+
+
+def _layout(part: Path) -> Layout:
+    """Which observations make which feature."""
+    with h5py.File(part, "r") as file:
+        widths = {}
+        for key, values in file["demo/obs"].items():
+            if values.ndim != 2:
+                raise SpecpolicyError(f"observation '{key}' has shape {values.shape[1:]}: only vectors can be written")
+            widths[key] = int(values.shape[1])
+    robot = {key: width for key, width in widths.items() if key.startswith(ROBOT_PREFIXES)}
+    others = {key: width for key, width in widths.items() if key not in robot}
+    return {STATE: robot, ENVIRONMENT: others} if robot and others else {STATE: widths}
+
+
+def _parts(layout: Layout) -> dict[str, tuple[str, int, int]]:
+    """{observation: (feature, first entry, entry after the last)}."""
+    found = {}
+    for feature, widths in layout.items():
+        start = 0
+        for key, width in widths.items():
+            found[key] = (feature, start, start + width)
+            start += width
+    return found
+
+
+def _read(part: Path, layout: Layout) -> Columns:
+    """The frames of one demonstration, without the columns that say where it stands in the data set."""
+    with h5py.File(part, "r") as file:
+        demo = file["demo"]
+        vectors = {
+            feature: np.concatenate([demo[f"obs/{key}"][()] for key in widths], axis=1)
+            for feature, widths in layout.items()
+        }
+        done = demo["dones"][()].astype(bool)
+        return {
+            **{feature: values.astype(np.float32) for feature, values in vectors.items()},
+            "action": demo["actions"][()].astype(np.float32),
+            "next.reward": demo["rewards"][()].astype(np.float32),
+            "next.done": done,
+            "next.success": done & bool(demo.attrs["success"]),
+        }
+
+
+class _Writer:
+    """Writes the files of one data set into an empty directory."""
+
+    def __init__(self, root: Path, layout: Layout, task: str, hz: float):
+        self._root, self._layout, self._task = root, layout, task
+        self._hz: float = int(hz) if float(hz).is_integer() else hz
+        self._rows: list[dict[str, Any]] = []
+        self._frames: list[Columns] = []
+        self._total = self._file = self._bytes = 0
+        self._writer: Any = None
+
+    def add(self, columns: Columns) -> None:
+        """Append an episode."""
+        from pyarrow import parquet
+
+        length, number = len(columns["action"]), len(self._rows)
+        step = np.arange(length)
+        columns = {
+            **columns,
+            "timestamp": (step / self._hz).astype(np.float32),
+            "frame_index": step,
+            "episode_index": np.full(length, number),
+            "index": self._total + step,
+            "task_index": np.zeros(length, np.int64),
+        }
+        size = sum(values.nbytes for values in columns.values())
+        if self._writer is not None and self._bytes + size > FILE_MEGABYTES * 2**20:
+            self._writer.close()
+            self._writer, self._bytes, self._file = None, 0, self._file + 1
+        table = _table(columns)
+        if self._writer is None:
+            self._writer = parquet.ParquetWriter(self._path("data", self._file), table.schema)
+        self._writer.write_table(table)
+        self._bytes += size
+        self._rows.append(
+            {
+                "episode_index": number,
+                "tasks": [self._task],
+                "length": length,
+                "data/chunk_index": self._file // FILES_PER_CHUNK,
+                "data/file_index": self._file % FILES_PER_CHUNK,
+                "dataset_from_index": self._total,
+                "dataset_to_index": self._total + length,
+                **{
+                    f"stats/{feature}/{name}": value
+                    for feature, values in columns.items()
+                    for name, value in _statistics(values).items()
+                },
+                "meta/episodes/chunk_index": 0,
+                "meta/episodes/file_index": 0,
+            }
+        )
+        self._frames.append(columns)
+        self._total += length
+
+    def finish(self, training: int, ours: Mapping[str, Any]) -> int:
+        """Write what describes the data; the number of frames. training: episodes of the split `train`."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        self._writer.close()
+        parquet.write_table(pa.Table.from_pylist(self._rows), self._path("meta/episodes", 0))
+        parquet.write_table(_tasks(self._task), self._root / "meta" / "tasks.parquet")
+        everything = {name: np.concatenate([one[name] for one in self._frames]) for name in self._frames[0]}
+        self._json("stats.json", {name: _statistics(values) for name, values in everything.items()})
+        count = len(self._rows)
+        splits = {"train": f"0:{training}"}
+        if training < count:
+            splits["valid"] = f"{training}:{count}"
+        self._json(
+            "info.json",
+            {
+                "codebase_version": VERSION,
+                "robot_type": None,
+                "total_episodes": count,
+                "total_frames": self._total,
+                "total_tasks": 1,
+                "chunks_size": FILES_PER_CHUNK,
+                "data_files_size_in_mb": FILE_MEGABYTES,
+                "video_files_size_in_mb": 200,
+                "fps": self._hz,
+                "splits": splits,
+                "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+                "video_path": None,
+                "features": self._features(everything),
+            },
+        )
+        self._json("specpolicy.json", ours)
+        return self._total
+
+    def _features(self, columns: Columns) -> dict[str, Any]:
+        vectors: dict[str, Any] = {}
+        for feature, widths in self._layout.items():
+            names = [f"{key}.{entry}" for key, width in widths.items() for entry in range(width)]
+            vectors[feature] = {"dtype": "float32", "shape": [len(names)], "names": names}
+        vectors["action"] = {"dtype": "float32", "shape": [columns["action"].shape[1]], "names": None}
+        return vectors | {name: {"dtype": kind, "shape": [1], "names": None} for name, kind in SCALARS.items()}
+
+    def _path(self, directory: str, number: int) -> Path:
+        chunk, file = divmod(number, FILES_PER_CHUNK)
+        path = self._root / directory / f"chunk-{chunk:03d}" / f"file-{file:03d}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _json(self, name: str, content: Any) -> None:
+        path = self._root / "meta" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+
+
+def _table(columns: Columns) -> pa.Table:
+    import pyarrow as pa
+
+    arrays = {
+        name: pa.array(values)
+        if values.ndim == 1
+        else pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+        for name, values in columns.items()
+    }
+    return pa.table(arrays)
+
+
+def _tasks(task: str) -> pa.Table:
+    """LeRobot reads the tasks with pandas and looks them up by the index, which pandas' own metadata names."""
+    import pyarrow as pa
+
+    index = "__index_level_0__"
+    column = {"metadata": None}
+    number = {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64", **column}
+    name = {"name": None, "field_name": index, "pandas_type": "unicode", "numpy_type": "object", **column}
+    pandas = {"index_columns": [index], "column_indexes": [], "columns": [number, name]}
+    table = pa.table({"task_index": pa.array([0]), index: pa.array([task])})
+    return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
+
+
+def _statistics(values: np.ndarray) -> dict[str, list[float] | list[int]]:
+    """Statistics of each entry over the frames (N,) or (N, D)."""
+    numbers = values.reshape(len(values), -1).astype(np.float64)
+    found = {
+        "min": numbers.min(axis=0),
+        "max": numbers.max(axis=0),
+        "mean": numbers.mean(axis=0),
+        "std": numbers.std(axis=0),
+        **dict(zip(QUANTILES, np.quantile(numbers, list(QUANTILES.values()), axis=0), strict=True)),
+    }
+    return {**{name: entry.tolist() for name, entry in found.items()}, "count": [len(values)]}
