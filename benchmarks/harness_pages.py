@@ -148,9 +148,9 @@ def verdicts(summary: Mapping[str, Any]) -> list[str]:
         if difference["kind"] == "condition":
             before, after = reference["success_rate"]["estimate"], arm["success_rate"]["estimate"]
             low, high = difference["success_rate"]["low"], difference["success_rate"]["high"]
-            said = "loses" if high < 0 else "gains" if low > 0 else "shows no difference"
+            said = "a loss" if high < 0 else "a gain" if low > 0 else "no difference shown"
             lines.append(
-                f"{arm['sampler']} {said}: {before:.2f} where the world waits, {after:.2f} where not, {change}"
+                f"{arm['sampler']}, {said}: {before:.2f} where the world waits, {after:.2f} where not, {change}"
             )
         elif arm["method"] == "recycled" and reference["method"] == "ddim" and arm["clock"] != "paused":
             lines.append(f"{difference['arm']} minus {difference['reference']}: {change}")
