@@ -91,12 +91,12 @@ def _output(config: DictConfig) -> Path:
 
     if config.format not in FORMATS:
         raise SpecpolicyError(f"format={config.format}: use one of {', '.join(FORMATS)}")
+    output = Path(config.output)
     if config.format == "lerobot":
-        output = Path(config.output or f"data/{config.task.name}_lerobot")
+        if output == Path(f"data/{config.task.name}.hdf5"):  # the default
+            return output.with_name(f"{config.task.name}_lerobot")
         if output.suffix in (".hdf5", ".h5"):
             raise SpecpolicyError(f"output={output}: LeRobot's format is a directory, name one")
-        return output
-    output = Path(config.output or f"data/{config.task.name}.hdf5")
-    if output.suffix not in (".hdf5", ".h5"):
+    elif output.suffix not in (".hdf5", ".h5"):
         raise SpecpolicyError(f"output={output}: expected a file name that ends in .hdf5 (or format=lerobot)")
     return output

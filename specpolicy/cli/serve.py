@@ -13,6 +13,7 @@ Examples:
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 def run(config: DictConfig) -> None:
     """Serve as `config` (configs/serve.yaml) says, until Ctrl-C or SIGTERM."""
+    from specpolicy.cli.configuration import save_config
     from specpolicy.cli.control import API_KEY
+    from specpolicy.files import write_text
     from specpolicy.serving.server import PolicyServer
 
     if config.seed < 0 or config.max_message_mb <= 0:
@@ -48,8 +51,13 @@ def run(config: DictConfig) -> None:
         name = f"[{server.host}]" if ":" in server.host else server.host
         print(f"serving {config.policy} ({service.metadata.more['sampler']}) at ws://{name}:{server.port}", flush=True)
 
+    output = Path(config.output)
+    shown = config.copy()
+    shown.api_key = None if config.api_key is None else "..."
+    save_config(shown, output)
     server.run(ready)
-    print("the server has ended")
+    write_text(output / "metrics.txt", server.metrics.text().decode())
+    print(f"the server has ended; its figures: {output / 'metrics.txt'}")
 
 
 def _service(config: DictConfig) -> PolicyService:

@@ -44,7 +44,7 @@ def serve(small_policy, tmp_path):
         process.stdout.close()
 
 
-def test_a_served_policy_answers_and_ends_with_the_signal(serve):
+def test_a_served_policy_answers_and_ends_with_the_signal(serve, tmp_path):
     process, address = serve("sampler=ddim", "sampler.steps=3", "max_batch=2", "threads=1")
     client = WebsocketClientPolicy(address, api_key="from the environment")
     told = client.get_server_metadata()
@@ -54,9 +54,10 @@ def test_a_served_policy_answers_and_ends_with_the_signal(serve):
     client.reset()
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0 and "the server has ended" in process.stdout.read()
+    assert 'specpolicy_requests_total{outcome="answered"} 1.0' in (tmp_path / "outputs/serve/metrics.txt").read_text()
 
 
-def test_a_server_that_is_killed_and_started_again_is_found_again(serve):
+def test_a_server_that_is_killed_and_started_again_is_found_again(serve, tmp_path):
     process, address = serve("api_key=given")
     planner = RemotePlanner(address, "given", reconnect=120.0)
     planner.reset(0)
@@ -68,6 +69,8 @@ def test_a_server_that_is_killed_and_started_again_is_found_again(serve):
     np.testing.assert_array_equal(planner.plan(HISTORY).actions, first)
     again.send_signal(signal.SIGINT)  # Ctrl-C
     assert again.wait(30) == 0
+    saved = (tmp_path / "outputs/serve/config.yaml").read_text()
+    assert "max_batch: 8" in saved and "given" not in saved  # the key is nowhere
 
 
 @pytest.mark.parametrize(
@@ -85,7 +88,8 @@ def test_a_server_that_is_killed_and_started_again_is_found_again(serve):
     ],
 )
 def test_bad_settings_are_one_line(arguments, complaint, small_policy, tmp_path, capsys):
-    assert main(["serve", f"policy={small_policy.save(tmp_path / 'p')}", "max_batch=1", *arguments]) == 2
+    own = [f"policy={small_policy.save(tmp_path / 'p')}", f"output={tmp_path / 'out'}", "max_batch=1"]
+    assert main(["serve", *own, *arguments]) == 2
     error = capsys.readouterr().err
     assert complaint in error and error.count("\n") == 1
 
