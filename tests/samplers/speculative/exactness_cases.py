@@ -1,8 +1,5 @@
 """What is tested for exactness: chains, and every verifier with every drafter and window; and what must fail.
-
-`tests/samplers/speculative/test_exactness.py` runs it with 10,000 chunks a case, `benchmarks/exactness.py` with many
-more.
-"""
+`test_exactness.py` runs it with 10,000 chunks a case, `benchmarks/exactness.py` with many more."""
 
 import zlib
 from collections.abc import Callable
@@ -92,7 +89,7 @@ class Composed:
 
     drafter: Callable[[GaussianChain, tuple[int, int]], Drafter]
     verifier: Verifier
-    window: int | None = None
+    window: int | tuple[int, ...] | None = None
     name: str = "composed"
 
     def run(self, denoiser, chain, state, cond, noise, return_states=False):
@@ -166,7 +163,7 @@ class Case:
     sampler: object
     name: str
     chain: str = "ddpm"
-    window: int | None = None
+    window: int | str | None = None
     conditioned: bool = False
     dtype: torch.dtype = torch.float32
     slow: bool = False  # not in the continuous run
@@ -195,6 +192,9 @@ def every_combination():
             for window in WINDOWS:
                 slow = window not in ((1, 4, None) if verifier == USUAL_VERIFIER[drafter] else (None,))
                 yield Case(Composed(make, kind(), window), f"{verifier} + {drafter}", window=window, slow=slow)
+        if kind.keeps_noise:  # as calibrated windows do
+            sampler = Composed(DRAFTERS["recycled"], kind(), tuple(1 + step * 7 % 11 for step in range(20)))
+            yield Case(sampler, f"{verifier} + recycled", window="by step")
         for window in WINDOWS:
             name, slow = f"{verifier} + skewed", window != 4
             yield Case(Composed(skewed, kind(), window), name, "unclipped", window, slow=slow)

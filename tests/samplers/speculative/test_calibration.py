@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from law_tests import innovation_p, innovations
 from mixtures import MixtureDenoiser
 
 from specpolicy import Calibration, GaussianChain, SpecpolicyError, calibrate, make_sampler, sample
@@ -57,6 +58,17 @@ def test_a_student_saves_calls_and_a_prior_saves_some(problem):
     prior = calls(denoiser, cond, make_sampler("recycled", calibration=calibration, window=None, student=False))
     nothing = calls(denoiser, cond, make_sampler("recycled"))
     assert student < 0.9 * prior < 0.9 * nothing
+
+
+@pytest.mark.parametrize("options", ({}, {"student": False}, {"window": None, "extra_rows": True}), ids=str)
+def test_a_calibrated_sampler_has_the_law_of_the_chain(problem, options):
+    """The noises that its states imply are independent standard normals; false alarm 1e-4 each."""
+    denoiser, cond, calibration = problem
+    sampler, cond = make_sampler("recycled", calibration=calibration, **options), cond.repeat(8, 1)
+    generator = torch.Generator().manual_seed(5)
+    out = sample(denoiser, CHAIN, (len(cond), 2, 2), cond, sampler, generator, return_states=True)
+    assert out.stats.rejections.sum() > 300
+    assert innovation_p(*innovations(denoiser, CHAIN, out.states, cond)) > 1e-4
 
 
 def test_a_calibration_comes_back_from_its_files(problem, tmp_path):

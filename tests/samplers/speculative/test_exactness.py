@@ -43,7 +43,7 @@ def test_every_verifier_drafter_and_kind_of_chain_is_among_the_cases():
     assert {name.split(" + ")[1] for name in names if "+" in name} == {*DRAFTERS, "skewed"}
     assert {"asd", "reflection", "residual", "block", "recycled"} < names
     assert {case.chain for case in CASES} == set(CHAINS)
-    assert {case.window for case in CASES} == {1, 4, 16, None}
+    assert {case.window for case in CASES} == {1, 4, 16, None, "by step"}
     quick = [case for case in CASES if not case.slow]
     assert {case.name for case in quick} == names and {case.chain for case in quick} == set(CHAINS)
-    assert {case.window for case in quick} == {1, 4, None}
+    assert {case.window for case in quick} == {1, 4, None, "by step"}
