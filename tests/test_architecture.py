@@ -20,6 +20,7 @@ ROOMS = (
     "diffusion",
     "conditioning",
     "networks",
+    "tokens",
     "samplers",
     "engines",
     "normaliser",
@@ -40,6 +41,7 @@ ROOMS = (
 # What else a room must not know, though it lies below.
 STRANGERS = {
     "networks": {"diffusion", "tasks"},
+    "tokens": {"diffusion", "networks", "tasks"},
     "samplers": {"networks", "tasks"},
     "engines": {"diffusion", "networks", "tasks"},
     "training": {"tasks", "loading"},

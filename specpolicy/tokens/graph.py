@@ -1,0 +1,166 @@
+"""Directed draft graphs (Spiffy): later states guessed from one evaluation, in ranks.
+
+From the logits of the last state that was reached, the masked positions of the root have places 0, 1, ... in the
+decoder's order, and each position's tokens ranks 0, 1, ..., by logits plus the noise that the decoder will add. A node
+is a set of (place, token rank) pairs: the root with these positions filled by these tokens. Because a node is a set,
+every order in which its positions may be revealed leads to it; that is what makes the drafts a graph, not a tree. Edges
+need not be written down: verification finds them by following the rule from state to state.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.tokens.lookahead import places, step_sizes
+from specpolicy.tokens.rules import Rule
+from specpolicy.tokens.speculate import Round
+
+Pair = tuple[int, int]  # (place of the position, rank of the token)
+Node = tuple[Pair, ...]  # sorted by place, each place once
+
+DEPTH_COST = 0.45  # in places of excess rank, see `analytic_nodes`
+
+
+@dataclass(frozen=True)
+class DraftGraph:
+    """Nodes, the most useful first, and how often calibration has seen each of them continue a path."""
+
+    nodes: tuple[Node, ...]
+    weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.weights and len(self.weights) != len(self.nodes):
+            raise SpecpolicyError("a draft graph has as many weights as nodes")
+        for node in self.nodes:
+            positions = [place for place, _ in node]
+            if not node or positions != sorted(set(positions)) or min(min(pair) for pair in node) < 0:
+                raise SpecpolicyError(f"{node} is no node of a draft graph: places must rise, ranks not be negative")
+
+    def first(self, count: int) -> "DraftGraph":
+        """The graph of the first `count` nodes; nodes were chosen one after the other, so it is the smaller graph."""
+        return DraftGraph(self.nodes[:count], self.weights[:count])
+
+
+class _Tables:
+    """The nodes of a graph that a root with `masked` masked positions has use for, as tensors.
+
+    place, token: (D, M); a shorter node repeats its first pair, which changes nothing. padding: (D, M), where.
+    weight: (D,) logarithms. places, tokens: how many of each occur.
+    """
+
+    def __init__(self, graph: DraftGraph, rule: Rule, masked: int, device: torch.device):
+        sizes = set(range(1, masked))
+        if rule.threshold is None:  # other states are never met
+            sizes &= set(step_sizes(rule, torch.tensor([masked]), masked)[0].tolist())
+        weights = graph.weights or (1.0,) * len(graph.nodes)
+        kept = [
+            (node, weight)
+            for node, weight in zip(graph.nodes, weights, strict=True)
+            if len(node) in sizes and node[-1][0] < masked
+        ]
+        widest = max((len(node) for node, _ in kept), default=1)
+        pairs = torch.tensor(
+            [list(node) + [node[0]] * (widest - len(node)) for node, _ in kept], dtype=torch.int64, device=device
+        ).reshape(-1, widest, 2)
+        lengths = torch.tensor([len(node) for node, _ in kept], dtype=torch.int64, device=device)
+        self.place, self.token = pairs[..., 0], pairs[..., 1]
+        self.padding = torch.arange(widest, device=device) >= lengths[:, None]
+        self.weight = torch.tensor([max(weight, 1e-3) for _, weight in kept], device=device).log()
+        self.places = max((node[-1][0] + 1 for node, _ in kept), default=1)
+        self.tokens = max((rank + 1 for node, _ in kept for _, rank in node), default=1)
+
+
+class GraphDrafter:
+    """Drafts the states of a graph.
+
+    Args:
+        graphs: by the number of masked positions of a root; the graph of the next larger number serves those between.
+        keep: of all nodes of a graph, draft the `keep` that look best by the logits at hand: the logarithm of the
+            weight plus half the log probabilities of the tokens. None: all.
+    """
+
+    def __init__(self, graphs: Mapping[int, DraftGraph], keep: int | None = None):
+        if not graphs:
+            raise SpecpolicyError("there is no draft graph: give at least one")
+        self.graphs, self.keep = dict(sorted(graphs.items())), keep
+        self._tables: dict[tuple[Rule, int, torch.device], _Tables] = {}
+
+    def draft(self, round: Round) -> tuple[Tensor, Tensor]:
+        """See `Drafter.draft`."""
+        if round.rule.sampled and round.rule.keyed == "step":
+            raise SpecpolicyError("a draft graph needs noise that is keyed by position: use the chain")
+        remaining, found = round.remaining, []
+        for masked in sorted(set(remaining.tolist())):
+            found.append(self._expand(round, (remaining == masked).nonzero().flatten(), masked))
+        states, owners = zip(*found, strict=True)
+        return torch.cat(states), torch.cat(owners)
+
+    def _expand(self, round: Round, rows: Tensor, masked: int) -> tuple[Tensor, Tensor]:
+        """Drafts for the roots `rows` (R,), which all have `masked` masked positions."""
+        tables = self._table(round.rule, masked, rows.device)
+        ordered = places(round)[rows].argsort(dim=1, stable=True)[:, : tables.places]  # (R, places) positions
+        scores = round.decision.perturbed[round.last[rows][:, None], ordered]  # (R, places, V)
+        values, by_rank = scores.topk(min(tables.tokens, scores.shape[-1]), dim=-1)
+        kinds = by_rank.shape[-1]
+        pair = tables.place * kinds + tables.token.clamp(max=kinds - 1)  # (D, M)
+        positions, tokens = ordered[:, tables.place], by_rank.flatten(1)[:, pair]  # (R, D, M)
+        if self.keep is not None and self.keep < len(pair):
+            log_probability = (values - scores.logsumexp(dim=-1, keepdim=True)).flatten(1)[:, pair]
+            promise = tables.weight + 0.5 * log_probability.masked_fill(tables.padding, 0).sum(dim=2)
+            best = promise.topk(self.keep, dim=1).indices[..., None].expand(-1, -1, pair.shape[1])
+            positions, tokens = positions.gather(1, best), tokens.gather(1, best)
+        drafts = positions.shape[1]
+        states = round.roots[rows][:, None].repeat(1, drafts, 1).scatter(2, positions, tokens)
+        return states.flatten(0, 1), round.chunks[rows].repeat_interleave(drafts)
+
+    def _table(self, rule: Rule, masked: int, device: torch.device) -> _Tables:
+        key = (rule, masked, device)
+        if key not in self._tables:
+            number = next((number for number in self.graphs if number >= masked), max(self.graphs))
+            self._tables[key] = _Tables(self.graphs[number], rule, masked, device)
+        return self._tables[key]
+
+
+def analytic_graph(rule: Rule, masked: int, count: int) -> DraftGraph:
+    """A graph without calibration: sets of early places with their best tokens.
+
+    A set of n places costs `DEPTH_COST` for each step it is away, plus by how much its places exceed 0, ..., n - 1;
+    the `count` cheapest sets are the nodes.
+    """
+    sizes = step_sizes(rule, torch.tensor([masked]), min(count, masked))[0].tolist()
+    bound, candidates = 0.0, list[tuple[float, int, Node]]()
+    while len(candidates) < count and bound <= DEPTH_COST * count:  # as many nodes has the chain alone
+        bound += 1
+        candidates = sorted(_sets(sizes, masked, bound))
+    return DraftGraph(tuple(node for _, _, node in candidates[:count]))
+
+
+def _sets(sizes: Sequence[int], masked: int, bound: float) -> Iterator[tuple[float, int, Node]]:
+    """All sets that cost at most `bound`, with their cost and how many steps away they are."""
+    for depth, size in enumerate(sizes, start=1):
+        for excess in range(int(bound - DEPTH_COST * depth) + 1 if DEPTH_COST * depth <= bound else 0):
+            for parts in _partitions(excess, size, excess):
+                shifts = [0] * (size - len(parts)) + sorted(parts)
+                chosen = [place + shift for place, shift in enumerate(shifts)]
+                if size < masked and chosen[-1] < masked:
+                    yield DEPTH_COST * depth + excess, depth, tuple((place, 0) for place in chosen)
+
+
+def _partitions(total: int, parts: int, largest: int) -> Iterator[list[int]]:
+    """The ways to write `total` as a sum of at most `parts` positive numbers, none above `largest`."""
+    if total == 0:
+        yield []
+        return
+    if parts == 0:
+        return
+    for first in range(min(total, largest), 0, -1):
+        for rest in _partitions(total - first, parts - 1, first):
+            yield [first, *rest]
+
+
+def parse_nodes(entries: Sequence[Sequence[Sequence[int]]]) -> tuple[Node, ...]:
+    """Nodes from plain lists, as a file holds them."""
+    return tuple(tuple((int(place), int(rank)) for place, rank in entry) for entry in entries)

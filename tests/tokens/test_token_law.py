@@ -1,0 +1,58 @@
+"""The law of sampled decoders, against exact enumeration: three positions, three tokens."""
+
+import pytest
+import torch
+from scipy.stats import chi2_contingency, chisquare
+from toy_tokens import ToyNetwork, any_order_law, confidence_law, uniform_source
+
+from specpolicy.tokens.decode import decode, masked_start
+from specpolicy.tokens.graph import GraphDrafter, analytic_graph
+from specpolicy.tokens.lookahead import FixedPointDrafter
+from specpolicy.tokens.rules import Rule
+from specpolicy.tokens.speculate import speculate
+
+COUNT, SIGNIFICANT = 30_000, 1e-4
+NETWORK = ToyNetwork(3, 3, seed=3)
+
+
+def histogram(rule, drafter=None, seed=0):
+    """How often each of the 27 chunks came out."""
+    noise, start = rule.draw_noise(3, uniform_source(COUNT, seed)), masked_start(COUNT, 3, 3)
+    if drafter is None:
+        tokens = decode(NETWORK, rule, noise, start, 3).tokens
+    else:
+        tokens = speculate(NETWORK, rule, drafter, noise, start, 3).tokens
+    return torch.bincount(tokens[:, 0] * 9 + tokens[:, 1] * 3 + tokens[:, 2], minlength=27).numpy()
+
+
+def p_value(found, law):
+    return chisquare(found, law.numpy() / float(law.sum()) * COUNT).pvalue
+
+
+@pytest.mark.parametrize("keyed", ("position", "step"))
+def test_a_pre_drawn_order_draws_the_any_order_law(keyed):
+    rule = Rule(3, (1, 1, 1), order="random", keyed=keyed)
+    assert p_value(histogram(rule), any_order_law(NETWORK)) > SIGNIFICANT
+
+
+def test_so_do_fixed_point_drafts():
+    rule = Rule(3, (1, 1, 1), order="random")
+    assert p_value(histogram(rule, FixedPointDrafter(3)), any_order_law(NETWORK)) > SIGNIFICANT
+
+
+@pytest.mark.parametrize("keyed", ("position", "step"))
+def test_the_most_confident_position_first_draws_its_own_law(keyed):
+    rule = Rule(3, (1, 1, 1), keyed=keyed)
+    assert p_value(histogram(rule), confidence_law(NETWORK)) > SIGNIFICANT
+    assert p_value(histogram(rule), any_order_law(NETWORK)) < SIGNIFICANT  # and no other
+
+
+def test_so_do_drafts_from_a_graph():
+    drafter = GraphDrafter({3: analytic_graph(Rule(3, (1, 1, 1)), 3, 5)})
+    assert p_value(histogram(Rule(3, (1, 1, 1)), drafter), confidence_law(NETWORK)) > SIGNIFICANT
+
+
+def test_with_candidate_confidence_the_key_of_the_noise_makes_two_decoders():
+    """The order reads the noise there: a position that was passed over keeps its unlikely token, or draws again."""
+    by_position, by_step = (histogram(Rule(3, (1, 1, 1), order="candidate", keyed=key)) for key in ("position", "step"))
+    assert chi2_contingency([by_position, by_step]).pvalue < 1e-6
