@@ -10,8 +10,8 @@ where y' and y'' are the last two evaluated states at the same step n and r, r' 
 Broyden pair); without any evaluation at n, r = 0: the surrogate alone drafts the first round.
 
 Why it is exact: a state at step n holds the noises of steps before n only. All that enters the guess at n comes from
-states at n, so it does not know the noise it will be coupled with. Never use what was evaluated at another step
-behind n: it has seen that noise.
+states at n or at steps before it, so it does not know the noise it will be coupled with. Never use what was evaluated
+at a step behind n: it has seen that noise.
 """
 
 from dataclasses import dataclass, replace
