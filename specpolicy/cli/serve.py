@@ -34,11 +34,12 @@ def run(config: DictConfig) -> None:
     if config.seed < 0 or config.max_message_mb <= 0:
         raise SpecpolicyError("max_message_mb must be positive and seed not negative (specpolicy serve --help)")
     service = _service(config)
+    key = os.environ.get(API_KEY) if config.api_key is None else str(config.api_key)
     server = PolicyServer(
         service,
         str(config.host),
         config.port,
-        api_key=os.environ.get(API_KEY) if config.api_key is None else str(config.api_key),
+        api_key=key,
         max_message=max(1, round(config.max_message_mb * 2**20)),
         max_clients=config.max_clients,
         max_batch=config.max_batch,
@@ -50,6 +51,8 @@ def run(config: DictConfig) -> None:
     def ready() -> None:
         name = f"[{server.host}]" if ":" in server.host else server.host
         print(f"serving {config.policy} ({service.metadata.more['sampler']}) at ws://{name}:{server.port}", flush=True)
+        if key is None and server.host not in ("localhost", "127.0.0.1", "::1"):
+            print(f"whoever reaches this address can use it: set {API_KEY} to ask for a key", flush=True)
 
     output = Path(config.output)
     shown = config.copy()

@@ -76,6 +76,8 @@ class PolicyServer:
                 raise SpecpolicyError(f"{name}={value}: expected at least one")
         if idle_seconds is not None and idle_seconds <= 0:
             raise SpecpolicyError(f"idle_seconds={idle_seconds}: expected a positive number")
+        if not host:  # which would mean every address
+            raise SpecpolicyError("host is empty: name an address, 0.0.0.0 for all")
         if not 0 <= port < 65536:
             raise SpecpolicyError(f"port={port}: expected 0 to 65535")
         if api_key is not None and not (api_key and api_key.isascii() and api_key.isprintable()):

@@ -319,9 +319,10 @@ def test_the_server_listens_on_loopback_and_says_when_it_cannot(server, service)
         pass
     with pytest.raises(SpecpolicyError, match="cannot listen on"), in_background(PolicyServer(service, "no.such", 0)):
         pass
-    for wrong in ({"port": -1}, {"max_clients": 0}, {"api_key": "a\nb"}, {"idle_seconds": 0}, {"max_batch": 0}):
-        with pytest.raises(SpecpolicyError):
-            PolicyServer(service, **wrong)
+    settings = {"port": -1, "host": "", "max_clients": 0, "api_key": "a\nb", "idle_seconds": 0, "max_batch": 0}
+    for name, wrong in settings.items():
+        with pytest.raises(SpecpolicyError, match=name):
+            PolicyServer(service, **{name: wrong})
 
 
 def test_the_server_says_goodbye_also_while_inference_hangs(service):
