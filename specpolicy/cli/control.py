@@ -114,15 +114,15 @@ def _remote_planner(config: DictConfig, env: gymnasium.Env) -> Planner:
 
 def _execution(config: DictConfig) -> Any:
     from specpolicy.control import Execution
+    from specpolicy.evaluation.tracks import held_action
 
-    hold = _plain(config.hold)
     return Execution(
         config.replan_every,
         config.lead,
         config.on_miss,
         config.stitching,
         float(config.ensemble_decay),
-        None if hold is None else tuple(hold),
+        held_action(_plain(config.hold), str(config.task.id)),
     )
 
 

@@ -168,20 +168,17 @@ def _evaluation(config: DictConfig) -> tuple[dict[str, Any], Evaluation]:
 
 
 def _joining(config: DictConfig) -> Joining:
-    from specpolicy.evaluation.tracks import HOLD, Joining
+    from specpolicy.evaluation.tracks import Joining, held_action
 
-    horizon, hold = config.execution_horizon, _plain(config.hold)
+    horizon = config.execution_horizon
     if horizon is not None and not (isinstance(horizon, int) and horizon > 0):
         raise SpecpolicyError(f"execution_horizon={horizon}: expected a whole number of control steps, at least one")
-    if hold not in (None, "last") and not isinstance(hold, list):
-        raise SpecpolicyError(f"hold={hold}: expected last, an action such as [0,0,null], or null")
-    at_rest = HOLD.get(str(config.task.id)) if hold is None else None
     return Joining(
         stitching=tuple(map(str, config.stitching)),
         execution_horizon=horizon,
         on_miss=str(config.on_miss),
         ensemble_decay=float(config.ensemble_decay),
-        hold=tuple(hold) if isinstance(hold, list) else at_rest,
+        hold=held_action(_plain(config.hold), str(config.task.id)),
     )
 
 

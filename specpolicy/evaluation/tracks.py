@@ -29,6 +29,16 @@ HOLD: dict[str, tuple[float | None, ...]] = {
 }
 
 
+def held_action(hold: Any, task_id: str) -> tuple[float | None, ...] | None:
+    """The action where no chunk has one, from what a configuration says: "last" (again, None here), a list whose
+    null entries keep the last action's, or None for what holds the robot of a shipped task still."""
+    if hold is None:
+        return HOLD.get(task_id)
+    if hold != "last" and not isinstance(hold, list):
+        raise SpecpolicyError(f"hold={hold}: expected last, an action such as [0,0,null], or null")
+    return tuple(hold) if isinstance(hold, list) else None
+
+
 @dataclass(frozen=True)
 class Joining:
     """How chunks become actions, in all arms of an evaluation.
