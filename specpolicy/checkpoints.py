@@ -18,7 +18,8 @@ from specpolicy.files import atomic_path, write_text
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-REQUIRED = ("network", "chain", "observation", "action_dim", "horizon", "n_obs_steps", "n_action_steps", "normaliser")
+REQUIRED = ("network", "observation", "action_dim", "horizon", "n_obs_steps", "n_action_steps", "normaliser")
+TARGETS = ("chain", "tokens")  # of a diffusion policy, of a policy of action tokens: one of them is there
 
 
 def write_checkpoint(
@@ -49,7 +50,9 @@ def read_config(directory: str | Path) -> dict[str, Any]:
         raise SpecpolicyError(f"{directory} has no {CONFIG}: it is not a specpolicy checkpoint") from None
     except ValueError as error:
         raise SpecpolicyError(f"{path} is not valid JSON ({error}): copy the checkpoint again") from None
-    missing = [name for name in REQUIRED if name not in config] if isinstance(config, dict) else REQUIRED
+    missing = [name for name in REQUIRED if name not in config] if isinstance(config, dict) else list(REQUIRED)
+    if not missing and not any(name in config for name in TARGETS):
+        missing = list(TARGETS)
     if missing:
         raise SpecpolicyError(f"{path} lacks '{missing[0]}': it is not a specpolicy checkpoint, or an incomplete one")
     if config.get("format", FORMAT) > FORMAT:

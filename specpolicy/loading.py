@@ -2,18 +2,21 @@
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from specpolicy.checkpoints import read_config, read_weights
 from specpolicy.draft_models import read_draft_models
 from specpolicy.errors import SpecpolicyError
-from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy import DiffusionPolicy, Policy
 from specpolicy.samplers.speculative.calibration import read_calibration
+from specpolicy.token_policy import TokenPolicy
+from specpolicy.tokens.calibration import read_token_calibration
 
 
-def load_policy(path: str | Path, device: torch.device | str = "cpu", trust: bool = False) -> DiffusionPolicy:
-    """Load a policy, ready for inference in float32 on `device`.
+def load_policy(path: str | Path, device: torch.device | str = "cpu", trust: bool = False) -> Any:
+    """Load a policy, ready for inference in float32 on `device`: a `DiffusionPolicy`, or a `TokenPolicy`.
 
     path: a checkpoint directory of ours, or a checkpoint of real-stanford/diffusion_policy (`.ckpt`), LeRobot (a
         directory) or robomimic (`.pth`).
@@ -28,11 +31,13 @@ def load_policy(path: str | Path, device: torch.device | str = "cpu", trust: boo
     config = read_config(path) if foreign is None else foreign.config
     weights = read_weights(path) if foreign is None else foreign.weights
     try:
-        policy = DiffusionPolicy.from_config(config)
+        policy: Policy = (TokenPolicy if "tokens" in config else DiffusionPolicy).from_config(config)
         policy.load_weights(weights)
     except SpecpolicyError as error:
         raise SpecpolicyError(f"{path}: {error}") from None
-    if foreign is None:
+    if isinstance(policy, TokenPolicy):
+        policy.calibration = read_token_calibration(path)
+    elif isinstance(policy, DiffusionPolicy) and foreign is None:
         policy.calibration = read_calibration(path)
         policy.draft_models = read_draft_models(path).to(torch.device(device))
     return policy.to(device).eval()

@@ -1,4 +1,4 @@
-"""DiffusionPolicy: from an observation history to a chunk of actions."""
+"""Policy and DiffusionPolicy: from an observation history to a chunk of actions."""
 
 import copy
 import dataclasses
@@ -43,95 +43,46 @@ CONDITIONINGS = {
 ENCODER = "observation_encoder."  # prefix of an image encoder's weights beside those of the denoiser
 
 
-class DiffusionPolicy(nn.Module):
-    """Normaliser, encoder, denoiser, chain and a default sampler, put together.
+class Policy(nn.Module):
+    """What all policies share: observations in, weights and settings on the disk, which part of a chunk is executed.
 
     The action chunk has `horizon` entries. Entry 0 belongs to the oldest of the `n_obs_steps` observation frames, so
     that the first action still to be executed is entry `n_obs_steps - 1` (the convention of Diffusion Policy), unless
     the policy says otherwise: `first_action`.
     """
 
+    quick_sampler = "ddim-10"  # for whoever wants to see episodes and does not mind by which sampler
+
     def __init__(
         self,
         denoiser: nn.Module,
-        chain: GaussianChain,
         encoder: LowDimEncoder,
         normaliser: Normaliser,
         *,
-        action_dim: int,
         horizon: int,
         n_action_steps: int,
         first_action: int | None = None,
-        rotations: Mapping[int, str] | None = None,
         config: dict[str, Any] | None = None,
     ):
-        """`action_dim` is that of the network. `rotations`: {index: name}, see `specpolicy.rotations`."""
         super().__init__()
         self.denoiser = denoiser
-        self.chain = chain
         self.encoder = encoder
         self.normaliser = normaliser
-        self.rotations = dict(rotations or {})
         self.horizon = horizon
         self.n_obs_steps = encoder.n_obs_steps
         self.n_action_steps = n_action_steps
         self.first_action = self.n_obs_steps - 1 if first_action is None else first_action
         self.config = config or {}
-        self.engine: Engine | None = None
-        self.calibration: Calibration | None = None
-        self.draft_models = DraftModels()
-        self._network_action_dim = action_dim
         if self.first_action + n_action_steps > horizon:
             raise SpecpolicyError(
                 f"horizon={horizon} is too short for n_obs_steps={self.n_obs_steps} and "
                 f"n_action_steps={n_action_steps}: it must be at least {self.first_action + n_action_steps}"
             )
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "DiffusionPolicy":
-        """Build an untrained policy from the layout of config.json (see `specpolicy.checkpoints`)."""
-        kind = config["network"]["kind"]
-        if kind not in NETWORKS:
-            raise SpecpolicyError(f"unknown network kind '{kind}': use one of {', '.join(NETWORKS)}")
-        conditioning = config.get("conditioning", CONDITIONINGS[kind][0])
-        if conditioning not in CONDITIONINGS[kind]:
-            raise SpecpolicyError(
-                f"a {kind} network has no conditioning '{conditioning}': use one of {', '.join(CONDITIONINGS[kind])}"
-            )
-        rotations = {int(start): name for start, name in config.get("rotations", {}).items()}  # JSON's keys are text
-        if not set(rotations.values()) <= set(CONVERSIONS):
-            raise SpecpolicyError(f"unknown conversion in rotations {rotations}: use one of {', '.join(CONVERSIONS)}")
-        encoder = _make_encoder(config, tokens=conditioning != "global")
-        chain = make_chain(config["chain"])
-        denoiser = _make_denoiser(config, conditioning, encoder, chain)
-        return cls(
-            denoiser,
-            chain,
-            encoder,
-            Normaliser.from_config(config["normaliser"]),
-            action_dim=config["action_dim"],
-            horizon=config["horizon"],
-            n_action_steps=config["n_action_steps"],
-            first_action=config.get("first_action"),
-            rotations=rotations,
-            config=config,
-        ).eval()
-
     @property
     def observation_keys(self) -> tuple[str, ...]:
         """Keys of the observation, in the order of the condition vector."""
         return self.encoder.keys
-
-    @property
-    def action_dim(self) -> int:
-        """Dimension of an action in the environment's units."""
-        return self._network_action_dim - 3 * len(self.rotations)
-
-    @property
-    def sample_shape(self) -> tuple[int, int]:
-        """(H, D) of what a sampler draws for one chunk: a policy that inpaints draws observations, too."""
-        inpaints = isinstance(self.denoiser, Inpainting)
-        return self.horizon, self._network_action_dim + (self.encoder.frame_dim if inpaints else 0)
 
     @property
     def device(self) -> torch.device:
@@ -171,6 +122,100 @@ class DiffusionPolicy(nn.Module):
                 f"observation '{key}' has shape {tuple(value.shape)}: expected {expected} or (batch, *{expected})"
             )
         return value.to(self.device, torch.float32)
+
+    def executable(self, actions: Tensor) -> Tensor:
+        """The part of a chunk (B, H, D) that is executed: (B, n_action_steps, D) from the newest observation on."""
+        return actions[:, self.first_action : self.first_action + self.n_action_steps]
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Load the weights that `save` writes: the denoiser's, and those of an image encoder after a prefix."""
+        own = {name: value for name, value in weights.items() if not name.startswith(ENCODER)}
+        encoder = {name.removeprefix(ENCODER): value for name, value in weights.items() if name.startswith(ENCODER)}
+        _load(self.denoiser, own, "")
+        _load(self.encoder, encoder, ENCODER)
+
+    def save(self, directory: str | Path, dtype: torch.dtype = torch.float32) -> Path:
+        """Write `model.safetensors` and `config.json`; weights are stored as `dtype`."""
+        config = {**self.config, "normaliser": self.normaliser.to_config()}
+        weights = self.denoiser.state_dict()
+        weights |= {f"{ENCODER}{name}": value for name, value in self.encoder.state_dict().items()}
+        return write_checkpoint(directory, weights, config, dtype)
+
+
+class DiffusionPolicy(Policy):
+    """Normaliser, encoder, denoiser, chain and a default sampler, put together."""
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        chain: GaussianChain,
+        encoder: LowDimEncoder,
+        normaliser: Normaliser,
+        *,
+        action_dim: int,
+        horizon: int,
+        n_action_steps: int,
+        first_action: int | None = None,
+        rotations: Mapping[int, str] | None = None,
+        config: dict[str, Any] | None = None,
+    ):
+        """`action_dim` is that of the network. `rotations`: {index: name}, see `specpolicy.rotations`."""
+        super().__init__(
+            denoiser,
+            encoder,
+            normaliser,
+            horizon=horizon,
+            n_action_steps=n_action_steps,
+            first_action=first_action,
+            config=config,
+        )
+        self.chain = chain
+        self.rotations = dict(rotations or {})
+        self.engine: Engine | None = None
+        self.calibration: Calibration | None = None
+        self.draft_models = DraftModels()
+        self._network_action_dim = action_dim
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "DiffusionPolicy":
+        """Build an untrained policy from the layout of config.json (see `specpolicy.checkpoints`)."""
+        kind = config["network"]["kind"]
+        if kind not in NETWORKS:
+            raise SpecpolicyError(f"unknown network kind '{kind}': use one of {', '.join(NETWORKS)}")
+        conditioning = config.get("conditioning", CONDITIONINGS[kind][0])
+        if conditioning not in CONDITIONINGS[kind]:
+            raise SpecpolicyError(
+                f"a {kind} network has no conditioning '{conditioning}': use one of {', '.join(CONDITIONINGS[kind])}"
+            )
+        rotations = {int(start): name for start, name in config.get("rotations", {}).items()}  # JSON's keys are text
+        if not set(rotations.values()) <= set(CONVERSIONS):
+            raise SpecpolicyError(f"unknown conversion in rotations {rotations}: use one of {', '.join(CONVERSIONS)}")
+        encoder = _make_encoder(config, tokens=conditioning != "global")
+        chain = make_chain(config["chain"])
+        denoiser = _make_denoiser(config, conditioning, encoder, chain)
+        return cls(
+            denoiser,
+            chain,
+            encoder,
+            Normaliser.from_config(config["normaliser"]),
+            action_dim=config["action_dim"],
+            horizon=config["horizon"],
+            n_action_steps=config["n_action_steps"],
+            first_action=config.get("first_action"),
+            rotations=rotations,
+            config=config,
+        ).eval()
+
+    @property
+    def action_dim(self) -> int:
+        """Dimension of an action in the environment's units."""
+        return self._network_action_dim - 3 * len(self.rotations)
+
+    @property
+    def sample_shape(self) -> tuple[int, int]:
+        """(H, D) of what a sampler draws for one chunk: a policy that inpaints draws observations, too."""
+        inpaints = isinstance(self.denoiser, Inpainting)
+        return self.horizon, self._network_action_dim + (self.encoder.frame_dim if inpaints else 0)
 
     @torch.inference_mode()
     def predict(
@@ -225,24 +270,6 @@ class DiffusionPolicy(nn.Module):
             self.chain.process.steps,
         )
         return policy
-
-    def executable(self, actions: Tensor) -> Tensor:
-        """The part of a chunk (B, H, D) that is executed: (B, n_action_steps, D) from the newest observation on."""
-        return actions[:, self.first_action : self.first_action + self.n_action_steps]
-
-    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Load the weights that `save` writes: the denoiser's, and those of an image encoder after a prefix."""
-        own = {name: value for name, value in weights.items() if not name.startswith(ENCODER)}
-        encoder = {name.removeprefix(ENCODER): value for name, value in weights.items() if name.startswith(ENCODER)}
-        _load(self.denoiser, own, "")
-        _load(self.encoder, encoder, ENCODER)
-
-    def save(self, directory: str | Path, dtype: torch.dtype = torch.float32) -> Path:
-        """Write `model.safetensors` and `config.json`; weights are stored as `dtype`."""
-        config = {**self.config, "normaliser": self.normaliser.to_config()}
-        weights = self.denoiser.state_dict()
-        weights |= {f"{ENCODER}{name}": value for name, value in self.encoder.state_dict().items()}
-        return write_checkpoint(directory, weights, config, dtype)
 
 
 def _make_encoder(config: Mapping[str, Any], tokens: bool) -> LowDimEncoder:

@@ -27,6 +27,7 @@ ROOMS = (
     "checkpoints",
     "draft_models",
     "policy",
+    "token_policy",
     "histories",
     "loading",
     "data",

@@ -1,4 +1,4 @@
-"""Train a diffusion policy on demonstrations and save it as a checkpoint directory.
+"""Train a policy on demonstrations and save it as a checkpoint directory: a diffusion policy, or one of action tokens.
 
 The directory named by `output` holds model.safetensors (EMA weights) and config.json, which `load_policy` and
 `specpolicy evaluate` read, next to the curves. A run that was interrupted goes on where its last save was.
@@ -8,6 +8,7 @@ not its images), or a zarr replay buffer of diffusion_policy.
 Examples:
   specpolicy train task=lift
   specpolicy train task=can policy=transformer steps=20000 logger=wandb
+  specpolicy train task=can policy=tokens policy.tokens.bins=128
   specpolicy train task=push_t policy.chain.prediction=sample precision=bfloat16
   specpolicy train task=gym task.id=gym_pusht/PushT-v0 task.name=pusht data=datasets/pusht
   specpolicy train task=push_t data=data/pusht/pusht_cchi_v7_replay.zarr 'task.observation_keys=[keypoint,state]'
@@ -26,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from specpolicy.data.dataset import Sequences
-    from specpolicy.policy import DiffusionPolicy
+    from specpolicy.policy import Policy
     from specpolicy.training.trainer import Rollout
 
 ROLLOUT_SEED = 50_000  # first reset seed of the rollouts during training
@@ -67,22 +68,27 @@ def run(config: DictConfig) -> None:
     print(f"saved {output}")
 
 
-def make_policy(config: DictConfig, training: Sequences) -> DiffusionPolicy:
-    """An untrained policy for `config`, its normaliser fitted to the training windows."""
+def make_policy(config: DictConfig, training: Sequences) -> Policy:
+    """An untrained policy for `config`, its normaliser and its tokens fitted to the training windows."""
     from specpolicy.normaliser import Normaliser
     from specpolicy.policy import DiffusionPolicy
+    from specpolicy.token_policy import TokenPolicy
+    from specpolicy.tokens.tokeniser import make_tokeniser
 
     policy = _plain(config.policy)
-    return DiffusionPolicy.from_config(
-        {
-            **{name: policy[name] for name in ("network", "chain", "horizon", "n_obs_steps", "n_action_steps")},
-            "observation": {key: value.shape[-1] for key, value in training.observation.items()},
-            "action_dim": training.action.shape[-1],
-            "normaliser": Normaliser.min_max(training.ranges()).to_config(),
-            "task": _plain(config.task),
-            "command": shlex.join(["specpolicy", *sys.argv[1:]]),
-        }
-    )
+    normaliser = Normaliser.min_max(training.ranges())
+    settings = {
+        **{name: policy[name] for name in ("network", "horizon", "n_obs_steps", "n_action_steps")},
+        "observation": {key: value.shape[-1] for key, value in training.observation.items()},
+        "action_dim": training.action.shape[-1],
+        "normaliser": normaliser.to_config(),
+        "task": _plain(config.task),
+        "command": shlex.join(["specpolicy", *sys.argv[1:]]),
+    }
+    if "tokens" not in policy:
+        return DiffusionPolicy.from_config({**settings, "chain": policy["chain"]})
+    tokeniser = make_tokeniser(**policy["tokens"], actions=normaliser.normalise("action", training.action))
+    return TokenPolicy.from_config({**settings, "tokens": tokeniser.to_config()})
 
 
 def _observation_keys(config: DictConfig) -> list[str]:
@@ -102,13 +108,15 @@ def _rollout(config: DictConfig) -> Rollout:
     from specpolicy.samplers import make_sampler
     from specpolicy.tasks import make_task_env
 
-    sampler = make_sampler(**_plain(load_option("sampler", config.rollout_sampler)))
+    sampler: Any = None  # the policy's quick one
+    if config.rollout_sampler is not None:
+        sampler = make_sampler(**_plain(load_option("sampler", config.rollout_sampler)))
     env = make_task_env(_plain(config.task))
 
-    def play(policy: DiffusionPolicy, step: int) -> dict[str, float]:
+    def play(policy: Any, step: int) -> dict[str, float]:
         # The seeds are those of no demonstration and of no evaluation, so that nothing is chosen on test episodes.
         seeds = range(ROLLOUT_SEED, ROLLOUT_SEED + config.rollout_episodes)
-        planner = PolicyPlanner(policy, sampler)
+        planner = PolicyPlanner(policy, sampler or policy.quick_sampler)
         with torch.random.fork_rng():
             episodes = [run_episode(env, planner, PausedClock(), seed, config.rollout_seconds) for seed in seeds]
         results: dict[str, list[float]] = {

@@ -17,7 +17,6 @@ from specpolicy.evaluation.planners import PolicyPlanner, check_policy_fits
 from specpolicy.histories import Histories, read_histories, write_histories
 from specpolicy.loading import load_policy
 from specpolicy.processes import run_jobs
-from specpolicy.samplers import make_sampler
 from specpolicy.tasks import make_task_env
 
 __all__ = ["EpisodeRecorder", "Recording", "read_histories", "record_histories", "write_histories"]
@@ -51,7 +50,7 @@ class Recording:
 class EpisodeRecorder:
     """Plays episodes and returns the observation histories of all their control steps.
 
-    The policy acts by DDIM-10, which is quick; which sampler acts matters little for what is seen.
+    The policy acts by a quick sampler (DDIM-10, or cosine steps); which one matters little for what is seen.
     """
 
     def __init__(self, recording: Recording):
@@ -59,7 +58,7 @@ class EpisodeRecorder:
         self.policy = load_policy(recording.policy)
         self.env = FrameRecorder(make_task_env(recording.task))
         check_policy_fits(self.policy, self.env, str(recording.task["id"]))
-        self.planner = PolicyPlanner(self.policy, make_sampler("ddim", steps=10))
+        self.planner = PolicyPlanner(self.policy, self.policy.quick_sampler)
         self.max_seconds = recording.max_seconds
 
     def __call__(self, seed: int) -> tuple[int, Histories]:

@@ -1,6 +1,7 @@
 """Denoising networks and observation encoders. They know nothing of chains, environments or time budgets."""
 
 from specpolicy.networks.encoders import ImageEncoder, LowDimEncoder
+from specpolicy.networks.masked_transformer import MaskedTransformer
 from specpolicy.networks.transformer import TransformerForDiffusion
 from specpolicy.networks.transformer_encoder import EncoderTransformer
 from specpolicy.networks.unet import ConditionalUnet1D
@@ -11,6 +12,7 @@ __all__ = [
     "EncoderTransformer",
     "ImageEncoder",
     "LowDimEncoder",
+    "MaskedTransformer",
     "TransformerForDiffusion",
     "VisionOptions",
 ]

@@ -21,6 +21,7 @@ from specpolicy.samplers.speculative.composed import (
     ReflectionSampler,
     ResidualSampler,
 )
+from specpolicy.tokens.samplers import TOKEN_SAMPLERS
 
 SAMPLERS: dict[str, type] = {
     "ddpm": DDPM,
@@ -32,6 +33,7 @@ SAMPLERS: dict[str, type] = {
     "residual": ResidualSampler,
     "block": BlockSampler,
     "recycled": RecycledSampler,
+    **TOKEN_SAMPLERS,
 }
 
 

@@ -1,8 +1,86 @@
-"""The denoising loss of a diffusion policy (Ho et al. 2020, eq. 14; Salimans and Ho 2022 for v)."""
+"""What policies learn: diffusion policies to denoise (Ho et al. 2020, eq. 14; Salimans and Ho 2022 for v), token
+policies to fill masked positions (masked diffusion with the mask ratio cos(pi t / 2), t uniform)."""
 
+import math
+from typing import Protocol
+
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from specpolicy.diffusion.chain import TrainingProcess
+from specpolicy.policy import DiffusionPolicy, Policy
+from specpolicy.samplers import Denoiser
+from specpolicy.token_policy import TokenPolicy
+
+
+class Objective(Protocol):
+    """The loss of a batch. All its random numbers come from `generator`."""
+
+    def prepare(self, actions: Tensor) -> Tensor:
+        """What is learnt of normalised actions (N, H, D), computed once for all windows."""
+        ...
+
+    def loss(self, network: Denoiser, target: Tensor, cond: Tensor, generator: torch.Generator, half: bool) -> Tensor:
+        """The loss of a batch of prepared windows; `half`: run the network in bfloat16."""
+        ...
+
+
+class Denoising:
+    """Mean squared error of what the network says of a noised chunk."""
+
+    def __init__(self, process: TrainingProcess):
+        self.process = process
+
+    def prepare(self, actions: Tensor) -> Tensor:
+        """See `Objective.prepare`."""
+        return actions
+
+    def loss(self, network: Denoiser, target: Tensor, cond: Tensor, generator: torch.Generator, half: bool) -> Tensor:
+        """See `Objective.loss`."""
+        device = target.device
+        timestep = torch.randint(self.process.steps, (len(target),), generator=generator)
+        noise = torch.randn(target.shape, generator=generator).to(device)
+        state, wanted = noised(self.process, target, noise, timestep.to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            output = network(state, timestep.to(device), cond)
+        return functional.mse_loss(output.float(), wanted)
+
+
+class Unmasking:
+    """Cross entropy of the masked tokens of a chunk.
+
+    Of L tokens a share of cos(pi t / 2) is masked, one at least; the sum over them is divided by their number, so that
+    chunks with few masked tokens count as much as others.
+    """
+
+    def __init__(self, policy: TokenPolicy):
+        self.tokeniser = policy.tokeniser
+
+    def prepare(self, actions: Tensor) -> Tensor:
+        """See `Objective.prepare`."""
+        return self.tokeniser.encode(actions).tokens
+
+    def loss(self, network: Denoiser, target: Tensor, cond: Tensor, generator: torch.Generator, half: bool) -> Tensor:
+        """See `Objective.loss`."""
+        device, length = target.device, target[0].numel()
+        ratio = torch.cos(math.pi / 2 * torch.rand(len(target), 1, generator=generator))
+        count = (ratio * length).ceil().clamp(1, length)
+        place = torch.rand(len(target), length, generator=generator).argsort(dim=1)
+        masked = (place < count).view(target.shape).to(device)
+        state = torch.where(masked, self.tokeniser.bins, target)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            logits = network(state, masked.flatten(1).sum(dim=1), cond)
+        error = functional.cross_entropy(logits.float().flatten(0, -2), target.flatten(), reduction="none")
+        return ((error.view(target.shape) * masked).flatten(1).sum(dim=1) / masked.flatten(1).sum(dim=1)).mean()
+
+
+def make_objective(policy: Policy) -> Objective:
+    """What a policy learns."""
+    if isinstance(policy, TokenPolicy):
+        return Unmasking(policy)
+    assert isinstance(policy, DiffusionPolicy)
+    return Denoising(policy.chain.process)
 
 
 def noised(process: TrainingProcess, chunk: Tensor, noise: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,12 +19,13 @@ from torch import Tensor
 from specpolicy.data.dataset import Sequences
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path
-from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy import Policy
 from specpolicy.training.ema import ema_decay, update_ema
-from specpolicy.training.loss import noised
+from specpolicy.training.loss import make_objective
 
 STATE = "training.pt"
-Rollout = Callable[[DiffusionPolicy, int], Mapping[str, float]]
+AnyPolicy = TypeVar("AnyPolicy", bound=Policy)
+Rollout = Callable[[Any, int], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Bar(Protocol):
 
 
 def train(
-    policy: DiffusionPolicy,
+    policy: AnyPolicy,
     training: Sequences,
     validation: Sequences | None,
     options: TrainingOptions,
@@ -75,7 +76,7 @@ def train(
     logger: Logger,
     bar: Bar | None = None,
     rollout: Rollout | None = None,
-) -> DiffusionPolicy:
+) -> AnyPolicy:
     """Train `policy` in place and return its EMA copy, which is also saved in `directory` at every save.
 
     `rollout` is called with the EMA policy and the step every `rollout_every` steps and returns metrics to log.
@@ -162,9 +163,9 @@ def _read(path: Path, options: TrainingOptions) -> dict[str, Any] | None:
 class _Run:
     """Weights, their average and the optimiser: what is saved and resumed."""
 
-    def __init__(self, policy: DiffusionPolicy, options: TrainingOptions):
+    def __init__(self, policy: Policy, options: TrainingOptions):
         self.policy, self.options = policy, options
-        self.average = copy.deepcopy(policy).requires_grad_(False)
+        self.average: Any = copy.deepcopy(policy).requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
             policy.denoiser.parameters(), lr=1.0, betas=(0.95, 0.999), weight_decay=options.weight_decay
         )
@@ -207,30 +208,25 @@ class _Run:
 class _Batches:
     """Normalised windows on the policy's device, and the loss on a random batch of them."""
 
-    def __init__(self, policy: DiffusionPolicy, sequences: Sequences):
+    def __init__(self, policy: Policy, sequences: Sequences):
         self.cond = policy.encode(sequences.observation)
-        self.action = policy.normaliser.normalise("action", sequences.action.to(policy.device))
-        self.process = policy.chain.process
+        self.objective = make_objective(policy)
+        actions = policy.normaliser.normalise("action", sequences.action.to(policy.device))
+        self.target = self.objective.prepare(actions)
 
     def loss(self, denoiser, options: TrainingOptions, step: int) -> Tensor:
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
-        rows = torch.randint(len(self.action), (options.batch_size,), generator=generator)
+        rows = torch.randint(len(self.target), (options.batch_size,), generator=generator)
         return self._loss(denoiser, rows, generator, options.precision == "bfloat16")
 
     @torch.no_grad()
     def evaluate(self, denoiser, most: int = 2048) -> float:
-        """Loss on a fixed sample of windows, timesteps and noises, the same at every call."""
+        """Loss on a fixed sample of windows and random numbers, the same at every call."""
         generator = torch.Generator().manual_seed(20_231)
-        rows = torch.randperm(len(self.action), generator=generator)[:most]
+        rows = torch.randperm(len(self.target), generator=generator)[:most]
         losses = [self._loss(denoiser, chunk, generator) * len(chunk) for chunk in rows.split(256)]
         return float(sum(losses) / len(rows))
 
     def _loss(self, denoiser, rows: Tensor, generator: torch.Generator, half: bool = False) -> Tensor:
-        device = self.action.device
-        timestep = torch.randint(self.process.steps, (len(rows),), generator=generator)
-        chunk, cond = self.action[rows.to(device)], self.cond[rows.to(device)]
-        noise = torch.randn(chunk.shape, generator=generator).to(device)
-        state, target = noised(self.process, chunk, noise, timestep.to(device))
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            output = denoiser(state, timestep.to(device), cond)
-        return torch.nn.functional.mse_loss(output.float(), target)
+        rows = rows.to(self.target.device)
+        return self.objective.loss(denoiser, self.target[rows], self.cond[rows], generator, half)

@@ -1,0 +1,175 @@
+"""TokenPolicy: chunks of action tokens, decoded by a masked-diffusion transformer."""
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.networks import LowDimEncoder, MaskedTransformer
+from specpolicy.normaliser import Normaliser
+from specpolicy.policy import Observation, Policy
+from specpolicy.samplers import Sample, Sampler, SampleStatistics, make_sampler
+from specpolicy.samplers.base import Denoiser, Generators, NoiseSource
+from specpolicy.samplers.meter import Meter
+from specpolicy.tokens import Decoded, Drafter, decode, masked_start, speculate
+from specpolicy.tokens.calibration import TokenCalibration
+from specpolicy.tokens.samplers import TOKEN_SAMPLERS, TokenSampler
+from specpolicy.tokens.tokeniser import Tokeniser
+
+KIND = "masked_transformer"
+
+
+class TokenPolicy(Policy):
+    """Normaliser, tokeniser, encoder and masked transformer, put together. It is used as a `DiffusionPolicy` is, with
+    the decoders as samplers: `confidence`, `cosine`, `threshold`, `random_order`, `raster`."""
+
+    quick_sampler = "cosine"
+
+    def __init__(
+        self,
+        denoiser: MaskedTransformer,
+        tokeniser: Tokeniser,
+        encoder: LowDimEncoder,
+        normaliser: Normaliser,
+        *,
+        n_action_steps: int,
+        first_action: int | None = None,
+        config: dict[str, Any] | None = None,
+    ):
+        super().__init__(
+            denoiser,
+            encoder,
+            normaliser,
+            horizon=denoiser.horizon,
+            n_action_steps=n_action_steps,
+            first_action=first_action,
+            config=config,
+        )
+        self.tokeniser = tokeniser
+        self.engine: Denoiser | None = None
+        self.calibration: TokenCalibration | None = None
+        self.action_dim = denoiser.action_dim
+        self._drafters: dict[tuple[TokenSampler, int], Drafter | None] = {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "TokenPolicy":
+        """Build an untrained policy from the layout of config.json (see `specpolicy.checkpoints`)."""
+        options = dict(config["network"])
+        kind = options.pop("kind")
+        if kind != KIND:
+            raise SpecpolicyError(f"tokens are predicted by a {KIND}, not by a '{kind}'")
+        if "vision" in config:
+            raise SpecpolicyError("a policy of action tokens with images is not offered: leave the cameras out")
+        encoder = LowDimEncoder(config["observation"], config["n_obs_steps"], tokens=True)
+        tokeniser = Tokeniser.from_config(config["tokens"], config["action_dim"])
+        shape = (tokeniser.bins, config["horizon"], config["action_dim"], encoder.output_dim, encoder.n_obs_steps)
+        try:
+            network = MaskedTransformer(*shape, **options)
+        except TypeError as error:
+            raise SpecpolicyError(f"bad option for the {KIND} network: {error}") from None
+        return cls(
+            network,
+            tokeniser,
+            encoder,
+            Normaliser.from_config(config["normaliser"]),
+            n_action_steps=config["n_action_steps"],
+            first_action=config.get("first_action"),
+            config=config,
+        ).eval()
+
+    @property
+    def sample_shape(self) -> tuple[int, int]:
+        """(H, D) of what a decoder fills for one chunk."""
+        return self.horizon, self.action_dim
+
+    @property
+    def length(self) -> int:
+        """Tokens of a chunk."""
+        return self.horizon * self.action_dim
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        observation: Observation,
+        sampler: str | Sampler | TokenSampler = "confidence",
+        generator: Generators = None,
+        return_states: bool = False,
+    ) -> Sample:
+        """Decode one action chunk per observation: `actions` (B, H, D) in the environment's units.
+
+        observation: {key: (B, To, D_key)}, or (To, D_key) for a batch of one. generator: one, or one per row.
+        The same generator gives the same noise, and with it the same tokens, whatever is drafted. `states`, if asked
+        for: (K+1, B, H, D) tokens, masked ones as the number of bins, the last one repeated for chunks of fewer steps.
+
+        Raises:
+            SpecpolicyError: a sampler of diffusion policies; drafts for a network in half precision, where a row's
+                logits depend on how many rows are evaluated beside it.
+        """
+        made = self.equip(sampler)
+        cond = self.encode(observation)
+        batch, vocabulary = len(cond), self.tokeniser.bins
+        rule, drafter = made.rule(self.length), self._drafter(made)
+        precision = next(self.denoiser.parameters()).dtype
+        if drafter is not None and precision != torch.float32:
+            raise SpecpolicyError(f"drafts change nothing in float32 only, the network has {precision}: use drafts=0")
+        noise = rule.draw_noise(vocabulary, NoiseSource(generator, batch, self.device, torch.float32).uniform)
+        meter = Meter(self.engine or self.denoiser, self.device)
+
+        def network(states: Tensor, owner: Tensor) -> Tensor:
+            remaining = (states == vocabulary).sum(dim=1)
+            return meter(states.view(-1, *self.sample_shape), remaining, cond[owner]).flatten(1, 2)
+
+        start = masked_start(batch, self.length, vocabulary, self.device)
+        if drafter is None:
+            out = decode(network, rule, noise, start, vocabulary, keep_paths=return_states)
+        else:
+            out = speculate(network, rule, drafter, noise, start, vocabulary, keep_paths=return_states)
+        actions = self.tokeniser.decode(out.tokens.view(-1, *self.sample_shape))
+        stats = SampleStatistics(out.calls, out.rows, out.accepted)
+        stats.seconds, stats.network_seconds = meter.read()
+        states = self._states(out) if return_states else None
+        return Sample(self.normaliser.unnormalise("action", actions), stats, states)
+
+    def equip(self, sampler: str | Sampler | TokenSampler) -> TokenSampler:
+        """The decoder, by name or made, with the policy's calibration."""
+        made = make_sampler(sampler) if isinstance(sampler, str) else sampler
+        if not isinstance(made, TokenSampler):
+            raise SpecpolicyError(
+                f"sampler '{made.name}' denoises; this policy's actions are tokens: use {', '.join(TOKEN_SAMPLERS)}"
+            )
+        if made.calibration is None and self.calibration is not None:
+            made = dataclasses.replace(made, calibration=self.calibration)
+        if made.calibration is not None:
+            made.calibration.check(self.length, self.tokeniser.bins)
+        return made
+
+    def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> "TokenPolicy":
+        """The same policy, weights shared. There is one engine for tokens, "eager", and one precision."""
+        if name != "eager":
+            raise SpecpolicyError(f"engine '{name}' does not run policies of action tokens: use engine=eager")
+        if precision != "float32":
+            raise SpecpolicyError(f"policies of action tokens are decoded in float32, not in {precision}")
+        return copy.copy(self)
+
+    def example(self, rows: int, observation: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs for one call of the network with `rows` rows, to time it: everything is masked."""
+        states = masked_start(rows, self.length, self.tokeniser.bins, self.device).view(-1, *self.sample_shape)
+        cond = self.encode(observation)[:1]
+        return states, torch.full((rows,), self.length, device=self.device), cond.expand(rows, *cond.shape[1:])
+
+    def _drafter(self, sampler: TokenSampler) -> Drafter | None:
+        """The sampler's drafter; graphs are laid out once."""
+        key = (sampler, id(sampler.calibration))
+        if key not in self._drafters:
+            self._drafters[key] = sampler.make_drafter(self.length)
+        return self._drafters[key]
+
+    def _states(self, out: Decoded) -> Tensor:
+        assert out.paths is not None
+        steps = max(map(len, out.paths))
+        paths = [torch.stack([*path, *[path[-1]] * (steps - len(path))]) for path in out.paths]
+        return torch.stack(paths, dim=1).view(steps, -1, *self.sample_shape)

@@ -1,0 +1,229 @@
+"""The decoders by name, with their options: what `make_sampler` makes for token policies.
+
+A name stands for a target law. `drafts` and `drafter` say how it is reached, and change no token.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.tokens.calibration import TokenCalibration
+from specpolicy.tokens.graph import GraphDrafter, analytic_graph
+from specpolicy.tokens.lookahead import ChainDrafter, FixedPointDrafter
+from specpolicy.tokens.rules import Rule, cosine_counts, fixed_counts
+from specpolicy.tokens.speculate import Drafter
+
+DRAFTERS = ("graph", "chain", "fixed_point")
+CONFIDENCES = ("max_probability", "entropy", "candidate")
+
+
+@dataclass(frozen=True)
+class TokenSampler:
+    """What all decoders share.
+
+    sampled: draw each token from its distribution; False: take the most probable one.
+    noise: "position", a position has the same noise at all steps; or "step", another at each (chain drafts only).
+    drafts: states drafted for each call, at most; "calibrated": as many as calibration chose for this machine, which
+        may be none; without a calibration none.
+    drafter: "graph", "chain" or "fixed_point" (pre-drawn orders only); None: what suits the order best.
+    keep: of the drafts of a graph, keep that many, those that look best at run time; None: all.
+    """
+
+    sampled: bool = True
+    noise: str = "position"
+    drafts: int | str = "calibrated"
+    drafter: str | None = None
+    keep: int | None = None
+    calibration: TokenCalibration | None = field(default=None, repr=False, compare=False)
+    name: str = ""
+
+    wants_calibration = True
+
+    def __post_init__(self) -> None:
+        if self.drafts != "calibrated" and not (isinstance(self.drafts, int) and self.drafts >= 0):
+            raise SpecpolicyError(f"drafts={self.drafts}: expected a number, 0 for none, or calibrated")
+        if self.drafter not in (None, *DRAFTERS):
+            raise SpecpolicyError(f"unknown drafter '{self.drafter}': use one of {', '.join(DRAFTERS)}")
+        if self.keep is not None and not (isinstance(self.keep, int) and self.keep > 0):
+            raise SpecpolicyError(f"keep={self.keep}: expected a positive number of drafts, or null")
+        rule = self.rule(4)
+        if self.drafter == "fixed_point" and not rule.pre_drawn:
+            raise SpecpolicyError("fixed-point drafts need an order that is drawn beforehand: random_order or raster")
+        if self.drafter == "graph" and self.sampled and self.noise == "step":
+            raise SpecpolicyError("a draft graph needs noise=position: several orders lead to one of its states")
+
+    def rule(self, length: int) -> Rule:
+        """The target law for chunks of `length` tokens."""
+        raise NotImplementedError
+
+    @property
+    def law(self) -> str:
+        """The target law in words: what samplers must share to yield the same tokens from the same noise."""
+        raise NotImplementedError
+
+    def resolved(self) -> tuple[str, int]:
+        """(drafter, number of drafts), with what is left open taken from the calibration."""
+        predrawn = self.rule(4).pre_drawn
+        best = "fixed_point" if predrawn else "chain" if self.sampled and self.noise == "step" else "graph"
+        if self.drafts != "calibrated":
+            return self.drafter or best, int(self.drafts)
+        found = None if self.calibration is None else self.calibration.decoders.get(self.law)
+        if found is None or self.drafter not in (None, found.drafter):
+            return self.drafter or best, 0
+        return found.drafter, found.drafts
+
+    def make_drafter(self, length: int) -> Drafter | None:
+        """What drafts for this decoder; None: nothing, it is the ordinary one."""
+        kind, drafts = self.resolved()
+        if drafts == 0:
+            return None
+        if kind == "fixed_point":
+            return FixedPointDrafter(drafts)
+        if kind == "chain":
+            return ChainDrafter(drafts)
+        found = None if self.calibration is None else self.calibration.decoders.get(self.law)
+        if found is not None and found.graphs:
+            return GraphDrafter({masked: graph.first(drafts) for masked, graph in found.graphs.items()}, self.keep)
+        rule = self.rule(length)
+        sizes = [length] if rule.counts is None else [sum(rule.counts[step:]) for step in range(len(rule.counts))]
+        if len(set((rule.counts or (1,))[:-1])) <= 1:  # all steps alike: what serves the first serves all
+            sizes = sizes[:1]
+        return GraphDrafter({masked: analytic_graph(rule, masked, drafts) for masked in sizes}, self.keep)
+
+    def describe_drafts(self) -> str | None:
+        """ "graph, 16 drafts", or None if nothing is drafted."""
+        kind, drafts = self.resolved()
+        kept = f", {self.keep} kept" if kind == "graph" and self.keep is not None else ""
+        return f"{kind.replace('_', ' ')}, {drafts} drafts{kept}" if drafts else None
+
+    def run(self, *arguments: Any, **options: Any) -> NoReturn:
+        """See `specpolicy.samplers.Sampler`: these decode tokens, and a diffusion policy has none."""
+        raise SpecpolicyError(
+            f"'{self.name}' decodes action tokens; the policy is a diffusion policy: use ddpm or another"
+        )
+
+    def _manner(self, keyed: bool = True) -> str:
+        if not self.sampled:
+            return "greedy"
+        return "sampled" + (", noise by step" if keyed and self.noise == "step" else "")
+
+
+@dataclass(frozen=True)
+class ConfidenceDecoder(TokenSampler):
+    """The most confident positions first, `tokens_per_step` at a time.
+
+    confidence: of the most probable token ("max_probability"), the whole distribution's ("entropy"), or that of the
+    token that was drawn ("candidate", as in MaskGIT, where the order then reads the noise).
+    """
+
+    tokens_per_step: int = 1
+    confidence: str = "max_probability"
+    name: str = "confidence"
+
+    def __post_init__(self) -> None:
+        _check_confidence(self.confidence)
+        _check_count("tokens_per_step", self.tokens_per_step)
+        super().__post_init__()
+
+    def rule(self, length: int) -> Rule:
+        """See `TokenSampler.rule`."""
+        counts = fixed_counts(length, self.tokens_per_step)
+        return Rule(length, counts, order=self.confidence, sampled=self.sampled, keyed=self.noise)
+
+    @property
+    def law(self) -> str:
+        """See `TokenSampler.law`."""
+        return f"{self.confidence}, {self.tokens_per_step} a step, {self._manner()}"
+
+
+@dataclass(frozen=True)
+class CosineDecoder(TokenSampler):
+    """MaskGIT's schedule: few positions in the first steps, many in the last; steps that reveal nothing are left out."""
+
+    steps: int = 12
+    confidence: str = "max_probability"
+    name: str = "cosine"
+
+    def __post_init__(self) -> None:
+        _check_confidence(self.confidence)
+        _check_count("steps", self.steps)
+        super().__post_init__()
+
+    def rule(self, length: int) -> Rule:
+        """See `TokenSampler.rule`."""
+        counts = cosine_counts(length, self.steps)
+        return Rule(length, counts, order=self.confidence, sampled=self.sampled, keyed=self.noise)
+
+    @property
+    def law(self) -> str:
+        """See `TokenSampler.law`."""
+        return f"{self.confidence}, cosine {self.steps}, {self._manner()}"
+
+
+@dataclass(frozen=True)
+class ThresholdDecoder(TokenSampler):
+    """Every position whose most probable token has at least the probability `threshold`, and always one."""
+
+    threshold: float = 0.7
+    name: str = "threshold"
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.threshold, int | float) and 0 < self.threshold <= 1):
+            raise SpecpolicyError(f"threshold={self.threshold}: expected a probability above 0")
+        super().__post_init__()
+
+    def rule(self, length: int) -> Rule:
+        """See `TokenSampler.rule`."""
+        return Rule(length, None, threshold=float(self.threshold), sampled=self.sampled, keyed=self.noise)
+
+    @property
+    def law(self) -> str:
+        """See `TokenSampler.law`."""
+        return f"threshold {self.threshold:g}, {self._manner()}"
+
+
+@dataclass(frozen=True)
+class RandomOrderDecoder(TokenSampler):
+    """An order of the positions drawn beforehand; `tokens_per_step` at a time, or a cosine schedule of `steps`."""
+
+    tokens_per_step: int = 1
+    steps: int | None = None
+    name: str = "random_order"
+
+    def __post_init__(self) -> None:
+        _check_count("tokens_per_step", self.tokens_per_step)
+        super().__post_init__()
+
+    def rule(self, length: int) -> Rule:
+        """See `TokenSampler.rule`."""
+        counts = fixed_counts(length, self.tokens_per_step) if self.steps is None else cosine_counts(length, self.steps)
+        order = "random" if self.name == "random_order" else "raster"
+        return Rule(length, counts, order=order, sampled=self.sampled, keyed=self.noise)
+
+    @property
+    def law(self) -> str:
+        """See `TokenSampler.law`. With an order that reads no noise, how noise is keyed makes other tokens."""
+        schedule = f"{self.tokens_per_step} a step" if self.steps is None else f"cosine {self.steps}"
+        return f"{self.name.replace('_', ' ')}, {schedule}, {self._manner()}"
+
+
+@dataclass(frozen=True)
+class RasterDecoder(RandomOrderDecoder):
+    """Action by action, dimension by dimension."""
+
+    name: str = "raster"
+
+
+TOKEN_SAMPLERS: dict[str, type[TokenSampler]] = {
+    kind.name: kind for kind in (ConfidenceDecoder, CosineDecoder, ThresholdDecoder, RandomOrderDecoder, RasterDecoder)
+}
+
+
+def _check_confidence(confidence: str) -> None:
+    if confidence not in CONFIDENCES:
+        raise SpecpolicyError(f"unknown confidence '{confidence}': use one of {', '.join(CONFIDENCES)}")
+
+
+def _check_count(option: str, value: Any) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise SpecpolicyError(f"{option}={value}: expected a positive number")

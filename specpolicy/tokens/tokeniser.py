@@ -1,0 +1,135 @@
+"""Actions as tokens: each dimension of an action falls into one of V bins, uniform ones or quantiles of the data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from specpolicy.errors import SpecpolicyError
+
+KINDS = ("uniform", "quantile")
+FEWEST, MOST = 2, 4096
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """`tokens` (..., D) int64, and how many numbers lay outside the bins and were clipped into the nearest one."""
+
+    tokens: Tensor
+    clipped: int
+
+
+class Tokeniser(nn.Module):
+    """Bins of normalised actions: `centres` (D, V), rising in each dimension, within `low` and `high` (D,).
+
+    A number belongs to the bin with the nearest centre and comes back as that centre, so that the centres themselves
+    make an exact round trip.
+    """
+
+    centres: Tensor
+    edges: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, centres: Tensor, low: Tensor, high: Tensor, kind: str = "uniform"):
+        super().__init__()
+        if kind not in KINDS:
+            raise SpecpolicyError(f"unknown kind of tokens '{kind}': use one of {', '.join(KINDS)}")
+        centres = centres.float()
+        if centres.dim() != 2 or not FEWEST <= centres.shape[1] <= MOST or not bool((centres.diff(dim=1) > 0).all()):
+            raise SpecpolicyError(f"tokens need {FEWEST} to {MOST} bins, with centres that rise in each dimension")
+        self.kind = kind
+        self.register_buffer("centres", centres, persistent=False)
+        self.register_buffer("edges", (centres[:, 1:] + centres[:, :-1]) / 2, persistent=False)
+        self.register_buffer("low", low.float(), persistent=False)
+        self.register_buffer("high", high.float(), persistent=False)
+
+    @classmethod
+    def uniform(cls, dimensions: int, bins: int) -> "Tokeniser":
+        """Bins of equal width over [-1, 1], the range of normalised actions."""
+        _check_bins(bins)
+        centres = (torch.arange(bins, dtype=torch.float64) * 2 + 1) / bins - 1
+        ones = torch.ones(dimensions)
+        return cls(centres.expand(dimensions, -1).clone(), -ones, ones, "uniform")
+
+    @classmethod
+    def quantile(cls, actions: Tensor, bins: int) -> "Tokeniser":
+        """Bins that hold as many of the `actions` (..., D) each.
+
+        Where one value makes up several bins, as the two positions of a gripper do, the bins left over go halfway
+        into the widest gaps between the others.
+        """
+        _check_bins(bins)
+        flat = actions.flatten(end_dim=-2).double()
+        levels = (torch.arange(bins, dtype=torch.float64) + 0.5) / bins
+        centres = [_spread(column.sort().values, levels) for column in flat.unbind(dim=1)]
+        return cls(torch.stack(centres), flat.amin(dim=0), flat.amax(dim=0), "quantile")
+
+    @property
+    def bins(self) -> int:
+        """V, the number of bins."""
+        return self.centres.shape[1]
+
+    def encode(self, actions: Tensor) -> Encoded:
+        """Tokens of normalised actions (..., D)."""
+        columns = actions.float().unbind(dim=-1)
+        tokens = [
+            torch.bucketize(column.contiguous(), edges) for column, edges in zip(columns, self.edges, strict=True)
+        ]
+        clipped = int(((actions < self.low) | (actions > self.high)).sum())
+        return Encoded(torch.stack(tokens, dim=-1), clipped)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Normalised actions (..., D) of tokens."""
+        return self.centres[torch.arange(len(self.centres), device=tokens.device), tokens]
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain numbers for config.json; uniform bins follow from their number."""
+        config: dict[str, Any] = {"kind": self.kind, "bins": self.bins}
+        if self.kind != "uniform":
+            config |= {name: getattr(self, name).tolist() for name in ("centres", "low", "high")}
+        return config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], dimensions: int) -> "Tokeniser":
+        """The inverse of `to_config`."""
+        if config.get("kind") not in KINDS:
+            raise SpecpolicyError(f"unknown kind of tokens '{config.get('kind')}': use one of {', '.join(KINDS)}")
+        if config["kind"] == "uniform":
+            return cls.uniform(dimensions, config["bins"])
+        if "centres" not in config:
+            raise SpecpolicyError(
+                "quantile tokens need the centres of their bins: they are fitted when training starts"
+            )
+        centres, low, high = (torch.tensor(config[name]) for name in ("centres", "low", "high"))
+        return cls(centres, low, high, config["kind"])
+
+
+def make_tokeniser(kind: str, bins: int, actions: Tensor) -> Tokeniser:
+    """A tokeniser by its kind, fitted to normalised actions (..., D) where that makes a difference."""
+    if kind == "uniform":
+        return Tokeniser.uniform(actions.shape[-1], bins)
+    if kind == "quantile":
+        return Tokeniser.quantile(actions, bins)
+    raise SpecpolicyError(f"unknown kind of tokens '{kind}': use one of {', '.join(KINDS)}")
+
+
+def _check_bins(bins: Any) -> None:
+    if not isinstance(bins, int) or not FEWEST <= bins <= MOST:
+        raise SpecpolicyError(f"bins={bins}: expected {FEWEST} to {MOST} bins")
+
+
+def _spread(ordered: Tensor, levels: Tensor) -> Tensor:
+    """(V,) different quantiles of sorted values."""
+    centres = ordered[(levels * len(ordered)).long().clamp(max=len(ordered) - 1)].float().unique().double()
+    if len(centres) == 1:  # a dimension that never changes
+        centres = torch.cat([centres, centres + 1.0])
+    while len(centres) < len(levels):
+        gaps = centres.diff()
+        # Many at a time, but no gap twice in one pass, so that the widest one is halved first.
+        widest = gaps.argsort(descending=True, stable=True)[: len(levels) - len(centres)]
+        widest = widest[gaps[widest] > gaps.max() / 2]
+        centres = torch.cat([centres, centres[widest] + gaps[widest] / 2]).sort().values
+    return centres
