@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path
-from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy import Policy
 
 Histories = dict[str, np.ndarray]  # {key: (N, To, ...)}
 FILE = "observations.safetensors"  # beside a checkpoint: observations that it was neither trained nor calibrated on
@@ -20,7 +20,7 @@ def write_histories(path: str | Path, histories: Histories) -> None:
         save_file(histories, temporary)
 
 
-def read_histories(path: str | Path, policy: DiffusionPolicy) -> Histories:
+def read_histories(path: str | Path, policy: Policy) -> Histories:
     """Read observations that were recorded for this policy.
 
     Raises:

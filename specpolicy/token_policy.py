@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,7 +15,8 @@ from specpolicy.samplers import Sample, Sampler, SampleStatistics, make_sampler
 from specpolicy.samplers.base import Denoiser, Generators, NoiseSource
 from specpolicy.samplers.meter import Meter
 from specpolicy.tokens import Decoded, Drafter, decode, masked_start, speculate
-from specpolicy.tokens.calibration import TokenCalibration
+from specpolicy.tokens.calibration import TokenCalibration, Trace, record_traces
+from specpolicy.tokens.decode import Network
 from specpolicy.tokens.samplers import TOKEN_SAMPLERS, TokenSampler
 from specpolicy.tokens.tokeniser import Tokeniser
 
@@ -109,21 +109,15 @@ class TokenPolicy(Policy):
             SpecpolicyError: a sampler of diffusion policies; drafts for a network in half precision, where a row's
                 logits depend on how many rows are evaluated beside it.
         """
-        made = self.equip(sampler)
+        made, vocabulary = self.equip(sampler), self.tokeniser.bins
         cond = self.encode(observation)
-        batch, vocabulary = len(cond), self.tokeniser.bins
         rule, drafter = made.rule(self.length), self._drafter(made)
         precision = next(self.denoiser.parameters()).dtype
         if drafter is not None and precision != torch.float32:
             raise SpecpolicyError(f"drafts change nothing in float32 only, the network has {precision}: use drafts=0")
-        noise = rule.draw_noise(vocabulary, NoiseSource(generator, batch, self.device, torch.float32).uniform)
+        noise = rule.draw_noise(vocabulary, NoiseSource(generator, len(cond), self.device, torch.float32).uniform)
         meter = Meter(self.engine or self.denoiser, self.device)
-
-        def network(states: Tensor, owner: Tensor) -> Tensor:
-            remaining = (states == vocabulary).sum(dim=1)
-            return meter(states.view(-1, *self.sample_shape), remaining, cond[owner]).flatten(1, 2)
-
-        start = masked_start(batch, self.length, vocabulary, self.device)
+        network, start = self.network(cond, meter), masked_start(len(cond), self.length, vocabulary, self.device)
         if drafter is None:
             out = decode(network, rule, noise, start, vocabulary, keep_paths=return_states)
         else:
@@ -133,6 +127,24 @@ class TokenPolicy(Policy):
         stats.seconds, stats.network_seconds = meter.read()
         states = self._states(out) if return_states else None
         return Sample(self.normaliser.unnormalise("action", actions), stats, states)
+
+    def network(self, cond: Tensor, denoiser: Denoiser | None = None) -> Network:
+        """The network as decoders see it, for encoded observations `cond` (B, To, F)."""
+        vocabulary, evaluate = self.tokeniser.bins, denoiser or self.engine or self.denoiser
+
+        def logits(states: Tensor, owner: Tensor) -> Tensor:
+            remaining = (states == vocabulary).sum(dim=1)
+            return evaluate(states.view(-1, *self.sample_shape), remaining, cond[owner]).flatten(1, 2)
+
+        return logits
+
+    @torch.inference_mode()
+    def record(self, cond: Tensor, sampler: TokenSampler, generator: torch.Generator) -> tuple[list[Trace], Tensor]:
+        """Traces of the ordinary decoder and its tokens (B, L), for encoded observations `cond` (B, To, F)."""
+        rule, vocabulary = sampler.rule(self.length), self.tokeniser.bins
+        noise = rule.draw_noise(vocabulary, NoiseSource(generator, len(cond), self.device, torch.float32).uniform)
+        start = masked_start(len(cond), self.length, vocabulary, self.device)
+        return record_traces(self.network(cond), rule, noise, start, vocabulary)
 
     def equip(self, sampler: str | Sampler | TokenSampler) -> TokenSampler:
         """The decoder, by name or made, with the policy's calibration."""
@@ -155,10 +167,9 @@ class TokenPolicy(Policy):
             raise SpecpolicyError(f"policies of action tokens are decoded in float32, not in {precision}")
         return copy.copy(self)
 
-    def example(self, rows: int, observation: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs for one call of the network with `rows` rows, to time it: everything is masked."""
+    def example(self, rows: int, cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs of one call of the network with `rows` rows, to time it: nothing is known. cond: (1, To, F)."""
         states = masked_start(rows, self.length, self.tokeniser.bins, self.device).view(-1, *self.sample_shape)
-        cond = self.encode(observation)[:1]
         return states, torch.full((rows,), self.length, device=self.device), cond.expand(rows, *cond.shape[1:])
 
     def _drafter(self, sampler: TokenSampler) -> Drafter | None:

@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from specpolicy.engines import RowRecorder
 from specpolicy.histories import Histories
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Sampler
+from specpolicy.token_policy import TokenPolicy
+
+AnyPolicy = DiffusionPolicy | TokenPolicy
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,14 @@ class Draw:
 class Subject:
     """A policy under measurement; with `timed`, the time in the network is that of another one (see `StandIn`)."""
 
-    def __init__(self, policy: DiffusionPolicy, timed: DiffusionPolicy | None = None):
+    def __init__(self, policy: AnyPolicy, timed: DiffusionPolicy | None = None):
         network = policy.engine or policy.denoiser
         self._stand_in: StandIn | None = None
         if timed is not None:
             self._stand_in = StandIn(network, timed.engine or timed.denoiser, policy.device)
         self._calls = RowRecorder(self._stand_in or network)
-        self._policy = copy.copy(policy)
-        self._policy.engine = self._calls  # type: ignore[assignment]  # all that `predict` does with it is to call it
+        self._policy: Any = copy.copy(policy)
+        self._policy.engine = self._calls  # all that `predict` does with it is to call it
 
     def draw(self, label: str, sampler: Sampler, histories: Histories, observation: int, seed: int) -> Draw:
         """Draw one chunk."""
@@ -67,7 +71,7 @@ class Subject:
 
 
 def measure(
-    policy: DiffusionPolicy,
+    policy: AnyPolicy,
     samplers: Mapping[str, Sampler],
     histories: Histories,
     count: int,
@@ -90,7 +94,7 @@ def measure(
         SpecpolicyError: a sampler that does not fit the policy, a network that returns NaN.
     """
     subject, labels = Subject(policy, timed), list(samplers)
-    equipped = {label: policy.equip(sampler) for label, sampler in samplers.items()}
+    equipped: dict[str, Any] = {label: policy.equip(sampler) for label, sampler in samplers.items()}
     chosen = choose(len(next(iter(histories.values()))), count)
     for number in range(warm_up):
         for label in labels:

@@ -15,6 +15,7 @@ from specpolicy.evaluation.provenance import fingerprint, hardware, load, versio
 from specpolicy.histories import Histories
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Sampler
+from specpolicy.token_policy import TokenPolicy
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Settings:
 
 
 def benchmark(
-    policy: DiffusionPolicy,
+    policy: DiffusionPolicy | TokenPolicy,
     samplers: Mapping[str, Sampler],
     histories: Histories,
     settings: Settings = Settings(),
@@ -55,17 +56,22 @@ def benchmark(
     busy, timed = load(), None
     own = policy.with_engine(settings.engine, precision=settings.precision)
     if settings.network is not None:
+        if isinstance(policy, TokenPolicy):
+            raise SpecpolicyError("network: only the time of another diffusion policy's network can stand in")
         other = random_network(policy, settings.network, settings.seed)
         timed = other.with_engine(settings.engine, precision=settings.precision)
     seconds_by_rows = measure_rows(timed or own, histories)
-    chosen = {label: sampler for label, sampler in samplers.items() if label in settings.tuned}
-    chosen = tune_windows(own, chosen, histories, seconds_by_rows, settings.seed + settings.count, on_sampler=on_tuned)
-    samplers = {**samplers, **chosen}
+    if not isinstance(own, TokenPolicy):
+        chosen = {label: sampler for label, sampler in samplers.items() if label in settings.tuned}
+        seed = settings.seed + settings.count
+        chosen = tune_windows(own, chosen, histories, seconds_by_rows, seed, on_sampler=on_tuned)
+        samplers = {**samplers, **chosen}
     draws = measure(own, samplers, histories, settings.count, settings.seed, timed, on_draw=on_draw)
     summary = {
         **summarise(own, samplers, draws, reference),
         "policy": {"path": None, "fingerprint": fingerprint(policy)},
-        "steps": len(policy.chain),
+        "steps": None if isinstance(policy, TokenPolicy) else len(policy.chain),
+        "tokens": policy.length if isinstance(policy, TokenPolicy) else None,
         "network": describe_network(timed or own, trained=timed is None),
         "engine": settings.engine,
         "precision": settings.precision,

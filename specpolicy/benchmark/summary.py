@@ -15,13 +15,17 @@ from specpolicy.samplers.ancestral import DDPM
 from specpolicy.samplers.picard import Picard
 from specpolicy.samplers.speculative.calibration.calibration import machine
 from specpolicy.samplers.speculative.composed import Speculative
+from specpolicy.token_policy import TokenPolicy
 
 FORMAT = 1
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 def summarise(
-    policy: DiffusionPolicy, samplers: Mapping[str, Sampler], draws: Iterable[Draw], reference: str | None = None
+    policy: DiffusionPolicy | TokenPolicy,
+    samplers: Mapping[str, Sampler],
+    draws: Iterable[Draw],
+    reference: str | None = None,
 ) -> dict[str, Any]:
     """The figures of each sampler, in the order of `samplers`.
 
@@ -40,13 +44,20 @@ def summarise(
             {
                 "label": label,
                 "sampler": sampler.name,
-                "law": law(sampler, policy.chain),
-                "window": describe_window(sampler, policy),
+                **describe(sampler, policy),
                 **_figures(by_label[label], expected),
             }
             for label, sampler in samplers.items()
         ],
     }
+
+
+def describe(sampler: Sampler, policy: DiffusionPolicy | TokenPolicy) -> dict[str, str | None]:
+    """`law`, what a sampler draws from; `window`, what it drafts, None without drafts."""
+    if isinstance(policy, TokenPolicy):
+        equipped = policy.equip(sampler)
+        return {"law": equipped.law, "window": equipped.describe_drafts()}
+    return {"law": law(sampler, policy.chain), "window": describe_window(sampler, policy)}
 
 
 def check_reference(samplers: Mapping[str, Sampler], reference: str | None) -> str:
@@ -86,7 +97,7 @@ def describe_window(sampler: Sampler, policy: DiffusionPolicy) -> str | None:
     return str(min(free)) if min(free) == max(free) else f"{min(free)} to {max(free)}"
 
 
-def describe_network(policy: DiffusionPolicy, trained: bool) -> dict[str, Any]:
+def describe_network(policy: DiffusionPolicy | TokenPolicy, trained: bool) -> dict[str, Any]:
     """What stands in the summary of the network that was timed."""
     parameters = sum(parameter.numel() for parameter in policy.denoiser.parameters())
     return {"trained": trained, "parameters": parameters, "options": policy.config.get("network")}

@@ -41,13 +41,19 @@ def result_table(summary: Mapping[str, Any]) -> list[list[str]]:
     return table
 
 
+def _extent(summary: Mapping[str, Any]) -> str:
+    if summary.get("tokens"):
+        return f"whose chunks have {summary['tokens']} tokens"
+    return f"whose chain has {summary['steps']} steps"
+
+
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """What a reader of the table has to know, a sentence or two each."""
     network, machine = summary["network"], summary["machine"]
     place = machine["gpu"] if summary["device"].startswith("cuda") else machine["cpu"]
     lines = [
         f"{_count(summary['chunks'], 'chunk')} of each sampler, batch size 1, on recorded observations of "
-        f"{summary['policy']['path']}, whose chain has {summary['steps']} steps. Samplers take turns on each "
+        f"{summary['policy']['path']}, {_extent(summary)}. Samplers take turns on each "
         "observation.",
         f"A network of {network['parameters'] / 1e6:.3g} M parameters on {place}, "
         f"{_count(summary['threads'], 'thread')}, engine {summary['engine']}, {summary['precision']}; load of the "

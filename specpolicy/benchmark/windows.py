@@ -1,6 +1,7 @@
 """What a call costs here by its rows, and the window that makes a sampler fastest with it."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,14 +16,21 @@ from specpolicy.samplers import Sampler
 from specpolicy.samplers.speculative.calibration.calibration import machine
 from specpolicy.samplers.speculative.calibration.cost import best_windows, interpolate_cost, measure_cost
 from specpolicy.samplers.speculative.composed import Speculative
+from specpolicy.token_policy import TokenPolicy
+from specpolicy.tokens.calibration.cost import time_calls
 
+TOKEN_ROWS = (1, 2, 4, 6, 9, 17, 33, 65)  # a root and as many drafts as are offered
 CANDIDATES = (4, 6, 8, 12, 16, 20, 24, 32, 48)
 
 
 @torch.inference_mode()
-def measure_rows(policy: DiffusionPolicy, histories: Histories, repeats: int = 7) -> dict[int, float]:
+def measure_rows(policy: DiffusionPolicy | TokenPolicy, histories: Histories, repeats: int = 7) -> dict[int, float]:
     """Seconds of one call of the policy's network on its engine, the median of `repeats`, by its number of rows."""
     shape, cond = torch.Size(policy.sample_shape), policy.encode({key: values[0] for key, values in histories.items()})
+    if isinstance(policy, TokenPolicy):
+        network = policy.engine or policy.denoiser
+        calls = {rows: functools.partial(network, *policy.example(rows, cond)) for rows in TOKEN_ROWS}
+        return time_calls(calls, policy.device, repeats)
     return measure_cost(policy.engine or policy.denoiser, policy.chain, shape, cond, repeats)
 
 

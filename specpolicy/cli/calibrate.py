@@ -1,14 +1,17 @@
-"""Calibrate the sampler `recycled` for a policy and this machine. It changes how fast chunks come, never their law.
+"""Calibrate exact sampling for a policy and this machine. It changes how fast chunks come, never their law.
 
-The policy plays episodes of its own task; at what it sees there it is sampled, and from its evaluations come a prior
-on its chunks, a small student of its network, and what is fastest here: the number of drafting sweeps and the window of
-each step, given what a call costs by its number of rows. All of it is written beside the checkpoint, and used from then
-on. learn=false keeps what was learnt before, and only finds out what is fastest on this machine or engine.
+For a diffusion policy this is the sampler `recycled`. The policy plays episodes of its own task; at what it sees there
+it is sampled, and from its evaluations come a prior on its chunks, a small student of its network, and what is fastest
+here: the number of drafting sweeps and the window of each step, given what a call costs by its number of rows. For a
+policy of action tokens these are draft graphs for `decoders`, and how many drafts are fastest here, which may be none.
+All of it is written beside the checkpoint, and used from then on. learn=false keeps what was learnt before, and only
+finds out what is fastest on this machine or engine (diffusion policies).
 
 Examples:
   specpolicy calibrate policy=checkpoints/lift
   specpolicy calibrate policy=checkpoints/lift student=false
   specpolicy calibrate policy=checkpoints/lift learn=false engine=openvino
+  specpolicy calibrate policy=checkpoints/can_tokens 'decoders=[confidence,{name: confidence, tokens_per_step: 4}]'
   specpolicy calibrate policy=my_policy observations=seen.safetensors held_out=0 output=calibrated
 """
 
@@ -30,22 +33,28 @@ if TYPE_CHECKING:
 
 def run(config: DictConfig) -> None:
     """Calibrate as `config` (configs/calibrate.yaml) says."""
+    from specpolicy.cli import calibrate_tokens
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.observations import conditions, write_held_out
     from specpolicy.evaluation.provenance import hardware
     from specpolicy.loading import load_policy
     from specpolicy.samplers import calibrate
     from specpolicy.samplers.speculative.calibration.calibration import machine
+    from specpolicy.token_policy import TokenPolicy
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     policy = load_policy(config.policy, config.device)
-    known = None if config.learn else _known(config)
+    known = None if config.learn or isinstance(policy, TokenPolicy) else _known(config)
     if config.engine != "eager":
         policy = policy.with_engine(config.engine)
     output = Path(config.output or config.policy)
     if not output.is_dir() and config.output is None:
         raise SpecpolicyError(f"{output} is no directory: give output=, where the calibration shall go")
+    if isinstance(policy, TokenPolicy):
+        print(calibrate_tokens.describe(calibrate_tokens.calibrate_tokens(policy, config, output)))
+        print(f"wrote {output}/drafts.json")
+        return
     cond = conditions(policy, config)
     if config.learn:
         write_held_out(policy, config, output / "observations.safetensors")

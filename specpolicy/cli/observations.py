@@ -11,13 +11,13 @@ from omegaconf import DictConfig
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
-    from specpolicy.policy import DiffusionPolicy
+    from specpolicy.policy import Policy
 
 RECORDED_SEEDS, HELD_OUT_SEEDS = 300_000, 200_000  # not those of training, evaluation or demonstrations
 HELD_OUT_EPISODES = 40
 
 
-def conditions(policy: DiffusionPolicy, config: DictConfig) -> torch.Tensor:
+def conditions(policy: Policy, config: DictConfig) -> torch.Tensor:
     """The encoded observations (N, ...) of `config.observations`, a file, or of `config.episodes` episodes."""
     from specpolicy.histories import read_histories
 
@@ -36,7 +36,7 @@ def conditions(policy: DiffusionPolicy, config: DictConfig) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def write_held_out(policy: DiffusionPolicy, config: DictConfig, path: Path) -> None:
+def write_held_out(policy: Policy, config: DictConfig, path: Path) -> None:
     """Write `config.held_out` observations of other episodes, for measurements."""
     from specpolicy.histories import write_histories
 
@@ -46,7 +46,7 @@ def write_held_out(policy: DiffusionPolicy, config: DictConfig, path: Path) -> N
         write_histories(path, _play(policy, config, name, config.held_out, HELD_OUT_SEEDS, episodes))
 
 
-def _play(policy: DiffusionPolicy, config: DictConfig, name: str, count: int, seed: int, episodes: int) -> Any:
+def _play(policy: Policy, config: DictConfig, name: str, count: int, seed: int, episodes: int) -> Any:
     from specpolicy.evaluation.provenance import hardware
     from specpolicy.evaluation.recording import record_histories
     from specpolicy.logging.progress import progress_bar

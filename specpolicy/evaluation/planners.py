@@ -12,6 +12,7 @@ from specpolicy.control.chunk import Chunk, History
 from specpolicy.control.planner import PolicyPlanner
 from specpolicy.errors import SpecpolicyError
 from specpolicy.policy import DiffusionPolicy
+from specpolicy.token_policy import TokenPolicy
 
 if TYPE_CHECKING:
     import gymnasium
@@ -44,7 +45,7 @@ class ExpertPlanner:
         return Chunk(np.asarray(action, dtype=np.float64)[None], seconds=time.perf_counter() - start)
 
 
-def check_policy_fits(policy: DiffusionPolicy, env: gymnasium.Env, task_id: str) -> None:
+def check_policy_fits(policy: DiffusionPolicy | TokenPolicy, env: gymnasium.Env, task_id: str) -> None:
     """Raise a clear error if the policy's observations or actions are not those of the environment."""
     shapes = policy.encoder.shapes
     own = {key: (shape,) if isinstance(shape, int) else tuple(shape) for key, shape in shapes.items()}

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy import Policy
 
 PACKAGES = ("specpolicy", "torch", "numpy", "gymnasium", "mujoco", "robosuite", "diffusers")
 
@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def fingerprint(policy: DiffusionPolicy) -> str:
+def fingerprint(policy: Policy) -> str:
     """A hash of the policy's weights and configuration: the same policy elsewhere on the disk has the same."""
     digest = hashlib.sha256(json.dumps(policy.config, sort_keys=True, default=str).encode())
     for name, value in sorted(policy.state_dict().items()):

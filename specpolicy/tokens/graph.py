@@ -7,6 +7,7 @@ every order in which its positions may be revealed leads to it; that is what mak
 need not be written down: verification finds them by following the rule from state to state.
 """
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,11 @@ class DraftGraph:
             if not node or positions != sorted(set(positions)) or min(min(pair) for pair in node) < 0:
                 raise SpecpolicyError(f"{node} is no node of a draft graph: places must rise, ranks not be negative")
 
+    @functools.cached_property
+    def node_set(self) -> frozenset[Node]:
+        """The nodes, to look them up."""
+        return frozenset(self.nodes)
+
     def first(self, count: int) -> "DraftGraph":
         """The graph of the first `count` nodes; nodes were chosen one after the other, so it is the smaller graph."""
         return DraftGraph(self.nodes[:count], self.weights[:count])
@@ -52,15 +58,8 @@ class _Tables:
     """
 
     def __init__(self, graph: DraftGraph, rule: Rule, masked: int, device: torch.device):
-        sizes = set(range(1, masked))
-        if rule.threshold is None:  # other states are never met
-            sizes &= set(step_sizes(rule, torch.tensor([masked]), masked)[0].tolist())
         weights = graph.weights or (1.0,) * len(graph.nodes)
-        kept = [
-            (node, weight)
-            for node, weight in zip(graph.nodes, weights, strict=True)
-            if len(node) in sizes and node[-1][0] < masked
-        ]
+        kept = [(node, weight) for node, weight in zip(graph.nodes, weights, strict=True) if fits(node, rule, masked)]
         widest = max((len(node) for node, _ in kept), default=1)
         pairs = torch.tensor(
             [list(node) + [node[0]] * (widest - len(node)) for node, _ in kept], dtype=torch.int64, device=device
@@ -71,6 +70,19 @@ class _Tables:
         self.weight = torch.tensor([max(weight, 1e-3) for _, weight in kept], device=device).log()
         self.places = max((node[-1][0] + 1 for node, _ in kept), default=1)
         self.tokens = max((rank + 1 for node, _ in kept for _, rank in node), default=1)
+
+
+def fits(node: Node, rule: Rule, masked: int) -> bool:
+    """Whether a root with `masked` masked positions can come to this node, and leaves something masked there."""
+    return node[-1][0] < masked and len(node) in _sizes(rule, masked)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sizes(rule: Rule, masked: int) -> frozenset[int]:
+    """How many positions the next steps can have revealed together; all numbers, where a threshold decides."""
+    if rule.counts is None:
+        return frozenset(range(1, masked))
+    return frozenset(step_sizes(rule, torch.tensor([masked]), masked)[0].tolist()) - {masked}
 
 
 class GraphDrafter:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.tokens.calibration import TokenCalibration
+from specpolicy.tokens.calibration.calibration import TokenCalibration
 from specpolicy.tokens.graph import GraphDrafter, analytic_graph
 from specpolicy.tokens.lookahead import ChainDrafter, FixedPointDrafter
 from specpolicy.tokens.rules import Rule, cosine_counts, fixed_counts
@@ -138,7 +138,7 @@ class ConfidenceDecoder(TokenSampler):
 
 @dataclass(frozen=True)
 class CosineDecoder(TokenSampler):
-    """MaskGIT's schedule: few positions in the first steps, many in the last; steps that reveal nothing are left out."""
+    """MaskGIT's schedule: few positions in the first steps, many in the last; steps that reveal none are left out."""
 
     steps: int = 12
     confidence: str = "max_probability"

@@ -1,0 +1,176 @@
+"""A policy of action tokens is used like any other, and drafts change none of its tokens."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import specpolicy
+from specpolicy import SpecpolicyError, make_sampler
+from specpolicy.control.planner import PolicyPlanner
+from specpolicy.samplers.base import NoiseSource
+from specpolicy.token_policy import TokenPolicy
+from specpolicy.tokens import decode, masked_start, speculate
+
+OBSERVATIONS = 1_000
+NEAR = 1e-5  # a gap at the cut so small that rounding may close it
+DECODERS = {
+    "confidence": [dict(drafter="graph", drafts=8), dict(drafter="chain", drafts=4), dict(drafts=12, keep=4)],
+    "confidence greedy": [dict(drafter="graph", drafts=8), dict(drafter="chain", drafts=4)],
+    "confidence by step": [dict(drafts=4)],
+    "entropy": [dict(drafts=8)],
+    "candidate": [dict(drafts=8), dict(drafter="chain", drafts=4)],
+    "candidate by step": [dict(drafts=4)],
+    "two a step": [dict(drafts=8)],
+    "cosine": [dict(drafts=8), dict(drafter="chain", drafts=4)],
+    "threshold": [dict(drafts=8), dict(drafter="chain", drafts=4)],
+    "random order": [dict(drafts=4), dict(drafter="chain", drafts=4), dict(drafter="graph", drafts=8)],
+    "raster": [dict(drafts=12), dict(drafter="chain", drafts=4)],
+}
+OPTIONS = {
+    "confidence greedy": dict(name="confidence", sampled=False),
+    "confidence by step": dict(name="confidence", noise="step"),
+    "entropy": dict(name="confidence", confidence="entropy"),
+    "candidate": dict(name="confidence", confidence="candidate"),
+    "candidate by step": dict(name="confidence", confidence="candidate", noise="step"),
+    "two a step": dict(name="confidence", tokens_per_step=2),
+    "cosine": dict(name="cosine", steps=6),
+    "random order": dict(name="random_order"),
+}
+
+
+class InEqualBatches:
+    """Evaluates rows in batches of one size, padded: the kernels that run are then those of every other call.
+
+    A matrix product may sum in another order when it has another number of rows, which moves logits by a unit in the
+    last place; the ordinary decoder is compared with the speculative one on the same terms.
+    """
+
+    def __init__(self, network, size=64):
+        self.network, self.size = network, size
+
+    def __call__(self, x, t, cond):
+        missing = -len(x) % self.size
+        x, t, cond = (torch.cat([part, part[:1].expand(missing, *part.shape[1:])]) for part in (x, t, cond))
+        parts = zip(x.split(self.size), t.split(self.size), cond.split(self.size), strict=True)
+        return torch.cat([self.network(*part) for part in parts])[: len(x) - missing]
+
+
+def decoder(name, **options):
+    return make_sampler(**{**OPTIONS.get(name, dict(name=name)), **options})
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@torch.inference_mode()
+def test_drafts_change_no_token_of_a_thousand_observations(token_policy, seen, name, record_property):
+    policy, cond = token_policy, token_policy.encode(seen(OBSERVATIONS))
+    network, vocabulary = policy.network(cond, InEqualBatches(policy.denoiser)), policy.tokeniser.bins
+    rule, start = decoder(name, drafts=0).rule(policy.length), masked_start(OBSERVATIONS, policy.length, 8)
+    source = NoiseSource(torch.Generator().manual_seed(1), OBSERVATIONS, policy.device, torch.float32)
+    noise, gaps = rule.draw_noise(vocabulary, source.uniform), []
+    expected = decode(network, rule, noise, start, vocabulary, lambda states, owner, made: gaps.append(made.gap))
+    near = int((torch.cat(gaps) < NEAR).sum())
+    record_property("near_ties", near)
+    assert near < 0.01 * sum(map(len, gaps))
+    assert len(expected.tokens.unique(dim=0)) > OBSERVATIONS / 2  # they are a thousand cases, not one
+    for options in DECODERS[name]:
+        drafter = decoder(name, **options).make_drafter(policy.length)
+        found = speculate(network, rule, drafter, noise, start, vocabulary)
+        assert torch.equal(found.tokens, expected.tokens), f"{options}, {near} near ties"
+        assert found.calls.sum() < expected.calls.sum()
+
+
+def test_the_same_generator_gives_the_same_chunk_whatever_is_drafted(token_policy, seen):
+    def draw(sampler):
+        return token_policy.predict(seen(5), sampler, torch.Generator().manual_seed(3), return_states=True)
+
+    ordinary, graph, chain = (
+        draw("confidence"),
+        draw(decoder("confidence", drafts=8)),
+        draw(decoder("confidence", drafts=3, drafter="chain")),
+    )
+    for out in (graph, chain):
+        assert torch.equal(out.actions, ordinary.actions) and torch.equal(out.states, ordinary.states)
+        assert (out.stats.calls <= 12).all() and (out.stats.rows > out.stats.calls).all()
+    assert (ordinary.stats.calls == 12).all() and (ordinary.stats.rows == 12).all() and ordinary.stats.accepted == []
+    assert ordinary.actions.shape == (5, 4, 3) and ordinary.states.shape == (13, 5, 4, 3)
+    assert (ordinary.states[0] == 8).all() and (ordinary.states[-1] < 8).all()
+    centres = token_policy.normaliser.unnormalise("action", token_policy.tokeniser.decode(ordinary.states[-1]))
+    assert torch.equal(centres, ordinary.actions)
+
+
+def test_a_generator_per_row_makes_rows_independent_of_the_batch(token_policy, seen):
+    observation = seen(4)
+    generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
+    together = token_policy.predict(observation, decoder("random order", drafts=4), generators)
+    one = {key: value[2] for key, value in observation.items()}
+    alone = token_policy.predict(one, "random_order", torch.Generator().manual_seed(2))
+    assert torch.equal(alone.actions[0], together.actions[2])
+
+
+def test_it_comes_back_from_the_disk(token_policy, seen, tmp_path):
+    token_policy.save(tmp_path / "policy")
+    loaded = specpolicy.load_policy(tmp_path / "policy")
+    assert isinstance(loaded, TokenPolicy) and loaded.calibration is None
+    first, second = (
+        policy.predict(seen(2), "cosine", torch.Generator().manual_seed(0)) for policy in (token_policy, loaded)
+    )
+    assert torch.equal(first.actions, second.actions)
+    assert loaded.executable(second.actions).shape == (2, 2, 3)
+
+
+def test_quantile_tokens_come_back_from_the_disk(token_config, tmp_path):
+    from specpolicy.tokens.tokeniser import make_tokeniser
+
+    token_config["tokens"] = make_tokeniser("quantile", 8, torch.randn(500, 4, 3)).to_config()
+    policy = TokenPolicy.from_config(token_config)
+    policy.save(tmp_path / "policy")
+    assert torch.equal(specpolicy.load_policy(tmp_path / "policy").tokeniser.centres, policy.tokeniser.centres)
+
+
+def test_it_plans(token_policy, seen):
+    planner = PolicyPlanner(token_policy, decoder("confidence", drafts=8))
+    planner.reset(0)
+    chunk = planner.plan({key: value[0].numpy() for key, value in seen(1).items()})
+    assert chunk.actions.shape == (3, 3) and chunk.calls < 12 < chunk.rows
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda policy, seen: policy.predict(seen, "ddpm"), "denoises"),
+        (lambda policy, seen: policy.with_engine("compile"), "eager"),
+        (lambda policy, seen: policy.with_engine("eager", precision="bfloat16"), "float32"),
+        (lambda policy, seen: policy.bfloat16().predict(seen, decoder("cosine", drafts=3)), "drafts=0"),
+        (lambda policy, seen: make_sampler("confidence", drafts=-1), "drafts=-1"),
+        (lambda policy, seen: make_sampler("confidence", drafter="tree"), "unknown drafter"),
+        (lambda policy, seen: make_sampler("confidence", drafter="fixed_point"), "drawn beforehand"),
+        (lambda policy, seen: make_sampler("confidence", drafter="graph", noise="step"), "noise=position"),
+        (lambda policy, seen: make_sampler("confidence", confidence="luck"), "unknown confidence"),
+        (lambda policy, seen: make_sampler("threshold", threshold=1.5), "threshold=1.5"),
+        (lambda policy, seen: make_sampler("random_order", tokens_per_step=0), "tokens_per_step=0"),
+        (lambda policy, seen: make_sampler("confidence", tokens=2), "no option 'tokens'"),
+    ],
+)
+def test_what_cannot_be_is_refused(token_policy, seen, wrong, message):
+    with pytest.raises(SpecpolicyError, match=message):
+        wrong(token_policy, seen(1))
+
+
+def test_a_diffusion_policy_refuses_to_decode_tokens(small_policy):
+    observation = {"position": torch.zeros(1, 2, 2), "object": torch.zeros(1, 2, 3)}
+    with pytest.raises(SpecpolicyError, match="decodes action tokens"):
+        small_policy.predict(observation, "confidence")
+
+
+def test_weights_that_are_no_numbers_are_refused(token_policy, seen):
+    with torch.no_grad():
+        token_policy.denoiser.head.bias.fill_(torch.nan)
+    with pytest.raises(SpecpolicyError, match="not finite"):
+        token_policy.predict(seen(1))
+
+
+def test_samplers_with_the_same_law_say_so():
+    ordinary = make_sampler("confidence")
+    assert ordinary.law == dataclasses.replace(ordinary, drafts=8, drafter="chain").law
+    assert len({make_sampler(**OPTIONS.get(name, dict(name=name))).law for name in DECODERS}) == len(DECODERS)
