@@ -139,12 +139,17 @@ class TokenPolicy(Policy):
         return logits
 
     @torch.inference_mode()
-    def record(self, cond: Tensor, sampler: TokenSampler, generator: torch.Generator) -> tuple[list[Trace], Tensor]:
-        """Traces of the ordinary decoder and its tokens (B, L), for encoded observations `cond` (B, To, F)."""
+    def record(
+        self, cond: Tensor, sampler: TokenSampler, generator: torch.Generator, blind: bool = False
+    ) -> tuple[list[Trace], Tensor]:
+        """Traces of the ordinary decoder and its tokens (B, L), for encoded observations `cond` (B, To, F).
+
+        `blind`: see `record_traces`.
+        """
         rule, vocabulary = sampler.rule(self.length), self.tokeniser.bins
         noise = rule.draw_noise(vocabulary, NoiseSource(generator, len(cond), self.device, torch.float32).uniform)
         start = masked_start(len(cond), self.length, vocabulary, self.device)
-        return record_traces(self.network(cond), rule, noise, start, vocabulary)
+        return record_traces(self.network(cond), rule, noise, start, vocabulary, blind)
 
     def equip(self, sampler: str | Sampler | TokenSampler) -> TokenSampler:
         """The decoder, by name or made, with the policy's calibration."""

@@ -1,4 +1,4 @@
-"""A bidirectional transformer over the tokens of an action chunk, some of them masked, with the observation in front."""
+"""A bidirectional transformer over the tokens of an action chunk, some of them masked, the observation in front."""
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class MaskedTransformer(nn.Module):
             raise SpecpolicyError(f"this network has tokens for {self.horizon} actions, got a horizon of {horizon}")
 
     def forward(self, tokens: Tensor, timestep: Tensor, cond: Tensor) -> Tensor:
-        """Logits of `tokens` (N, H, D) int64; `timestep`, which denoisers are told, is not looked at; cond (N, To, F)."""
+        """Logits of `tokens` (N, H, D) int64, cond (N, To, F); `timestep`, which denoisers take, is not looked at."""
         rows = len(tokens)
         actions = (self.token(tokens + self.first) + self.time + self.dimension).flatten(1, 2)
         frames = self.observation(cond) + self.frame

@@ -35,8 +35,10 @@ def token_policy(token_config):
     policy = TokenPolicy.from_config(token_config)
     with torch.no_grad():
         policy.denoiser.token.weight.mul_(50)
-        policy.denoiser.observation.weight.mul_(3)
-        policy.denoiser.head.weight.mul_(8)
+        policy.denoiser.observation.weight.mul_(10)
+        policy.denoiser.blocks[0].qkv.weight.mul_(6)
+        policy.denoiser.blocks[0].out.weight.mul_(30)
+        policy.denoiser.head.weight.mul_(4)
     return policy
 
 

@@ -42,22 +42,23 @@ class Trace:
 
 @torch.inference_mode()
 def record_traces(
-    network: Network, rule: Rule, noise: DecodingNoise, start: Tensor, vocabulary: int
+    network: Network, rule: Rule, noise: DecodingNoise, start: Tensor, vocabulary: int, blind: bool = False
 ) -> tuple[list[Trace], Tensor]:
-    """Decode the chunks `start` (B, L); their traces and tokens (B, L)."""
+    """Decode the chunks `start` (B, L); their traces and tokens (B, L).
+
+    `blind`: rank tokens by the logits alone, and not by logits plus noise, to see what that would cost.
+    """
     steps: list[list[tuple[Decision, int]]] = [[] for _ in range(len(start))]
-    seen: list[tuple[Tensor, Decision]] = []
 
     def observe(states: Tensor, owner: Tensor, decision: Decision) -> None:
-        seen.append((states, decision))
         for row, chunk in enumerate(owner.tolist()):
             steps[chunk].append((decision, row))
 
     tokens = decode(network, rule, noise, start, vocabulary, observe).tokens
-    return [_trace(mine, tokens[chunk]) for chunk, mine in enumerate(steps)], tokens
+    return [_trace(mine, tokens[chunk], blind) for chunk, mine in enumerate(steps)], tokens
 
 
-def _trace(steps: Sequence[tuple[Decision, int]], tokens: Tensor) -> Trace:
+def _trace(steps: Sequence[tuple[Decision, int]], tokens: Tensor, blind: bool) -> Trace:
     length = len(tokens)
     revealed_at = torch.full((length,), -1, dtype=torch.int64)
     place = torch.empty(len(steps), length, dtype=torch.int16)
@@ -67,8 +68,8 @@ def _trace(steps: Sequence[tuple[Decision, int]], tokens: Tensor) -> Trace:
         mine = decision.rank[row] < count
         revealed_at[(mine & (revealed_at.to(mine.device) < 0)).cpu()] = number
         place[number] = (decision.rank[row] - count).to(torch.int16).cpu()
-        perturbed = decision.perturbed[row]
-        rank[number] = (perturbed > perturbed.gather(1, tokens[:, None])).sum(dim=1).to(torch.int16).cpu()
+        scores = (decision.logits if blind else decision.perturbed)[row]
+        rank[number] = (scores > scores.gather(1, tokens[:, None])).sum(dim=1).to(torch.int16).cpu()
     gaps = torch.stack([decision.gap[row] for decision, row in steps]).cpu()
     return Trace(revealed_at, place, rank, gaps)
 

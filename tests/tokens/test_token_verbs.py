@@ -1,0 +1,127 @@
+"""`specpolicy train`, `calibrate`, `benchmark` and `evaluate` with a policy of action tokens, as a user types them."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from specpolicy import load_policy
+from specpolicy.cli import main
+from specpolicy.token_policy import TokenPolicy
+
+TINY = [
+    "task=gym",
+    "task.id=Pendulum-v1",
+    "policy=tokens",
+    "policy.network.n_layer=1",
+    "policy.network.n_emb=16",
+    "policy.network.n_head=2",
+    "policy.tokens.bins=8",
+    "steps=6",
+    "batch_size=8",
+    "log_every=2",
+    "save_every=2",
+    "validate_every=3",
+    "threads=1",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A few short demonstrations of Pendulum's shapes."""
+    path = tmp_path_factory.mktemp("data") / "pendulum.hdf5"
+    source = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        for demo in range(4):
+            group = file.create_group(f"data/demo_{demo}")
+            group.attrs["num_samples"] = 12
+            group["actions"] = source.uniform(-2, 2, (12, 1))
+            group["obs/state"] = source.normal(size=(12, 3))
+        file["data"].attrs["total"] = 48
+        file["mask/train"] = np.array([b"demo_0", b"demo_1", b"demo_2"])
+        file["mask/valid"] = np.array([b"demo_3"])
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A policy that six steps of training have left."""
+    pytest.importorskip("robomimic")
+    output = tmp_path_factory.mktemp("run") / "policy"
+    more = ["rollout_every=6", "rollout_episodes=1", "rollout_seconds=0.5", "policy.tokens.kind=quantile"]
+    assert main(["train", *TINY, *more, f"data={data}", f"output={output}"]) == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def observations(tmp_path_factory):
+    path = tmp_path_factory.mktemp("seen") / "seen.safetensors"
+    save_file({"state": np.random.default_rng(0).normal(size=(12, 2, 3)).astype(np.float32)}, path)
+    return path
+
+
+def test_train_writes_a_policy_of_action_tokens(trained):
+    policy = load_policy(trained)
+    assert isinstance(policy, TokenPolicy)
+    assert (policy.horizon, policy.action_dim, policy.tokeniser.bins, policy.tokeniser.kind) == (8, 1, 8, "quantile")
+    lines = (trained / "metrics.csv").read_text().splitlines()
+    assert "validation/loss" in lines[0] and "rollout/success" in lines[0]
+    out = policy.predict({"state": torch.zeros(2, 3)}, "random_order", torch.Generator().manual_seed(0))
+    assert out.actions.shape == (1, 8, 1) and (out.actions.abs() <= 2.01).all()
+
+
+def test_training_is_resumed(data, trained, tmp_path, capsys):
+    arguments = ["train", *TINY, f"data={data}", f"output={tmp_path / 'run'}"]
+    assert main(arguments) == 0
+    first = load_policy(tmp_path / "run").state_dict()
+    assert main(arguments) == 0  # nothing is left to do
+    second = load_policy(tmp_path / "run").state_dict()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_calibrate_and_benchmark(trained, observations, tmp_path, capsys):
+    common = [f"policy={trained}", f"observations={observations}", "threads=1"]
+    decoders = "decoders=[confidence,{name: confidence, noise: step},cosine,threshold,random_order]"
+    assert main(["calibrate", *common, decoders, "traces=10", "held_out=0"]) == 0
+    shown = capsys.readouterr().out
+    assert "one call: 1 rows" in shown and "random order, 1 a step, sampled" in shown
+    calibration = load_policy(trained).calibration
+    assert len(calibration.decoders) == 5 and calibration.report["seconds_by_rows"].keys() >= {"1", "9"}
+    assert all(found.report["calls"]["0"] > 0 for found in calibration.decoders.values())
+
+    output = tmp_path / "benchmark"
+    samplers = "samplers=[confidence,{name: confidence, drafts: 4, label: drafted},cosine-4,random_order]"
+    assert main(["benchmark", *common, samplers, "count=3", f"output={output}"]) == 0
+    summary = json.loads((output / "summary.json").read_text())
+    by_label = {sampler["label"]: sampler for sampler in summary["samplers"]}
+    assert by_label["drafted"]["law"] == by_label["confidence"]["law"]
+    assert by_label["drafted"]["window"] == "graph, 4 drafts" and by_label["cosine-4"]["calls"]["mean"] <= 4
+    assert "8 tokens" in (output / "table.md").read_text()
+
+
+def test_evaluate(trained, tmp_path):
+    output = tmp_path / "evaluation"
+    arguments = ["evaluate", "task=gym", "task.id=Pendulum-v1", f"policy={trained}", "samplers=[cosine,random_order]"]
+    assert main([*arguments, "episodes=1", "videos=0", "max_seconds=0.5", "workers=0", f"output={output}"]) == 0
+    arms = json.loads((output / "summary.json").read_text())["arms"]
+    assert {arm["label"] for arm in arms} == {"cosine-12", "random_order"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["benchmark", "samplers=[ddpm]"], "its actions are tokens"),
+        (["benchmark", "samplers=[confidence]", "engine=compile"], "engine=eager"),
+        (["benchmark", "samplers=[confidence]", "precision=bfloat16"], "float32"),
+        (["calibrate", "traces=1"], "at least 2"),
+        (["calibrate", "decoders=[ddpm]", "traces=4", "held_out=0"], "tokens"),
+    ],
+)
+def test_one_line_for_what_cannot_be(trained, observations, capsys, arguments, words):
+    verb, *more = arguments
+    assert main([verb, f"policy={trained}", f"observations={observations}", *more]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and words.split()[-1] in lines[0]
