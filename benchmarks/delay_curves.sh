@@ -9,7 +9,9 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh" run
 work="${WORK:-outputs/benchmarks/delay}"
 tasks=("$@")
-[ "$#" -gt 0 ] || for directory in checkpoints/*/; do tasks+=("$(basename "$directory")"); done
+[ "$#" -gt 0 ] || for directory in checkpoints/*/; do
+    [[ "$directory" == *_tokens/ ]] || tasks+=("$(basename "$directory")")
+done
 for task in "${tasks[@]}"; do
     specpolicy evaluate task="$task" policy="checkpoints/$task" samplers="[${SAMPLER:-ddpm}]" track=delay \
         track.delays="${DELAYS:-[0,1,2,4,8,12]}" track.execution_horizons="${HORIZONS:-[1,2,4,8,12]}" \

@@ -12,6 +12,7 @@ work="${WORK:-outputs/benchmark/samplers}"
 policies=("$@")
 if [ "$#" -eq 0 ]; then
     for file in checkpoints/*/observations.safetensors; do
+        [[ "$file" != *_tokens/* ]] || continue # benchmarks/tokens.py measures those
         policies+=("$(basename "$(dirname "$file")")")
     done
 fi

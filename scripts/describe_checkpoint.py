@@ -13,26 +13,41 @@ from specpolicy.files import write_text
 def describe(directory: Path, summary: dict, demonstrations: int, noise: float, minutes: int) -> str:
     """The README's text, from the checkpoint's config.json and the summary of its evaluation."""
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    measured = summary["arms"][0]
-    success = measured["success_rate"]
-    result = f"success {success['estimate']:.2f} [{success['low']:.2f}, {success['high']:.2f}]"
-    if measured["max_coverage"]:
-        coverage = measured["max_coverage"]
-        result += f", mean maximum coverage {coverage['estimate']:.3f} [{coverage['low']:.3f}, {coverage['high']:.3f}]"
-    machine = summary["machines"][0]
-    return f"""# {config["task"]["name"]}
+    tokens = config.get("tokens")
+    arms = summary["arms"] if tokens else summary["arms"][:1]
+    results = [f"{_method(arm, config)}: **{_result(arm)}**" for arm in arms]
+    machine, task = summary["machines"][0], config["task"]["name"]
+    kind = (
+        "A diffusion policy"
+        if tokens is None
+        else f"A policy of action tokens ({tokens['bins']} {tokens['kind']} bins)"
+    )
+    return f"""# {directory.name}
 
-A diffusion policy for `{config["task"]["id"]}`.
+{kind} for `{config["task"]["id"]}`.
 
-- Data: {demonstrations} demonstrations of the scripted expert, `specpolicy collect task={config["task"]["name"]} \
+- Data: {demonstrations} demonstrations of the scripted expert, `specpolicy collect task={task} \
 episodes={demonstrations} noise={noise:g} seed=0`
 - Training: `{config["command"]}`
 - Minutes for both: {minutes}, on {machine["cores"]} cores ({machine["cpu"]})
-- Measured: sequential DDPM-{config["chain"]["steps"]}, {measured["episodes"]} episodes, seeds from {summary["seed"]}: \
-**{result}** (95 % intervals), `{summary["command"]}`
+- Measured, {arms[0]["episodes"]} episodes, seeds from {summary["seed"]}: {"; ".join(results)} (95 % intervals), \
+`{summary["command"]}`
 
-All of it again: `scripts/make_checkpoints.sh {config["task"]["name"]}`.
+All of it again: `scripts/make_checkpoints.sh {directory.name}`.
 """
+
+
+def _method(arm: dict, config: dict) -> str:
+    return arm["label"] if "tokens" in config else f"sequential DDPM-{config['chain']['steps']}"
+
+
+def _result(arm: dict) -> str:
+    success = arm["success_rate"]
+    result = f"success {success['estimate']:.2f} [{success['low']:.2f}, {success['high']:.2f}]"
+    if arm["max_coverage"]:
+        coverage = arm["max_coverage"]
+        result += f", mean maximum coverage {coverage['estimate']:.3f} [{coverage['low']:.3f}, {coverage['high']:.3f}]"
+    return result
 
 
 def main() -> None:

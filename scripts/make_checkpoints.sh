@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the shipped policies from nothing: demonstrations, training, evaluation on seeds never trained on.
-# Usage: scripts/make_checkpoints.sh            all six, one after the other
-#        scripts/make_checkpoints.sh lift can   these
+# Usage: scripts/make_checkpoints.sh                        all, one after the other
+#        scripts/make_checkpoints.sh lift can can_tokens    these; NAME_tokens are policies of action tokens
 # WORK (default outputs/checkpoints) keeps data, runs and evaluations; a run that was interrupted goes on.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" test
@@ -31,8 +31,40 @@ make_checkpoint() {
     python scripts/describe_checkpoint.py "checkpoints/$task" "$measured/summary.json" "$episodes" "$noise" "$minutes"
 }
 
+# Policies of action tokens learn from the same demonstrations.
+# task  demonstrations  noise  training steps  executed actions  actions of a chunk
+token_recipes="
+lift          150 0.15  6000 4  8
+can           200 0.15  9000 4  8
+push_t        500 0.20  9000 4 16
+"
+
+token_decoders='[confidence,cosine,threshold,random_order,raster,{name: confidence, tokens_per_step: 4}'
+token_decoders+=',{name: confidence, sampled: false},{name: threshold, sampled: false}]'
+
+make_token_checkpoint() {
+    local task="$1" episodes="$2" noise="$3" steps="$4" executed="$5" horizon="$6" start="$SECONDS"
+    local data="$work/$task.hdf5" run="$work/${task}_tokens" measured="$work/${task}_tokens-evaluation"
+    local shipped="checkpoints/${task}_tokens"
+    specpolicy collect task="$task" episodes="$episodes" noise="$noise" seed=0 output="$data"
+    specpolicy train task="$task" policy=tokens data="$data" output="$run" steps="$steps" precision=bfloat16 \
+        half_precision_weights=true policy.horizon="$horizon" policy.n_action_steps="$executed"
+    local minutes=$(((SECONDS - start + 59) / 60))
+    mkdir -p "$shipped"
+    cp "$run/model.safetensors" "$run/config.json" "$shipped/"
+    specpolicy calibrate policy="$shipped" held_out=400 "decoders=$token_decoders"
+    specpolicy evaluate task="$task" policy="$shipped" 'samplers=[cosine,confidence,random_order]' episodes=100 videos=0 \
+        output="$measured"
+    python scripts/describe_checkpoint.py "$shipped" "$measured/summary.json" "$episodes" "$noise" "$minutes"
+}
+
 while read -r task episodes noise steps executed; do
     [ -n "$task" ] || continue
     [ "$#" -eq 0 ] || [[ " $* " == *" $task "* ]] || continue
     make_checkpoint "$task" "$episodes" "$noise" "$steps" "$executed" </dev/null
 done <<<"$recipes"
+while read -r task episodes noise steps executed horizon; do
+    [ -n "$task" ] || continue
+    [ "$#" -eq 0 ] || [[ " $* " == *" ${task}_tokens "* ]] || continue
+    make_token_checkpoint "$task" "$episodes" "$noise" "$steps" "$executed" "$horizon" </dev/null
+done <<<"$token_recipes"
