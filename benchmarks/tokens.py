@@ -1,10 +1,12 @@
 """Measure the decoders of policies of action tokens and write docs/results/tokens.md.
 
     python benchmarks/tokens.py checkpoints/lift_tokens checkpoints/can_tokens checkpoints/push_t_tokens
+        --evaluations outputs/checkpoints/can_tokens-evaluation outputs/checkpoints/can-evaluation
     python benchmarks/tokens.py checkpoints/can_tokens --observations 20 --output /tmp/tokens.md
 
 Each policy needs the recorded observations and the calibration that `specpolicy calibrate` leaves beside it. Half of
-the observations choose the graphs, and the other half measures.
+the observations choose the graphs, and the other half measures. `--evaluations` are outputs of `specpolicy evaluate` to
+put side by side: success of token and of diffusion policies against calls and time.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import json
 import shlex
 import sys
 import time
@@ -22,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specpolicy.benchmark.report import SUMMARY
 from specpolicy.benchmark.table import markdown_table
 from specpolicy.evaluation.provenance import hardware, load
 from specpolicy.files import write_text
@@ -310,6 +314,24 @@ def chosen_table(subject: Subject) -> list[list[str]]:
     return table
 
 
+def success_table(outputs: list[Path]) -> list[list[str]]:
+    """Success against calls and time, from evaluations of whatever policies."""
+    table = [["task", "policy", "sampler", "episodes", "success", "calls a chunk", "rows", "ms a chunk (p50)", "seed"]]
+    for output in outputs:
+        summary = json.loads((output / SUMMARY).read_text(encoding="utf-8"))
+        policy = Path((summary["policy"] or {}).get("path") or "expert").name
+        for arm in summary["arms"]:
+            rate = arm["success_rate"]
+            cost = ["", "", ""]
+            if arm.get("calls") is not None:
+                cost = [f"{arm['calls']:.1f}", f"{arm['rows']:.0f}", f"{1e3 * arm['chunk_seconds']['p50']:.0f}"]
+            success = f"{rate['estimate']:.2f} [{rate['low']:.2f}, {rate['high']:.2f}]"
+            table.append(
+                [summary["task"], policy, arm["label"], str(arm["episodes"]), success, *cost, str(summary["seed"])]
+            )
+    return table
+
+
 def section(path: Path, observations: int, timed: int) -> str:
     """The part of the page for one policy."""
     subject = Subject(path, observations)
@@ -344,6 +366,7 @@ def main() -> None:
     parser.add_argument("--observations", type=int, default=400, help="recorded observations to use, at most")
     parser.add_argument("--timed", type=int, default=20, help="chunks whose wall time is measured")
     parser.add_argument("--output", type=Path, default=Path("docs/results/tokens.md"))
+    parser.add_argument("--evaluations", nargs="*", type=Path, default=[], help="outputs of specpolicy evaluate")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -359,6 +382,9 @@ together with parallel unmasking. Published robot policies decode in about 12 st
 
 Measured on {machine["cpu"]}, {machine["cores"]} cores, {options.threads} thread, float32; load of the machine before:
 {busy}. Command: `{shlex.join(["python", *sys.argv])}`."""
+    if options.evaluations:
+        table = markdown_table(success_table(options.evaluations))
+        sections.insert(0, f"## Success against calls and time\n\n{table}\n\nIntervals are 95 % Wilson intervals.")
     write_text(options.output, "\n\n".join([head, *sections]) + "\n")
     print(f"wrote {options.output}")
 

@@ -30,7 +30,7 @@ def measure_rows(policy: DiffusionPolicy | TokenPolicy, histories: Histories, re
     if isinstance(policy, TokenPolicy):
         network = policy.engine or policy.denoiser
         calls = {rows: functools.partial(network, *policy.example(rows, cond)) for rows in TOKEN_ROWS}
-        return time_calls(calls, policy.device, repeats)
+        return time_calls(calls, policy.device)
     return measure_cost(policy.engine or policy.denoiser, policy.chain, shape, cond, repeats)
 
 

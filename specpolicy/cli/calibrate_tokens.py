@@ -62,8 +62,8 @@ def calibrate_tokens(policy: TokenPolicy, config: DictConfig, output: Path) -> T
 
 
 @torch.inference_mode()
-def measure_rows(policy: TokenPolicy, cond: torch.Tensor, rows: list[int], repeats: int = 7) -> dict[int, float]:
-    """Seconds of one call of the network, the median of `repeats`, by its number of rows."""
+def measure_rows(policy: TokenPolicy, cond: torch.Tensor, rows: list[int], repeats: int = 15) -> dict[int, float]:
+    """Seconds of one call of the network, by its number of rows, see `time_calls`."""
     from specpolicy.tokens.calibration.cost import time_calls
 
     network = policy.engine or policy.denoiser

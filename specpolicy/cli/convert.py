@@ -43,18 +43,22 @@ def describe(policy) -> str:
     """What a policy sees, plans and costs, in a few lines."""
     source = policy.config.get("source", {})
     parameters = sum(parameter.numel() for parameter in policy.parameters())
-    chain = policy.chain
-    kind = "DDPM" if chain.eta is None else f"DDIM (eta {chain.eta:g})"
     seen = ", ".join(
         f"{key} {shape if isinstance(shape, int) else ' x '.join(map(str, shape))}"
         for key, shape in policy.encoder.shapes.items()
     )
     lines = [
-        f"{source.get('policy', 'DiffusionPolicy')} of {source.get('project', 'specpolicy')}, "
+        f"{source.get('policy', type(policy).__name__)} of {source.get('project', 'specpolicy')}, "
         f"{parameters / 1e6:.2f} M parameters",
         f"sees {policy.n_obs_steps} frames of {seen}",
         f"plans {policy.horizon} actions of {policy.action_dim} numbers, "
         f"executes {policy.n_action_steps} from entry {policy.first_action}",
-        f"samples by {kind}, {len(chain)} of {chain.process.steps} steps, predicts {chain.process.prediction}",
     ]
+    if "tokens" in policy.config:
+        lines.append(f"decodes {policy.length} tokens of {policy.tokeniser.bins} {policy.tokeniser.kind} bins")
+    else:
+        chain = policy.chain
+        kind = "DDPM" if chain.eta is None else f"DDIM (eta {chain.eta:g})"
+        prediction = chain.process.prediction
+        lines.append(f"samples by {kind}, {len(chain)} of {chain.process.steps} steps, predicts {prediction}")
     return "\n".join(lines)

@@ -70,6 +70,7 @@ def _service(config: DictConfig) -> PolicyService:
     from specpolicy.cli.evaluate import sampler_specs
     from specpolicy.evaluation.provenance import fingerprint
     from specpolicy.loading import load_policy
+    from specpolicy.policy import DiffusionPolicy
     from specpolicy.samplers import make_sampler
     from specpolicy.serving.service import PolicyService
 
@@ -87,5 +88,6 @@ def _service(config: DictConfig) -> PolicyService:
     except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
         raise SpecpolicyError(f"device={config.device} cannot be used here: {str(error).splitlines()[0]}") from error
     if config.engine != "eager" or config.precision != "float32":
-        policy = policy.with_engine(config.engine, max(len(policy.chain), config.max_batch), config.precision)
+        steps = len(policy.chain) if isinstance(policy, DiffusionPolicy) else 1
+        policy = policy.with_engine(config.engine, max(steps, config.max_batch), config.precision)
     return PolicyService(policy, sampler, about)

@@ -26,6 +26,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.draft_models import KINDS, DraftModels
     from specpolicy.loading import load_policy
     from specpolicy.logging.progress import progress_bar
+    from specpolicy.policy import DiffusionPolicy
     from specpolicy.samplers.base import NoiseSource
     from specpolicy.samplers.speculative.calibration.recording import record_sequential
     from specpolicy.training.draft_models import train_denoiser, train_head
@@ -37,6 +38,8 @@ def run(config: DictConfig) -> None:
         torch.set_num_threads(config.threads)
     start = time.perf_counter()
     policy = load_policy(config.policy, config.device)
+    if not isinstance(policy, DiffusionPolicy):
+        raise SpecpolicyError(f"{config.policy} needs no draft model: policies of action tokens draft from themselves")
     cond = conditions(policy, config)
     generator = torch.Generator().manual_seed(config.seed)
     shape, device = torch.Size(policy.sample_shape), cond.device

@@ -102,6 +102,17 @@ def test_calibrate_and_benchmark(trained, observations, tmp_path, capsys):
     assert "8 tokens" in (output / "table.md").read_text()
 
 
+def test_convert_describes_it(trained, tmp_path, capsys):
+    assert main(["convert", f"path={trained}", f"out={tmp_path / 'copy'}"]) == 0
+    assert "decodes 8 tokens of 8 quantile bins" in capsys.readouterr().out
+
+
+def test_serve_refuses_what_tokens_have_not(trained, capsys):
+    arguments = ["serve", f"policy={trained}", "sampler=cosine", "engine=compile"]
+    assert main(arguments) == 2
+    assert "engine=eager" in capsys.readouterr().err
+
+
 def test_evaluate(trained, tmp_path):
     output = tmp_path / "evaluation"
     arguments = ["evaluate", "task=gym", "task.id=Pendulum-v1", f"policy={trained}", "samplers=[cosine,random_order]"]
@@ -117,6 +128,7 @@ def test_evaluate(trained, tmp_path):
         (["benchmark", "samplers=[confidence]", "engine=compile"], "engine=eager"),
         (["benchmark", "samplers=[confidence]", "precision=bfloat16"], "float32"),
         (["calibrate", "traces=1"], "at least 2"),
+        (["train_drafter"], "draft from themselves"),
         (["calibrate", "decoders=[ddpm]", "traces=4", "held_out=0"], "tokens"),
     ],
 )
