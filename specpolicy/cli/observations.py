@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 RECORDED_SEEDS, HELD_OUT_SEEDS = 300_000, 200_000  # not those of training, evaluation or demonstrations
 HELD_OUT_EPISODES = 40
+TUNING_SEEDS, TUNING_COUNT = 400_000, 48
 
 
 def conditions(policy: Policy, config: DictConfig) -> torch.Tensor:
@@ -24,9 +25,10 @@ def conditions(policy: Policy, config: DictConfig) -> torch.Tensor:
     if config.observations:
         histories = read_histories(config.observations, policy)
     else:
-        # To find out what is fastest takes few: only the last tenth is used.
-        count, episodes = (config.count, config.episodes) if config.get("learn", True) else (400, 24)
-        histories = _play(policy, config, "observations", count, RECORDED_SEEDS, episodes)
+        count, seed, episodes = config.count, RECORDED_SEEDS, config.episodes
+        if not config.get("learn", True):  # to find out what is fastest takes few, but not those learnt on
+            count, seed, episodes = TUNING_COUNT, TUNING_SEEDS, TUNING_COUNT // 2
+        histories = _play(policy, config, "observations", count, seed, episodes)
     number = len(next(iter(histories.values())))
     with torch.no_grad():
         parts = [

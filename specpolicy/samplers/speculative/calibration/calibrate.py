@@ -63,7 +63,7 @@ def calibrate(
     shape: (H, D) of a chunk. cond: (M, ...) conditions the policy meets in use, or None for an unconditional denoiser;
     the more of them and the more different, the better the student. The last tenth is kept aside to choose sweeps and
     windows on, so conditions of one episode should stand together. known: an earlier calibration; nothing is learnt
-    then, only plans for this machine are made.
+    then, only plans for this machine are made, on all conditions, which should be others than it was learnt on.
 
     Raises:
         SpecpolicyError: fewer than 20 conditions; a chain on which nothing can be speculated exactly.
@@ -73,7 +73,10 @@ def calibrate(
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     work = _Work(denoiser, chain, torch.Size(shape), cond, generator, effort, progress)
     start = time.perf_counter()
-    calibration = _learn(work, progress) if known is None else known
+    if known is None:
+        calibration = _learn(work, progress)
+    else:
+        calibration, work.training = known, 0
     with torch.inference_mode():
         tune(calibration, work.trial(), work.chains(), progress)
     if known is None:

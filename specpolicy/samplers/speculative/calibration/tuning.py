@@ -36,7 +36,9 @@ class Trial:
     def draw(self, surrogate: Surrogate, sweeps: int, chain: GaussianChain, window: Windows, count: int = 0) -> Sample:
         """`count` chunks, or as many as a trial has."""
         rows = torch.arange(count or self.count)
-        cond = None if self.cond is None else self.cond[rows % len(self.cond)]
+        cond = self.cond
+        if cond is not None:  # spread over all of them: neighbours are of one episode
+            cond = cond[(rows * len(cond)) // len(rows)]
         source = NoiseSource(torch.Generator().manual_seed(self.seed), len(rows), self.device, torch.float32)
         state = source.normal(*self.shape)
         drafter = Recycled(surrogate, sweeps)
