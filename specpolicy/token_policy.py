@@ -16,7 +16,7 @@ from specpolicy.samplers.base import Denoiser, Generators, NoiseSource
 from specpolicy.samplers.meter import Meter
 from specpolicy.tokens import Decoded, Drafter, decode, masked_start, speculate
 from specpolicy.tokens.calibration import TokenCalibration, Trace, record_traces
-from specpolicy.tokens.decode import Network
+from specpolicy.tokens.ordinary import Network
 from specpolicy.tokens.samplers import TOKEN_SAMPLERS, TokenSampler
 from specpolicy.tokens.tokeniser import Tokeniser
 

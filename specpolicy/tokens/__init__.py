@@ -1,10 +1,10 @@
 """Action tokens: tokenisers, the decoders of masked-diffusion policies, and exact speculative decoding for them."""
 
-from specpolicy.tokens.decode import Decoded, decode, masked_start
 from specpolicy.tokens.graph import DraftGraph, GraphDrafter, analytic_graph
 from specpolicy.tokens.lookahead import ChainDrafter, FixedPointDrafter
+from specpolicy.tokens.ordinary import Decoded, decode, masked_start
 from specpolicy.tokens.rules import DecodingNoise, Rule, cosine_counts, fixed_counts
-from specpolicy.tokens.speculate import Drafter, Round, speculate
+from specpolicy.tokens.speculative import Drafter, Round, speculate
 
 __all__ = [
     "ChainDrafter",

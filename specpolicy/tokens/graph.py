@@ -17,7 +17,7 @@ from torch import Tensor
 from specpolicy.errors import SpecpolicyError
 from specpolicy.tokens.lookahead import places, step_sizes
 from specpolicy.tokens.rules import Rule
-from specpolicy.tokens.speculate import Round
+from specpolicy.tokens.speculative import Round
 
 Pair = tuple[int, int]  # (place of the position, rank of the token)
 Node = tuple[Pair, ...]  # sorted by place, each place once

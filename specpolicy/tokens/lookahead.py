@@ -1,12 +1,13 @@
 """Drafts that need no calibration: the look-ahead chain, and fixed-point (Jacobi) drafts for pre-drawn orders."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from specpolicy.tokens.rules import Rule
-from specpolicy.tokens.speculate import Round
+from specpolicy.tokens.speculative import Round
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,18 @@ def step_sizes(rule: Rule, remaining: Tensor, steps: int) -> Tensor:
 
     With a threshold this is a guess: what the last step left was below it, so the next steps reveal one each.
     """
+    if rule.counts is None:
+        ahead = torch.arange(1, steps + 1, device=remaining.device)
+        return torch.minimum(ahead, remaining[:, None])
+    return _sizes_ahead(rule.counts, steps, remaining.device)[remaining]
+
+
+@functools.lru_cache(maxsize=64)
+def _sizes_ahead(counts: tuple[int, ...], steps: int, device: torch.device) -> Tensor:
+    """(L + 1, steps): the same by the number of masked positions."""
+    rule, remaining = Rule(sum(counts), counts), torch.arange(sum(counts) + 1)
     left, sizes = remaining, []
     for _ in range(steps):
         left = left - rule.count(left)
         sizes.append(remaining - left)
-    return torch.stack(sizes, dim=1)
+    return torch.stack(sizes, dim=1).to(device)

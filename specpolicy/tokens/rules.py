@@ -147,12 +147,11 @@ class Rule:
         return Decision(logits, perturbed, proposal, rank, count, following, _gap(ordered, count, remaining))
 
     def count(self, remaining: Tensor, ordered: Tensor | None = None) -> Tensor:
-        """(N,) positions that are revealed where `remaining` (N,) are masked; `ordered` (N, L): their scores."""
-        if self.threshold is None:
+        """(N,) positions that are revealed where `remaining` (N,) are masked; `ordered` (N, L): the scores of all
+        positions, highest first, which only a threshold needs."""
+        if self.threshold is None or ordered is None:
             assert self.counts is not None
             return _tables(self.counts, remaining.device)[0][remaining]
-        if ordered is None:  # what is left lies below the threshold: the next step reveals one
-            return remaining.clamp(max=1)
         above = (ordered >= math.log(self.threshold)).sum(dim=1)
         return torch.minimum(above.clamp(min=1), remaining)
 

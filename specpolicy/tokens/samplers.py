@@ -11,7 +11,7 @@ from specpolicy.tokens.calibration.calibration import TokenCalibration
 from specpolicy.tokens.graph import GraphDrafter, analytic_graph
 from specpolicy.tokens.lookahead import ChainDrafter, FixedPointDrafter
 from specpolicy.tokens.rules import Rule, cosine_counts, fixed_counts
-from specpolicy.tokens.speculate import Drafter
+from specpolicy.tokens.speculative import Drafter
 
 DRAFTERS = ("graph", "chain", "fixed_point")
 CONFIDENCES = ("max_probability", "entropy", "candidate")

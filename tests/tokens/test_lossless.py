@@ -11,12 +11,12 @@ import torch
 from toy_tokens import ToyNetwork, uniform_source
 
 from specpolicy import SpecpolicyError
-from specpolicy.tokens import speculate as speculation
-from specpolicy.tokens.decode import decode, masked_start
+from specpolicy.tokens import speculative as speculation
 from specpolicy.tokens.graph import DraftGraph, GraphDrafter, analytic_graph
 from specpolicy.tokens.lookahead import ChainDrafter, FixedPointDrafter
+from specpolicy.tokens.ordinary import decode, masked_start
 from specpolicy.tokens.rules import PRE_DRAWN, DecodingNoise, Rule, cosine_counts, fixed_counts
-from specpolicy.tokens.speculate import speculate
+from specpolicy.tokens.speculative import speculate
 
 L, V, CHUNKS = 6, 4, 1_000
 NETWORK = ToyNetwork(L, V, seed=1, scale=0.7, shared=3.0, chunks=CHUNKS)

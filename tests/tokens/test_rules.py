@@ -7,7 +7,7 @@ import torch
 from toy_tokens import ToyNetwork, uniform_source
 
 from specpolicy import SpecpolicyError
-from specpolicy.tokens.decode import decode, masked_start
+from specpolicy.tokens.ordinary import decode, masked_start
 from specpolicy.tokens.rules import ORDERS, DecodingNoise, Rule, cosine_counts, fixed_counts
 
 OWNER = torch.zeros(1, dtype=torch.int64)

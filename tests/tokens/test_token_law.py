@@ -5,11 +5,11 @@ import torch
 from scipy.stats import chi2_contingency, chisquare
 from toy_tokens import ToyNetwork, any_order_law, confidence_law, uniform_source
 
-from specpolicy.tokens.decode import decode, masked_start
 from specpolicy.tokens.graph import GraphDrafter, analytic_graph
 from specpolicy.tokens.lookahead import FixedPointDrafter
+from specpolicy.tokens.ordinary import decode, masked_start
 from specpolicy.tokens.rules import Rule
-from specpolicy.tokens.speculate import speculate
+from specpolicy.tokens.speculative import speculate
 
 COUNT, SIGNIFICANT = 30_000, 1e-4
 NETWORK = ToyNetwork(3, 3, seed=3)

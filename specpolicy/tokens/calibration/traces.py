@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from specpolicy.tokens.decode import Network, decode
 from specpolicy.tokens.graph import Node, Pair
+from specpolicy.tokens.ordinary import Network, decode
 from specpolicy.tokens.rules import Decision, DecodingNoise, Rule
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from specpolicy.tokens.decode import Decoded, Network, evaluate
+from specpolicy.tokens.ordinary import Decoded, Network, evaluate
 from specpolicy.tokens.rules import Decision, DecodingNoise, Rule
 
 
