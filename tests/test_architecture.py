@@ -48,7 +48,17 @@ STRANGERS = {
     "training": {"tasks", "loading"},
     "benchmark": {"tasks", "wrappers", "data", "training", "control"},
     "control": {"diffusion", "networks", "samplers", "normaliser", "checkpoints", "policy", "loading", "training"},
-    "serving": {"diffusion", "networks", "samplers", "normaliser", "checkpoints", "policy", "loading", "training", "data"},
+    "serving": {
+        "diffusion",
+        "networks",
+        "samplers",
+        "normaliser",
+        "checkpoints",
+        "policy",
+        "loading",
+        "training",
+        "data",
+    },
 }
 SOURCES = sorted((ROOT / "specpolicy").rglob("*.py"))
 
