@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from specpolicy.loading import load_policy
     from specpolicy.policy import DiffusionPolicy
     from specpolicy.samplers import Calibration, Sample, calibrate, make_sampler, sample
+    from specpolicy.token_policy import TokenPolicy
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,7 @@ __all__ = [
     "GaussianChain",
     "Sample",
     "SpecpolicyError",
+    "TokenPolicy",
     "calibrate",
     "load_policy",
     "make_sampler",
@@ -32,6 +34,7 @@ _HOMES = {
     "GaussianChain": "specpolicy.diffusion",
     "Sample": "specpolicy.samplers",
     "SpecpolicyError": "specpolicy.errors",
+    "TokenPolicy": "specpolicy.token_policy",
     "load_policy": "specpolicy.loading",
     "make_sampler": "specpolicy.samplers",
     "sample": "specpolicy.samplers",

@@ -52,8 +52,8 @@ class Decision:
 
     logits: (N, L, V); perturbed: (N, L, V) logits plus noise; proposal: (N, L) the best token of each position by
     them; rank: (N, L) place of each position in the order, masked ones first; count: (N,) positions that are revealed;
-    following: (N, L) the next states; gap: (N,) by how much the last revealed position is ahead of the first one that
-    is not, infinite where that is no question.
+    following: (N, L) the next states; ordered: (N, L) scores of the positions, highest first; remaining: (N,) masked
+    positions.
     """
 
     logits: Tensor
@@ -62,7 +62,17 @@ class Decision:
     rank: Tensor
     count: Tensor
     following: Tensor
-    gap: Tensor
+    ordered: Tensor
+    remaining: Tensor
+
+    @property
+    def gap(self) -> Tensor:
+        """(N,) by how much the last revealed position is ahead of the first one that is not; infinite where that is no
+        question. Where it is tiny, rounding may choose another position."""
+        last = self.ordered.shape[1] - 1
+        inside = self.ordered.gather(1, (self.count - 1).clamp(0, last)[:, None])[:, 0]
+        outside = self.ordered.gather(1, self.count.clamp(max=last)[:, None])[:, 0]
+        return torch.where((self.count > 0) & (self.count < self.remaining), inside - outside, torch.inf)
 
 
 @dataclass(frozen=True)
@@ -144,7 +154,7 @@ class Rule:
         rank.scatter_(1, positions, torch.arange(self.length, device=states.device).expand_as(positions))
         count = self.count(remaining, ordered)
         following = torch.where(rank < count[:, None], proposal, states)
-        return Decision(logits, perturbed, proposal, rank, count, following, _gap(ordered, count, remaining))
+        return Decision(logits, perturbed, proposal, rank, count, following, ordered, remaining)
 
     def count(self, remaining: Tensor, ordered: Tensor | None = None) -> Tensor:
         """(N,) positions that are revealed where `remaining` (N,) are masked; `ordered` (N, L): the scores of all
@@ -174,10 +184,3 @@ def _tables(counts: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tens
         reveal.append(remaining - masked[step + 1])
         steps.append(step)
     return torch.tensor(reveal, device=device), torch.tensor(steps, device=device)
-
-
-def _gap(ordered: Tensor, count: Tensor, remaining: Tensor) -> Tensor:
-    last = ordered.shape[1] - 1
-    inside = ordered.gather(1, (count - 1).clamp(0, last)[:, None])[:, 0]
-    outside = ordered.gather(1, count.clamp(max=last)[:, None])[:, 0]
-    return torch.where((count > 0) & (count < remaining), inside - outside, torch.inf)

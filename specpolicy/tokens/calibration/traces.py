@@ -49,16 +49,18 @@ def record_traces(
     `blind`: rank tokens by the logits alone, and not by logits plus noise, to see what that would cost.
     """
     steps: list[list[tuple[Decision, int]]] = [[] for _ in range(len(start))]
+    gaps: list[list[float]] = [[] for _ in range(len(start))]
 
     def observe(states: Tensor, owner: Tensor, decision: Decision) -> None:
-        for row, chunk in enumerate(owner.tolist()):
+        for row, (chunk, gap) in enumerate(zip(owner.tolist(), decision.gap.tolist(), strict=True)):
             steps[chunk].append((decision, row))
+            gaps[chunk].append(gap)
 
     tokens = decode(network, rule, noise, start, vocabulary, observe).tokens
-    return [_trace(mine, tokens[chunk], blind) for chunk, mine in enumerate(steps)], tokens
+    return [_trace(*found, blind) for found in zip(steps, gaps, tokens, strict=True)], tokens
 
 
-def _trace(steps: Sequence[tuple[Decision, int]], tokens: Tensor, blind: bool) -> Trace:
+def _trace(steps: Sequence[tuple[Decision, int]], gaps: list[float], tokens: Tensor, blind: bool) -> Trace:
     length = len(tokens)
     revealed_at = torch.full((length,), -1, dtype=torch.int64)
     place = torch.empty(len(steps), length, dtype=torch.int16)
@@ -70,8 +72,7 @@ def _trace(steps: Sequence[tuple[Decision, int]], tokens: Tensor, blind: bool) -
         place[number] = (decision.rank[row] - count).to(torch.int16).cpu()
         scores = (decision.logits if blind else decision.perturbed)[row]
         rank[number] = (scores > scores.gather(1, tokens[:, None])).sum(dim=1).to(torch.int16).cpu()
-    gaps = torch.stack([decision.gap[row] for decision, row in steps]).cpu()
-    return Trace(revealed_at, place, rank, gaps)
+    return Trace(revealed_at, place, rank, torch.tensor(gaps))
 
 
 class Path:
