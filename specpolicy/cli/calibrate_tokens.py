@@ -39,7 +39,7 @@ def calibrate_tokens(policy: TokenPolicy, config: DictConfig, output: Path) -> T
         samplers[label] = policy.equip(make_sampler(**spec))
     wanted = config.copy()
     wanted.count = config.traces
-    cond = conditions(policy, wanted)
+    cond = conditions(policy, wanted)[: config.traces]
     write_held_out(policy, config, output / "observations.safetensors")
     cost = measure_rows(policy, cond[:1], [1, *(1 + drafts for drafts in CANDIDATES)])
     generator = torch.Generator().manual_seed(config.seed)

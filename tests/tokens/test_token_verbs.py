@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from specpolicy import load_policy
+from specpolicy import load_policy, make_sampler
 from specpolicy.cli import main
 from specpolicy.token_policy import TokenPolicy
 
@@ -89,6 +89,7 @@ def test_calibrate_and_benchmark(trained, observations, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "one call: 1 rows" in shown and "random order, 1 a step, sampled" in shown
     calibration = load_policy(trained).calibration
+    assert calibration.decoders[make_sampler("confidence").law].report["traces"] == 8  # of ten; two measure
     assert len(calibration.decoders) == 5 and calibration.report["seconds_by_rows"].keys() >= {"1", "9"}
     assert all(found.report["calls"]["0"] > 0 for found in calibration.decoders.values())
 
