@@ -1,6 +1,7 @@
 """What many tests share: a small untrained policy, and one torch thread, as the two cores run two processes."""
 
 import copy
+import signal
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from hypothesis import settings
 from specpolicy.policy import DiffusionPolicy
 
 torch.set_num_threads(1)
+# A shell that starts tests in the background has them ignore Ctrl-C; tests of Ctrl-C, and programs they start, need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # No time limit on an example: a busy machine is no failure.
 settings.register_profile("specpolicy", deadline=None)
 settings.load_profile("specpolicy")
