@@ -55,4 +55,5 @@ def test_so_do_drafts_from_a_graph():
 def test_with_candidate_confidence_the_key_of_the_noise_makes_two_decoders():
     """The order reads the noise there: a position that was passed over keeps its unlikely token, or draws again."""
     by_position, by_step = (histogram(Rule(3, (1, 1, 1), order="candidate", keyed=key)) for key in ("position", "step"))
-    assert chi2_contingency([by_position, by_step]).pvalue < 1e-6
+    drawn = (by_position + by_step) > 0  # what neither ever draws tells nothing
+    assert chi2_contingency([by_position[drawn], by_step[drawn]]).pvalue < 1e-6
