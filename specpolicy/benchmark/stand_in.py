@@ -4,7 +4,6 @@ How long a call takes does not depend on the weights. How many calls a sampler m
 policy: it answers every call, and the other network is called with as many rows beside it and timed in its place.
 """
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from specpolicy.errors import SpecpolicyError
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers.base import Denoiser
+from specpolicy.samplers.meter import Meter
 
 
 class StandIn:
@@ -23,31 +23,18 @@ class StandIn:
     """
 
     def __init__(self, answers: Denoiser, timed: Denoiser, device: torch.device):
-        self._answers, self._timed = answers, timed
-        self._cuda = device.type == "cuda"
-        self._surplus = 0.0
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._own, self._timed, self._device = answers, timed, device
+        self._answers = Meter(answers, device)
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-        """Call both networks."""
+        """Call both networks. A device works one call off after the other, so each has its own time there, too."""
         self._timed(x, t, cond)
-        if self._cuda:
-            # The device works one call off after the other, so the time between two events is the answer's.
-            pair = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
-            pair[0].record()
-            output = self._answers(x, t, cond)
-            pair[1].record()
-            self._events.append(pair)
-            return output
-        start = time.perf_counter()
-        output = self._answers(x, t, cond)
-        self._surplus += time.perf_counter() - start
-        return output
+        return self._answers(x, t, cond)
 
     def read_surplus(self) -> float:
-        """Seconds that `answers` took since this was last asked. On CUDA the device must have finished."""
-        surplus = self._surplus + sum(a.elapsed_time(b) for a, b in self._events) / 1e3
-        self._surplus, self._events = 0.0, []
+        """Seconds that `answers` took since this was last asked."""
+        _, surplus = self._answers.read()
+        self._answers = Meter(self._own, self._device)
         return surplus
 
 

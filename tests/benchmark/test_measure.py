@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from specpolicy.benchmark.measure import choose, measure
+from specpolicy.benchmark.measure import Subject, choose, measure
 from specpolicy.benchmark.report import COLUMNS, chunk_lines
 from specpolicy.benchmark.stand_in import StandIn, random_network
 from specpolicy.benchmark.summary import describe_window, distribution, law, summarise
@@ -78,14 +78,24 @@ def test_a_stand_in_takes_the_time_and_not_the_answers(small_policy, samplers, h
 
 
 def test_a_stand_in_tells_how_long_the_answers_took(monkeypatch):
-    now = iter([10.0, 13.0, 20.0, 21.5])
-    monkeypatch.setattr("specpolicy.benchmark.stand_in.time.perf_counter", lambda: next(now))
-    calls = []
-    stand_in = StandIn(lambda x, t, c: x + 1, lambda x, t, c: calls.append(len(x)), torch.device("cpu"))
+    now, timed = 0.0, []
+    monkeypatch.setattr("specpolicy.samplers.meter.time.perf_counter", lambda: now)
+
+    def answer(x, t, cond):
+        nonlocal now
+        now += 1.5 * len(x)
+        return x + 1
+
+    def time_call(x, t, cond):
+        nonlocal now
+        now += 100.0
+        timed.append(len(x))
+
+    stand_in = StandIn(answer, time_call, torch.device("cpu"))
     for rows in (2, 3):
         assert torch.equal(stand_in(torch.zeros(rows, 1, 1), torch.zeros(rows), None), torch.ones(rows, 1, 1))
-    assert calls == [2, 3]
-    assert stand_in.read_surplus() == 4.5
+    assert timed == [2, 3]
+    assert stand_in.read_surplus() == 7.5
     assert stand_in.read_surplus() == 0.0
 
 
@@ -105,14 +115,20 @@ def test_random_networks_repeat_and_leave_random_numbers_alone(small_policy):
 
 
 def test_the_window_is_chosen_by_what_calls_cost(small_policy, histories):
-    samplers = {name: make_sampler(name) for name in ("ddpm", "asd", "recycled")}
-    # If rows cost nothing, drafting to the end is best; if a row costs as much as a call, few drafts are.
-    free = tune_windows(small_policy, samplers, histories, {1: 1e3, 20: 1e3}, count=3)
-    dear = tune_windows(small_policy, samplers, histories, {1: 1e3, 20: 2e4}, count=3)
-    assert free["ddpm"] is samplers["ddpm"]
-    for name in ("asd", "recycled"):
-        assert dear[name].window == 4
-        assert free[name].window is None or free[name].window >= 12
+    samplers = {name: make_sampler(name) for name in ("ddpm", "recycled")}
+    candidates = [make_sampler("recycled", window=size) for size in (4, 6, 8, 12, 16, None)]
+    subject, chosen = Subject(small_policy), choose(len(next(iter(histories.values()))), 3)
+
+    def spent(sampler, what):
+        equipped = small_policy.equip(sampler)
+        return sum(getattr(subject.draw("one", equipped, histories, row, row), what) for row in chosen)
+
+    # If rows cost nothing, the fewest calls are best; if a row costs as much as a call, the fewest rows.
+    for seconds_of_20_rows, what in ((1e3, "calls"), (2e4, "rows")):
+        tuned = tune_windows(small_policy, samplers, histories, {1: 1e3, 20: seconds_of_20_rows}, count=3)
+        assert tuned["ddpm"] is samplers["ddpm"]
+        found = [spent(candidate, what) for candidate in candidates]
+        assert spent(tuned["recycled"], what) == min(found) < max(found)
 
 
 def test_calls_are_timed_by_rows(small_policy, histories):
