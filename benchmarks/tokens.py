@@ -2,7 +2,7 @@
 
     python benchmarks/tokens.py checkpoints/lift_tokens checkpoints/can_tokens checkpoints/push_t_tokens
         --evaluations outputs/checkpoints/can_tokens-evaluation outputs/checkpoints/can-evaluation
-    python benchmarks/tokens.py checkpoints/can_tokens --observations 20 --output /tmp/tokens.md
+    python benchmarks/tokens.py checkpoints/can_tokens --observations 20 --output outputs/tokens.md
 
 Each policy needs the recorded observations and the calibration that `specpolicy calibrate` leaves beside it. Half of
 the observations choose the graphs, and the other half measures. `--evaluations` are outputs of `specpolicy evaluate` to
@@ -23,108 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from token_subject import DECODERS, LOOKAHEAD, Subject, alone, sampler
 
 from specpolicy.benchmark.report import SUMMARY
 from specpolicy.benchmark.table import markdown_table
 from specpolicy.evaluation.provenance import hardware, load
 from specpolicy.files import write_text
-from specpolicy.histories import FILE, read_histories
-from specpolicy.loading import load_policy
-from specpolicy.samplers import make_sampler
-from specpolicy.samplers.base import NoiseSource
-from specpolicy.token_policy import TokenPolicy
-from specpolicy.tokens import Decoded, DraftGraph, analytic_graph, decode, masked_start, speculate
-from specpolicy.tokens.calibration import Trace, mean_calls, paths_of, replay, select_graphs, select_tree
+from specpolicy.tokens import DraftGraph, analytic_graph
+from specpolicy.tokens.calibration import mean_calls, paths_of, replay, select_graphs, select_tree
 from specpolicy.tokens.calibration.cost import time_calls
-from specpolicy.tokens.samplers import TokenSampler
 
 DRAFTS = (3, 8, 16, 64)
 NEAR = 1e-6  # gap between the last position revealed and the first that is not, in log probability
-BATCH = 20
-DECODERS: dict[str, dict[str, Any]] = {
-    "confidence, S = 1, greedy": dict(name="confidence", sampled=False),
-    "confidence, S = 1": dict(name="confidence"),
-    "candidate confidence, S = 1": dict(name="confidence", confidence="candidate"),
-    "threshold 0.7, greedy": dict(name="threshold", sampled=False),
-    "threshold 0.7": dict(name="threshold"),
-    "confidence, S = 4": dict(name="confidence", tokens_per_step=4),
-    "cosine 12": dict(name="cosine"),
-}
-LOOKAHEAD: dict[str, dict[str, Any]] = {
-    "random order, S = 1, chain": dict(name="random_order", drafter="chain"),
-    "random order, S = 1, fixed point": dict(name="random_order", drafter="fixed_point"),
-    "raster, S = 1, fixed point": dict(name="raster", drafter="fixed_point"),
-    "random order, cosine 12, fixed point": dict(name="random_order", steps=12, drafter="fixed_point"),
-    "confidence, S = 1, noise by step, chain": dict(name="confidence", noise="step", drafter="chain"),
-}
-
-
-class Subject:
-    """A policy, encoded observations to choose graphs on and others to measure on, and traces by decoder."""
-
-    def __init__(self, path: Path, observations: int):
-        self.path, self.policy = path, load_policy(path)
-        assert isinstance(self.policy, TokenPolicy), f"{path} is no policy of action tokens"
-        self.histories = read_histories(path / FILE, self.policy)
-        with torch.inference_mode():
-            cond = self.policy.encode({key: values[:observations] for key, values in self.histories.items()})
-        self.choose, self.measure = cond[::2], cond[1::2]
-
-    @functools.cache  # noqa: B019  (a subject lives as long as the script)
-    def traces(self, name: str, blind: bool = False) -> tuple[list[Trace], list[Trace]]:
-        """Traces to choose graphs on, and to measure calls on."""
-        generator = torch.Generator().manual_seed(11)
-        found = []
-        for cond in (self.choose, self.measure):
-            parts = [self.policy.record(part, sampler(name), generator, blind)[0] for part in cond.split(BATCH)]
-            found.append([trace for part in parts for trace in part])
-        return found[0], found[1]
-
-    @torch.inference_mode()
-    def decoded(self, made: TokenSampler, rows: int | None = None, precision: torch.dtype | None = None) -> Decoded:
-        """The measured observations decoded side by side; `rows`: every call is padded to a multiple of so many."""
-        policy, cond = self.policy, self.measure
-        network = policy.denoiser if precision is None else Autocast(policy.denoiser, precision)
-        evaluate = policy.network(cond, network if rows is None else EqualBatches(network, rows))
-        rule, vocabulary = made.rule(policy.length), policy.tokeniser.bins
-        source = NoiseSource(torch.Generator().manual_seed(7), len(cond), policy.device, torch.float32)
-        noise, start = rule.draw_noise(vocabulary, source.uniform), masked_start(len(cond), policy.length, vocabulary)
-        drafter = made.make_drafter(policy.length)
-        if drafter is None:
-            return decode(evaluate, rule, noise, start, vocabulary)
-        return speculate(evaluate, rule, drafter, noise, start, vocabulary)
-
-
-class EqualBatches:
-    """A network that evaluates batches of one size only, padded with copies of the first row."""
-
-    def __init__(self, network: Any, size: int):
-        self.network, self.size = network, size
-
-    def __call__(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        missing = -len(x) % self.size
-        x, t, cond = (torch.cat([part, part[:1].expand(missing, *part.shape[1:])]) for part in (x, t, cond))
-        parts = zip(x.split(self.size), t.split(self.size), cond.split(self.size), strict=True)
-        return torch.cat([self.network(*part) for part in parts])[: len(x) - missing]
-
-
-class Autocast:
-    """A network in lower precision."""
-
-    def __init__(self, network: Any, precision: torch.dtype):
-        self.network, self.precision = network, precision
-
-    def __call__(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, self.precision):
-            return self.network(x, t, cond).float()
-
-
-def sampler(name: str, **options: Any) -> TokenSampler:
-    """One of the decoders above."""
-    made = make_sampler(**{**{**DECODERS, **LOOKAHEAD}[name], **options})
-    assert isinstance(made, TokenSampler)
-    return made
 
 
 def calls_table(subject: Subject) -> list[list[str]]:
@@ -212,28 +122,6 @@ def exactness_table(subject: Subject) -> list[list[str]]:
             near = f"{int((gaps < NEAR).sum())} of {len(gaps)}"
         table.append([name, *cells, near])
     return table
-
-
-@torch.inference_mode()
-def alone(subject: Subject, made: TokenSampler, precision: torch.dtype | None) -> Tensor:
-    """Tokens of the ordinary decoder, each chunk by itself: batches of one row."""
-    policy, cond, vocabulary = subject.policy, subject.measure, subject.policy.tokeniser.bins
-    rule = made.rule(policy.length)
-    source = NoiseSource(torch.Generator().manual_seed(7), len(cond), policy.device, torch.float32)
-    noise = rule.draw_noise(vocabulary, source.uniform)
-    network = policy.denoiser if precision is None else Autocast(policy.denoiser, precision)
-    evaluate = policy.network(cond, network)
-    tokens = []
-    for chunk in range(len(cond)):
-        parts = {
-            field.name: None if value is None else value[[chunk]]
-            for field in dataclasses.fields(noise)
-            for value in [getattr(noise, field.name)]
-        }
-        start = masked_start(1, policy.length, vocabulary)
-        shifted = lambda states, owner, chunk=chunk: evaluate(states, owner + chunk)  # noqa: E731
-        tokens.append(decode(shifted, rule, dataclasses.replace(noise, **parts), start, vocabulary).tokens)
-    return torch.cat(tokens)
 
 
 def hits_tables(subject: Subject) -> Iterator[tuple[str, list[list[str]]]]:

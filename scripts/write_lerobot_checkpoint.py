@@ -2,13 +2,13 @@
 
 Needs LeRobot, whose requirements exclude ours: run it in an environment of its own, for example
 
-    python -m venv /tmp/lerobot && /tmp/lerobot/bin/pip install 'lerobot==0.4.4'
-    /tmp/lerobot/bin/python scripts/write_lerobot_checkpoint.py tests/data/lerobot_state
+    python -m venv .venv-lerobot && .venv-lerobot/bin/pip install 'lerobot==0.4.4'
+    .venv-lerobot/bin/python scripts/write_lerobot_checkpoint.py tests/data/lerobot_state
 
 It knows versions before 0.4, which keep statistics among the weights, and later ones, which write processors. Options
 are fields of LeRobot's DiffusionConfig as JSON; `cameras=2` and `size=[96,96]` add images:
 
-    ... write_lerobot_checkpoint.py /tmp/images cameras=2 use_group_norm=true 'crop_shape=[84,84]'
+    ... write_lerobot_checkpoint.py outputs/lerobot_images cameras=2 use_group_norm=true 'crop_shape=[84,84]'
 
 scripts/check_peers.py compares the result with what we compute.
 """

@@ -2,9 +2,9 @@
 
 Needs LeRobot, whose requirements exclude ours: run it in an environment of its own, for example
 
-    python -m venv /tmp/lerobot && /tmp/lerobot/bin/pip install 'lerobot==0.4.4'
-    /tmp/lerobot/bin/python scripts/write_lerobot_dataset.py write tests/data/lerobot_dataset_v3
-    /tmp/lerobot/bin/python scripts/write_lerobot_dataset.py load data/lift_lerobot
+    python -m venv .venv-lerobot && .venv-lerobot/bin/pip install 'lerobot==0.4.4'
+    .venv-lerobot/bin/python scripts/write_lerobot_dataset.py write tests/data/lerobot_dataset_v3
+    .venv-lerobot/bin/python scripts/write_lerobot_dataset.py load data/lift_lerobot
 
 LeRobot 0.3 writes version 2.1 of the format, 0.4 version 3.0. The numbers say which episode and step they belong to.
 """
