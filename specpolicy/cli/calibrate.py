@@ -42,6 +42,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.samplers.speculative.calibration.calibration import machine
     from specpolicy.token_policy import TokenPolicy
 
+    effort = _effort(config)  # what is wrong shall be said before an hour of work
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     policy = load_policy(config.policy, config.device)
@@ -60,14 +61,14 @@ def run(config: DictConfig) -> None:
         write_held_out(policy, config, output / "observations.safetensors")
     generator = torch.Generator().manual_seed(config.seed)
     with _stages() as progress:
-        network, effort = policy.engine or policy.denoiser, _effort(config)
+        network = policy.engine or policy.denoiser
         calibration = calibrate(network, policy.chain, policy.sample_shape, cond, generator, effort, progress, known)
     where = machine(policy.device, network)
     calibration.report[where] |= {"hardware": hardware(), "threads": torch.get_num_threads()}
     if config.learn:
         calibration.report["config"] = OmegaConf.to_container(config)
+        save_config(config, output / "calibrate.yaml")
     calibration.save(output)
-    save_config(config, output / "calibrate.yaml")
     print(describe(calibration, where))
     print(f"wrote {output}/speculation.safetensors and .json")
 

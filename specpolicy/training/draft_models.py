@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from specpolicy.diffusion import GaussianChain
-from specpolicy.diffusion.path import ChainPath
 from specpolicy.samplers.speculative.calibration.recording import Evaluated
 
 GAP_SCALE = 0.3  # gaps beyond it count with their logarithm: they are rejected anyway
@@ -26,14 +25,13 @@ def train_denoiser(
     on_step: OnStep = lambda loss: None,
 ) -> None:
     """Distil a smaller denoiser from evaluations along sequential chains (De Bortoli et al. 2025, section 3.1)."""
-    path = chain.path(record.states.device)
-    drafted = (record.steps < len(chain) - 1).nonzero().flatten()
+    path, drafted = chain.path(record.states.device), (record.weight > 0).nonzero().flatten()
 
     def loss() -> Tensor:
         index = drafted[torch.randint(len(drafted), (256,), generator=generator)]
         states, at = record.states[index].view(-1, *shape), record.steps[index]
         output = model(states, path.timesteps[at], None if cond is None else cond[record.condition[index]])
-        return _gap_loss(path.x0(output, states, at).flatten(1) - record.x0[index], path, at)
+        return _gap_loss(path.x0(output, states, at).flatten(1) - record.x0[index], record.weight[index])
 
     _optimise(model, loss, steps, on_step)
 
@@ -64,13 +62,12 @@ def train_head(
         condition = None if cond is None else cond[record.condition[first]]
         change = model(states, x0, path.timesteps[root], path.timesteps[at], condition).flatten(2)
         error = path.clip(x0.flatten(1)[:, None] + change) - record.x0[later]
-        return _gap_loss(error.flatten(0, 1), path, at.flatten())
+        return _gap_loss(error.flatten(0, 1), record.weight[later].flatten())
 
     _optimise(model, loss, steps, on_step)
 
 
-def _gap_loss(error: Tensor, path: ChainPath, steps: Tensor) -> Tensor:
-    weight = path.x0_weight[steps] / path.gap_scale[steps]
+def _gap_loss(error: Tensor, weight: Tensor) -> Tensor:
     return torch.log1p(weight.square() * error.square().sum(dim=1) / GAP_SCALE**2).mean()
 
 

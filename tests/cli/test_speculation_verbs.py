@@ -68,6 +68,14 @@ def test_calibrate_writes_what_the_sampler_then_uses(checkpoint, observations, c
     assert predict(checkpoint, make_sampler("recycled", steps=6)).stats.calls.max() <= 6
 
 
+def test_calibrate_says_what_is_wrong_before_it_works(checkpoint, observations, tmp_path, capsys):
+    output = tmp_path / "elsewhere"
+    arguments = [f"policy={checkpoint}", f"observations={observations}", f"output={output}", *LITTLE]
+    assert "precision=int4" in refused(capsys, "calibrate", *arguments, "precision=int4")
+    assert "is missing" in refused(capsys, "calibrate", *arguments, "learn=false")
+    assert not output.exists()
+
+
 def test_calibrate_without_a_student_and_into_another_directory(checkpoint, observations, tmp_path, capsys):
     output = tmp_path / "elsewhere"
     arguments = [f"policy={checkpoint}", f"observations={observations}", f"output={output}", "student=false"]

@@ -117,7 +117,7 @@ class Calibration:
             return cls._build(settings, tensors)
         except FileNotFoundError as error:
             raise SpecpolicyError(
-                f"{error.filename} is missing: run `specpolicy calibrate policy={directory}`"
+                f"{error.filename} is missing: calibrate the policy first (specpolicy calibrate --help)"
             ) from None
         except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
