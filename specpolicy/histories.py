@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path
-from specpolicy.policy import Policy
+from specpolicy.policy_base import Policy
 
 Histories = dict[str, np.ndarray]  # {key: (N, To, ...)}
 FILE = "observations.safetensors"  # beside a checkpoint: observations that it was neither trained nor calibrated on

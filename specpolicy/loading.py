@@ -9,7 +9,8 @@ import torch
 from specpolicy.checkpoints import read_config, read_weights
 from specpolicy.draft_models import read_draft_models
 from specpolicy.errors import SpecpolicyError
-from specpolicy.policy import DiffusionPolicy, Policy
+from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy_base import Policy
 from specpolicy.samplers.speculative.calibration import read_calibration
 from specpolicy.token_policy import TokenPolicy
 from specpolicy.tokens.calibration import read_token_calibration

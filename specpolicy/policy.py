@@ -1,15 +1,13 @@
-"""Policy and DiffusionPolicy: from an observation history to a chunk of actions."""
+"""DiffusionPolicy: from an observation history to a chunk of actions."""
 
 import copy
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from specpolicy.checkpoints import write_checkpoint
 from specpolicy.conditioning import Inpainting, LocalCondition
 from specpolicy.diffusion import GaussianChain
 from specpolicy.draft_models import DraftModels
@@ -24,11 +22,11 @@ from specpolicy.networks import (
     VisionOptions,
 )
 from specpolicy.normaliser import Normaliser
+from specpolicy.policy_base import Observation, Policy
 from specpolicy.rotations import CONVERSIONS, convert_rotations
 from specpolicy.samplers import Calibration, Sample, Sampler, make_sampler, sample
 from specpolicy.samplers.base import Generators
 
-Observation = Mapping[str, Any]
 NETWORKS = {
     "unet": ConditionalUnet1D,
     "transformer": TransformerForDiffusion,
@@ -40,106 +38,6 @@ CONDITIONINGS = {
     "transformer": ("tokens", "inpainting"),
     "encoder_transformer": ("inpainting",),
 }
-ENCODER = "observation_encoder."  # prefix of an image encoder's weights beside those of the denoiser
-
-
-class Policy(nn.Module):
-    """What all policies share: observations in, weights and settings on the disk, which part of a chunk is executed.
-
-    The action chunk has `horizon` entries. Entry 0 belongs to the oldest of the `n_obs_steps` observation frames, so
-    that the first action still to be executed is entry `n_obs_steps - 1` (the convention of Diffusion Policy), unless
-    the policy says otherwise: `first_action`.
-    """
-
-    quick_sampler = "ddim-10"  # for whoever wants to see episodes and does not mind by which sampler
-
-    def __init__(
-        self,
-        denoiser: nn.Module,
-        encoder: LowDimEncoder,
-        normaliser: Normaliser,
-        *,
-        horizon: int,
-        n_action_steps: int,
-        first_action: int | None = None,
-        config: dict[str, Any] | None = None,
-    ):
-        super().__init__()
-        self.denoiser = denoiser
-        self.encoder = encoder
-        self.normaliser = normaliser
-        self.horizon = horizon
-        self.n_obs_steps = encoder.n_obs_steps
-        self.n_action_steps = n_action_steps
-        self.first_action = self.n_obs_steps - 1 if first_action is None else first_action
-        self.config = config or {}
-        if self.first_action + n_action_steps > horizon:
-            raise SpecpolicyError(
-                f"horizon={horizon} is too short for n_obs_steps={self.n_obs_steps} and "
-                f"n_action_steps={n_action_steps}: it must be at least {self.first_action + n_action_steps}"
-            )
-
-    @property
-    def observation_keys(self) -> tuple[str, ...]:
-        """Keys of the observation, in the order of the condition vector."""
-        return self.encoder.keys
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.denoiser.parameters()).device
-
-    def encode(self, observation: Observation) -> Tensor:
-        """Condition of the denoiser for `observation`: {key: (B, To, ...) or (To, ...)}, arrays or tensors.
-
-        Images are (channels, height, width) in [0, 1]; unsigned bytes and channels last are understood, too.
-        """
-        frames = {}
-        for key in self.encoder.keys:
-            if key not in observation:
-                raise SpecpolicyError(
-                    f"the observation has no key '{key}': the policy needs {', '.join(self.encoder.keys)}"
-                )
-            frames[key] = self.normaliser.normalise(key, self._frames(key, torch.as_tensor(observation[key])))
-        return self.encoder(frames)
-
-    def _frame_shape(self, key: str) -> tuple[int, ...]:
-        """Shape of the frames of one key of one observation, the number of frames first."""
-        shape = self.encoder.shapes[key]
-        return (self.n_obs_steps, *([shape] if isinstance(shape, int) else shape))
-
-    def _frames(self, key: str, value: Tensor) -> Tensor:
-        """The frames (B, To, ...) of one key, checked."""
-        expected = self._frame_shape(key)
-        value = value[None] if value.dim() == len(expected) else value
-        if len(expected) == 4 and value.dim() == 5:  # images
-            if value.dtype == torch.uint8:
-                value = value / 255
-            if tuple(value.shape[2:]) == (*expected[2:], expected[1]):
-                value = value.movedim(-1, 2)
-        if value.dim() != len(expected) + 1 or tuple(value.shape[1:]) != expected:
-            raise SpecpolicyError(
-                f"observation '{key}' has shape {tuple(value.shape)}: expected {expected} or (batch, *{expected})"
-            )
-        return value.to(self.device, torch.float32)
-
-    def executable(self, actions: Tensor) -> Tensor:
-        """The part of a chunk (B, H, D) that is executed: (B, n_action_steps, D) from the newest observation on."""
-        return actions[:, self.first_action : self.first_action + self.n_action_steps]
-
-    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Load the weights that `save` writes: the denoiser's, and those of an image encoder after a prefix."""
-        own = {name: value for name, value in weights.items() if not name.startswith(ENCODER)}
-        encoder = {name.removeprefix(ENCODER): value for name, value in weights.items() if name.startswith(ENCODER)}
-        _load(self.denoiser, own, "")
-        _load(self.encoder, encoder, ENCODER)
-
-    def save(self, directory: str | Path, dtype: torch.dtype = torch.float32) -> Path:
-        """Write `model.safetensors` and `config.json`; weights are stored as `dtype`."""
-        config = {**self.config, "normaliser": self.normaliser.to_config()}
-        weights = self.denoiser.state_dict()
-        weights |= {f"{ENCODER}{name}": value for name, value in self.encoder.state_dict().items()}
-        return write_checkpoint(directory, weights, config, dtype)
 
 
 class DiffusionPolicy(Policy):
@@ -312,20 +210,3 @@ def _make_denoiser(
     if inpaints:
         return Inpainting(network, chain, action_dim)
     return LocalCondition(network) if conditioning == "local" else network
-
-
-def _load(module: nn.Module, weights: Mapping[str, Tensor], prefix: str) -> None:
-    """Load a state dict; what does not fit is named in one line."""
-    own = module.state_dict()
-    missing = [f"{prefix}{name} is missing" for name in own if name not in weights]
-    unknown = [f"{prefix}{name} has no place" for name in weights if name not in own]
-    other = [
-        f"{prefix}{name} has shape {tuple(weights[name].shape)} in place of {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in weights and weights[name].shape != value.shape
-    ]
-    wrong = [*missing, *unknown, *other]
-    if wrong:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise SpecpolicyError(f"the weights do not fit the configuration: {wrong[0]}{more}")
-    module.load_state_dict(dict(weights))

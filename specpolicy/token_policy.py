@@ -10,7 +10,7 @@ from torch import Tensor
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks import LowDimEncoder, MaskedTransformer
 from specpolicy.normaliser import Normaliser
-from specpolicy.policy import Observation, Policy
+from specpolicy.policy_base import Observation, Policy
 from specpolicy.samplers import Sample, Sampler, SampleStatistics, make_sampler
 from specpolicy.samplers.base import Denoiser, Generators, NoiseSource
 from specpolicy.samplers.meter import Meter

@@ -3,6 +3,8 @@
 import copy
 import signal
 
+import h5py
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -32,6 +34,32 @@ POLICY_CONFIG = {
     "task": {"name": "toy"},
     "command": "specpolicy train task=toy",
 }
+
+
+@pytest.fixture(scope="session")
+def small_policy_config() -> dict:
+    """The config.json of a small policy, for fixtures of a wider scope: not to be changed."""
+    return POLICY_CONFIG
+
+
+@pytest.fixture(scope="session")
+def write_demonstrations():
+    """Writes a few short demonstrations of Pendulum's shapes into a file."""
+
+    def write(path):
+        source = np.random.default_rng(0)
+        with h5py.File(path, "w") as file:
+            for demo in range(4):
+                group = file.create_group(f"data/demo_{demo}")
+                group.attrs["num_samples"] = 12
+                group["actions"] = source.uniform(-2, 2, (12, 1))
+                group["obs/state"] = source.normal(size=(12, 3))
+            file["data"].attrs["total"] = 48
+            file["mask/train"] = np.array([b"demo_0", b"demo_1", b"demo_2"])
+            file["mask/valid"] = np.array([b"demo_3"])
+        return path
+
+    return write
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
-    from specpolicy.policy import Policy
+    from specpolicy.policy_base import Policy
 
 RECORDED_SEEDS, HELD_OUT_SEEDS = 300_000, 200_000  # not those of training, evaluation or demonstrations
 HELD_OUT_EPISODES = 40

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from specpolicy.data.dataset import Sequences
-    from specpolicy.policy import Policy
+    from specpolicy.policy_base import Policy
     from specpolicy.training.trainer import Rollout
 
 ROLLOUT_SEED = 50_000  # first reset seed of the rollouts during training

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from specpolicy.policy import Policy
+from specpolicy.policy_base import Policy
 
 PACKAGES = ("specpolicy", "torch", "numpy", "gymnasium", "mujoco", "robosuite", "diffusers")
 

@@ -26,7 +26,7 @@ from specpolicy.integrations.names import (
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.integrations.sizes import unet_options, vision_options
 from specpolicy.integrations.wrapping import Drawer, require
-from specpolicy.policy import ENCODER
+from specpolicy.policy_base import ENCODER
 from specpolicy.samplers import Sampler
 from specpolicy.samplers.base import Generators
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.policy import ENCODER
+from specpolicy.policy_base import ENCODER
 
 
 def shape_of(weights: Mapping[str, Tensor], name: str, where: str) -> tuple[int, ...]:

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from specpolicy.diffusion.chain import TrainingProcess
-from specpolicy.policy import DiffusionPolicy, Policy
+from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy_base import Policy
 from specpolicy.samplers import Denoiser
 from specpolicy.token_policy import TokenPolicy
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from specpolicy.data.dataset import Sequences
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path
-from specpolicy.policy import Policy
+from specpolicy.policy_base import Policy
 from specpolicy.training.ema import ema_decay, update_ema
 from specpolicy.training.loss import make_objective
 

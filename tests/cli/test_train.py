@@ -3,8 +3,6 @@
 import csv
 import json
 
-import h5py
-import numpy as np
 import pytest
 
 from specpolicy import load_policy
@@ -30,20 +28,8 @@ TINY = [
 
 
 @pytest.fixture
-def data(tmp_path):
-    """A few short demonstrations of Pendulum's shapes."""
-    path = tmp_path / "pendulum.hdf5"
-    rng = np.random.default_rng(0)
-    with h5py.File(path, "w") as file:
-        for demo in range(4):
-            group = file.create_group(f"data/demo_{demo}")
-            group.attrs["num_samples"] = 12
-            group["actions"] = rng.uniform(-2, 2, (12, 1))
-            group["obs/state"] = rng.normal(size=(12, 3))
-        file["data"].attrs["total"] = 48
-        file["mask/train"] = np.array([b"demo_0", b"demo_1", b"demo_2"])
-        file["mask/valid"] = np.array([b"demo_3"])
-    return path
+def data(tmp_path, write_demonstrations):
+    return write_demonstrations(tmp_path / "pendulum.hdf5")
 
 
 def train(data, output, *more):

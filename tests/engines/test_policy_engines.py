@@ -14,27 +14,13 @@ from specpolicy.samplers import make_sampler, sample
 
 SAMPLERS = ("asd", "block", "recycled")
 ROWS = 200
-CONFIG = {
-    "network": {"kind": "unet", "diffusion_step_embed_dim": 16, "down_dims": [16, 32], "kernel_size": 3},
-    "chain": {"train_steps": 12, "steps": 12},
-    "observation": {"position": 2, "object": 3},
-    "action_dim": 2,
-    "horizon": 8,
-    "n_obs_steps": 2,
-    "n_action_steps": 4,
-    "normaliser": {
-        "position": {"scale": [2.0, 0.5], "offset": [0.0, 1.0]},
-        "object": {"scale": [1.0, 1.0, 1.0], "offset": [0.0, 0.0, 0.0]},
-        "action": {"scale": [0.5, 0.25], "offset": [0.0, -1.0]},
-    },
-}
 
 
 @pytest.fixture(scope="module")
-def policies() -> dict[str, DiffusionPolicy]:
+def policies(small_policy_config) -> dict[str, DiffusionPolicy]:
     """A small untrained policy on every engine that is installed and quick to make."""
     torch.manual_seed(0)
-    policy = DiffusionPolicy.from_config(CONFIG)
+    policy = DiffusionPolicy.from_config({**small_policy_config, "chain": {"train_steps": 12, "steps": 12}})
     found = {"eager": policy.with_engine("eager")}
     try:
         found["openvino"] = policy.with_engine("openvino")

@@ -2,7 +2,6 @@
 
 import json
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -30,20 +29,8 @@ TINY = [
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A few short demonstrations of Pendulum's shapes."""
-    path = tmp_path_factory.mktemp("data") / "pendulum.hdf5"
-    source = np.random.default_rng(0)
-    with h5py.File(path, "w") as file:
-        for demo in range(4):
-            group = file.create_group(f"data/demo_{demo}")
-            group.attrs["num_samples"] = 12
-            group["actions"] = source.uniform(-2, 2, (12, 1))
-            group["obs/state"] = source.normal(size=(12, 3))
-        file["data"].attrs["total"] = 48
-        file["mask/train"] = np.array([b"demo_0", b"demo_1", b"demo_2"])
-        file["mask/valid"] = np.array([b"demo_3"])
-    return path
+def data(tmp_path_factory, write_demonstrations):
+    return write_demonstrations(tmp_path_factory.mktemp("data") / "pendulum.hdf5")
 
 
 @pytest.fixture(scope="module")
