@@ -123,18 +123,23 @@ class Recycled(Drafter):
 
     def learn(self, memory: Evaluations, problem: Problem, window: Window, outcome: Outcome) -> Evaluations:
         """See `Drafter.learn`."""
-        states, steps = outcome.states.flatten(2), window.steps
-        error = outcome.x0.flatten(2) - self.surrogate(states, problem.path.timesteps[steps], memory.features)
+        furthest = window.steps[:, -1]
+        if window.valid is not None:
+            furthest = torch.where(window.valid.to(problem.device), window.steps, -1).amax(dim=1)
+        memory.reach = torch.maximum(memory.reach, furthest)
+        memory.rounds += 1
+        # What all rows have left behind is of no more use, except to slopes, which are measured along the whole path.
+        later = slice(outcome.passed if self.extra is None else 0, None)
+        states, x0, steps = outcome.states.flatten(2)[:, later], outcome.x0.flatten(2)[:, later], window.steps[:, later]
+        error = x0 - self.surrogate(states, problem.path.timesteps[steps], memory.features)
         if self.extra is not None and memory.slopes is not None and outcome.extra is not None:
             at, found = (part.flatten(2) for part in outcome.extra)
             grid = memory.slopes.grid.repeat_interleave(at.shape[1] // len(memory.slopes.grid)).expand(len(at), -1)
             moved = found - self.surrogate(at, problem.path.timesteps[grid], memory.features)
             memory.slopes = self.extra.measure(memory.slopes, problem, window, error, moved)
         rows = torch.arange(len(problem), device=problem.device)[:, None].expand_as(steps)
-        x0, furthest = outcome.x0.flatten(2), steps[:, -1]
         if window.valid is not None:
-            valid = window.valid.to(problem.device)
-            furthest = torch.where(valid, steps, -1).amax(dim=1)
+            valid = window.valid[:, later].to(problem.device)
             rows, steps, states, x0, error = rows[valid], steps[valid], states[valid], x0[valid], error[valid]
         before = memory.count[rows, steps]
         again = before > 0
@@ -142,8 +147,6 @@ class Recycled(Drafter):
         memory.error_change[rows, steps] = (error - memory.error[rows, steps]) * again
         memory.state[rows, steps], memory.x0[rows, steps], memory.error[rows, steps] = states, x0, error
         memory.count[rows, steps] = before + 1
-        memory.reach = torch.maximum(memory.reach, furthest)
-        memory.rounds += 1
         return memory
 
     def keep(self, memory: Evaluations, index: Tensor) -> Evaluations:
