@@ -4,9 +4,10 @@
 # Usage: benchmarks/delay_curves.sh                every directory of checkpoints/
 #        benchmarks/delay_curves.sh lift can       these
 # EPISODES (100) of each point; DELAYS ([0,1,2,4,8,12]); HORIZONS ([1,2,4,8,12]), at a delay of 1; SAMPLER (ddpm);
-# WORK (outputs/benchmarks/delay) keeps the results; RESULTS (docs/results/delay.md) is the page.
+# ENGINE (openvino) runs the network; WORK (outputs/benchmarks/delay) keeps the results;
+# RESULTS (docs/results/delay.md) is the page.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh" run
+source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh" test
 work="${WORK:-outputs/benchmarks/delay}"
 tasks=("$@")
 [ "$#" -gt 0 ] || for directory in checkpoints/*/; do
@@ -15,6 +16,6 @@ done
 for task in "${tasks[@]}"; do
     specpolicy evaluate task="$task" policy="checkpoints/$task" samplers="[${SAMPLER:-ddpm}]" track=delay \
         track.delays="${DELAYS:-[0,1,2,4,8,12]}" track.execution_horizons="${HORIZONS:-[1,2,4,8,12]}" \
-        episodes="${EPISODES:-100}" videos=0 output="$work/$task"
+        engine="${ENGINE:-openvino}" episodes="${EPISODES:-100}" videos=0 output="$work/$task"
 done
 python benchmarks/harness_pages.py delay "$work" "${RESULTS:-docs/results/delay.md}"
