@@ -60,5 +60,9 @@ def _play(policy: Policy, config: DictConfig, name: str, count: int, seed: int, 
             f"(N, {policy.n_obs_steps}, size)), and held_out=0 if there is such a key"
         )
     workers = hardware()["cores"] if config.workers is None else config.workers
+    # Processes play on the CPU, whatever the policy is calibrated on.
+    engine = config.engine if config.engine in ("eager", "openvino") else "eager"
     with progress_bar(episodes, f"play for {name}") as bar:
-        return record_histories(config.policy, task, count, seed, episodes, workers, config.max_seconds, bar.advance)
+        return record_histories(
+            config.policy, task, count, seed, episodes, workers, config.max_seconds, engine, bar.advance
+        )

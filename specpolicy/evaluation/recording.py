@@ -40,11 +40,13 @@ class FrameRecorder(gymnasium.Wrapper):
 
 @dataclass(frozen=True)
 class Recording:
-    """What all recorded episodes share: a checkpoint, its task, and after how many seconds an episode is given up."""
+    """What all recorded episodes share: a checkpoint, its task, after how many seconds an episode is given up, and the
+    engine that runs the network (see `make_engine`)."""
 
     policy: str
     task: Mapping[str, Any]
     max_seconds: float = 60.0
+    engine: str = "eager"
 
 
 class EpisodeRecorder:
@@ -58,7 +60,8 @@ class EpisodeRecorder:
         self.policy = load_policy(recording.policy)
         self.env = FrameRecorder(make_task_env(recording.task))
         check_policy_fits(self.policy, self.env, str(recording.task["id"]))
-        self.planner = PolicyPlanner(self.policy, self.policy.quick_sampler)
+        acting = self.policy if recording.engine == "eager" else self.policy.with_engine(recording.engine)
+        self.planner = PolicyPlanner(acting, self.policy.quick_sampler)
         self.max_seconds = recording.max_seconds
 
     def __call__(self, seed: int) -> tuple[int, Histories]:
@@ -85,6 +88,7 @@ def record_histories(
     episodes: int = 24,
     workers: int = 0,
     max_seconds: float = 60.0,
+    engine: str = "eager",
     on_episode: Callable[[], object] = lambda: None,
 ) -> Histories:
     """{key: (count, To, ...)} float32 histories that a checkpoint's policy meets in its task.
@@ -93,7 +97,8 @@ def record_histories(
     """
     played: dict[int, Histories] = {}
     jobs = range(seed, seed + episodes)
-    for number, histories in run_jobs(EpisodeRecorder, Recording(str(policy), task, max_seconds), jobs, workers):
+    recording = Recording(str(policy), task, max_seconds, engine)
+    for number, histories in run_jobs(EpisodeRecorder, recording, jobs, workers):
         played[number] = histories
         on_episode()
     joined = {key: np.concatenate([played[number][key] for number in jobs]) for key in played[seed]}
