@@ -4,7 +4,7 @@
 # Usage: benchmarks/samplers.sh            every directory of checkpoints/ that has recorded observations
 #        benchmarks/samplers.sh lift can   these
 # WORK (default outputs/benchmark/samplers) keeps the results; COUNT (200) chunks of each sampler are counted, TIME_COUNT
-# (100) timed; LARGE ("lift can") names the policies whose calls are timed on the large network, LARGE_COUNT (30) the
+# (50) timed; LARGE ("lift") names the policies whose calls are timed on the large network, LARGE_COUNT (30) the
 # chunks there; ENGINES ("eager openvino") what runs the networks.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh" test
@@ -34,11 +34,11 @@ for policy in "${policies[@]}"; do
         "samplers=[ddpm,ddim-10,asd,$free,residual,block,$uncalibrated,$linear,recycled]"
     # How long it takes, with the window of each sampler that is best on this machine.
     for engine in "${engines[@]}"; do
-        COUNT="${TIME_COUNT:-100}" measure "$policy/time-$engine" policy="checkpoints/$policy" engine="$engine" \
+        COUNT="${TIME_COUNT:-50}" measure "$policy/time-$engine" policy="checkpoints/$policy" engine="$engine" \
             window=tuned 'steps=[100,16]' 'samplers=[ddpm,ddim-10,asd,block,recycled]'
     done
 done
-read -ra large <<<"${LARGE-lift can}"
+read -ra large <<<"${LARGE-lift}"
 for policy in "${large[@]}"; do
     [[ " ${policies[*]} " == *" $policy "* ]] || continue
     for engine in "${engines[@]}"; do
