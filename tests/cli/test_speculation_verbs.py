@@ -10,6 +10,8 @@ from safetensors.numpy import load_file, save_file
 
 from specpolicy import Calibration, load_policy, make_sampler
 from specpolicy.cli import main
+from specpolicy.engines.openvino import OpenVINOEngine
+from specpolicy.evaluation.recording import EpisodeRecorder, Recording
 from specpolicy.policy import DiffusionPolicy
 
 TASKS = Path(__file__).parents[1] / "evaluation"  # where drift_env.py, a task without a simulator, lies
@@ -94,6 +96,19 @@ def test_calibrate_plays_the_policys_own_task(policy_config, tmp_path, monkeypat
     held_out = load_file(checkpoint / "observations.safetensors")
     assert {key: value.shape for key, value in held_out.items()} == {"position": (7, 2, 2), "object": (7, 2, 3)}
     assert load_policy(checkpoint).calibration is not None
+
+
+def test_the_engine_that_is_calibrated_also_plays(policy_config, tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.syspath_prepend(str(TASKS))
+    task = {"name": "drift", "id": "drift_env:Drift-v0", "observation_keys": None}
+    checkpoint = DiffusionPolicy.from_config({**policy_config, "task": task}).save(tmp_path / "policy")
+    for engine, kind in (("eager", type(None)), ("openvino", OpenVINOEngine)):
+        recorder = EpisodeRecorder(Recording(str(checkpoint), task, max_seconds=1.0, engine=engine))
+        seed, histories = recorder(5)
+        assert seed == 5 and len(histories["position"]) > 1
+        assert isinstance(recorder.planner.policy.engine, kind)
+        recorder.close()
 
 
 @pytest.mark.parametrize("verb", ("calibrate", "train_drafter"))

@@ -147,8 +147,8 @@ def _verify(
     delta, coordinate, first, second = table[:4]
     _check_finite(table[4] > 0, states, view, problem)
     decision = verifier.decide(delta[:, :drafts], coordinate[:, :drafts], first[:, :drafts], second, width)
-    passed = int(decision.accepted.min())
-    return Outcome(states, x0, decision.accepted.to(states.device), passed, extra), difference, decision
+    settled = int(decision.accepted.min())
+    return Outcome(states, x0, decision.accepted.to(states.device), settled, extra), difference, decision
 
 
 def _evaluate_with(

@@ -64,13 +64,13 @@ class Proposal:
 @dataclass
 class Outcome:
     """A verified round: `states` and their `x0` (B, W+1, H, D), the root's first; `accepted` (B,) int64 drafts;
-    `passed`: all rows have left as many of a window's states behind, not counting the last of them; the `extra` states
-    a drafter asked for, and their x0 (B, E, H, D), zero where it wanted none."""
+    `settled`: of so many states of the window no row will need what was found there again; the `extra` states a drafter
+    asked for, and their x0 (B, E, H, D), zero where it wanted none."""
 
     states: Tensor
     x0: Tensor
     accepted: Tensor
-    passed: int = 0
+    settled: int = 0
     extra: tuple[Tensor, Tensor] | None = None
 
 

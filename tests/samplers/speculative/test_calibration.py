@@ -97,9 +97,10 @@ def test_calibrated_plans_are_used(problem):
 
 def test_plans_are_made_anew_without_learning(problem):
     denoiser, cond, calibration = problem
-    known = dataclasses.replace(calibration, plans={}, report={})
+    known = dataclasses.replace(calibration, plans={}, report={}, sweeps=7)  # as no search would choose
     again = calibrate(denoiser, CHAIN, (2, 2), cond, torch.Generator().manual_seed(4), EFFORT, known=known)
     assert again.student is calibration.student and sorted(again.plans["cpu"]) == [5, 20]
+    assert again.sweeps == 7
 
 
 def test_extra_rows_are_evaluated_and_save_calls(problem):

@@ -1,5 +1,7 @@
 """Drafters: what each proposes, against a plain walk with the same noises."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from exactness_cases import CHAINS, DRAFTERS, poor_denoiser
@@ -203,6 +205,28 @@ def test_stale_evaluations_take_the_surrogates_error_away():
             for place, y in enumerate(evaluated):
                 seen[one.start + place].append(y)
     assert min(compared.values()) > 5
+
+
+class RemembersAll(Recycled):
+    """Also takes in what is known of states that are settled."""
+
+    def learn(self, memory, problem, window, outcome):
+        """See `Drafter.learn`."""
+        self.settled = getattr(self, "settled", 0) + outcome.settled
+        return super().learn(memory, problem, window, replace(outcome, settled=0))
+
+
+@chains
+@pytest.mark.parametrize("window", (None, tuple(1 + step * 7 % 11 for step in range(20))), ids=("end", "by step"))
+def test_what_is_settled_is_of_no_more_use(chain, window):
+    surrogate = GaussianSurrogate.smooth(chain.process.alpha_bar, SHAPE)
+    window = window and window[: len(chain)]
+    full = RemembersAll(surrogate)
+    found = [rounds_of(chain, drafter, window=window)[0] for drafter in (Recycled(surrogate), full)]
+    assert full.settled > 0
+    for row in range(BATCH):
+        for one, other in zip(found[0][row], found[1][row], strict=True):
+            torch.testing.assert_close(one.states, other.states, rtol=1e-9, atol=1e-9)
 
 
 def test_the_recycled_drafter_asks_the_network_once_a_round():

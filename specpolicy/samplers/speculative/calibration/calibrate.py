@@ -78,7 +78,7 @@ def calibrate(
     else:
         calibration, work.training = known, 0
     with torch.inference_mode():
-        tune(calibration, work.trial(), work.chains(), progress)
+        tune(calibration, work.trial(), work.chains(), progress, choose_sweeps=known is None)
     if known is None:
         calibration.report["seconds"] = round(time.perf_counter() - start, 1)
     return calibration

@@ -71,19 +71,21 @@ def tune(
     trial: Trial,
     chains: Mapping[int, GaussianChain],
     progress: Callable[[str, int, int], object] = lambda what, done, total: None,
+    choose_sweeps: bool = True,
 ) -> None:
-    """Fill in `calibration.sweeps` and the plans of this machine for each chain, and report what was measured."""
+    """Fill in the plans of this machine for each chain, and report what was measured. `choose_sweeps`: also fill in
+    `calibration.sweeps`, of drafting to the end, which do not depend on the machine."""
     longest = chains[max(chains)]
     trial.cost = measure_cost(trial.denoiser, longest, trial.shape, trial.cond)
     report: dict[str, Any] = {"seconds_by_rows": {str(rows): seconds for rows, seconds in trial.cost.items()}}
-    surrogate = calibration.surrogate()
-    calls = {}
-    for number, sweeps in enumerate(SWEEPS):
-        calls[sweeps] = float(trial.draw(surrogate, sweeps, longest, None).stats.calls.double().mean())
-        progress("sweeps", number + 1, len(SWEEPS))
-    # More sweeps only where they save a good part of a call.
-    calibration.sweeps = min(calls, key=lambda sweeps: calls[sweeps] + 0.03 * sweeps)
-    report["calls_by_sweeps"] = {str(sweeps): round(value, 3) for sweeps, value in calls.items()}
+    if choose_sweeps:
+        surrogate, calls = calibration.surrogate(), {}
+        for number, sweeps in enumerate(SWEEPS):
+            calls[sweeps] = float(trial.draw(surrogate, sweeps, longest, None).stats.calls.double().mean())
+            progress("sweeps", number + 1, len(SWEEPS))
+        # More sweeps only where they save a good part of a call.
+        calibration.sweeps = min(calls, key=lambda sweeps: calls[sweeps] + 0.03 * sweeps)
+        report["calls_by_sweeps"] = {str(sweeps): round(value, 3) for sweeps, value in calls.items()}
     plans = {}
     for steps, chain in chains.items():
         plans[steps], report[f"chain_{steps}"] = _plan(calibration, trial, chain)

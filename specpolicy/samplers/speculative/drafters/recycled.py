@@ -129,7 +129,7 @@ class Recycled(Drafter):
         memory.reach = torch.maximum(memory.reach, furthest)
         memory.rounds += 1
         # What all rows have left behind is of no more use, except to slopes, which are measured along the whole path.
-        later = slice(outcome.passed if self.extra is None else 0, None)
+        later = slice(outcome.settled if self.extra is None else 0, None)
         states, x0, steps = outcome.states.flatten(2)[:, later], outcome.x0.flatten(2)[:, later], window.steps[:, later]
         error = x0 - self.surrogate(states, problem.path.timesteps[steps], memory.features)
         if self.extra is not None and memory.slopes is not None and outcome.extra is not None:
