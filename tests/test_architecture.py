@@ -40,6 +40,8 @@ ROOMS = (
     "cli",
     "integrations",  # above all others: nobody imports it
 )
+# What a policy is made of: whoever only asks one for chunks does not know it.
+INSIDES = {"diffusion", "networks", "samplers", "normaliser", "checkpoints", "policy", "policy_base", "loading"}
 # What else a room must not know, though it lies below.
 STRANGERS = {
     "networks": {"diffusion", "tasks"},
@@ -48,29 +50,8 @@ STRANGERS = {
     "engines": {"diffusion", "networks", "tasks"},
     "training": {"tasks", "loading"},
     "benchmark": {"tasks", "wrappers", "data", "training", "control"},
-    "control": {
-        "diffusion",
-        "networks",
-        "samplers",
-        "normaliser",
-        "checkpoints",
-        "policy",
-        "policy_base",
-        "loading",
-        "training",
-    },
-    "serving": {
-        "diffusion",
-        "networks",
-        "samplers",
-        "normaliser",
-        "checkpoints",
-        "policy",
-        "policy_base",
-        "loading",
-        "training",
-        "data",
-    },
+    "control": INSIDES | {"training"},
+    "serving": INSIDES | {"training", "data"},
 }
 SOURCES = sorted((ROOT / "specpolicy").rglob("*.py"))
 
