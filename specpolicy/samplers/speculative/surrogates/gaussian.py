@@ -32,7 +32,8 @@ class GaussianSurrogate(nn.Module):
         cls, alpha_bar: Tensor, shape: torch.Size, variance: float = 0.1, reach: float = 8.0
     ) -> "GaussianSurrogate":
         """The prior of one who knows nothing but that chunks (H, D) are smooth in time: the correlation of two
-        actions falls by a factor e over `reach` control steps, dimensions are independent, the mean is zero."""
+        actions falls by a factor e over `reach` control steps, dimensions are independent, the mean is zero. With a
+        `variance` of zero it guesses zero whatever the state."""
         horizon, size = shape
         time = torch.arange(horizon, dtype=torch.float64)
         covariance = variance * torch.exp(-(time[:, None] - time).abs() / reach)
