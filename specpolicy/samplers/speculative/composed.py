@@ -25,9 +25,6 @@ from specpolicy.samplers.speculative.surrogates import GaussianSurrogate
 from specpolicy.samplers.speculative.verifiers import Block, Reflection, Residual, Verifier
 
 DRAFTERS = ("frozen_root", "free", "independent", "corrected")
-# How widely chunks of one observation are taken to spread before anything was measured, by what the network predicts:
-# the wider, the more x0 is expected to move with the state. These took the fewest calls on policies at hand.
-SPREAD = {"epsilon": 0.01, "v_prediction": 0.003, "sample": 0.0}
 
 
 @dataclass(frozen=True)
@@ -142,8 +139,7 @@ class BlockSampler(WithDrafter):
 class RecycledSampler(Speculative):
     """This project's sampler: recycled evaluations, carried by a surrogate of the network, verified by reflection.
 
-    calibration: see `specpolicy.calibrate`; without one, a prior that knows only that chunks are smooth serves, or,
-    where the network predicts the sample, which hardly changes with the state, what it said last.
+    calibration: see `specpolicy.calibrate`; without one, a prior that knows only that chunks are smooth serves.
     calibrated: False does without one also where a policy has it.
     student: False uses the calibration's linear surrogate; None: as calibrated. sweeps: of drafting, see `Recycled`.
     extra_rows: evaluate more states in each call to know the network better, see `ExtraRows`: fewer calls of more rows.
@@ -169,9 +165,8 @@ class RecycledSampler(Speculative):
         if self.calibration is None:
             if self.extra_rows:
                 raise SpecpolicyError("extra_rows=True needs a calibration: run `specpolicy calibrate` for this policy")
-            prior = GaussianSurrogate.smooth(chain.process.alpha_bar, shape, SPREAD[chain.process.prediction])
             # One sweep: what knows only smoothness is best trusted for one small correction.
-            return Recycled(prior, self.sweeps or 1)
+            return Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), self.sweeps or 1)
         student = self.student is not False
         return self._drafter(chain, shape, student, self.sweeps or self.calibration.sweeps)
 

@@ -60,13 +60,6 @@ def test_a_student_saves_calls_and_a_prior_saves_some(problem):
     assert student < 0.9 * prior < 0.9 * nothing
 
 
-def test_without_a_calibration_a_sample_that_does_not_move_is_drafted_from_what_was_said_of_it():
-    chain = GaussianChain.ddpm(train_steps=20, prediction="sample")
-    out = sample(lambda x, t, cond: 0.5 * torch.ones_like(x), chain, (50, 2, 2), None, make_sampler("recycled"))
-    # At most the first round, which knows nothing, ends early.
-    assert out.stats.calls.max() == 2 and out.stats.rejections.sum() <= 50
-
-
 @pytest.mark.parametrize("options", ({}, {"student": False}, {"window": None, "extra_rows": True}), ids=str)
 def test_a_calibrated_sampler_has_the_law_of_the_chain(problem, options):
     """The noises that its states imply are independent standard normals; false alarm 1e-4 each."""
