@@ -7,24 +7,22 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" test
 work="${WORK:-outputs/checkpoints}"
 
-# Most published policies predict the noise, and so do four of these. The two on which drafts were rejected most predict
-# the sample (docs/samplers.md).
-# task  demonstrations  noise  training steps  executed actions of a chunk  what the network predicts
+# task  demonstrations  noise  training steps  executed actions of a chunk
 recipes="
-lift           150 0.15  5000 8 epsilon
-can            200 0.15  8000 4 epsilon
-square         500 0.15 20000 4 sample
-push_t         500 0.20 12000 4 epsilon
-lift_conveyor 1000 0.15  8000 4 sample
-push_t_moving  800 0.20 14000 4 epsilon
+lift          150 0.15  5000 8
+can           200 0.15  8000 4
+square        500 0.15 20000 4
+push_t        500 0.20 12000 4
+lift_conveyor 300 0.15  8000 4
+push_t_moving 800 0.20 14000 4
 "
 
 make_checkpoint() {
-    local task="$1" episodes="$2" noise="$3" steps="$4" executed="$5" prediction="$6" start="$SECONDS"
+    local task="$1" episodes="$2" noise="$3" steps="$4" executed="$5" start="$SECONDS"
     local data="$work/$task.hdf5" run="$work/$task" measured="$work/$task-evaluation"
     specpolicy collect task="$task" episodes="$episodes" noise="$noise" seed=0 output="$data"
     specpolicy train task="$task" data="$data" output="$run" steps="$steps" precision=bfloat16 \
-        half_precision_weights=true policy.n_action_steps="$executed" policy.chain.prediction="$prediction"
+        half_precision_weights=true policy.n_action_steps="$executed"
     local minutes=$(((SECONDS - start + 59) / 60))
     mkdir -p "checkpoints/$task"
     cp "$run/model.safetensors" "$run/config.json" "checkpoints/$task/"
@@ -60,10 +58,10 @@ make_token_checkpoint() {
     python scripts/describe_checkpoint.py "$shipped" "$measured/summary.json" "$episodes" "$noise" "$minutes"
 }
 
-while read -r task episodes noise steps executed prediction; do
+while read -r task episodes noise steps executed; do
     [ -n "$task" ] || continue
     [ "$#" -eq 0 ] || [[ " $* " == *" $task "* ]] || continue
-    make_checkpoint "$task" "$episodes" "$noise" "$steps" "$executed" "$prediction" </dev/null
+    make_checkpoint "$task" "$episodes" "$noise" "$steps" "$executed" </dev/null
 done <<<"$recipes"
 while read -r task episodes noise steps executed horizon; do
     [ -n "$task" ] || continue
