@@ -286,9 +286,8 @@ def test_a_message_too_big_is_the_clients_fault_and_not_tried_again():
 
 def test_a_missing_key_is_named_before_anything_is_sent():
     with in_background(PolicyServer(Counting(), port=0)) as server:
-        planner = RemotePlanner(url(server))
         with pytest.raises(SpecpolicyError, match="observes 'image', which is not observed here"):
-            planner.plan({"step": np.zeros((2, 1))})
+            RemotePlanner(url(server)).plan({"step": np.zeros((2, 1))})
 
 
 def test_addresses_are_completed():

@@ -29,12 +29,10 @@ class GaussianSurrogate(nn.Module):
 
     @classmethod
     def smooth(
-        cls, alpha_bar: Tensor, shape: torch.Size, variance: float = 0.02, reach: float = 8.0
+        cls, alpha_bar: Tensor, shape: torch.Size, variance: float = 0.1, reach: float = 8.0
     ) -> "GaussianSurrogate":
         """The prior of one who knows nothing but that chunks (H, D) are smooth in time: the correlation of two
-        actions falls by a factor e over `reach` control steps, dimensions are independent, the mean is zero.
-        The larger the variance, the more x0 is taken to move with the state; policies differ in that, and this one
-        takes few calls on all that were at hand."""
+        actions falls by a factor e over `reach` control steps, dimensions are independent, the mean is zero."""
         horizon, size = shape
         time = torch.arange(horizon, dtype=torch.float64)
         covariance = variance * torch.exp(-(time[:, None] - time).abs() / reach)
