@@ -102,10 +102,14 @@ def _effort(config: DictConfig) -> Effort:
     first, half = config.training_steps * 3 // 5, config.precision == "bfloat16"
     passes = (
         Distillation(first, half=half),
-        Distillation(config.training_steps - first, learning_rate=1.2e-3, half=half),
+        Distillation(config.training_steps - first, learning_rate=3e-3, matrix_learning_rate=1e-2, half=half),
     )
     return Effort(
-        chains=config.chains, rounds=config.rounds, passes=passes if config.student else (), steps=tuple(config.steps)
+        chains=config.chains,
+        invented=config.invented,
+        rounds=config.rounds,
+        passes=passes if config.student else (),
+        steps=tuple(config.steps),
     )
 
 

@@ -285,9 +285,9 @@ def test_a_message_too_big_is_the_clients_fault_and_not_tried_again():
 
 
 def test_a_missing_key_is_named_before_anything_is_sent():
-    with in_background(PolicyServer(Counting(), port=0)) as server:
-        with pytest.raises(SpecpolicyError, match="observes 'image', which is not observed here"):
-            RemotePlanner(url(server)).plan({"step": np.zeros((2, 1))})
+    missing = pytest.raises(SpecpolicyError, match="observes 'image', which is not observed here")
+    with in_background(PolicyServer(Counting(), port=0)) as server, missing:
+        RemotePlanner(url(server)).plan({"step": np.zeros((2, 1))})
 
 
 def test_addresses_are_completed():

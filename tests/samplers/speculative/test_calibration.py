@@ -16,13 +16,21 @@ from specpolicy.samplers.speculative.calibration import Distillation, Effort
 from specpolicy.samplers.speculative.calibration.calibration import Plan
 from specpolicy.samplers.speculative.calibration.cost import best_windows, interpolate_cost
 from specpolicy.samplers.speculative.calibration.distil import fit_prior
-from specpolicy.samplers.speculative.calibration.recording import Recording, record_rounds, record_sequential
+from specpolicy.samplers.speculative.calibration.recording import (
+    Recording,
+    invent,
+    record_levels,
+    record_rounds,
+    record_sequential,
+)
 from specpolicy.samplers.speculative.surrogates import GaussianSurrogate
 
 EFFORT = Effort(
     chains=200,
     repeated=8,
     repeats=4,
+    invented=100,
+    levels=4,
     rounds=100,
     passes=(Distillation(200, batch=128), Distillation(100, batch=128)),
     tests=32,
@@ -64,11 +72,40 @@ def test_a_student_saves_calls_and_a_prior_saves_some(problem):
 def test_a_calibrated_sampler_has_the_law_of_the_chain(problem, options):
     """The noises that its states imply are independent standard normals; false alarm 1e-4 each."""
     denoiser, cond, calibration = problem
-    sampler, cond = make_sampler("recycled", calibration=calibration, **options), cond.repeat(8, 1)
+    sampler, cond = make_sampler("recycled", calibration=calibration, **options), cond.repeat(16, 1)
     generator = torch.Generator().manual_seed(5)
     out = sample(denoiser, CHAIN, (len(cond), 2, 2), cond, sampler, generator, return_states=True)
     assert out.stats.rejections.sum() > 300
     assert innovation_p(*innovations(denoiser, CHAIN, out.states, cond)) > 1e-4
+
+
+def test_invented_conditions_lie_among_those_given():
+    """What is the same in all conditions stays so, and what depends on each other still does."""
+    free = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    cond = torch.cat([free, free[:, :1] - 3 * free[:, 1:], torch.full((200, 1), 7.0)], dim=1)
+    found = invent(cond, 1000, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(found[:, 2], found[:, 0] - 3 * found[:, 1])
+    torch.testing.assert_close(found[:, 3], torch.full((1000,), 7.0))
+    assert (torch.cdist(found, cond).amin(dim=1) > 1e-3).float().mean() > 0.9
+    assert 0.8 < float(found[:, :2].std() / free.std()) < 1.6
+
+
+def test_a_few_levels_are_evaluated_at_each_condition(problem):
+    denoiser, cond, _ = problem
+    cond, generator = cond.repeat(8, 1), torch.Generator().manual_seed(0)
+
+    def noise(batch):
+        return NoiseSource(generator, batch, torch.device("cpu"), torch.float32)
+
+    found = record_levels(denoiser, CHAIN, torch.Size((2, 2)), cond, noise, generator, 4)
+    assert found.condition.bincount().tolist() == [4] * len(cond)
+    assert found.steps.view(-1, 4)[:, 0].tolist() == [0] * len(cond)  # the noisiest is always among them
+    assert (found.steps.view(-1, 4).diff(dim=1) > 0).all() and len(found.steps.unique()) > 8
+    path = CHAIN.path(torch.device("cpu"))
+    states = found.states.view(-1, 2, 2)
+    output = denoiser(states, found.timesteps, cond[found.condition])
+    torch.testing.assert_close(found.timesteps, path.timesteps[found.steps])
+    torch.testing.assert_close(found.x0, path.x0(output, states, found.steps).flatten(1))
 
 
 def test_a_calibration_comes_back_from_its_files(problem, tmp_path):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from specpolicy.samplers.speculative.calibration.recording import (
     Evaluated,
     Recording,
     find_directions,
+    invent,
+    record_levels,
     record_rounds,
     record_sequential,
 )
@@ -31,18 +33,24 @@ class Effort:
     """How much work a calibration is.
 
     chains: sequential chains recorded, one for each of so many conditions; repeats: chains of each of the first
-    `repeated` conditions, for the spread of chunks of one observation; rounds: chains recorded in the sampler's own
+    `repeated` conditions, for the spread of chunks of one observation; invented: more conditions, near those given;
+    levels: steps that all these and all given conditions are evaluated at; rounds: chains recorded in the sampler's own
     rounds, with the prior and again with the student; steps: shorter chains that are learnt from and get windows too;
     passes: `Distillation` of the first and the second student; tests: chains behind each choice of sweeps and windows;
     directions: for extra rows; options: sizes of the student.
     """
 
-    chains: int = 4000
+    chains: int = 2000
     repeated: int = 60
     repeats: int = 8
+    invented: int = 36000
+    levels: int = 8
     rounds: int = 1000
     steps: tuple[int, ...] = (16,)
-    passes: tuple[Distillation, ...] = (Distillation(3000), Distillation(2000, learning_rate=1.2e-3))
+    passes: tuple[Distillation, ...] = (
+        Distillation(3000),
+        Distillation(2000, learning_rate=3e-3, matrix_learning_rate=1e-2),
+    )
     tests: int = 48
     directions: int = 8
     options: dict[str, Any] = field(default_factory=dict)
@@ -101,6 +109,10 @@ def _learn(work: "_Work", progress: Progress) -> Calibration:
         rounds = [work.rounds(prior, "rounds 1")]
     directions = find_directions(rounds[0], effort.directions)
     if effort.passes:
+        if cond is not None:
+            with torch.inference_mode():
+                cond, found = work.broadly(cond)
+            sequential, cond = Evaluated.join([sequential, _clone(found)]), cond.clone()
         student = StudentSurrogate(alpha_bar, shape, size, **effort.options).to(chunks.device)
         student.prior(*prior_values)
     for number, distillation in enumerate(effort.passes):
@@ -145,6 +157,20 @@ class _Work:
         record = record_sequential(self.denoiser, self.chain, self.shape, self.cond, chosen, self._noise, bar.add)
         last = record.steps == len(self.chain) - 1
         return record, record.x0[last], record.condition[last]
+
+    def broadly(self, cond: Tensor) -> tuple[Tensor, Evaluated]:
+        """`cond` and invented conditions behind it, and a few evaluations at each that may be learnt from."""
+        known = cond[: self.training]
+        invented = invent(known, self.effort.invented, self.generator)
+        bar = _Bar(self.progress, "single steps", len(known) + len(invented))
+        place, parts = 0, []
+        for part in (known, invented):
+            found = record_levels(
+                self.denoiser, self.chain, self.shape, part, self._noise, self.generator, self.effort.levels, bar.add
+            )
+            parts.append(replace(found, condition=found.condition + place))
+            place = len(cond)  # the conditions kept aside stand between
+        return torch.cat([cond, invented]), Evaluated.join(parts)
 
     def rounds(self, surrogate: Surrogate, name: str) -> Evaluated:
         """Evaluations in rounds of the recycled sampler."""

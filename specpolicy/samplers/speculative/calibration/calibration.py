@@ -133,7 +133,8 @@ class Calibration:
         prior.load_state_dict(_part(tensors, "prior."))
         student = None
         if settings["student"] is not None:
-            student = StudentSurrogate(alpha_bar, shape, **settings["student"])
+            # A student of format 2 may not name its blocks: it has none.
+            student = StudentSurrogate(alpha_bar, shape, **{"blocks": 0, **settings["student"]})
             student.load_state_dict(_part(tensors, "student."))
             student.eval()
         plans = {

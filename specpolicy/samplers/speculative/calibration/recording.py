@@ -100,6 +100,39 @@ def record_sequential(
     return Evaluated.join(parts)
 
 
+def record_levels(
+    denoiser: Denoiser,
+    chain: GaussianChain,
+    shape: torch.Size,
+    cond: Tensor,
+    noise: Callable[[int], NoiseSource],
+    generator: torch.Generator,
+    levels: int,
+    on_chains: OnChains = lambda count: None,
+) -> Evaluated:
+    """A few evaluations at each of `cond` (N, ...): at the first step and at others of `chain`, at random, along the
+    shorter chain of these steps."""
+    noisiest_first, parts = chain.timesteps.flip(0), []
+    for rows in torch.arange(len(cond), device=cond.device).split(BATCH):
+        later = 1 + torch.randperm(len(chain) - 1, generator=generator)[: levels - 1]
+        steps = torch.cat([torch.zeros(1, dtype=torch.int64), later.sort().values])
+        shorter = GaussianChain(chain.process, noisiest_first[steps], chain.eta)
+        found = record_sequential(denoiser, shorter, shape, cond, rows, noise)
+        steps = steps.to(cond.device)[found.steps]
+        parts.append(Evaluated.of(chain, found.condition, steps, found.states, found.x0, found.chain))
+        on_chains(len(rows))
+    return Evaluated.join(parts)
+
+
+def invent(cond: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """(count, ...) conditions near those of `cond` (N, ...): each is moved by a part of the difference of two others,
+    so that what usually changes together does so here. A policy answers there as everywhere, and a student that learns
+    what it answers knows more observations than were played."""
+    one, two, three = cond[torch.randint(len(cond), (3, count), generator=generator).to(cond.device)]
+    part = torch.rand(count, *[1] * (cond.dim() - 1), generator=generator).to(cond).square()
+    return one + part * (two - three)
+
+
 class Recording(Recycled):
     """The recycled drafter, which also keeps all evaluations."""
 

@@ -21,7 +21,8 @@ class StudentSurrogate(nn.Module):
 
     alpha_bar: (T,) of the training process. shape: (H, D). cond_dim: size of the flattened condition, 0 without one.
     width, context, hidden: channels of the convolutions, of the chunk-wide summary at each time, and of the dense
-    layer. `prior` sets the Gaussian prior before training.
+    layer. observation, blocks: width and residual blocks of what is made of the condition, once a chunk, which may
+    therefore be large; without blocks it is two layers of `hidden`. `prior` sets the Gaussian prior before training.
     """
 
     basis: Tensor
@@ -36,11 +37,14 @@ class StudentSurrogate(nn.Module):
         width: int = 96,
         context: int = 16,
         hidden: int = 256,
+        observation: int = 512,
+        blocks: int = 2,
     ):
         super().__init__()
         self.horizon, self.action_dim = shape
         self.cond_dim, self.context, self.hidden = cond_dim, context, hidden
         self.options = {"cond_dim": cond_dim, "width": width, "context": context, "hidden": hidden}
+        self.options |= {"observation": observation, "blocks": blocks}
         size = self.horizon * self.action_dim
         self.register_buffer("alpha_bar", alpha_bar.double(), persistent=False)
         self.register_buffer("basis", torch.eye(size))
@@ -50,9 +54,13 @@ class StudentSurrogate(nn.Module):
         self._tables: tuple[Tensor, ...] | None = None
 
         self.linear_mean = nn.Linear(cond_dim, size)
-        self.observation = nn.Sequential(nn.Linear(cond_dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
-        self.mean = _zero(nn.Linear(hidden, size))
-        self.condition = nn.Linear(hidden + cond_dim, hidden + context * self.horizon)
+        seen = observation if blocks else hidden
+        deeper: list[nn.Module] = [nn.Linear(hidden, hidden), nn.SiLU()]
+        if blocks:
+            deeper = [*(Residual(seen) for _ in range(blocks)), nn.LayerNorm(seen)]
+        self.observation = nn.Sequential(nn.Linear(cond_dim, seen), nn.SiLU(), *deeper)
+        self.mean = _zero(nn.Linear(seen, size))
+        self.condition = nn.Linear(seen + cond_dim, hidden + context * self.horizon)
         self.dense = nn.Linear(2 * size, hidden, bias=False)
         self.dense_time = _small(nn.Embedding(rows, hidden))
         self.spread = nn.Linear(hidden, context * self.horizon)
@@ -71,6 +79,12 @@ class StudentSurrogate(nn.Module):
             self.linear_mean.weight.copy_(weight)
             self.linear_mean.bias.copy_(bias)
         self._tables = None
+
+    def hidden_weights(self) -> list[nn.Parameter]:
+        """The matrices between hidden layers, which some optimisers treat apart."""
+        layers: list[Any] = [self.dense, self.spread, self.first.linear, self.second.linear]
+        layers += [layer for layer in list(self.observation.modules())[2:] if isinstance(layer, nn.Linear)]
+        return [layer.weight for layer in layers]
 
     def _apply(self, fn: Any, recurse: bool = True) -> "StudentSurrogate":
         self._tables = None
@@ -145,6 +159,18 @@ class TimeConv(nn.Module):
         padded = functional.pad(inputs, (0, 0, self.pad, self.pad))
         shifted = [padded[:, start : start + length] for start in range(2 * self.pad + 1)]
         return self.linear(torch.cat(shifted, dim=2))
+
+
+class Residual(nn.Module):
+    """x + b(silu(a(norm(x)))), which starts as x."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm, self.inner, self.outer = nn.LayerNorm(width), nn.Linear(width, width), _zero(nn.Linear(width, width))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, width) -> (N, width)."""
+        return inputs + self.outer(functional.silu(self.inner(self.norm(inputs))))
 
 
 def _zero(layer: Any) -> Any:
