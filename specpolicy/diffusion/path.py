@@ -1,5 +1,6 @@
 """A chain's steps in the order they are walked, as tensors on one device: how to roll many steps out at once."""
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,7 +36,7 @@ class ChainPath:
         self._from_state, self._from_output = (
             table.flip(0).to(device, dtype) for table in (chain.state_coefficient, chain.output_coefficient)
         )
-        self._uses_raw = bool((chain.raw_x0_weight != 0).any())
+        self.uses_raw = bool((chain.raw_x0_weight != 0).any())
 
     def __len__(self) -> int:
         """Number of steps K."""
@@ -51,14 +52,11 @@ class ChainPath:
 
     def clip(self, x0: Tensor) -> Tensor:
         """x0 clipped, unless this chain also needs it unclipped (DDIM that keeps the network's epsilon)."""
-        return x0 if self._uses_raw else self.chain.clip(x0)
+        return x0 if self.uses_raw else self.chain.clip(x0)
 
     def drift(self, x0: Tensor, steps: Tensor) -> Tensor:
         """What x0 (..., H, D) adds to the next state at `steps` (...)."""
-        if self._uses_raw:
-            raw = self.raw_x0_weight[steps][..., None, None] * x0
-            return self.x0_weight[steps][..., None, None] * self.chain.clip(x0) + raw
-        return self.x0_weight[steps][..., None, None] * x0
+        return self.segment(steps).drift(x0)
 
     def mean(self, states: Tensor, x0: Tensor, steps: Tensor) -> Tensor:
         """Mean of the states after `steps` (...), from `states` and their x0 (..., H, D)."""
@@ -70,8 +68,41 @@ class ChainPath:
         `additions` (B, W, H, D) is what each step adds: drift + sigma xi. States after a step depend on the additions
         of that step and of the steps before it, bit for bit.
         """
-        if steps.shape[1] == 0:
+        return self.segment(steps).roll(root, additions)
+
+    def segment(self, steps: Tensor) -> "Segment":
+        """Some steps (...) of the path, for whoever rolls them out more than once."""
+        return Segment(self, steps)
+
+
+class Segment:
+    """Steps (...) of a path, whose coefficients are looked up once: `timesteps` and `sigma`, of the shape of `steps`,
+    and what `ChainPath` says of `drift` and `roll`."""
+
+    def __init__(self, path: ChainPath, steps: Tensor):
+        self.path, self.steps = path, steps
+        self.timesteps, self.sigma = path.timesteps[steps], path.sigma[steps]
+        self._x0_weight = path.x0_weight[steps][..., None, None]
+        self._raw_x0_weight = path.raw_x0_weight[steps][..., None, None] if path.uses_raw else None
+
+    def drift(self, x0: Tensor) -> Tensor:
+        """See `ChainPath.drift`."""
+        if self._raw_x0_weight is None:
+            return self._x0_weight * x0
+        return self._x0_weight * self.path.chain.clip(x0) + self._raw_x0_weight * x0
+
+    def roll(self, root: Tensor, additions: Tensor) -> Tensor:
+        """See `ChainPath.roll`."""
+        if self.steps.shape[1] == 0:
             return additions
-        start = self.state_weight[steps[:, 0]][:, None, None] * root
+        start = self._state_weight * root
         flat = torch.cat([(additions[:, 0] + start)[:, None], additions[:, 1:]], dim=1).flatten(2)
-        return (self.transfer[steps[:, :, None], steps[:, None, :]] @ flat).view_as(additions)
+        return (self._transfer @ flat).view_as(additions)
+
+    @cached_property
+    def _state_weight(self) -> Tensor:
+        return self.path.state_weight[self.steps[:, 0]][:, None, None]
+
+    @cached_property
+    def _transfer(self) -> Tensor:
+        return self.path.transfer[self.steps[:, :, None], self.steps[:, None, :]]

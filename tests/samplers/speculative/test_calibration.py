@@ -235,7 +235,7 @@ def test_the_gaussian_surrogate_is_exact_for_gaussian_chunks():
         y = states[0, index].double()
         gain = a.sqrt() * covariance @ torch.linalg.inv(a * covariance + (1 - a) * torch.eye(4))
         wanted = mean + gain @ (y - a.sqrt() * mean)
-        found = surrogate(states, timesteps, surrogate.prepare(None))[0, index]
+        found = surrogate.at(timesteps, surrogate.prepare(None))(states)[0, index]
         torch.testing.assert_close(found.double(), wanted, atol=1e-4, rtol=1e-3)
 
 

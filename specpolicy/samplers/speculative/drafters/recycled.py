@@ -95,11 +95,12 @@ class Recycled(Drafter):
             # The secant is for what the slopes do not know.
             error_change = error_change - correct(change)
         secant = error_change / (DAMPING * change.square().sum(-1, keepdim=True)).clamp(min=TINY)
-        timesteps = path.timesteps[steps]
-        shocks = path.sigma[steps][..., None, None] * window.noise[:, :drafts]
+        segment = path.segment(steps)
+        shocks = segment.sigma[..., None, None] * window.noise[:, :drafts]
+        surrogate = self.surrogate.at(segment.timesteps, memory.features)
 
         def guess(states: Tensor) -> Tensor:
-            x0, moved = self.surrogate(states, timesteps, memory.features) + error, states - state
+            x0, moved = surrogate(states) + error, states - state
             if correct is not None and memory.rounds:
                 x0 = x0 + correct(moved)
             return x0 + secant * (change * moved).sum(-1, keepdim=True)
@@ -111,10 +112,10 @@ class Recycled(Drafter):
             known = guess(window.root.flatten(1)[:, None].expand(*steps.shape, -1))
         x0 = path.clip(known).view_as(shocks)
         for _ in range(self.sweeps):
-            states = path.roll(window.root, path.drift(x0, steps) + shocks, steps)
+            states = segment.roll(window.root, segment.drift(x0) + shocks)
             at = torch.cat([window.root[:, None], states[:, :-1]], dim=1).flatten(2)
             x0 = path.clip(guess(at)).view_as(shocks)
-        states = path.roll(window.root, path.drift(x0, steps) + shocks, steps)
+        states = segment.roll(window.root, segment.drift(x0) + shocks)
         extra = None
         if self.extra is not None and memory.slopes is not None:
             path_states = torch.cat([window.root[:, None], states], dim=1)
@@ -131,11 +132,11 @@ class Recycled(Drafter):
         # What all rows have left behind is of no more use, except to slopes, which are measured along the whole path.
         later = slice(outcome.settled if self.extra is None else 0, None)
         states, x0, steps = outcome.states.flatten(2)[:, later], outcome.x0.flatten(2)[:, later], window.steps[:, later]
-        error = x0 - self.surrogate(states, problem.path.timesteps[steps], memory.features)
+        error = x0 - self.surrogate.at(problem.path.timesteps[steps], memory.features)(states)
         if self.extra is not None and memory.slopes is not None and outcome.extra is not None:
             at, found = (part.flatten(2) for part in outcome.extra)
             grid = memory.slopes.grid.repeat_interleave(at.shape[1] // len(memory.slopes.grid)).expand(len(at), -1)
-            moved = found - self.surrogate(at, problem.path.timesteps[grid], memory.features)
+            moved = found - self.surrogate.at(problem.path.timesteps[grid], memory.features)(at)
             memory.slopes = self.extra.measure(memory.slopes, problem, window, error, moved)
         rows = torch.arange(len(problem), device=problem.device)[:, None].expand_as(steps)
         if window.valid is not None:

@@ -1,5 +1,6 @@
 """What a surrogate is: a cheap function, fixed before sampling, that stands in for the network's x0."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -13,8 +14,9 @@ class Surrogate(Protocol):
         """What it makes of the condition, once per chunk: (B, F), or None."""
         ...
 
-    def __call__(self, states: Tensor, timesteps: Tensor, features: Tensor | None) -> Tensor:
-        """x0 (B, W, H*D), unclipped, at `states` (B, W, H*D), `timesteps` (B, W)."""
+    def at(self, timesteps: Tensor, features: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """The guess at `timesteps` (B, W): a function from states (B, W, H*D) to x0 (B, W, H*D), unclipped. What
+        depends on the timesteps alone is looked up once, for windows are drafted several times over."""
         ...
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Any:

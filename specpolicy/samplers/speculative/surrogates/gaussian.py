@@ -1,5 +1,7 @@
 """The posterior mean of a Gaussian prior on chunks: the surrogate that needs no training."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -59,11 +61,10 @@ class GaussianSurrogate(nn.Module):
             return self.bias[None]
         return cond.flatten(1) @ self.weight.T + self.bias
 
-    def forward(self, states: Tensor, timesteps: Tensor, features: Tensor | None) -> Tensor:
-        """See `Surrogate`."""
+    def at(self, timesteps: Tensor, features: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """See `Surrogate.at`."""
         assert features is not None
-        mean = features[:, None]
-        abar = self.alpha_bar[timesteps][..., None].to(states)
-        noise = (1 - abar) / abar
-        gain = self.variances / (self.variances + noise)
-        return mean + (gain * ((states * abar.rsqrt() - mean) @ self.basis)) @ self.basis.T
+        mean, back = features[:, None], self.basis.T
+        abar = self.alpha_bar[timesteps][..., None].to(self.basis)
+        scale, gain = abar.rsqrt(), self.variances / (self.variances + (1 - abar) / abar)
+        return lambda states: mean + (gain * ((states * scale - mean) @ self.basis)) @ back

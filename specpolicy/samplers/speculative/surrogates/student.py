@@ -6,6 +6,7 @@ so that the network sees numbers of order one at every noise level. A dense laye
 over time, which share their weights over the horizon, do the rest.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -116,28 +117,37 @@ class StudentSurrogate(nn.Module):
         mean = (self.linear_mean(cond) + self.mean(hidden)) @ self.basis
         return torch.cat([mean, self.condition(torch.cat([hidden, cond], dim=1))], dim=1)
 
-    def forward(self, states: Tensor, timesteps: Tensor, features: Tensor | None) -> Tensor:
-        """See `Surrogate`."""
+    def at(self, timesteps: Tensor, features: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """See `Surrogate.at`."""
         assert features is not None
-        shape, size = states.shape, states.shape[-1]
-        if states.dim() == 3:
-            features = features[:, None].expand(*shape[:2], -1).flatten(0, 1)
-            states, timesteps = states.flatten(0, 1), timesteps.flatten()
-        mean, dense_shift, spread_shift = features.split([size, self.hidden, self.context * self.horizon], dim=-1)
-        signal, whiten, gain, scale, row = (table[timesteps] for table in self.tables())
+        if timesteps.dim() == 2:
+            features = features[:, None].expand(*timesteps.shape, -1).flatten(0, 1)
+        sizes = [len(self.basis), self.hidden, self.context * self.horizon]
+        mean, dense_shift, spread_shift = features.split(sizes, dim=-1)
+        signal, whiten, gain, scale, row = (table[timesteps.flatten()] for table in self.tables())
+        centre, back = signal * mean, self.basis.T
+        dense_shift = dense_shift + self.dense_time(row)
+        gate, first_shift = self.first_time(row)[:, None].chunk(2, dim=2)
+        gate, second_shift = 1 + gate, self.second_time(row)[:, None]
 
-        off = states @ self.basis - signal * mean
-        posterior = mean + gain * off
-        guess = posterior @ self.basis.T
-        dense = torch.cat([whiten * off, posterior], dim=-1)
-        dense = functional.silu(self.dense(dense) + dense_shift + self.dense_time(row))
-        context = (self.spread(dense) + spread_shift).view(-1, self.horizon, self.context)
-        noise = ((states / signal - guess) / scale).clamp(-5, 5)
-        inputs = torch.cat([self._in_time(noise), self._in_time(guess), context], dim=2)
-        gate, shift = self.first_time(row)[:, None].chunk(2, dim=2)
-        hidden = functional.silu(self.first(inputs) * (1 + gate) + shift)
-        hidden = hidden + functional.silu(self.second(hidden) + self.second_time(row)[:, None])
-        return (guess + scale * self.out(hidden).flatten(1)).view(shape)
+        def guess_x0(states: Tensor) -> Tensor:
+            shape, states = states.shape, states.flatten(0, -2)
+            off = states @ self.basis - centre
+            posterior = mean + gain * off
+            guess = posterior @ back
+            dense = functional.silu(self.dense(torch.cat([whiten * off, posterior], dim=-1)) + dense_shift)
+            context = (self.spread(dense) + spread_shift).view(-1, self.horizon, self.context)
+            noise = ((states / signal - guess) / scale).clamp(-5, 5)
+            inputs = torch.cat([self._in_time(noise), self._in_time(guess), context], dim=2)
+            hidden = functional.silu(self.first(inputs) * gate + first_shift)
+            hidden = hidden + functional.silu(self.second(hidden) + second_shift)
+            return (guess + scale * self.out(hidden).flatten(1)).view(shape)
+
+        return guess_x0
+
+    def forward(self, states: Tensor, timesteps: Tensor, features: Tensor) -> Tensor:
+        """x0 (N, H*D) at `states` (N, H*D), `timesteps` (N,), with `features` (N, F): what training needs."""
+        return self.at(timesteps, features)(states)
 
     def _in_time(self, chunks: Tensor) -> Tensor:
         """(N, H*D) -> (N, H, D)."""
