@@ -4,8 +4,9 @@
 # Usage: benchmarks/equivalence.sh          lift and can
 #        benchmarks/equivalence.sh lift     this one
 # EPISODES (330: enough, with 80 % probability, where the policy solves 95 %) of each sampler; MARGIN (0.05);
-# SAMPLERS ([ddpm,block,recycled]), the first is the reference; ENGINE (openvino) runs the network;
-# WORK (outputs/benchmarks/equivalence) keeps the results; RESULTS (docs/results/equivalence.md) is the page.
+# SAMPLERS ([ddpm,block,recycled]), the first is the reference;
+# ENGINE (openvino) runs the network, for BATCH (16) episodes at once; WORK (outputs/benchmarks/equivalence) keeps the
+# results; RESULTS (docs/results/equivalence.md) is the page.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh" test
 work="${WORK:-outputs/benchmarks/equivalence}"
@@ -14,6 +15,6 @@ tasks=("$@")
 for task in "${tasks[@]}"; do
     specpolicy evaluate task="$task" policy="checkpoints/$task" samplers="${SAMPLERS:-[ddpm,block,recycled]}" \
         margin="${MARGIN:-0.05}" expected_success=0.95 \
-        engine="${ENGINE:-openvino}" episodes="${EPISODES:-330}" videos=0 output="$work/$task"
+        engine="${ENGINE:-openvino}" batch="${BATCH:-16}" episodes="${EPISODES:-330}" videos=0 output="$work/$task"
 done
 python benchmarks/harness_pages.py equivalence "$work" "${RESULTS:-docs/results/equivalence.md}"

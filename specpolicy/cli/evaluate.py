@@ -79,6 +79,8 @@ def run(config: DictConfig) -> None:
             + (", and success too low" if times_are_measured(track) else ""),
             file=sys.stderr,
         )
+    if evaluation.setup.batch > 1:
+        print(f"chunks are drawn up to {evaluation.setup.batch} at a time: times per chunk are those of a whole batch")
     with make_logger(config.logger, output, _plain(config), name=output.name) as logger:
         try:
             _play(evaluation, results, output, workers, logger)
@@ -90,6 +92,7 @@ def run(config: DictConfig) -> None:
             "device": str(config.device),
             "engine": str(config.engine),
             "workers": workers,
+            "batch": evaluation.setup.batch,
             "load_at_start": busy,
             "machines": json.loads((output / runner.SETTINGS).read_text(encoding="utf-8"))["machines"],
             "sample_size": note,
@@ -157,6 +160,7 @@ def _evaluation(config: DictConfig) -> tuple[dict[str, Any], Evaluation]:
         engine=str(config.engine),
         max_seconds=float(config.max_seconds),
         video_size=read_video_size(config.video_size),
+        batch=config.batch,
     )
     experts = [label for label, spec in setup.samplers.items() if spec["name"] == EXPERT]
     sampled = [label for label in setup.samplers if label not in experts]

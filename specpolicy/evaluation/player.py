@@ -42,6 +42,7 @@ class Setup:
         engine: how its network is run, see `specpolicy.engines`.
         max_seconds: an episode that has not succeeded by then has failed (a task may end it sooner).
         video_size: height and width of a frame in pixels, for our own tasks.
+        batch: episodes that a process plays side by side, see `specpolicy.evaluation.together`.
     """
 
     task: Mapping[str, Any]
@@ -51,6 +52,7 @@ class Setup:
     engine: str = "eager"
     max_seconds: float = 60.0
     video_size: tuple[int, int] = (256, 256)
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Player:
 
     def __call__(self, job: Job, watch: Callable[[gymnasium.Env], Watch] | None = None) -> Played:
         """Play one episode; `watch` opens a window on its environment."""
-        planner = self._planner(job.arm.sampler)
+        planner = self.planner(job.arm.sampler)
         filming = self._filming_env() if job.video else None
         env = filming or self._env()
         on_frame: list[Callable[[], None]] = []
@@ -146,7 +148,8 @@ class Player:
             self._clocks[arm] = arm.make_clock(control_hz(env))
         return self._clocks[arm]
 
-    def _planner(self, label: str) -> Planner:
+    def planner(self, label: str) -> Planner:
+        """The planner of a sampler, warmed up."""
         if label not in self._planners:
             planner = self._planners[label] = self._make_planner(label)
             # Chunks ahead of the measured ones: the first pays for lazy initialisation, the others are what to expect.

@@ -1,6 +1,7 @@
 """An evaluation: every arm on the same seeds, over processes, resumable."""
 
 import contextlib
+import itertools
 import json
 import re
 import shutil
@@ -15,9 +16,10 @@ from specpolicy.engines import ENGINES
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.arms import Arm
 from specpolicy.evaluation.planners import ExpertPlanner, check_policy_fits
-from specpolicy.evaluation.player import EXPERT, Job, Played, Player, Setup
+from specpolicy.evaluation.player import EXPERT, Job, Played, Setup
 from specpolicy.evaluation.provenance import fingerprint, hardware
 from specpolicy.evaluation.results import Results
+from specpolicy.evaluation.together import Players
 from specpolicy.files import write_text
 from specpolicy.loading import load_policy
 from specpolicy.processes import run_jobs
@@ -26,6 +28,7 @@ from specpolicy.tasks import make_task_env
 
 FORMAT = 2
 SETTINGS = "settings.json"
+BATCHES = 4  # of a block: more keep the batch full for longer, and cost more when a run is interrupted
 WRITTEN = (SETTINGS, "episodes.csv", "chunks.csv", "summary.json", "report.html")
 
 
@@ -66,6 +69,13 @@ def check(evaluation: Evaluation) -> str | None:
     setup = evaluation.setup
     if evaluation.episodes < 1 or evaluation.videos < 0 or evaluation.seed < 0 or setup.max_seconds <= 0:
         raise SpecpolicyError("episodes and max_seconds must be positive, seed and videos not negative")
+    if setup.batch < 1:
+        raise SpecpolicyError(f"batch={setup.batch}: expected at least one episode")
+    if setup.batch > 1 and any(arm.clock == "charged" for arm in evaluation.arms):
+        raise SpecpolicyError(
+            f"batch={setup.batch}: chunks drawn together have no time of their own to charge: "
+            "use batch=1, or charge the times of a track.trace"
+        )
     if not setup.samplers or not evaluation.arms:
         raise SpecpolicyError("samplers is empty: name at least one, such as samplers=[ddpm]")
     if setup.engine not in ENGINES:
@@ -132,18 +142,22 @@ def play(
     """Play the episodes that `results` lacks and record each as it ends.
 
     A row depends on the policy, the arm and the seed alone, its measured times apart and unless the clock charges
-    them: not on `workers`, on the order or on an interruption.
+    them: not on `workers`, on the order or on an interruption. With a batch its rounding depends on the episodes that
+    it is played beside, always the same ones: a block that was interrupted is played again.
 
     Args:
         workers: processes; 0 plays in this one.
         on_episode: called after an episode has been recorded.
     """
     done = results.done
-    jobs = [job for job in schedule(evaluation, output) if (job.arm.label, job.seed) not in done]
-    with contextlib.closing(run_jobs(Player, evaluation.setup, jobs, min(workers, len(jobs)))) as finished:
-        for played in finished:
-            results.add(evaluation.task_name, played.arm, played.episode, played.execution_horizon)
-            on_episode(played)
+    missing = [
+        block for block in blocks(evaluation, output) if any((job.arm.label, job.seed) not in done for job in block)
+    ]
+    with contextlib.closing(run_jobs(Players, evaluation.setup, missing, min(workers, len(missing)))) as finished:
+        for played in itertools.chain.from_iterable(finished):
+            if (played.arm.label, played.episode.seed) not in done:
+                results.add(evaluation.task_name, played.arm, played.episode, played.execution_horizon)
+                on_episode(played)
 
 
 def schedule(evaluation: Evaluation, output: Path) -> list[Job]:
@@ -153,6 +167,18 @@ def schedule(evaluation: Evaluation, output: Path) -> list[Job]:
         for number, seed in enumerate(evaluation.seeds)
         for arm in evaluation.arms
     ]
+
+
+def blocks(evaluation: Evaluation, output: Path) -> list[list[Job]]:
+    """The schedule in pieces that a process takes at a time: single episodes, or with a batch some batches of an arm's
+    episodes, by their number. Episodes that are filmed are played alone."""
+    size = BATCHES * evaluation.setup.batch if evaluation.setup.batch > 1 else 1
+    found: dict[tuple[int, str, bool], list[Job]] = {}
+    for job in schedule(evaluation, output):
+        number = job.seed - evaluation.seed
+        filmed = job.video is not None
+        found.setdefault((number if filmed else number // size, job.arm.label, filmed), []).append(job)
+    return list(found.values())
 
 
 def video_path(output: Path, label: str, seed: int) -> Path:

@@ -90,6 +90,64 @@ def test_an_interrupted_run_goes_on(evaluation, tmp_path, after):
     assert len(played) == 6  # nothing was played twice
 
 
+def rounded(rows):
+    """Outcomes whose figures are rounded: a batch may change the last digits."""
+    return [
+        {name: f"{float(value):.3g}" if "." in value and name not in ("arm", "sampler") else value}
+        for row in rows
+        for name, value in row.items()
+    ]
+
+
+def test_episodes_played_side_by_side_are_those_played_alone(evaluation, tmp_path):
+    """Nine of each arm, two at a time: the last block is not full, and the first episode, which is filmed, is alone."""
+    speculative = {"ddpm": DDPM, "recycled": {"name": "recycled"}}
+    evaluation = changed(evaluation, samplers=speculative, episodes=9)
+    alone = outcomes(run(evaluation, tmp_path / "alone"))
+    together = changed(evaluation, batch=2)
+    found = outcomes(run(together, tmp_path / "together"))
+    assert rounded(found) == rounded(alone)
+    assert outcomes(run(together, tmp_path / "processes", workers=2)) == found  # to the bit
+    with pytest.raises(SpecpolicyError, match="batch"):
+        run(evaluation, tmp_path / "together")
+
+
+def test_a_block_is_of_one_arm_and_filmed_episodes_are_alone(evaluation, tmp_path):
+    many = changed(evaluation, episodes=20, batch=2, videos=1)
+    found = runner.blocks(many, tmp_path)
+    assert [[job.seed for job in block] for block in found if block[0].arm.sampler == "ddpm"] == [
+        [100],
+        [*range(101, 108)],
+        [*range(108, 116)],
+        [*range(116, 120)],
+    ]
+    for block in found:
+        assert len({job.arm for job in block}) == 1
+        assert len(block) == 1 or not any(job.video for job in block)
+
+
+def test_an_interrupted_block_is_played_again_and_gives_the_same_rows(evaluation, tmp_path):
+    together = changed(evaluation, batch=3, episodes=5)
+    expected = outcomes(run(together, tmp_path / "whole"))
+    played = []
+
+    def stop(episode):
+        played.append(episode)
+        if len(played) == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(together, tmp_path / "cut", on_episode=stop)
+    assert outcomes(run(together, tmp_path / "cut", on_episode=played.append)) == expected
+    assert len(played) == 10  # no row is written twice
+
+
+def test_what_is_charged_cannot_be_drawn_together(evaluation, tmp_path):
+    charged = changed(evaluation, batch=2, arms=(Arm("ddpm", clock="charged"),))
+    with pytest.raises(SpecpolicyError, match="batch=2: chunks drawn together"):
+        runner.check(charged)
+
+
 def test_more_episodes_and_other_samplers_add_to_a_run(evaluation, tmp_path):
     one = {"ddpm": DDPM}
     run(changed(evaluation, episodes=1, samplers=one), tmp_path)
@@ -128,6 +186,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(evaluation, tmp_path, po
     "change, message",
     (
         ({"episodes": 0}, "episodes"),
+        ({"batch": 0}, "batch=0"),
         ({"samplers": {}}, "samplers is empty"),
         ({"samplers": {"x": {"name": "dpm"}}}, "dpm"),
         ({"samplers": {"x": {"name": "ddim", "step": 3}}}, "did you mean 'steps'"),

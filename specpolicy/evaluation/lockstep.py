@@ -1,0 +1,104 @@
+"""Work that runs side by side in threads and asks its questions together, in the same groups every time."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+
+def in_lockstep(
+    jobs: Sequence[Job],
+    seats: int,
+    work: Callable[[int, Job, Callable[[Question], Answer]], Result],
+    answer: Callable[[list[Question]], Sequence[Answer]],
+) -> list[Result]:
+    """`work(seat, job, ask)` for every job, on `seats` threads; what it returns, in the order of `jobs`.
+
+    `ask(question)` waits until every seat has asked or has nothing left to do; then `answer` gets all questions at
+    once, in the calling thread. Who is asked with whom depends on the jobs, not on the speed of threads: a seat that
+    has finished a job gets its next one before anything is answered, lower seats first.
+
+    An exception in `work` or `answer` ends all seats and is raised here.
+    """
+    seats = min(seats, len(jobs))
+    inbox: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
+    outboxes: list[queue.SimpleQueue[Any]] = [queue.SimpleQueue() for _ in range(seats)]
+    threads = [
+        threading.Thread(target=_sit, args=(seat, work, inbox, outboxes[seat]), daemon=True) for seat in range(seats)
+    ]
+    results: dict[int, Result] = {}
+    left, asked = iter(enumerate(jobs)), dict[int, Question]()
+    holds: dict[int, int] = {}  # the job of each seat
+    try:
+        for thread in threads:
+            thread.start()
+        free = list(range(seats))
+        while True:
+            for seat in sorted(free):
+                for number, job in left:
+                    holds[seat] = number
+                    outboxes[seat].put(job)
+                    break
+            free = []
+            while len(asked) + len(free) < len(holds):
+                seat, kind, value = inbox.get()
+                if kind == "failed":
+                    raise value
+                if kind == "asked":
+                    asked[seat] = value
+                else:
+                    results[holds[seat]] = value
+                    free.append(seat)
+            for seat in free:
+                del holds[seat]
+            if free and len(results) + len(holds) < len(jobs):
+                continue
+            if not holds:
+                return [results[number] for number in range(len(jobs))]
+            order = sorted(asked)
+            for seat, value in zip(order, answer([asked[seat] for seat in order]), strict=True):
+                outboxes[seat].put(value)
+            asked.clear()
+    finally:
+        for outbox in outboxes:
+            outbox.put(_END)
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+
+
+class _Ended(BaseException):
+    """Ends a seat that waits for an answer; no handler of ordinary exceptions shall catch it."""
+
+
+_END = object()
+
+
+def _sit(seat: int, work: Any, inbox: queue.SimpleQueue[Any], outbox: queue.SimpleQueue[Any]) -> None:
+    """The life of a thread: jobs, one after the other."""
+
+    def ask(question: Any) -> Any:
+        inbox.put((seat, "asked", question))
+        found = outbox.get()
+        if found is _END:
+            raise _Ended
+        return found
+
+    while True:
+        job = outbox.get()
+        if job is _END:
+            return
+        try:
+            inbox.put((seat, "done", work(seat, job, ask)))
+        except _Ended:
+            return
+        except BaseException as error:  # raised in the calling thread
+            inbox.put((seat, "failed", error))
+            return

@@ -1,0 +1,103 @@
+"""Several episodes of an arm played side by side in one process, whose chunks are drawn in one batch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from specpolicy.control.chunk import Chunk, History
+from specpolicy.control.planner import Policy
+from specpolicy.evaluation.episode import run_episode
+from specpolicy.evaluation.lockstep import in_lockstep
+from specpolicy.evaluation.planners import PolicyPlanner
+from specpolicy.evaluation.player import Job, Played, Player, Setup
+from specpolicy.samplers.base import Sample, SampleStatistics
+from specpolicy.tasks import control_hz, make_task_env
+
+if TYPE_CHECKING:
+    import gymnasium
+
+Question = tuple[Mapping[str, np.ndarray], torch.Generator]  # an observation, and the episode's random stream
+Ask = Callable[[Question], Sample]
+
+
+class Players:
+    """Plays blocks of episodes, `setup.batch` of them side by side.
+
+    Every episode has its own random stream, so it is the one that would be played alone, up to rounding: sums in a
+    network may depend on the number of rows. The rounding is the same each time, for who is batched with whom depends
+    on the block alone.
+    """
+
+    def __init__(self, setup: Setup):
+        self.setup = setup
+        self._player = Player(setup)
+        self._envs: list[gymnasium.Env] = []
+
+    def __call__(self, block: Sequence[Job]) -> list[Played]:
+        """Play the episodes of a block, which are of one arm."""
+        planner = self._player.planner(block[0].arm.sampler)
+        if len(block) == 1 or not isinstance(planner, PolicyPlanner):  # the scripted expert has nothing to batch
+            return [self._player(job) for job in block]
+        while len(self._envs) < min(self.setup.batch, len(block)):
+            self._envs.append(make_task_env(self.setup.task))
+
+        def work(seat: int, job: Job, ask: Ask) -> Played:
+            env, member = self._envs[seat], Member(planner, ask)
+            clock = job.arm.make_clock(control_hz(env))
+            episode = run_episode(env, member, clock, job.seed, self.setup.max_seconds, execution=job.arm.execution)
+            return Played(job.arm, episode, job.arm.execution_horizon or planner.n_action_steps)
+
+        return in_lockstep(block, self.setup.batch, work, lambda questions: draw(planner, questions))
+
+    def close(self) -> None:
+        """Release the environments."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._player.close)
+            for env in self._envs:
+                stack.callback(env.close)
+
+
+def draw(planner: PolicyPlanner, questions: Sequence[Question]) -> list[Sample]:
+    """One chunk for each question, in one batch; `seconds` are those of the whole batch."""
+    observations, generators = zip(*questions, strict=True)
+    stacked = {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
+    policy: Any = planner.policy  # of ours, or served: either takes a batch
+    out = policy.predict(stacked, sampler=planner.sampler, generator=list(generators))
+    times = {"seconds": out.stats.seconds, "network_seconds": out.stats.network_seconds}
+    return [
+        Sample(out.actions[row], SampleStatistics(out.stats.calls[row], out.stats.rows[row], **times))
+        for row in map(lambda number: slice(number, number + 1), range(len(questions)))
+    ]
+
+
+class Member(PolicyPlanner):
+    """The planner of one episode among several: another's policy and sampler, asked for together."""
+
+    def __init__(self, planner: PolicyPlanner, ask: Ask):
+        self._asking = _Asking(planner.policy, ask)
+        super().__init__(self._asking, planner.sampler)
+
+    def plan(self, history: History) -> Chunk:
+        """See `Planner.plan`; `seconds` leaves out the wait for the other episodes."""
+        return replace(super().plan(history), seconds=self._asking.seconds)
+
+
+class _Asking:
+    """A policy whose chunks are drawn by whoever answers."""
+
+    def __init__(self, policy: Policy, ask: Ask):
+        self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
+        self.first_action, self.observation_keys = policy.first_action, policy.observation_keys
+        self._ask, self.seconds = ask, 0.0
+
+    def predict(self, observation: Mapping[str, Any], sampler: Any, generator: torch.Generator) -> Sample:
+        """See `Policy.predict`."""
+        out = self._ask((observation, generator))
+        self.seconds = out.stats.seconds
+        return out
