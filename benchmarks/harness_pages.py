@@ -253,8 +253,10 @@ the machine.
 """,
     "charged_clock": """# Success when the world does not wait
 
-The simulated world moves on by the measured time of every single call, rounded up to whole control steps. "Waits": the
-same policy and sampler in a world that stands still during inference.
+The simulated world moves on by the time of every single call, rounded up to whole control steps. The times are measured
+as the episodes are played or, where the command names a trace, taken one after the other from chunks that were drawn
+beforehand on this machine while it did nothing else. "Waits": the same policy and sampler in a world that stands still
+during inference.
 """,
     "equivalence": """# Exact samplers lose no success
 

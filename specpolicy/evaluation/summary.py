@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from specpolicy.control.trace import read_trace
 from specpolicy.evaluation import budget, comparisons, statistics
 from specpolicy.evaluation.arms import Arm, method
 from specpolicy.evaluation.provenance import versions
@@ -36,7 +37,7 @@ def summarise(
         references: labels of the samplers that the others are compared with; none: the first.
     """
     played = _episodes(evaluation, results)
-    chunks = _chunks(evaluation, results)
+    chunks, recorded = _chunks(evaluation, results), _recorded(evaluation)
     return {
         "format": FORMAT,
         "task": evaluation.task_name,
@@ -50,7 +51,7 @@ def summarise(
             {
                 **_arm(arm, evaluation),
                 **_outcomes(list(played[arm.label].values())),
-                **_times(chunks[arm.label]),
+                **_times(chunks[arm.label], recorded.get(arm.sampler)),
                 "timing": _timing(list(played[arm.label].values()), chunks[arm.label]),
                 "videos": _videos(evaluation, output, arm.label, played[arm.label]),
             }
@@ -60,22 +61,30 @@ def summarise(
             comparisons.difference(played, arm.label, reference.label, kind, margin, MEANS)
             for arm, reference, kind in comparisons.pairs(evaluation.arms, references)
         ],
-        "budgets": _budgets(evaluation, played, chunks, budgets(track)),
+        "budgets": _budgets(evaluation, played, chunks, recorded, budgets(track)),
         "versions": versions(),
         **provenance,
     }
 
 
 def chunk_figures(evaluation: Evaluation, results: Results) -> dict[str, dict[str, np.ndarray]]:
-    """`seconds` and `calls` of every chunk of each sampler, (M,), over all of its arms."""
+    """`seconds` and `calls` of every chunk of each sampler, over all of its arms; with a trace its seconds."""
     figures: dict[str, dict[str, list[float]]] = {arm.sampler: {} for arm in evaluation.arms}
     for label, rows in _chunks(evaluation, results).items():
         sampler = next(arm.sampler for arm in evaluation.arms if arm.label == label)
         for name in ("seconds", "calls"):
             figures[sampler].setdefault(name, []).extend(float(row[name]) for row in rows)
+    recorded = _recorded(evaluation)
     return {
-        sampler: {name: np.array(values) for name, values in columns.items()} for sampler, columns in figures.items()
+        sampler: {name: np.array(values) for name, values in columns.items()}
+        | ({"seconds": recorded[sampler]} if sampler in recorded and columns else {})
+        for sampler, columns in figures.items()
     }
+
+
+def _recorded(evaluation: Evaluation) -> dict[str, np.ndarray]:
+    """The seconds (M,) of the trace, for each sampler that is charged them: what its chunks take, wherever played."""
+    return {arm.sampler: read_trace(arm.trace, arm.sampler) for arm in evaluation.arms if arm.trace is not None}
 
 
 def _episodes(evaluation: Evaluation, results: Results) -> Played:
@@ -125,12 +134,14 @@ def _outcomes(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def _times(rows: list[Row]) -> dict[str, Any]:
+def _times(rows: list[Row], recorded: np.ndarray | None) -> dict[str, Any]:
     if not rows:  # every episode was solved by the reset
         return {"chunks": 0, "chunk_seconds": None, "calls": None, "rows": None, "network_share": None}
     seconds, network, calls, states = (
         np.array([float(row[name]) for row in rows]) for name in ("seconds", "network_seconds", "calls", "rows")
     )
+    share = float(network.sum() / seconds.sum()) if recorded is None else None
+    seconds = seconds if recorded is None else recorded
     p50, p95, p99 = map(float, np.quantile(seconds, [0.5, 0.95, 0.99]))
     return {
         "chunks": len(rows),
@@ -143,7 +154,7 @@ def _times(rows: list[Row]) -> dict[str, Any]:
         },
         "calls": float(calls.mean()),
         "rows": float(states.mean()),
-        "network_share": float(network.sum() / seconds.sum()),
+        "network_share": share,
     }
 
 
@@ -187,12 +198,17 @@ def _mean(rows: list[Row], name: str) -> dict[str, float] | None:
 
 
 def _budgets(
-    evaluation: Evaluation, played: Played, chunks: dict[str, list[Row]], budgets_ms: list[float]
+    evaluation: Evaluation,
+    played: Played,
+    chunks: dict[str, list[Row]],
+    recorded: dict[str, np.ndarray],
+    budgets_ms: list[float],
 ) -> list[dict[str, Any]]:
     """Each method's success within each budget; "settings" is empty where none keeps it."""
     methods: dict[str, list[budget.Setting]] = {}
     for arm in evaluation.arms:
-        seconds = [float(row["seconds"]) * arm.factor for row in chunks[arm.label]]
+        measured = [float(row["seconds"]) for row in chunks[arm.label]]
+        seconds = arm.factor * recorded.get(arm.sampler, np.array(measured))
         if not any(float(row["calls"]) for row in chunks[arm.label]):
             continue  # the scripted expert has no settings
         outcomes = np.array([played[arm.label][seed]["success"] == "1" for seed in evaluation.seeds])

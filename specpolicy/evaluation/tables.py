@@ -29,7 +29,7 @@ def results_table(summary: Summary, brief: bool = False) -> Table:
                 interval(arm["successes_per_minute"], 1),
                 *times,
                 f"{arm['calls']:.4g}" if seconds else NONE,
-                f"{arm['network_share']:.0%}" if seconds else NONE,
+                percent(arm["network_share"]) if seconds else NONE,
             ]
         )
     if brief:

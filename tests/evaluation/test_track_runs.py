@@ -87,6 +87,8 @@ def test_a_recorded_trace_is_charged_in_place_of_the_measured_times(arguments, t
     found = summary(tmp_path / "out")
     delays = {arm["label"]: arm["timing"]["delay_steps"]["mean"] for arm in found["arms"]}
     assert delays == {"ddpm": 0, "ddim-4": 0, "ddpm trace": 4, "ddim-4 trace": 1}
+    times = {arm["label"]: arm["chunk_seconds"]["p95"] for arm in found["arms"]}
+    assert times == {"ddpm": 0.31, "ddim-4": 0.02, "ddpm trace": 0.31, "ddim-4 trace": 0.02}
     kinds = [(difference["arm"], difference["reference"]) for difference in found["differences"]]
     assert ("ddpm trace", "ddpm") in kinds and ("ddim-4 trace", "ddpm trace") in kinds
     before = rows(tmp_path / "out")
