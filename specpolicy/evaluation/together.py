@@ -69,11 +69,15 @@ def draw(planner: PolicyPlanner, questions: Sequence[Question]) -> list[Sample]:
     stacked = {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
     policy: Any = planner.policy  # of ours, or served: either takes a batch
     out = policy.predict(stacked, sampler=planner.sampler, generator=list(generators))
-    times = {"seconds": out.stats.seconds, "network_seconds": out.stats.network_seconds}
-    return [
-        Sample(out.actions[row], SampleStatistics(out.stats.calls[row], out.stats.rows[row], **times))
-        for row in map(lambda number: slice(number, number + 1), range(len(questions)))
-    ]
+    return [_one(out, slice(row, row + 1)) for row in range(len(questions))]
+
+
+def _one(out: Sample, row: slice) -> Sample:
+    stats = out.stats
+    own = SampleStatistics(
+        stats.calls[row], stats.rows[row], seconds=stats.seconds, network_seconds=stats.network_seconds
+    )
+    return Sample(out.actions[row], own)
 
 
 class Member(PolicyPlanner):
