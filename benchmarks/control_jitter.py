@@ -3,8 +3,8 @@
     python benchmarks/control_jitter.py --seconds 300
 
 The robot stands still, so that nothing but the loop and inference is measured. A chunk is asked for in every control
-step, as soon as the last one is there: inference never rests. The table and the JSON file give, for each rate and
-worker, how late the ticks were, how uneven their intervals, and how many periods were missed. Run it on a machine
+step, as soon as the last one is there: inference never rests. The page and the JSON file beside it give, for each rate
+and worker, how late the ticks were, how uneven their intervals, and how many periods were missed. Run it on a machine
 that does nothing else; `load` in the file says how busy it was when the measurement began.
 """
 
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 import specpolicy
+from specpolicy.benchmark.table import markdown_table
 from specpolicy.control import Controller
 from specpolicy.evaluation.provenance import hardware, load, versions
 from specpolicy.files import write_text
@@ -62,12 +63,48 @@ def measure(policy: DiffusionPolicy, sampler: str, worker: str, hz: float, secon
     return controller.run(seconds).summary()
 
 
-def row(report: dict[str, Any]) -> str:
+HEAD = [
+    "sampler",
+    "Hz",
+    "worker",
+    "late p50",
+    "p99",
+    "max",
+    "jitter std",
+    "p99",
+    "chunk p50",
+    "missed periods",
+    "ticks",
+]
+
+
+def row(sampler: str, report: dict[str, Any]) -> list[str]:
     """A line of the table; times in ms."""
     late, jitter = report["tick_lateness"], report["jitter"]
     figures = [late["p50"], late["p99"], late["max"], jitter["std"], jitter["p99"], report["latency"]["p50"]]
-    cells = [f"{report['hz']:g}", report["worker"], *(f"{1e3 * figure:.3f}" for figure in figures)]
-    return " | ".join([*cells, str(report["missed_periods"]), str(report["ticks"])])
+    times = [f"{1e3 * figure:.2f}" for figure in figures]
+    return [sampler, f"{report['hz']:g}", report["worker"], *times, str(report["missed_periods"]), str(report["ticks"])]
+
+
+def page(found: dict[str, Any]) -> str:
+    """What was found, as markdown."""
+    machine = found["machine"]
+    table = markdown_table([HEAD, *(row(run["sampler"], run) for run in found["runs"])])
+    return f"""# How evenly the control loop ticks
+
+A chunk is asked for in every control step, as soon as the last one is there: inference never rests. Times in ms.
+*Late*: how long after its moment a step began; *jitter*: how much longer or shorter than its period an interval
+between two steps was; *missed*: periods that were over before their step could begin.
+
+{table}
+
+{found["seconds"]:g} s a run; inference on one thread of PyTorch; {machine["cpu"]}, {machine["cores"]} cores, no
+real-time kernel; load average {found["load"]} when it began. The JSON file beside this page has all figures.
+
+```bash
+{found["command"]}
+```
+"""
 
 
 def main() -> None:
@@ -77,7 +114,7 @@ def main() -> None:
     parser.add_argument("--hz", nargs="+", type=float, default=[20.0, 50.0])
     parser.add_argument("--workers", nargs="+", choices=["thread", "process"], default=["thread", "process"])
     parser.add_argument("--seconds", type=float, default=300.0, help="of each run")
-    parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/control_jitter.json"))
+    parser.add_argument("--output", type=Path, default=Path("docs/results/control_jitter.json"))
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)  # as in the process: the loop keeps a core to itself
@@ -86,15 +123,17 @@ def main() -> None:
         "command": shlex.join(["python", *sys.argv]),
         "machine": hardware(),
         "load": load(),
+        "seconds": arguments.seconds,
         "versions": versions(),
         "runs": [],
     }
-    print("sampler | Hz | worker | late p50 | p99 | max | jitter std | p99 | chunk p50 | periods missed | ticks")
+    print(" | ".join(HEAD))
     for sampler, hz, worker in itertools.product(arguments.samplers, arguments.hz, arguments.workers):
         report = measure(policy, sampler, worker, hz, arguments.seconds)
         found["runs"].append({"sampler": sampler, **report})
-        print(f"{sampler} | {row(report)}", flush=True)
+        print(" | ".join(row(sampler, report)), flush=True)
         write_text(arguments.output, json.dumps(found, indent=2) + "\n")
+        write_text(arguments.output.with_suffix(".md"), page(found))
     print(f"written to {arguments.output}")
 
 
