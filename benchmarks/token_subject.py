@@ -60,9 +60,16 @@ class Subject:
         return found[0], found[1]
 
     @torch.inference_mode()
-    def decoded(self, made: TokenSampler, rows: int | None = None, precision: torch.dtype | None = None) -> Decoded:
-        """The measured observations decoded side by side; `rows`: every call is padded to a multiple of so many."""
-        policy, cond = self.policy, self.measure
+    def decoded(
+        self,
+        made: TokenSampler,
+        rows: int | None = None,
+        precision: torch.dtype | None = None,
+        count: int | None = None,
+    ) -> Decoded:
+        """The first `count` observations to measure on, all unless given, decoded side by side; `rows`: every call is
+        padded to a multiple of so many."""
+        policy, cond = self.policy, self.measure[:count]
         network = policy.denoiser if precision is None else Autocast(policy.denoiser, precision)
         evaluate = policy.network(cond, network if rows is None else EqualBatches(network, rows))
         rule, vocabulary = made.rule(policy.length), policy.tokeniser.bins
@@ -106,9 +113,9 @@ def sampler(name: str, **options: Any) -> TokenSampler:
 
 
 @torch.inference_mode()
-def alone(subject: Subject, made: TokenSampler, precision: torch.dtype | None) -> Tensor:
-    """Tokens of the ordinary decoder, each chunk by itself: batches of one row."""
-    policy, cond, vocabulary = subject.policy, subject.measure, subject.policy.tokeniser.bins
+def alone(subject: Subject, made: TokenSampler, precision: torch.dtype | None, count: int) -> Tensor:
+    """Tokens of the ordinary decoder at `count` observations, each chunk by itself: batches of one row."""
+    policy, cond, vocabulary = subject.policy, subject.measure[:count], subject.policy.tokeniser.bins
     rule = made.rule(policy.length)
     source = NoiseSource(torch.Generator().manual_seed(7), len(cond), policy.device, torch.float32)
     noise = rule.draw_noise(vocabulary, source.uniform)

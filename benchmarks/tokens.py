@@ -5,8 +5,9 @@
     python benchmarks/tokens.py checkpoints/can_tokens --observations 20 --output outputs/tokens.md
 
 Each policy needs the recorded observations and the calibration that `specpolicy calibrate` leaves beside it. Half of
-the observations choose the graphs, and the other half measures. `--evaluations` are outputs of `specpolicy evaluate` to
-put side by side: success of token and of diffusion policies against calls and time.
+the observations choose the graphs, and the other half measures. What an interrupted run has finished stays in `--work`
+and is not measured again. `--evaluations` are outputs of `specpolicy evaluate` to put side by side: success of token and
+of diffusion policies against calls and time.
 """
 
 from __future__ import annotations
@@ -101,20 +102,22 @@ def shapes_table(subject: Subject, name: str = "confidence, S = 1") -> list[list
     return table
 
 
-def exactness_table(subject: Subject) -> list[list[str]]:
+def exactness_table(subject: Subject, count: int) -> list[list[str]]:
     """Chunks whose tokens are those of the ordinary decoder, and how near ties came."""
     table = [
         ["decoder, D = 8", "equal batches", "batches as they come", "bfloat16, as they come", "steps with a gap < 1e-6"]
     ]
-    count = len(subject.measure)
+    count = min(count, len(subject.measure))
     for name in {**DECODERS, **LOOKAHEAD}:
         ordinary = {"drafts": 0, "drafter": None}
         cells = []
         for rows, precision in ((32, None), (None, None), (None, torch.bfloat16)):
             # As they come: one chunk at a time would be batches of one row, which round otherwise than others.
-            expected = alone(subject, sampler(name, **ordinary), precision) if rows is None else None
-            expected = expected if expected is not None else subject.decoded(sampler(name, **ordinary), rows).tokens
-            found = subject.decoded(sampler(name, drafts=8), rows, precision).tokens
+            if rows is None:
+                expected = alone(subject, sampler(name, **ordinary), precision, count)
+            else:
+                expected = subject.decoded(sampler(name, **ordinary), rows, count=count).tokens
+            found = subject.decoded(sampler(name, drafts=8), rows, precision, count).tokens
             cells.append(f"{int((expected == found).all(dim=1).sum())} of {count}")
         near = ""
         if name in DECODERS:
@@ -220,7 +223,7 @@ def success_table(outputs: list[Path]) -> list[list[str]]:
     return table
 
 
-def section(path: Path, observations: int, timed: int) -> str:
+def section(path: Path, observations: int, timed: int, compared: int) -> str:
     """The part of the page for one policy."""
     subject = Subject(path, observations)
     policy = subject.policy
@@ -236,7 +239,7 @@ def section(path: Path, observations: int, timed: int) -> str:
         markdown_table(shapes_table(subject)),
         "Chunks with the tokens of the ordinary decoder. *Equal batches*: both decoders evaluate batches of 32 rows. "
         "*As they come*: the ordinary decoder has batches of one row, the speculative one of many.",
-        markdown_table(exactness_table(subject)),
+        markdown_table(exactness_table(subject, compared)),
     ]
     for title, table in [*hits_tables(subject), *time_tables(subject, timed)]:
         parts += [f"{title}:", markdown_table(table)]
@@ -253,13 +256,22 @@ def main() -> None:
     parser.add_argument("policies", nargs="+", type=Path)
     parser.add_argument("--observations", type=int, default=400, help="recorded observations to use, at most")
     parser.add_argument("--timed", type=int, default=20, help="chunks whose wall time is measured")
+    parser.add_argument("--compared", type=int, default=40, help="chunks of each decoder whose tokens are compared")
     parser.add_argument("--output", type=Path, default=Path("docs/results/tokens.md"))
+    parser.add_argument("--work", type=Path, default=Path("outputs/benchmarks/tokens"), help="keeps what is finished")
     parser.add_argument("--evaluations", nargs="*", type=Path, default=[], help="outputs of specpolicy evaluate")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     busy, machine = load(), hardware()
-    sections = [section(path, options.observations, options.timed) for path in options.policies]
+    sections = []
+    for path in options.policies:
+        kept = options.work / f"{path.name}.md"
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_text(kept, section(path, options.observations, options.timed, options.compared))
+        sections.append(kept.read_text(encoding="utf-8"))
+        print(f"{path.name} is in {kept}", flush=True)
     head = f"""# Action tokens: what drafts save
 
 [tokens.md](../tokens.md) explains the decoders and the drafts. Drafts change no token; they trade calls for rows. On
