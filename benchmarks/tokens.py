@@ -6,8 +6,8 @@
 
 Each policy needs the recorded observations and the calibration that `specpolicy calibrate` leaves beside it. Half of
 the observations choose the graphs, and the other half measures. What an interrupted run has finished stays in `--work`
-and is not measured again. `--evaluations` are outputs of `specpolicy evaluate` to put side by side: success of token and
-of diffusion policies against calls and time.
+and is not measured again. `--evaluations` are outputs of `specpolicy evaluate` to put side by side: success of token
+and of diffusion policies against calls and time.
 """
 
 from __future__ import annotations
