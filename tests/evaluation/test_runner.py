@@ -100,7 +100,7 @@ def rounded(rows):
 
 
 def test_episodes_played_side_by_side_are_those_played_alone(evaluation, tmp_path):
-    """Nine of each arm, two at a time: the last block is not full, and the first episode, which is filmed, is alone."""
+    """Nine of each arm, two at a time, in blocks of eight: the last one is a single episode."""
     speculative = {"ddpm": DDPM, "recycled": {"name": "recycled"}}
     evaluation = changed(evaluation, samplers=speculative, episodes=9)
     alone = outcomes(run(evaluation, tmp_path / "alone"))
