@@ -114,7 +114,7 @@ def equivalence_page(summaries: Summaries, results: Path, page: Path) -> list[st
         parts += [
             f"## {task}, {summary['episodes']} episodes",
             "\n".join(lines),
-            markdown(results_table(summary, brief=True)),
+            markdown(_without(results_table(summary, brief=True), ("ms per chunk p50", "p95"))),
             markdown(differences_table(summary)),
         ]
     parts.append(_picture(page, "Success of each sampler", _equivalence_figure(summaries)))
@@ -184,6 +184,11 @@ def markdown(table: Sequence[Sequence[str]]) -> str:
 
 def _sampler(summaries: Summaries) -> str:
     return ", ".join(dict.fromkeys(arm["sampler"] for summary in summaries.values() for arm in summary["arms"]))
+
+
+def _without(table: Sequence[Sequence[str]], columns: Sequence[str]) -> list[list[str]]:
+    """A table without some columns: here times, which are those of whole batches."""
+    return [[cell for name, cell in zip(table[0], row, strict=True) if name not in columns] for row in table]
 
 
 def _success_and_gap(arm: Mapping[str, Any] | None) -> str:

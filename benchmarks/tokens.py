@@ -38,8 +38,8 @@ DRAFTS = (3, 8, 16, 64)
 NEAR = 1e-6  # gap between the last position revealed and the first that is not, in log probability
 
 
-def calls_table(subject: Subject) -> list[list[str]]:
-    """Calls and rows of a chunk by the number of drafts: graphs by replay of traces, look-ahead by decoding."""
+def calls_table(subject: Subject, count: int) -> list[list[str]]:
+    """Calls and rows of a chunk by the number of drafts: graphs by replay of traces, look-ahead by decoding `count`."""
     table = [["decoder", "ordinary", *(f"D = {drafts}" for drafts in DRAFTS)]]
     for name in DECODERS:
         chosen, measured = subject.traces(name)
@@ -51,16 +51,16 @@ def calls_table(subject: Subject) -> list[list[str]]:
         ordinary = sum(map(len, measured)) / len(measured)
         table.append([name, f"{ordinary:.1f}", *(_calls(calls, rows, ordinary) for calls, rows in found)])
     for name in LOOKAHEAD:
-        ordinary = float(subject.decoded(sampler(name, drafts=0, drafter=None)).calls.double().mean())
+        ordinary = float(subject.decoded(sampler(name, drafts=0, drafter=None), count=count).calls.double().mean())
         cells = []
         for drafts in DRAFTS:
-            out = subject.decoded(sampler(name, drafts=drafts))
+            out = subject.decoded(sampler(name, drafts=drafts), count=count)
             cells.append(_calls(float(out.calls.double().mean()), float(out.rows.double().mean()), ordinary))
         table.append([name, f"{ordinary:.1f}", *cells])
     return table
 
 
-def shapes_table(subject: Subject, name: str = "confidence, S = 1") -> list[list[str]]:
+def shapes_table(subject: Subject, count: int, name: str = "confidence, S = 1") -> list[list[str]]:
     """Graph, tree, chain and what else could be, with as many drafts: calls of a chunk."""
     chosen, measured = subject.traces(name)
     rule = sampler(name).rule(subject.policy.length)
@@ -97,7 +97,8 @@ def shapes_table(subject: Subject, name: str = "confidence, S = 1") -> list[list
     for keep in DRAFTS:
         made = sampler(name, drafts=most, keep=keep) if keep < most else None
         calibrated = made and dataclasses.replace(made, calibration=subject.policy.calibration)
-        pruned.append("" if calibrated is None else f"{float(subject.decoded(calibrated).calls.double().mean()):.1f}")
+        calls = None if calibrated is None else subject.decoded(calibrated, count=count).calls
+        pruned.append("" if calls is None else f"{float(calls.double().mean()):.1f}")
     table.append([f"of {most} nodes the D best at run time", *pruned])
     return table
 
@@ -107,7 +108,6 @@ def exactness_table(subject: Subject, count: int) -> list[list[str]]:
     table = [
         ["decoder, D = 8", "equal batches", "batches as they come", "bfloat16, as they come", "steps with a gap < 1e-6"]
     ]
-    count = min(count, len(subject.measure))
     for name in {**DECODERS, **LOOKAHEAD}:
         ordinary = {"drafts": 0, "drafter": None}
         cells = []
@@ -226,17 +226,19 @@ def success_table(outputs: list[Path]) -> list[list[str]]:
 def section(path: Path, observations: int, timed: int, compared: int) -> str:
     """The part of the page for one policy."""
     subject = Subject(path, observations)
-    policy = subject.policy
+    policy, compared = subject.policy, min(compared, len(subject.measure))
     parameters = sum(parameter.numel() for parameter in policy.denoiser.parameters())
     parts = [
         f"## {path.name}",
         f"{policy.horizon} actions of {policy.action_dim} dimensions, {policy.length} tokens of "
         f"{policy.tokeniser.bins} {policy.tokeniser.kind} bins; {parameters / 1e6:.2f} M parameters. "
-        f"{len(subject.measure)} observations to measure on, {len(subject.choose)} others to choose graphs on.",
+        f"{len(subject.measure)} observations to measure on, {len(subject.choose)} others to choose graphs on. Graphs "
+        "are replayed against recorded chunks; look-ahead, the best of 64 nodes and comparisons decode "
+        f"{compared} chunks.",
         "Sequential calls of a chunk (in brackets how many times fewer, then rows):",
-        markdown_table(calls_table(subject)),
+        markdown_table(calls_table(subject, compared)),
         "Calls of *confidence, S = 1* by what is drafted:",
-        markdown_table(shapes_table(subject)),
+        markdown_table(shapes_table(subject, compared)),
         "Chunks with the tokens of the ordinary decoder. *Equal batches*: both decoders evaluate batches of 32 rows. "
         "*As they come*: the ordinary decoder has batches of one row, the speculative one of many.",
         markdown_table(exactness_table(subject, compared)),
@@ -256,7 +258,7 @@ def main() -> None:
     parser.add_argument("policies", nargs="+", type=Path)
     parser.add_argument("--observations", type=int, default=400, help="recorded observations to use, at most")
     parser.add_argument("--timed", type=int, default=20, help="chunks whose wall time is measured")
-    parser.add_argument("--compared", type=int, default=40, help="chunks of each decoder whose tokens are compared")
+    parser.add_argument("--compared", type=int, default=40, help="chunks of each decoder decoded and compared")
     parser.add_argument("--output", type=Path, default=Path("docs/results/tokens.md"))
     parser.add_argument("--work", type=Path, default=Path("outputs/benchmarks/tokens"), help="keeps what is finished")
     parser.add_argument("--evaluations", nargs="*", type=Path, default=[], help="outputs of specpolicy evaluate")
