@@ -17,6 +17,8 @@ def describe(directory: Path, summary: dict, demonstrations: int, noise: float, 
     arms = summary["arms"] if tokens else summary["arms"][:1]
     results = [f"{_method(arm, config)}: **{_result(arm)}**" for arm in arms]
     machine, task = summary["machines"][0], config["task"]["name"]
+    # A recipe keeps its demonstrations beside its runs.
+    written = [f" {word.replace('data=', 'output=')}" for word in config["command"].split() if word.startswith("data=")]
     kind = (
         "A diffusion policy"
         if tokens is None
@@ -27,14 +29,27 @@ def describe(directory: Path, summary: dict, demonstrations: int, noise: float, 
 {kind} for `{config["task"]["id"]}`.
 
 - Data: {demonstrations} demonstrations of the scripted expert, `specpolicy collect task={task} \
-episodes={demonstrations} noise={noise:g} seed=0`
+episodes={demonstrations} noise={noise:g} seed=0{"".join(written)}`
 - Training: `{config["command"]}`
 - Minutes for both: {minutes}, on {machine["cores"]} cores ({machine["cpu"]})
 - Measured, {arms[0]["episodes"]} episodes, seeds from {summary["seed"]}: {"; ".join(results)} (95 % intervals), \
 `{summary["command"]}`
-
+{_calibration(directory)}
 All of it again: `scripts/make_checkpoints.sh {directory.name}`.
 """
+
+
+def _calibration(directory: Path) -> str:
+    """What exact sampling with `recycled` was calibrated on."""
+    path = directory / "speculation.json"
+    if not path.exists():
+        return ""
+    made = json.loads(path.read_text(encoding="utf-8"))["report"]["config"]
+    invented = f" and {made['invented']} made up" if made.get("invented") else ""
+    return (
+        f"- Calibration of `recycled`: `specpolicy calibrate`, {made['count']} observations{invented} of "
+        f"{made['episodes']} episodes, {made['training_steps']} training steps\n"
+    )
 
 
 def _method(arm: dict, config: dict) -> str:

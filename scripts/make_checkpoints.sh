@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes the shipped policies from nothing: demonstrations, training, evaluation on seeds never trained on.
+# Makes the shipped policies from nothing: demonstrations, training, calibration of exact sampling, evaluation on seeds
+# never trained on.
 # Usage: scripts/make_checkpoints.sh                        all, one after the other
 #        scripts/make_checkpoints.sh lift can can_tokens    these; NAME_tokens are policies of action tokens
 # WORK (default outputs/checkpoints) keeps data, runs and evaluations; a run that was interrupted goes on.
@@ -25,7 +26,11 @@ make_checkpoint() {
         half_precision_weights=true policy.n_action_steps="$executed"
     local minutes=$(((SECONDS - start + 59) / 60))
     mkdir -p "checkpoints/$task"
+    rm -f "checkpoints/$task/"{speculation,drafters}.* # of other weights
     cp "$run/model.safetensors" "$run/config.json" "checkpoints/$task/"
+    specpolicy calibrate policy="checkpoints/$task"
+    specpolicy calibrate policy="checkpoints/$task" learn=false engine=openvino
+    [ "$task" != lift ] || specpolicy train_drafter policy="checkpoints/$task"
     specpolicy evaluate task="$task" policy="checkpoints/$task" 'samplers=[ddpm]' episodes=100 videos=0 \
         output="$measured"
     python scripts/describe_checkpoint.py "checkpoints/$task" "$measured/summary.json" "$episodes" "$noise" "$minutes"
