@@ -93,7 +93,7 @@ def _planner(config: DictConfig, env: gymnasium.Env) -> Planner:
         policy.to(config.device)
     except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
         raise SpecpolicyError(f"device={config.device} cannot be used here: {str(error).splitlines()[0]}") from error
-    return PolicyPlanner(policy, sampler)
+    return PolicyPlanner(policy if config.engine == "eager" else policy.with_engine(config.engine), sampler)
 
 
 def _remote_planner(config: DictConfig, env: gymnasium.Env) -> Planner:
@@ -141,7 +141,7 @@ def _controller(config: DictConfig, planner: Planner, robot: GymRobot, hz: float
         clock=_clock(config, hz),
         worker=ProcessWorker(planner, config.threads) if beside and config.worker == "process" else config.worker,
         **dataclasses.asdict(_execution(config)),
-        limits=None if limits == Limits() else limits,
+        limits=limits if any(value is not None for value in config.limits.values()) else None,
         watchdog=config.watchdog,
         inference_timeout=config.inference_timeout,
         warm_up=config.warm_up,

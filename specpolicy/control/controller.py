@@ -44,9 +44,10 @@ class Controller:
             default a script needs the usual `if __name__ == "__main__":`.
         replan_every, lead, on_miss, stitching, ensemble_decay, hold: see `Execution`.
         limits: of the actions, see `Limits`.
-        watchdog: seconds that one call to the robot may take before the robot is stopped; None for any time.
-        inference_timeout: seconds after which inference counts as hung; None for ten times the slowest warm-up call,
-            but at least one second.
+        watchdog: seconds that one call to the robot (or of `until`) may take before the robot is stopped; None for any
+            time.
+        inference_timeout: seconds after which inference counts as hung; None for ten times the slowest warm-up call
+            (without warm-up, the first call), but at least one second.
         warm_up: calls before the first control step, which are not in the timing report.
         seed: of the policy's random numbers.
     """
@@ -111,19 +112,25 @@ class Controller:
     def _control(self, supervisor: Supervisor, steps: float, until: Callable[[], bool]) -> None:
         """The loop. `supervisor` is told beforehand of every call that might not come back."""
         worker, clock, robot = self.worker, self.clock, self.robot
-        supervisor.begins("the start of inference", READY_SECONDS)
+        supervisor.begins("the start of inference", READY_SECONDS, always=True)
         worker.reset(self.seed)
         slowest = self._warm_up(supervisor)
-        timeout = self.inference_timeout or max(1.0, 10 * slowest)
+        # Without a warm-up the first chunk pays for all that is slow at first.
+        timeout = self.inference_timeout or (max(1.0, 10 * slowest) if self.warm_up else READY_SECONDS)
         pilot = Pilot(worker, clock, self.hz, self.execution, self.limits, timeout=timeout, log=self.log)
         supervisor.begins("robot.observe()")
         first = check_observation(robot.observe())
-        supervisor.begins("inference", timeout)
+        supervisor.begins("inference", timeout, always=True)
         pilot.begin(first, slowest)
+        if not self.warm_up and self.inference_timeout is None:
+            pilot.timeout = timeout = max(1.0, 10 * (self.log.chunks[0].seconds or 0.0))
         clock.reset(self.seed)
         start = time.perf_counter()
         step = 0
-        while step < steps and not until():
+        while step < steps:
+            supervisor.begins("until()")
+            if until():
+                return
             supervisor.begins("the wait for the next control step", 1.0 / self.hz)
             step = clock.wait_until(step)
             supervisor.check()
@@ -132,7 +139,7 @@ class Controller:
             now = step / self.hz if clock.simulated else time.perf_counter() - start
             supervisor.begins("robot.observe()")
             observation = check_observation(robot.observe(), like=first)
-            supervisor.begins("inference", timeout)
+            supervisor.begins("inference", timeout, always=True)
             command = pilot.tick(step, now, observation)
             since = pilot.pending_since
             if since is not None and not clock.simulated and now - since > timeout:
@@ -148,7 +155,7 @@ class Controller:
         observation = check_observation(self.robot.observe()) if self.warm_up else {}
         slowest = 0.0
         for number in range(self.warm_up):
-            supervisor.begins("inference", READY_SECONDS)
+            supervisor.begins("inference", READY_SECONDS, always=True)
             self.worker.submit({key: np.stack([value] * self.worker.n_obs_steps) for key, value in observation.items()})
             start = time.perf_counter()
             while (chunk := self.worker.result(0.1)) is None:

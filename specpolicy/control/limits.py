@@ -8,13 +8,16 @@ import numpy as np
 from specpolicy.errors import SpecpolicyError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no truth value to compare by
 class Limits:
     """Limits per action dimension, in the action's units. A scalar serves all dimensions, None sets no limit.
 
     Attributes:
         low, high: the range.
         rate: the largest change per second. A change beyond it is taken in several control steps.
+
+    Raises:
+        SpecpolicyError: a limit is no number or list of numbers, their lengths differ, or nothing lies between them.
     """
 
     low: Any = None
@@ -25,10 +28,18 @@ class Limits:
         for name in ("low", "high", "rate"):
             value = getattr(self, name)
             if value is not None:
-                array = np.asarray(value, dtype=np.float64)
+                try:
+                    array = np.array(value, dtype=np.float64)
+                except (TypeError, ValueError):
+                    array = np.array(np.nan)
                 if array.ndim > 1 or np.isnan(array).any():
                     raise SpecpolicyError(f"limits: {name}={value} must be a number or one number per dimension")
                 object.__setattr__(self, name, array)
+        given = {name: value for name in ("low", "high", "rate") if (value := getattr(self, name)) is not None}
+        lengths = {name: len(value) for name, value in given.items() if value.ndim}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            raise SpecpolicyError(f"limits: {told} entries; each needs one per action dimension")
         if self.low is not None and self.high is not None and not (self.low <= self.high).all():
             raise SpecpolicyError(f"limits: low={self.low} is above high={self.high}")
         if self.rate is not None and not (self.rate > 0).all():

@@ -16,7 +16,8 @@ from specpolicy.control.clock import Clock
 from specpolicy.control.execution import DeadlineMissed, Execution
 from specpolicy.control.limits import Limits
 from specpolicy.control.queue import ChunkQueue
-from specpolicy.control.timing import ChunkTiming, Tick, TimingLog
+from specpolicy.control.ticks import Tick
+from specpolicy.control.timing import ChunkTiming, TimingLog
 from specpolicy.control.worker import Worker
 from specpolicy.errors import SpecpolicyError
 
@@ -48,7 +49,8 @@ class Pilot:
         execution: see `Execution`.
         limits: of the actions; None for none.
         action_shape: that of one action, if it is known; else that of the first chunk.
-        timeout: seconds to wait for a chunk where it is waited for: for the first, and for all in a simulated world.
+        timeout: seconds to wait for a chunk where it is waited for: for the first, and for all in a simulated world;
+            may be set anew.
         log: where the times go.
         on_chunk: called with each chunk when it has been computed.
     """
@@ -68,7 +70,7 @@ class Pilot:
         self.log = log or TimingLog(hz, clock.name, worker.name)
         self._worker, self._clock, self._period = worker, clock, 1.0 / hz
         self._execution, self._limits = execution or Execution(), limits
-        self._action_shape, self._timeout, self._on_chunk = action_shape, timeout, on_chunk
+        self._action_shape, self.timeout, self._on_chunk = action_shape, timeout, on_chunk
         self._every = self._execution.replan_every or worker.n_action_steps
         self._frames: deque[Mapping[str, np.ndarray]] = deque(maxlen=worker.n_obs_steps)
         ensembling = self._execution.stitching == "temporal_ensembling"
@@ -94,7 +96,7 @@ class Pilot:
             SpecpolicyError: the chunk is not there in time or cannot be executed; `hold`, the limits or the lead do
                 not fit it.
         """
-        self._frames.extend([observation] * self._worker.n_obs_steps)
+        self._frames.extend([_copied(observation)] * self._worker.n_obs_steps)
         request = self._ask(0, 0.0)
         chunk = request.chunk = self._wait_for_chunk()
         execution, length = self._execution, len(chunk.actions)
@@ -125,7 +127,7 @@ class Pilot:
             SpecpolicyError: a chunk cannot be executed, or the worker has failed.
             DeadlineMissed: a chunk is late and the miss policy is `stop`.
         """
-        self._frames.append(observation)
+        self._frames.append(_copied(observation))
         self._collect(step)
         exhausted = self._queue.end <= step
         if self._pending is None and (step >= self._next_request or exhausted):
@@ -138,6 +140,8 @@ class Pilot:
         action = wanted if self._limits is None else self._limits.apply(wanted, self._last, self._period)
         if not np.isfinite(action).all():
             raise SpecpolicyError("the action to execute is not finite")
+        send = planned is not None or self._execution.on_miss != "block"
+        executed = send or self._clock.simulated
         self.log.ticks.append(
             Tick(
                 step,
@@ -145,11 +149,12 @@ class Pilot:
                 age=None if planned is None else seconds - planned.observed,
                 chunk=None if planned is None else planned.chunk,
                 limited=not np.array_equal(action, wanted),
-                jump=None if self._last is None else float(np.linalg.norm(action - self._last)),
+                jump=float(np.linalg.norm(action - self._last)) if executed and self._last is not None else None,
             )
         )
-        self._last = action
-        return Command(action, send=planned is not None or self._execution.on_miss != "block")
+        if executed:  # limits on the rate hold from one action that the robot was given to the next
+            self._last = action
+        return Command(action.copy(), send)  # a driver may scale it in place
 
     def _ask(self, step: int, seconds: float) -> _Request:
         timing = ChunkTiming(step, step + self.log.lead)
@@ -175,9 +180,9 @@ class Pilot:
         return chunk
 
     def _wait_for_chunk(self) -> Chunk:
-        chunk = self._receive(self._timeout)
+        chunk = self._receive(self.timeout)
         if chunk is None:
-            raise SpecpolicyError(f"inference has not answered for {self._timeout:g} s")
+            raise SpecpolicyError(f"inference has not answered for {self.timeout:g} s")
         return chunk
 
     def _collect(self, step: int) -> None:
@@ -220,3 +225,8 @@ class Pilot:
         if self._last is None:
             raise SpecpolicyError("the first chunk was over before its first action could be executed")
         return self._execution.held(self._last)
+
+
+def _copied(observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A frame to keep: a driver may fill the same arrays again the next time."""
+    return {key: np.array(value) for key, value in observation.items()}

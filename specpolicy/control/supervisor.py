@@ -13,6 +13,7 @@ from typing import Any
 from specpolicy.errors import SpecpolicyError
 
 STOP_SECONDS = 1.0  # what robot.stop() may take where no watchdog says otherwise
+GRACE_SECONDS = 0.5  # beyond its own time, for what is watched although no watchdog was asked for
 STOPPING = "robot.stop()"
 
 
@@ -39,7 +40,7 @@ class Supervisor:
         self._claimed = threading.Event()
         self._acting = threading.Lock()
         self._errors: list[BaseException] = []
-        self._doing, self._deadline = "", math.inf
+        self._doing, self._deadline, self._patience = "", math.inf, self._watchdog
 
     def run(self, loop: Callable[[], None]) -> None:
         """Run `loop` to its end, stop the robot, and raise what went wrong.
@@ -60,9 +61,14 @@ class Supervisor:
         if self._errors:
             raise _summed_up(self._errors) from self._errors[0].__cause__
 
-    def begins(self, doing: str, seconds: float = 0.0) -> None:
-        """Say what the loop does next, and how long that may take beyond the watchdog's time."""
-        self._doing, self._deadline = doing, time.perf_counter() + seconds + self._watchdog
+    def begins(self, doing: str, seconds: float = 0.0, always: bool = False) -> None:
+        """Say what the loop does next, and how long that may take beyond the watchdog's time.
+
+        Args:
+            always: it is watched even if there is no watchdog.
+        """
+        self._patience = GRACE_SECONDS if always and math.isinf(self._watchdog) else self._watchdog
+        self._doing, self._deadline = doing, time.perf_counter() + seconds + self._patience
 
     def check(self) -> None:
         """Raise `Ended` in a loop that is to end."""
@@ -92,7 +98,7 @@ class Supervisor:
         while not self._finished.wait(min(1.0, self._left())):
             doing = self._doing
             if self._left() <= 0:
-                seconds = f"{self._watchdog:g} s or more"
+                seconds = f"{self._patience:g} s or more"
                 what = "the robot may still move" if doing == STOPPING else "the robot is stopped"
                 raise SpecpolicyError(f"{doing} has not come back for {seconds}: {what}")
 

@@ -1,10 +1,13 @@
 """What the clock on the wall saw of a control loop: one entry per chunk and per control step, and their summary."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from specpolicy.control.ticks import Ticks
 
 
 @dataclass
@@ -31,27 +34,6 @@ class ChunkTiming:
     expired: bool = False
 
 
-@dataclass(frozen=True)
-class Tick:
-    """One control step that was taken.
-
-    Attributes:
-        step: its number; a gap in the numbers is a period that was missed.
-        seconds: when it began, from the beginning of step 0.
-        age: seconds from the observation behind the executed action to this step; None if no chunk planned it.
-        chunk: number of the chunk that planned it; None if none did.
-        limited: the limits changed the action.
-        jump: Euclidean length of the change from the action before, None for the first.
-    """
-
-    step: int
-    seconds: float
-    age: float | None
-    chunk: int | None
-    limited: bool = False
-    jump: float | None = None
-
-
 @dataclass
 class TimingLog:
     """The record of one run. Warm-up calls are not in it.
@@ -69,7 +51,7 @@ class TimingLog:
     warm_up: int = 0
     lead: int = 0
     chunks: list[ChunkTiming] = field(default_factory=list)
-    ticks: list[Tick] = field(default_factory=list)
+    ticks: Ticks = field(default_factory=Ticks)
 
     @property
     def starved_ticks(self) -> int:
@@ -84,10 +66,9 @@ class TimingLog:
     @property
     def boundary_jumps(self) -> list[float]:
         """Length of the change of action at each switch from one chunk to the next."""
-        pairs = zip(self.ticks, self.ticks[1:], strict=False)
         return [
             tick.jump
-            for before, tick in pairs
+            for before, tick in itertools.pairwise(self.ticks)
             if tick.jump is not None and None not in (before.chunk, tick.chunk) and before.chunk != tick.chunk
         ]
 

@@ -36,6 +36,7 @@ class Steps:
         time.sleep(self.sleep)
         fault = self.fault if len(self.histories) > self.at else None
         if fault == "raise":
+            self.failed = time.perf_counter()
             raise ZeroDivisionError("a planner divided by zero")
         if fault == "die":
             os._exit(3)
@@ -62,7 +63,7 @@ class Recorder:
     def __init__(self, fault=None, at=3):
         self.fault, self.at = fault, at
         self.observed = 0
-        self.actions = []
+        self.actions, self.moments = [], []
         self.stops = []
         self.acts_after_stop = 0
         self.released = threading.Event()  # lets a call that hangs go on
@@ -95,6 +96,7 @@ class Recorder:
             if self.fault == "ctrl-c" and len(self.actions) == self.at:
                 os.kill(os.getpid(), signal.SIGINT)
         self.actions.append(np.array(action))
+        self.moments.append(time.perf_counter())
 
     def stop(self):
         self.stops.append(threading.current_thread().name)

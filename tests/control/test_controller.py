@@ -12,6 +12,7 @@ from scripted import Recorder, Steps
 
 from specpolicy.control import Controller, Limits, TimingLog
 from specpolicy.control.clock import WallClock
+from specpolicy.control.worker import InlineWorker
 from specpolicy.errors import SpecpolicyError
 
 HZ = 50
@@ -144,9 +145,12 @@ def test_limits_reach_the_robot(robots):
 def test_a_fault_of_inference_stops_the_robot(robots, worker, fault, message):
     robot = robots()
     planner = Steps(fault=fault, at=2)  # after the warm-up call and, with a new count, the first and second chunk
-    running = controller(robot, planner, worker=worker, inference_timeout=0.5 if fault == "hang" else 60.0)
+    patience = 0.5 if fault == "hang" else 60.0
+    running = controller(robot, planner, worker=worker, inference_timeout=patience)
     fails(running, message)
     assert robot.stops == ["control"] and len(robot.actions) >= 4
+    if worker == "thread" and fault == "raise":  # the step that was under way, and one for a slow thread
+        assert sum(moment > planner.failed for moment in robot.moments) <= 2
     # Nothing of a broken chunk was executed: all actions are of the chunks before it.
     assert np.isfinite(robot.actions).all() and all(action.shape == (2,) for action in robot.actions)
     assert running.log.ticks and running.log.summary()["ticks"] >= len(robot.actions)
@@ -211,7 +215,8 @@ def test_ctrl_c_stops_the_robot_between_two_calls(robots):
     with pytest.raises(KeyboardInterrupt):
         controller(robot, hz=5).run(seconds=60)
     assert len(robot.stops) == 1 and robot.acts_after_stop == 0
-    assert len(robot.actions) >= 6  # the call during which it came was not torn apart
+    # The call during which it came was not torn apart; a period later the robot is stopped.
+    assert 6 <= len(robot.actions) <= 7
 
 
 def test_ctrl_c_while_the_robot_hangs_stops_it_as_well(robots):
@@ -228,6 +233,43 @@ def test_ctrl_c_while_the_robot_hangs_stops_it_as_well(robots):
     with pytest.raises(KeyboardInterrupt):
         controller(robot, watchdog=None).run(seconds=60)
     assert robot.stops == ["stop"] and len(robot.actions) == 6
+
+
+def test_inference_that_hangs_is_found_without_a_watchdog(robots):
+    """In a simulated world inference runs in the loop, so that only the supervisor can see it hang."""
+    robot = robots()
+    planner = Steps(fault="hang", at=2)
+    running = controller(robot, planner, clock="paused", watchdog=None, inference_timeout=0.2)
+    fails(running, "inference has not come back for")
+    assert robot.stops == ["stop"] and len(robot.actions) == 8
+
+
+def test_a_cold_first_call_is_waited_for(robots):
+    """Without a warm-up nothing is known of what a call takes."""
+    robot = robots()
+    controller(robot, Steps(sleep=1.2, length=200), warm_up=0, on_miss="continue_chunk").run(seconds=0.1)
+    assert robot.actions and len(robot.stops) == 1
+
+
+def test_what_until_raises_is_told_as_such(robots):
+    robot = robots()
+    running = controller(robot)
+    with pytest.raises(SpecpolicyError, match=r"^until\(\) failed: ZeroDivisionError"):
+        running.run(seconds=1, until=lambda: 1 // 0)
+    assert len(robot.stops) == 1 and not robot.actions
+
+
+def test_the_loop_keeps_its_rate_on_the_wall_clock(robots):
+    """With a clock whose time a test advances, every period has its tick."""
+    robot, passed = robots(), [0.0]
+
+    def wait(seconds):
+        passed[0] += seconds
+        return passed[0]
+
+    clock = WallClock(HZ, now=lambda: wait(1e-5), sleep=wait)
+    log = controller(robot, clock=clock, worker=InlineWorker(Steps())).run(seconds=2.0)
+    assert [tick.step for tick in log.ticks] == list(range(round(2 * HZ))) and len(robot.actions) == round(2 * HZ)
 
 
 def test_a_stop_that_fails_is_told(robots):

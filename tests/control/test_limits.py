@@ -37,6 +37,8 @@ def test_what_is_allowed_passes_unchanged():
         ({"rate": 0}, "must be positive"),
         ({"low": [[1]]}, "one number per dimension"),
         ({"high": float("nan")}, "one number per dimension"),
+        ({"low": "a"}, "low=a must be a number"),
+        ({"low": [-1, -1], "high": [1, 1, 1]}, "low has 2, high has 3 entries"),
     ),
 )
 def test_limits_that_cannot_be_meant(options, message):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scripted import Steps
 
-from specpolicy.control.clock import ChargedClock, DelayClock, PausedClock
+from specpolicy.control.clock import ChargedClock, DelayClock, PausedClock, WallClock
 from specpolicy.control.execution import ON_MISS, STITCHING, DeadlineMissed, Execution
 from specpolicy.control.limits import Limits
 from specpolicy.control.pilot import Pilot
@@ -149,17 +149,68 @@ def test_temporal_ensembling_blends_all_chunks_that_know_a_step():
 
 @pytest.mark.parametrize("on_miss", [name for name in ON_MISS if name != "stop"])
 @pytest.mark.parametrize("stitching", STITCHING)
-def test_every_combination_acts_in_every_step_within_the_limits(stitching, on_miss):
+@pytest.mark.parametrize("hold", (None, (0.0, 0.0)))
+def test_every_combination_acts_in_every_step_within_the_limits(stitching, on_miss, hold):
     trace = [0.05, 0.4, 0.1, 1.3, 0.0]
     limits = Limits(low=0, high=12, rate=15)
     planner = Steps(length=6)
     clock = DelayClock(trace=trace, hz=10)
-    actions, _, log = fly(planner, clock, steps=60, limits=limits, stitching=stitching, on_miss=on_miss)
+    actions, _, log = fly(planner, clock, steps=60, limits=limits, stitching=stitching, on_miss=on_miss, hold=hold)
     assert len(log.ticks) == 60 and np.isfinite(actions).all() and max(actions) <= 12
     assert np.abs(np.diff(actions)).max() <= 1.5 + 1e-9
     assert log.starved_ticks > 0 and any(tick.limited for tick in log.ticks)
-    again, _, _ = fly(Steps(length=6), clock, steps=60, limits=limits, stitching=stitching, on_miss=on_miss)
+    again, _, _ = fly(Steps(length=6), clock, steps=60, limits=limits, stitching=stitching, on_miss=on_miss, hold=hold)
     assert actions == again  # a trace is reproducible
+
+
+class Silent(InlineWorker):
+    """A worker whose second chunk comes ten control steps late."""
+
+    def submit(self, history):
+        self.asked = getattr(self, "asked", 0) + 1
+        self.waits = 10 if self.asked == 2 else 0
+        super().submit(history)
+
+    def result(self, seconds=0.0):
+        self.waits -= 1
+        return None if self.waits >= 0 else super().result(seconds)
+
+
+def test_the_rate_limit_holds_from_one_action_that_was_sent_to_the_next():
+    """While nothing is sent the robot stays where it is, whatever would have been held."""
+    worker = Silent(Steps(length=4))
+    worker.reset(0)
+    pilot = Pilot(worker, WallClock(10), 10, Execution(on_miss="block", hold=(0.0, 0.0), lead=0), Limits(rate=10.0))
+    pilot.begin(observation(0))
+    commands = [pilot.tick(step, step / 10, observation(step)) for step in range(30)]
+    sent = [command.action[0] for command in commands if command.send]
+    assert 5 < len(sent) < 30 and np.abs(np.diff(sent)).max() <= 1.0 + 1e-9
+
+
+def test_a_robot_may_fill_the_same_observation_again():
+    planner, worker = Steps(n_obs_steps=3), None
+    worker = InlineWorker(planner)
+    worker.reset(0)
+    pilot = Pilot(worker, PausedClock(), 10, Execution(replan_every=1))
+    frame = observation(0)
+    pilot.begin(frame)
+    for step in range(4):
+        frame["step"][...] = step
+        pilot.tick(step, step / 10, frame)
+    assert planner.histories[-1]["step"].tolist() == [1, 2, 3]
+
+
+def test_a_robot_may_change_the_action_it_is_given():
+    worker = InlineWorker(Steps(length=2))
+    worker.reset(0)
+    pilot = Pilot(worker, DelayClock(6), 10, Execution())
+    pilot.begin(observation(0))
+    held = []
+    for step in range(5):
+        command = pilot.tick(step, step / 10, observation(step))
+        held.append(command.action[0])
+        command.action[:] *= 0.1
+    assert held == [0, 1, 1, 1, 1]
 
 
 def test_a_chunk_that_comes_after_its_last_action_is_counted():

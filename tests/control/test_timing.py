@@ -1,12 +1,14 @@
 """The timing report against figures worked out by hand."""
 
+import gc
 import json
 
 import numpy as np
 import pytest
 
 from specpolicy.control.report import timing_report
-from specpolicy.control.timing import ChunkTiming, Tick, TimingLog, longest_run, quantiles, spread
+from specpolicy.control.ticks import Tick, Ticks
+from specpolicy.control.timing import ChunkTiming, TimingLog, longest_run, quantiles, spread
 
 
 @pytest.fixture
@@ -28,10 +30,10 @@ def log() -> TimingLog:
             ChunkTiming(5, 6, 0.40, 0.20, 20, 40),
             ChunkTiming(6, 7, missed=True),
         ],
-        ticks=[
+        ticks=Ticks(
             Tick(step, time, age, chunk, limited=step == 2, jump=jump)
             for step, time, age, chunk, jump in zip(steps, times, ages, chunks, jumps, strict=True)
-        ],
+        ),
     )
 
 
@@ -80,3 +82,15 @@ def test_small_parts():
     assert [longest_run(flags) for flags in ([], [False], [True], [True, False, True, True])] == [0, 0, 1, 2]
     assert quantiles([]) is None and quantiles([2.0])["p99"] == 2.0
     assert spread(np.array([])) is None and spread(np.array([-1.0, 1.0]))["mean"] == 1.0
+
+
+def test_ticks_come_back_as_they_were_and_give_the_collector_nothing_to_do():
+    kept = [Tick(0, 0.0, None, None), Tick(3, 0.31, 0.2, 0, limited=True, jump=0.5), Tick(4, 0.4, 0.0, 1)]
+    ticks = Ticks(kept)
+    assert list(ticks) == kept and ticks[-1] == kept[-1] and ticks[:2] == kept[:2] and len(ticks) == 3
+    many = Ticks(Tick(step, 0.1 * step, 0.1, step) for step in range(1000))
+    gc.collect()
+    followed = len(gc.get_objects())
+    for step in range(1000):
+        many.append(Tick(step, 0.1 * step, 0.1, step))
+    assert len(many) == 2000 and len(gc.get_objects()) < followed + 100

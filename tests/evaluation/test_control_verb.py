@@ -74,6 +74,13 @@ def test_the_expert_can_be_run_live(tmp_path):
     assert saved(tmp_path)["timing"]["ticks"] == 5
 
 
+def test_limits_may_be_lists_and_the_network_may_run_on_an_engine(arguments, tmp_path):
+    pytest.importorskip("openvino")
+    settings = ["limits.low=[-0.1,-0.1]", "limits.high=[0.1,0.1]", "clock=paused", "engine=openvino"]
+    assert main(["control", *arguments, *FAST, *settings]) == 0
+    assert saved(tmp_path)["timing"]["limited_actions"] > 0
+
+
 def test_a_policy_that_plans_nonsense_exits_with_one_line(arguments, tmp_path, drift_policy, capsys):
     policy = load_policy(drift_policy)
     with torch.no_grad():
@@ -97,6 +104,7 @@ def test_a_policy_that_plans_nonsense_exits_with_one_line(arguments, tmp_path, d
         (["max_seconds=0"], "max_seconds"),
         (["limits.low=2", "limits.high=1"], "limits"),
         (["device=abacus"], "device=abacus"),
+        (["engine=steam"], "engine"),
         (["sampler=dimm"], "did you mean 'ddim'"),
         (["clock=delay", "trace=nowhere.csv"], "nowhere.csv"),
     ),
