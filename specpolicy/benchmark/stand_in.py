@@ -23,6 +23,7 @@ class StandIn:
     """
 
     def __init__(self, answers: Denoiser, timed: Denoiser, device: torch.device):
+        self.name = getattr(timed, "name", "eager")  # of the engine whose time counts
         self._own, self._timed, self._device = answers, timed, device
         self._answers = Meter(answers, device)
 

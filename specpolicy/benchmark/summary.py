@@ -72,6 +72,8 @@ def law(sampler: Sampler, chain: GaussianChain) -> str:
     if not isinstance(sampler, DDPM | Speculative | Picard):
         return "another"
     steps, eta = sampler.steps, getattr(sampler, "eta", None)
+    if chain.eta is not None and steps is not None and eta is None:
+        return "another"  # a DDPM chain of a policy whose own is DDIM
     parts = ["near own" if isinstance(sampler, Picard) else "own"]
     if steps not in (None, len(chain)):
         parts.append(f"{steps} steps")

@@ -108,6 +108,7 @@ class GaussianChain:
         self._uses_raw = bool((self.raw_x0_weight != 0).any())
         self._on_device: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         self._paths: dict[tuple[torch.device, torch.dtype], ChainPath] = {}
+        self._derived: dict[tuple[Any, ...], GaussianChain] = {}
 
     # -- construction ----------------------------------------------------------------------------------------
 
@@ -164,8 +165,8 @@ class GaussianChain:
         return cls(process, timesteps, eta=1.0 if name == "DDIMScheduler" else None)
 
     def strided(self, steps: int, spacing: str | None = None) -> "GaussianChain":
-        """A DDPM chain of the same training process with another number of steps: another law."""
-        return type(self)(self._with_spacing(spacing), self._timesteps(steps, spacing))
+        """A DDPM chain of the same training process with another number of steps: another law. Made once."""
+        return self._derive(steps, spacing)
 
     def with_ddim(
         self, steps: int, eta: float = 0.0, spacing: str | None = None, reuse_epsilon: bool = True
@@ -173,9 +174,17 @@ class GaussianChain:
         """A DDIM chain (Song et al. 2021) of the same training process.
 
         `reuse_epsilon` keeps the network's epsilon where x0 was clipped, as diffusers does by default;
-        False recomputes epsilon from the clipped x0.
+        False recomputes epsilon from the clipped x0. Made once.
         """
-        return type(self)(self._with_spacing(spacing), self._timesteps(steps, spacing), eta, reuse_epsilon)
+        return self._derive(steps, spacing, eta, reuse_epsilon)
+
+    def _derive(self, steps: int, spacing: str | None, *options: Any) -> "GaussianChain":
+        key = (steps, spacing, *options)
+        if key not in self._derived:
+            with torch.inference_mode(False):  # it is kept, and may be trained on later
+                process = self._with_spacing(spacing)
+                self._derived[key] = type(self)(process, self._timesteps(steps, spacing), *options)
+        return self._derived[key]
 
     def _with_spacing(self, spacing: str | None) -> TrainingProcess:
         return dataclasses.replace(self.process, spacing=spacing or self.process.spacing)
@@ -226,7 +235,8 @@ class GaussianChain:
         """The steps in the order they are walked, as tensors on a device; made once."""
         key = (device, dtype)
         if key not in self._paths:
-            self._paths[key] = ChainPath(self, device, dtype)
+            with torch.inference_mode(False):
+                self._paths[key] = ChainPath(self, device, dtype)
         return self._paths[key]
 
     def noise_scale(self, level: int | Tensor, like: Tensor) -> float | Tensor:

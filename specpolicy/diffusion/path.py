@@ -1,6 +1,5 @@
 """A chain's steps in the order they are walked, as tensors on one device: how to roll many steps out at once."""
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,6 +7,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from specpolicy.diffusion.chain import GaussianChain
+
+Steps = Tensor | slice  # which steps: numbers of any shape, or a range of them that all rows of a batch share
 
 
 class ChainPath:
@@ -26,83 +27,73 @@ class ChainPath:
             transfer[step, :step] = weight[step] * transfer[step - 1, :step]
         self.timesteps = chain.timesteps.flip(0).to(device)
         self.transfer = transfer.to(device, dtype)
-        self.state_weight, self.x0_weight, self.raw_x0_weight, self.sigma = (
-            table.flip(0).to(device, dtype)
-            for table in (chain.state_weight, chain.x0_weight, chain.raw_x0_weight, chain.sigma)
+
+        def table(values: Tensor) -> Tensor:
+            """(K,) by level -> (K, 1, 1) by step, which broadcasts over states (..., H, D)."""
+            return values.flip(0)[:, None, None].to(device, dtype)
+
+        self._state_weight, self._x0_weight, self._raw_x0_weight, self._sigma = map(
+            table, (chain.state_weight, chain.x0_weight, chain.raw_x0_weight, chain.sigma)
         )
+        self._from_state, self._from_output = map(table, (chain.state_coefficient, chain.output_coefficient))
         # What gaps are divided by. Where the last step has no noise there is no gap either.
-        self.gap_scale = torch.where(self.sigma > 0, self.sigma, torch.ones_like(self.sigma))
-        self.signal = chain.alpha_bar.sqrt().flip(0).to(device, dtype)
-        self._from_state, self._from_output = (
-            table.flip(0).to(device, dtype) for table in (chain.state_coefficient, chain.output_coefficient)
+        scale = torch.where(chain.sigma > 0, chain.sigma, torch.ones_like(chain.sigma))
+        self._gap_scale, self._gap_weight = table(scale), table(chain.x0_weight / scale)
+        self.state_weight, self.x0_weight, self.sigma, self.gap_scale = (
+            part[:, 0, 0] for part in (self._state_weight, self._x0_weight, self._sigma, self._gap_scale)
         )
+        self.signal = chain.alpha_bar.sqrt().flip(0).to(device, dtype)
         self.uses_raw = bool((chain.raw_x0_weight != 0).any())
 
     def __len__(self) -> int:
         """Number of steps K."""
         return len(self.timesteps)
 
-    def x0(self, output: Tensor, states: Tensor, steps: Tensor) -> Tensor:
+    def x0(self, output: Tensor, states: Tensor, steps: Steps) -> Tensor:
         """x0 (..., H, D) from network outputs at `states`, `steps` (...), as far clipped as the chain allows."""
         if self.chain.process.prediction != "sample":
-            output = (
-                self._from_state[steps][..., None, None] * states + self._from_output[steps][..., None, None] * output
-            )
+            output = self._from_state[steps] * states + self._from_output[steps] * output
         return self.clip(output)
 
     def clip(self, x0: Tensor) -> Tensor:
         """x0 clipped, unless this chain also needs it unclipped (DDIM that keeps the network's epsilon)."""
         return x0 if self.uses_raw else self.chain.clip(x0)
 
-    def drift(self, x0: Tensor, steps: Tensor) -> Tensor:
+    def drift(self, x0: Tensor, steps: Steps) -> Tensor:
         """What x0 (..., H, D) adds to the next state at `steps` (...)."""
-        return self.segment(steps).drift(x0)
+        if not self.uses_raw:
+            return self._x0_weight[steps] * x0
+        return self._x0_weight[steps] * self.chain.clip(x0) + self._raw_x0_weight[steps] * x0
 
-    def mean(self, states: Tensor, x0: Tensor, steps: Tensor) -> Tensor:
+    def gap(self, x0: Tensor, other: Tensor, steps: Steps) -> Tensor:
+        """By how much the means of two x0 (..., H, D) at the same states differ, in units of the steps' noise.
+
+        Where the last step has no noise the unit is one. Means differ by their drifts alone; a difference of the means
+        themselves would lose digits.
+        """
+        if not self.uses_raw:
+            return self._gap_weight[steps] * (x0 - other)
+        return (self.drift(x0, steps) - self.drift(other, steps)) / self._gap_scale[steps]
+
+    def mean(self, states: Tensor, x0: Tensor, steps: Steps) -> Tensor:
         """Mean of the states after `steps` (...), from `states` and their x0 (..., H, D)."""
-        return self.state_weight[steps][..., None, None] * states + self.drift(x0, steps)
+        return self._state_weight[steps] * states + self.drift(x0, steps)
 
-    def roll(self, root: Tensor, additions: Tensor, steps: Tensor) -> Tensor:
+    def shock(self, noise: Tensor, steps: Steps) -> Tensor:
+        """What standard normal noise (..., H, D) adds to the next state at `steps` (...)."""
+        return self._sigma[steps] * noise
+
+    def roll(self, root: Tensor, additions: Tensor, steps: Steps) -> Tensor:
         """States (B, W, H, D) after each of `steps` (B, W), consecutive, from `root` (B, H, D).
 
         `additions` (B, W, H, D) is what each step adds: drift + sigma xi. States after a step depend on the additions
         of that step and of the steps before it, bit for bit.
         """
-        return self.segment(steps).roll(root, additions)
-
-    def segment(self, steps: Tensor) -> "Segment":
-        """Some steps (...) of the path, for whoever rolls them out more than once."""
-        return Segment(self, steps)
-
-
-class Segment:
-    """Steps (...) of a path, whose coefficients are looked up once: `timesteps` and `sigma`, of the shape of `steps`,
-    and what `ChainPath` says of `drift` and `roll`."""
-
-    def __init__(self, path: ChainPath, steps: Tensor):
-        self.path, self.steps = path, steps
-        self.timesteps, self.sigma = path.timesteps[steps], path.sigma[steps]
-        self._x0_weight = path.x0_weight[steps][..., None, None]
-        self._raw_x0_weight = path.raw_x0_weight[steps][..., None, None] if path.uses_raw else None
-
-    def drift(self, x0: Tensor) -> Tensor:
-        """See `ChainPath.drift`."""
-        if self._raw_x0_weight is None:
-            return self._x0_weight * x0
-        return self._x0_weight * self.path.chain.clip(x0) + self._raw_x0_weight * x0
-
-    def roll(self, root: Tensor, additions: Tensor) -> Tensor:
-        """See `ChainPath.roll`."""
-        if self.steps.shape[1] == 0:
+        if additions.shape[1] == 0:
             return additions
-        start = self._state_weight * root
-        flat = torch.cat([(additions[:, 0] + start)[:, None], additions[:, 1:]], dim=1).flatten(2)
-        return (self._transfer @ flat).view_as(additions)
-
-    @cached_property
-    def _state_weight(self) -> Tensor:
-        return self.path.state_weight[self.steps[:, 0]][:, None, None]
-
-    @cached_property
-    def _transfer(self) -> Tensor:
-        return self.path.transfer[self.steps[:, :, None], self.steps[:, None, :]]
+        if isinstance(steps, slice):
+            transfer, weight = self.transfer[steps, steps], self._state_weight[steps.start]
+        else:
+            transfer, weight = self.transfer[steps[:, :, None], steps[:, None, :]], self._state_weight[steps[:, 0]]
+        flat = torch.cat([(additions[:, 0] + weight * root)[:, None], additions[:, 1:]], dim=1).flatten(2)
+        return (transfer @ flat).view_as(additions)

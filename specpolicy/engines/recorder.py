@@ -10,6 +10,7 @@ class RowRecorder:
 
     def __init__(self, denoiser: Denoiser):
         self.denoiser = denoiser
+        self.name = getattr(denoiser, "name", "eager")  # of the engine behind it
         self.rows: list[int] = []
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:

@@ -46,6 +46,9 @@ class Picard:
         states = torch.cat([state[:, None], path.roll(state, shocks, every)], dim=1)
         # The state after step n may move by this much; the noise of the last step is zero, so use the one before.
         scale = torch.where(path.sigma > 0, path.sigma, path.sigma[max(count - 2, 0)])
+        if not bool((chain.sigma > 0).any()):  # DDIM without noise: what is left of the initial one is the measure
+            left = (1 - path.signal.square()).sqrt()
+            scale = torch.cat([left[1:], left[-1:]])
         done = 0
         while done < count and batch:
             stop = count if self.window is None else min(count, done + self.window)

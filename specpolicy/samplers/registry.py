@@ -14,6 +14,7 @@ from specpolicy.samplers.base import Denoiser, Generators, NoiseSource, Sample, 
 from specpolicy.samplers.dpm_solver import DPMSolver
 from specpolicy.samplers.meter import Meter
 from specpolicy.samplers.picard import Picard
+from specpolicy.samplers.speculative.calibration import Calibration
 from specpolicy.samplers.speculative.composed import (
     ASD,
     BlockSampler,
@@ -41,6 +42,9 @@ def make_sampler(name: str, **options: Any) -> Sampler:
     """Make a sampler by its name, for example `make_sampler("ddim", steps=10, eta=0.0)`.
 
     A number behind the name is its `steps`: "ddim-10", "recycled-16".
+
+    Raises:
+        SpecpolicyError: no such sampler or option, or a value that the option cannot have.
     """
     name, steps = split_name(name)
     if steps is not None:
@@ -54,10 +58,16 @@ def make_sampler(name: str, **options: Any) -> Sampler:
             raise SpecpolicyError(f"sampler '{name}' has no option '{option}'{_hint(option, known)}")
         if option == "window" and (value == known[option].default or isinstance(value, list | tuple)):
             continue  # "calibrated" where that is offered; or one window per step, checked against the chain later
-        if option in ("steps", "order", "window") and value is not None and not (isinstance(value, int) and value > 0):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if option in ("steps", "order", "window", "sweeps") and value is not None and not (whole and value > 0):
             raise SpecpolicyError(f"option '{option}' of sampler '{name}' must be a positive integer, got {value!r}")
         if option == "eta" and not (isinstance(value, int | float) and value >= 0):
             raise SpecpolicyError(f"option 'eta' of sampler '{name}' must be zero or positive, got {value!r}")
+        if option == "calibration" and kind is RecycledSampler and not isinstance(value, Calibration | None):
+            raise SpecpolicyError(
+                f"option 'calibration' of sampler '{name}' is no Calibration but {type(value).__name__}: give what "
+                "specpolicy.calibrate returns, or specpolicy.Calibration.load(directory)"
+            )
     return kind(**options)
 
 
@@ -84,7 +94,13 @@ def sample(
     cond: (B, ...) or (1, ...), which is expanded; None for an unconditional denoiser.
     generator: one for the batch, or a sequence of B, one per row.
     device: by default that of `cond`, of the denoiser's parameters, or the CPU.
+    dtype: of the states, float32 or float64; in half precision the law would be another.
+
+    Raises:
+        SpecpolicyError: shapes that do not fit, a chain that the sampler cannot walk, values that are not finite.
     """
+    if dtype not in (torch.float32, torch.float64):
+        raise SpecpolicyError(f"dtype={dtype}: states are float32 or float64, in half precision the law is another")
     if isinstance(sampler, str):
         sampler = make_sampler(sampler)
     if len(shape) != 3:

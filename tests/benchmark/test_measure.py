@@ -176,6 +176,11 @@ def test_the_law_is_named(small_policy, sampler, expected):
     assert law(sampler, small_policy.chain) == expected
 
 
+def test_a_ddpm_chain_of_a_ddim_policy_is_another_law(small_policy):
+    chain = small_policy.chain.with_ddim(10, eta=0.5)
+    assert law(make_sampler("block"), chain) == "own" and law(make_sampler("block-10"), chain) == "another"
+
+
 def test_windows_are_described(small_policy):
     assert describe_window(make_sampler("ddpm"), small_policy) is None
     assert describe_window(make_sampler("asd"), small_policy) == "to the end"

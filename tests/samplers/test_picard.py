@@ -69,6 +69,14 @@ def test_a_larger_tolerance_takes_fewer_calls_and_ends_further_off():
     assert errors[0] < 1e-4 < errors[-1] and errors[1] < errors[-1]
 
 
+@pytest.mark.parametrize("eta", (0.0, 1.0))
+def test_a_constant_network_is_settled_in_two_sweeps(eta):
+    chain = GaussianChain.ddpm(100, prediction="sample").with_ddim(50, eta=eta)
+    constant = lambda x, t, cond: torch.full_like(x, 0.4)  # noqa: E731
+    out = sample(constant, chain, (2, 4, 2), None, "picard", torch.Generator().manual_seed(0))
+    assert out.stats.calls.tolist() == [2, 2]
+
+
 def test_rows_are_counted():
     sizes = []
 

@@ -1,9 +1,11 @@
 """Samplers by name."""
 
 import pytest
+import torch
 
+from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
-from specpolicy.samplers import make_sampler
+from specpolicy.samplers import make_sampler, sample
 
 
 def test_a_number_behind_a_name_is_its_steps():
@@ -27,3 +29,22 @@ def test_windows_as_the_configuration_writes_them():
             make_sampler("asd", window=window)
     with pytest.raises(SpecpolicyError, match="option 'steps' of sampler 'ddim'"):
         make_sampler("ddim-0")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    (
+        ({"sweeps": 0}, "positive integer"),
+        ({"window": True}, "positive integer"),
+        ({"calibration": "checkpoints/lift"}, "no Calibration but str"),
+    ),
+)
+def test_values_that_recycled_cannot_have(options, message):
+    with pytest.raises(SpecpolicyError, match=message):
+        make_sampler("recycled", **options)
+
+
+def test_half_precision_states_are_refused():
+    chain = GaussianChain.ddpm(10)
+    with pytest.raises(SpecpolicyError, match="bfloat16"):
+        sample(lambda x, t, c: x, chain, (1, 2, 2), dtype=torch.bfloat16)

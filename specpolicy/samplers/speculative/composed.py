@@ -1,5 +1,6 @@
 """The exact speculative samplers by name: each is a drafter, a verifier and the loop."""
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -42,7 +43,11 @@ class Speculative:
     eta: float | None = None
 
     def make_drafter(self, chain: GaussianChain, shape: torch.Size) -> Drafter:
-        """The drafter of one run, for chunks of `shape` (H, D)."""
+        """The drafter of one run, for chunks of `shape` (H, D).
+
+        Raises:
+            SpecpolicyError: it lacks what it needs: a draft model, a calibration for this policy.
+        """
         raise NotImplementedError
 
     def parts(self, chain: GaussianChain, shape: torch.Size, machine: str) -> tuple[Drafter, Windows]:
@@ -101,11 +106,15 @@ class WithDrafter(Speculative):
             return Free()
         if self.drafter == "independent":
             if self.draft_denoiser is None:
-                raise SpecpolicyError("drafter 'independent' needs draft_denoiser=, a smaller denoiser")
+                raise SpecpolicyError(
+                    "drafter 'independent' needs draft_denoiser=, a smaller denoiser (specpolicy train_drafter)"
+                )
             return Independent(self.draft_denoiser)
         if self.drafter == "corrected":
             if self.head is None:
-                raise SpecpolicyError("drafter 'corrected' needs head=, a trained correction head")
+                raise SpecpolicyError(
+                    "drafter 'corrected' needs head=, a trained correction head (specpolicy train_drafter)"
+                )
             return Corrected(self.head)
         raise SpecpolicyError(f"unknown drafter '{self.drafter}': use one of {', '.join(DRAFTERS)}")
 
@@ -166,7 +175,7 @@ class RecycledSampler(Speculative):
             if self.extra_rows:
                 raise SpecpolicyError("extra_rows=True needs a calibration: run `specpolicy calibrate` for this policy")
             # One sweep: what knows only smoothness is best trusted for one small correction.
-            return Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), self.sweeps or 1)
+            return Recycled(_smooth(tuple(chain.process.alpha_bar.tolist()), tuple(shape)), self.sweeps or 1)
         student = self.student is not False
         return self._drafter(chain, shape, student, self.sweeps or self.calibration.sweeps)
 
@@ -185,3 +194,10 @@ class RecycledSampler(Speculative):
         self.calibration.check(chain, shape)
         directions = self.calibration.directions if self.extra_rows else None
         return Recycled(self.calibration.surrogate(student), sweeps, directions)
+
+
+@functools.lru_cache(maxsize=8)
+def _smooth(alpha_bar: tuple[float, ...], shape: tuple[int, int]) -> GaussianSurrogate:
+    """The prior of one who knows nothing of a policy, made once and not for every chunk."""
+    with torch.inference_mode(False):
+        return GaussianSurrogate.smooth(torch.tensor(alpha_bar, dtype=torch.float64), torch.Size(shape))

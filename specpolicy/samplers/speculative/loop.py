@@ -17,7 +17,7 @@ from specpolicy.samplers.base import Denoiser, NoiseSource, Sample, SampleStatis
 from specpolicy.samplers.speculative.coupling import TINY, gaps
 from specpolicy.samplers.speculative.drafters.base import Drafter
 from specpolicy.samplers.speculative.verifiers.base import Decision, Verifier
-from specpolicy.samplers.speculative.window import Draws, Outcome, Problem, Proposal, Window
+from specpolicy.samplers.speculative.window import Draws, Outcome, Problem, Proposal, Window, pick, take
 
 Windows = int | Sequence[int] | None
 
@@ -63,7 +63,7 @@ def speculate(
         state = _commit(problem, view, outcome, difference, decision)
 
         rejected = decision.accepted < width
-        rejections.index_add_(0, (position + decision.accepted)[rejected], torch.ones_like(position[rejected]))
+        rejections.index_add_(0, position + decision.accepted, rejected.long())
         rounds.append(torch.full((len(finished),), -1).index_copy_(0, problem.rows, decision.accepted))
         if trace is not None:
             _record(trace, problem, position, outcome, decision.accepted, state)
@@ -85,15 +85,20 @@ def speculate(
 
 def check_exact(chain: GaussianChain, drafter: Drafter, verifier: Verifier) -> None:
     """Raise unless speculation on this chain, with these parts, has the sequential sampler's law."""
-    if not bool((chain.sigma[1:] > 0).all()):
-        raise SpecpolicyError(
-            f"{chain} adds no noise to some steps, and without noise there is nothing to speculate on exactly: "
-            "use a DDPM chain, DDIM with eta > 0, or the sequential sampler 'ddim'"
-        )
+    check_noise(chain)
     if drafter.reuses_noise and not verifier.keeps_noise:
         raise SpecpolicyError(
             f"drafter '{drafter.name}' reuses noises, and under '{verifier.name}' verification that is not exact "
             "(decisions there depend on later noises): use it with 'reflection' or 'residual' verification"
+        )
+
+
+def check_noise(chain: GaussianChain) -> None:
+    """Raise unless every step of the chain, but perhaps the last, adds noise."""
+    if not bool((chain.sigma[1:] > 0).all()):
+        raise SpecpolicyError(
+            f"{chain} adds no noise to some steps, and without noise there is nothing to speculate on exactly: "
+            "use a DDPM chain, DDIM with eta > 0, or the sequential sampler 'ddim'"
         )
 
 
@@ -112,11 +117,17 @@ def _limits(window: Windows, count: int) -> Tensor:
 def _open(state: Tensor, position: Tensor, width: Tensor, draws: Draws) -> Window:
     """The window of each row: its steps and the noises and uniforms that lie there."""
     longest = int(width.max())
-    steps = position[:, None] + torch.arange(longest + 1)
-    valid = None if bool((width == longest).all()) else torch.arange(longest + 1) <= width[:, None]
-    steps = steps.clamp(max=draws.noise.shape[1] - 1).to(state.device)
-    rows = torch.arange(len(state), device=state.device)[:, None]
-    return Window(state, steps, draws.noise[rows, steps], draws.uniform[rows, steps], valid)
+    reach = torch.arange(longest + 1)
+    if len(state) == 1 or bool((position == position[0]).all()):
+        first = int(position[0])
+        steps, valid = (first + reach).expand(len(state), -1), None
+    else:
+        first = None
+        steps = (position[:, None] + reach).clamp(max=draws.noise.shape[1] - 1)
+        valid = None if bool((width == longest).all()) else reach <= width[:, None]
+    view = Window(state, steps.to(state.device), state, state, valid, first)
+    view.noise, view.uniforms = take(draws.noise, view.index()), take(draws.uniform, view.index())
+    return view
 
 
 def _verify(
@@ -130,15 +141,12 @@ def _verify(
         x0, found = _evaluate_with(proposal.extra, problem, states, view)
         extra = (proposal.extra[0], found)
     elif proposal.root_x0 is None:
-        x0 = problem.evaluate(states, view.steps, view.valid)
+        x0 = problem.evaluate(states, view.index(), view.valid)
     else:
         rest = None if view.valid is None else view.valid[:, 1:]
-        below = problem.evaluate(proposal.states, view.steps[:, 1:], rest)
+        below = problem.evaluate(proposal.states, view.index(1), rest)
         x0 = torch.cat([proposal.root_x0[:, None], below], dim=1)
-    steps = view.steps[:, :drafts]
-    # Means differ by their drifts alone; a difference of the means themselves would lose digits.
-    difference = path.drift(x0[:, :drafts], steps) - path.drift(proposal.x0, steps)
-    difference = difference / path.gap_scale[steps][..., None, None]
+    difference = path.gap(x0[:, :drafts], proposal.x0, view.index(0, drafts))
     delta, coordinate = gaps(difference, view.noise[:, :drafts])
     finite = x0.flatten(2).sum(-1).isfinite()
 
@@ -147,8 +155,9 @@ def _verify(
     delta, coordinate, first, second = table[:4]
     _check_finite(table[4] > 0, states, view, problem)
     decision = verifier.decide(delta[:, :drafts], coordinate[:, :drafts], first[:, :drafts], second, width)
-    settled = int(decision.accepted.min())
-    return Outcome(states, x0, decision.accepted.to(states.device), settled, extra), difference, decision
+    # A row goes on behind the state it took last; of a full window it still needs the last one, the furthest it has.
+    settled = int(torch.minimum(decision.accepted + 1, width).min())
+    return Outcome(states, x0, decision.accepted, settled, extra), difference, decision
 
 
 def _evaluate_with(
@@ -167,16 +176,16 @@ def _evaluate_with(
 
 def _commit(problem: Problem, view: Window, outcome: Outcome, difference: Tensor, decision: Decision) -> Tensor:
     """The state (B, H, D) after the accepted drafts: the corrected one, or after a full window an ordinary step."""
-    rows, last = torch.arange(len(problem), device=problem.device), outcome.accepted
-    step, noise = view.steps[rows, last], view.noise[rows, last]
-    mean = problem.path.mean(outcome.states[rows, last], outcome.x0[rows, last], step)
+    last = outcome.accepted
+    step, noise = pick(view.steps, last), pick(view.noise, last)
+    mean = problem.path.mean(pick(outcome.states, last), pick(outcome.x0, last), step)
     if view.drafts:
         # Move the noise along the gap to its new coordinate; the parts orthogonal to the gap keep their law.
-        gap = difference[rows, last.clamp(max=view.drafts - 1)].flatten(1)
+        gap = pick(difference, last.clamp(max=view.drafts - 1)).flatten(1)
         length = torch.linalg.vector_norm(gap, dim=1, keepdim=True).clamp(min=TINY)
         shift = decision.shift.to(problem.device, gap.dtype)[:, None]
         noise = noise + (shift * (gap / length)).view_as(noise)
-    return mean + problem.path.sigma[step][:, None, None] * noise
+    return mean + problem.path.shock(noise, step)
 
 
 def _record(

@@ -11,6 +11,7 @@ from law_tests import innovation_p, innovations
 from mixtures import MixtureDenoiser
 
 from specpolicy import Calibration, GaussianChain, SpecpolicyError, calibrate, make_sampler, sample
+from specpolicy.engines.recorder import RowRecorder
 from specpolicy.samplers import NoiseSource
 from specpolicy.samplers.speculative.calibration import Distillation, Effort
 from specpolicy.samplers.speculative.calibration.calibration import Plan
@@ -160,6 +161,62 @@ def test_a_calibration_of_another_policy_is_refused(problem):
         sample(denoiser, GaussianChain.ddpm(train_steps=30), (1, 2, 2), cond[:1], sampler)
 
 
+def test_conditions_of_another_size_are_refused(problem):
+    _, cond, calibration = problem
+    for student in (True, False):
+        sampler = make_sampler("recycled", calibration=calibration, student=student)
+        for wrong, told in ((cond[:1, :3], "cond has 3"), (None, "cond has 0")):
+            with pytest.raises(SpecpolicyError, match=f"conditions of 4 numbers, {told}"):
+                sample(lambda x, t, c: x, CHAIN, (1, 2, 2), wrong, sampler)
+
+
+def test_a_calibration_is_shared_and_never_moved(problem):
+    """Samplers of two number formats use one calibration, which can still be trained afterwards."""
+    denoiser, cond, calibration = problem
+    sampler = make_sampler("recycled", calibration=calibration)
+    for dtype in (torch.float64, torch.float32, torch.float64):
+        out = sample(denoiser, CHAIN, (1, 2, 2), cond[:1].to(dtype), sampler, dtype=dtype)
+        assert out.actions.dtype == dtype
+    for surrogate in (calibration.prior, calibration.student):
+        assert surrogate.basis.dtype == torch.float32
+        assert not any(part.is_inference() for part in (*surrogate.parameters(), *surrogate.buffers()))
+    student = calibration.student
+    guess = student(torch.randn(3, 4), torch.tensor([0, 5, 19]), student.prepare(cond[:3]))
+    guess.sum().backward()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in student.parameters())
+    student.zero_grad()
+
+
+class Engine:
+    """A denoiser that says it is an engine."""
+
+    name = "steam"
+
+    def __init__(self, denoiser):
+        self.denoiser = denoiser
+
+    def __call__(self, x, t, cond):
+        return self.denoiser(x, t, cond)
+
+
+def test_a_plan_is_taken_for_the_engine_that_runs_the_network(problem):
+    denoiser, cond, calibration = problem
+    plans = {name: {20: Plan([window] * 20, 1, True, 0.0, 0.0)} for name, window in (("cpu", 4), ("cpu-steam", 2))}
+    sampler = make_sampler("recycled", calibration=dataclasses.replace(calibration, plans=plans))
+    for network, longest in ((denoiser, 4), (Engine(denoiser), 2), (RowRecorder(Engine(denoiser)), 2)):
+        out = sample(network, CHAIN, (8, 2, 2), cond[:8], sampler, torch.Generator().manual_seed(1))
+        assert max(int(accepted.max()) for accepted in out.stats.accepted) == longest
+
+
+def test_a_chain_without_noise_is_refused_before_anything_is_evaluated(problem):
+    def evaluated(x, t, c):
+        raise AssertionError("a network was called")
+
+    chain = GaussianChain.ddpm(100).with_ddim(10, eta=0.0)
+    with pytest.raises(SpecpolicyError, match="adds no noise"):
+        calibrate(evaluated, chain, (2, 2), problem[1])
+
+
 def test_too_few_conditions_are_refused(problem):
     denoiser, cond, _ = problem
     with pytest.raises(SpecpolicyError, match="5 conditions"):
@@ -235,7 +292,7 @@ def test_the_gaussian_surrogate_is_exact_for_gaussian_chunks():
         y = states[0, index].double()
         gain = a.sqrt() * covariance @ torch.linalg.inv(a * covariance + (1 - a) * torch.eye(4))
         wanted = mean + gain @ (y - a.sqrt() * mean)
-        found = surrogate.at(timesteps, surrogate.prepare(None))(states)[0, index]
+        found = surrogate.at(surrogate.look_up(timesteps), surrogate.prepare(None))(states)[0, index]
         torch.testing.assert_close(found.double(), wanted, atol=1e-4, rtol=1e-3)
 
 

@@ -127,12 +127,17 @@ class Oracle:
         """See `Surrogate.prepare`."""
         return cond.flatten(1)
 
-    def to(self, device, dtype):
-        """See `Surrogate.to`."""
+    def placed(self, device, dtype):
+        """See `Surrogate.placed`."""
         return self
 
-    def at(self, timesteps, features):
+    def look_up(self, timesteps):
+        """See `Surrogate.look_up`."""
+        return (timesteps,)
+
+    def at(self, tables, features):
         """See `Surrogate.at`: an x0 prediction is what it gives, so the chain must be one of 'sample' predictions."""
+        timesteps = tables[0].expand(len(features), -1)
         cond = features.repeat_interleave(timesteps.shape[1], dim=0).view(-1, *SHAPE)
 
         def guess(states):
@@ -178,11 +183,15 @@ class Slope:
     def prepare(self, cond):
         """See `Surrogate.prepare`."""
 
-    def to(self, device, dtype):
-        """See `Surrogate.to`."""
+    def placed(self, device, dtype):
+        """See `Surrogate.placed`."""
         return self
 
-    def at(self, timesteps, features):
+    def look_up(self, timesteps):
+        """See `Surrogate.look_up`."""
+        return ()
+
+    def at(self, tables, features):
         """See `Surrogate.at`."""
         return lambda states: self.SLOPE * states
 

@@ -23,6 +23,7 @@ from specpolicy.samplers.speculative.calibration.recording import (
     record_sequential,
 )
 from specpolicy.samplers.speculative.calibration.tuning import Trial, tune
+from specpolicy.samplers.speculative.loop import check_noise
 from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate, Surrogate
 
 Progress = Callable[[str, int, int], object]  # what is being done, how much of it is done, of how much
@@ -78,6 +79,7 @@ def calibrate(
     """
     if cond is not None and len(cond) < 20:
         raise SpecpolicyError(f"{len(cond)} conditions are too few to calibrate on: give at least 20, better hundreds")
+    check_noise(chain)  # before anything is evaluated
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     work = _Work(denoiser, chain, torch.Size(shape), cond, generator, effort, progress)
     start = time.perf_counter()

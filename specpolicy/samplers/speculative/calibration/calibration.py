@@ -109,7 +109,11 @@ class Calibration:
 
     @classmethod
     def load(cls, directory: str | Path) -> "Calibration":
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            SpecpolicyError: there is no calibration, or it cannot be read.
+        """
         directory = Path(directory)
         try:
             settings = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))

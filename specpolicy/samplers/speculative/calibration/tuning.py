@@ -61,7 +61,7 @@ class Trial:
         features = surrogate.prepare(None if self.cond is None else self.cond[:1])
 
         def call(x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-            return surrogate.at(t[None], features)(x.flatten(1)[None])
+            return surrogate.at(surrogate.look_up(t), features)(x.flatten(1)[None])
 
         return interpolate_cost(measure_cost(call, chain, self.shape, None, device=self.device), len(chain))
 

@@ -40,6 +40,6 @@ class Drafter(ABC):
 
 def step_out(problem: Problem, window: Window, x0: Tensor, root_x0: Tensor | None = None) -> Proposal:
     """The proposal that follows from guesses `x0` (B, W, H, D) known before any step is taken."""
-    steps, noise = window.steps[:, : window.drafts], window.noise[:, : window.drafts]
-    additions = problem.path.drift(x0, steps) + problem.path.sigma[steps][..., None, None] * noise
+    steps = window.index(0, window.drafts)
+    additions = problem.path.drift(x0, steps) + problem.path.shock(window.noise[:, : window.drafts], steps)
     return Proposal(problem.path.roll(window.root, additions, steps), x0, root_x0)

@@ -1,11 +1,10 @@
 """The Free Drafter: hold the x0 that the last verification paid for (Soen et al. 2026). Needs no training."""
 
-import torch
 from torch import Tensor
 
 from specpolicy.samplers.speculative.drafters.base import Drafter, step_out
 from specpolicy.samplers.speculative.drafters.frozen_root import evaluate_root, hold
-from specpolicy.samplers.speculative.window import Outcome, Problem, Proposal, Window
+from specpolicy.samplers.speculative.window import Outcome, Problem, Proposal, Window, pick
 
 
 class Free(Drafter):
@@ -25,4 +24,4 @@ class Free(Drafter):
 
     def learn(self, memory: Tensor | None, problem: Problem, window: Window, outcome: Outcome) -> Tensor:
         """See `Drafter.learn`."""
-        return outcome.x0[torch.arange(len(problem), device=problem.device), outcome.accepted]
+        return pick(outcome.x0, outcome.accepted)

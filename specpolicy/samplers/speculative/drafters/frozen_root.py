@@ -19,7 +19,7 @@ class FrozenRoot(Drafter):
 
 def evaluate_root(problem: Problem, window: Window) -> Tensor:
     """x0 (B, H, D) at the root, by a call of its own."""
-    return problem.evaluate(window.root[:, None], window.steps[:, :1])[:, 0]
+    return problem.evaluate(window.root[:, None], window.index(0, 1))[:, 0]
 
 
 def hold(x0: Tensor, window: Window) -> Tensor:

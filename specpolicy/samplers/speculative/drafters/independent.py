@@ -23,7 +23,7 @@ class Independent(Drafter):
             steps = window.steps[:, index]
             output = self.draft_denoiser(state, path.timesteps[steps], problem.cond)
             x0 = path.x0(output, state, steps)
-            state = path.mean(state, x0, steps) + path.sigma[steps][:, None, None] * window.noise[:, index]
+            state = path.mean(state, x0, steps) + path.shock(window.noise[:, index], steps)
             states.append(state)
             guesses.append(x0)
         if not states:

@@ -23,8 +23,8 @@ from torch import Tensor
 from specpolicy.samplers.speculative.coupling import TINY
 from specpolicy.samplers.speculative.drafters.base import Drafter
 from specpolicy.samplers.speculative.drafters.extra_rows import ExtraRows, Slopes
-from specpolicy.samplers.speculative.surrogates.base import Surrogate
-from specpolicy.samplers.speculative.window import Outcome, Problem, Proposal, Window
+from specpolicy.samplers.speculative.surrogates.base import Surrogate, Tables
+from specpolicy.samplers.speculative.window import Outcome, Problem, Proposal, Window, take
 
 DAMPING = 1.05  # of the secant: 1 would trust it fully
 
@@ -33,8 +33,9 @@ DAMPING = 1.05  # of the secant: 1 would trust it fully
 class Evaluations:
     """What is known at each step, (B, K, H*D) each: the last evaluated `state`, the network's `x0` and the surrogate's
     `error` there, how state and error differ from the evaluation before (`state_change`, zero where there is none, and
-    `error_change`), and `count` (B, K, 1) evaluations so far; `features`: what the surrogate made of the condition.
-    `reach` (B,): the last step evaluated; all before it have been, for windows begin where the last one stopped."""
+    `error_change`), and `count` (B, K, 1) evaluations so far. `reach` (B,): the last step evaluated; all before it have
+    been, for windows begin where the last one stopped. `tables`, `features`: what the surrogate made of the steps and
+    of the condition."""
 
     state: Tensor
     x0: Tensor
@@ -43,6 +44,7 @@ class Evaluations:
     error_change: Tensor
     count: Tensor
     reach: Tensor
+    tables: Tables
     features: Tensor | None
     slopes: Slopes | None
     rounds: int = 0
@@ -67,7 +69,7 @@ class Recycled(Drafter):
 
     def begin(self, problem: Problem) -> Evaluations:
         """See `Drafter.begin`."""
-        self.surrogate = self.surrogate.to(problem.device, problem.dtype)
+        self.surrogate = self.surrogate.placed(problem.device, problem.dtype)
         size = problem.shape.numel()
         shape = (len(problem), len(problem.path), size)
         state, x0, error, *changes = torch.zeros(5, *shape, dtype=problem.dtype, device=problem.device)
@@ -77,27 +79,26 @@ class Recycled(Drafter):
         if features is not None:  # one row serves all where there is no condition; rows are dropped one by one
             features = features.expand(len(problem), -1)
         slopes = None if self.extra is None else self.extra.begin(problem)
-        return Evaluations(state, x0, error, changes[0], changes[1], count, reach, features, slopes)
+        tables = self.surrogate.look_up(problem.path.timesteps)
+        return Evaluations(state, x0, error, changes[0], changes[1], count, reach, tables, features, slopes)
 
     def propose(self, memory: Evaluations, problem: Problem, window: Window) -> Proposal:
         """See `Drafter.propose`."""
         path, drafts = problem.path, window.drafts
-        steps = window.steps[:, :drafts]
         if not drafts:
             return Proposal(window.noise[:, :0], window.noise[:, :0])
-        rows = torch.arange(len(problem), device=problem.device)[:, None]
+        steps = window.index(0, drafts)
         state, error, change, error_change = (
-            part[rows, steps] for part in (memory.state, memory.error, memory.state_change, memory.error_change)
+            take(part, steps) for part in (memory.state, memory.error, memory.state_change, memory.error_change)
         )
         correct = None
         if self.extra is not None and memory.slopes is not None:
-            correct = self.extra.correction(memory.slopes, steps)
+            correct = self.extra.correction(memory.slopes, window.steps[:, :drafts])
             # The secant is for what the slopes do not know.
             error_change = error_change - correct(change)
         secant = error_change / (DAMPING * change.square().sum(-1, keepdim=True)).clamp(min=TINY)
-        segment = path.segment(steps)
-        shocks = segment.sigma[..., None, None] * window.noise[:, :drafts]
-        surrogate = self.surrogate.at(segment.timesteps, memory.features)
+        shocks = path.shock(window.noise[:, :drafts], steps)
+        surrogate = self.surrogate.at(tuple(table[steps] for table in memory.tables), memory.features)
 
         def guess(states: Tensor) -> Tensor:
             x0, moved = surrogate(states) + error, states - state
@@ -107,15 +108,15 @@ class Recycled(Drafter):
 
         if memory.rounds:
             # Start from what the network said at each step; behind the last step evaluated, from what it said there.
-            known = memory.x0[rows, torch.minimum(steps, memory.reach[:, None])]
+            known = take(memory.x0, torch.minimum(window.steps[:, :drafts], memory.reach[:, None]))
         else:
-            known = guess(window.root.flatten(1)[:, None].expand(*steps.shape, -1))
+            known = guess(window.root.flatten(1)[:, None].expand(-1, drafts, -1))
         x0 = path.clip(known).view_as(shocks)
         for _ in range(self.sweeps):
-            states = segment.roll(window.root, segment.drift(x0) + shocks)
+            states = path.roll(window.root, path.drift(x0, steps) + shocks, steps)
             at = torch.cat([window.root[:, None], states[:, :-1]], dim=1).flatten(2)
             x0 = path.clip(guess(at)).view_as(shocks)
-        states = segment.roll(window.root, segment.drift(x0) + shocks)
+        states = path.roll(window.root, path.drift(x0, steps) + shocks, steps)
         extra = None
         if self.extra is not None and memory.slopes is not None:
             path_states = torch.cat([window.root[:, None], states], dim=1)
@@ -130,25 +131,40 @@ class Recycled(Drafter):
         memory.reach = torch.maximum(memory.reach, furthest)
         memory.rounds += 1
         # What all rows have left behind is of no more use, except to slopes, which are measured along the whole path.
-        later = slice(outcome.settled if self.extra is None else 0, None)
-        states, x0, steps = outcome.states.flatten(2)[:, later], outcome.x0.flatten(2)[:, later], window.steps[:, later]
-        error = x0 - self.surrogate.at(problem.path.timesteps[steps], memory.features)(states)
+        settled = outcome.settled if self.extra is None else 0
+        states, x0, at = (
+            outcome.states.flatten(2)[:, settled:],
+            outcome.x0.flatten(2)[:, settled:],
+            window.index(settled),
+        )
+        error = x0 - self.surrogate.at(tuple(table[at] for table in memory.tables), memory.features)(states)
         if self.extra is not None and memory.slopes is not None and outcome.extra is not None:
-            at, found = (part.flatten(2) for part in outcome.extra)
-            grid = memory.slopes.grid.repeat_interleave(at.shape[1] // len(memory.slopes.grid)).expand(len(at), -1)
-            moved = found - self.surrogate.at(problem.path.timesteps[grid], memory.features)(at)
+            moved_to, found = (part.flatten(2) for part in outcome.extra)
+            repeats = moved_to.shape[1] // len(memory.slopes.grid)
+            grid = memory.slopes.grid.repeat_interleave(repeats)
+            moved = found - self.surrogate.at(tuple(table[grid] for table in memory.tables), memory.features)(moved_to)
             memory.slopes = self.extra.measure(memory.slopes, problem, window, error, moved)
-        rows = torch.arange(len(problem), device=problem.device)[:, None].expand_as(steps)
-        if window.valid is not None:
-            valid = window.valid[:, later].to(problem.device)
-            rows, steps, states, x0, error = rows[valid], steps[valid], states[valid], x0[valid], error[valid]
-        before = memory.count[rows, steps]
-        again = before > 0
-        memory.state_change[rows, steps] = (states - memory.state[rows, steps]) * again
-        memory.error_change[rows, steps] = (error - memory.error[rows, steps]) * again
-        memory.state[rows, steps], memory.x0[rows, steps], memory.error[rows, steps] = states, x0, error
-        memory.count[rows, steps] = before + 1
+        if window.valid is None:
+            self._remember(memory, at, states, x0, error)
+        else:
+            rows, column = (part.to(problem.device) for part in window.valid[:, settled:].nonzero(as_tuple=True))
+            chosen = (part[rows, column] for part in (states, x0, error))
+            self._remember(memory, (rows, window.steps[rows, column + settled]), *chosen)
         return memory
+
+    @staticmethod
+    def _remember(memory: Evaluations, at: Any, states: Tensor, x0: Tensor, error: Tensor) -> None:
+        """Write what was found at some steps: a `Window.index`, or pairs of rows and steps."""
+        if isinstance(at, slice):
+            at = (slice(None), at)
+        elif isinstance(at, Tensor):
+            at = (torch.arange(len(at), device=at.device)[:, None], at)
+        before = memory.count[at]
+        again = before > 0
+        memory.state_change[at] = (states - memory.state[at]) * again
+        memory.error_change[at] = (error - memory.error[at]) * again
+        memory.state[at], memory.x0[at], memory.error[at] = states, x0, error
+        memory.count[at] = before + 1
 
     def keep(self, memory: Evaluations, index: Tensor) -> Evaluations:
         """See `Drafter.keep`."""

@@ -1,10 +1,15 @@
 """What a surrogate is: a cheap function, fixed before sampling, that stands in for the network's x0."""
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from specpolicy.errors import SpecpolicyError
+
+Tables = tuple[Tensor, ...]  # what depends on timesteps alone, (..., n) each
 
 
 class Surrogate(Protocol):
@@ -14,11 +19,53 @@ class Surrogate(Protocol):
         """What it makes of the condition, once per chunk: (B, F), or None."""
         ...
 
-    def at(self, timesteps: Tensor, features: Tensor | None) -> Callable[[Tensor], Tensor]:
-        """The guess at `timesteps` (B, W): a function from states (B, W, H*D) to x0 (B, W, H*D), unclipped. What
-        depends on the timesteps alone is looked up once, for windows are drafted several times over."""
+    def look_up(self, timesteps: Tensor) -> Tables:
+        """What it knows of `timesteps` (...), once per chunk; indexed along with them."""
         ...
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Any:
-        """The surrogate on a device."""
+    def at(self, tables: Tables, features: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """The guess at the steps of some tables, (W, n) each or (B, W, n): a function from states (B, W, H*D) to x0
+        (B, W, H*D), unclipped. What depends on steps and condition alone is computed here, for windows are drafted
+        several times over."""
         ...
+
+    def placed(self, device: torch.device, dtype: torch.dtype) -> Any:
+        """The surrogate on a device: itself if it is there, else a copy, made once. A calibration is shared by
+        samplers, so that it is never moved."""
+        ...
+
+
+class SurrogateModule(nn.Module):
+    """A surrogate whose numbers are those of a module."""
+
+    basis: Tensor
+    cond_dim: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._copies: dict[tuple[torch.device, torch.dtype], Any] = {}
+
+    def placed(self, device: torch.device, dtype: torch.dtype) -> Any:
+        """See `Surrogate.placed`."""
+        if (self.basis.device, self.basis.dtype) == (device, dtype):
+            return self
+        if (device, dtype) not in self._copies:
+            with torch.inference_mode(False), torch.no_grad():
+                self._copies[device, dtype] = copy.deepcopy(self).to(device, dtype)
+        return self._copies[device, dtype]
+
+    def flat(self, cond: Tensor | None) -> Tensor:
+        """The condition as (B, cond_dim), (1, 0) where it says nothing.
+
+        Raises:
+            SpecpolicyError: it is not of the size that this surrogate was made for.
+        """
+        if not self.cond_dim:
+            return self.basis.new_zeros(1, 0)
+        size = 0 if cond is None else cond.flatten(1).shape[1]
+        if cond is None or size != self.cond_dim:
+            raise SpecpolicyError(
+                f"this calibration is for conditions of {self.cond_dim} numbers, cond has {size}: give `cond`, or run "
+                "`specpolicy calibrate` for this policy"
+            )
+        return cond.flatten(1)

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from specpolicy.samplers.speculative.surrogates.base import SurrogateModule, Tables
 
 
-class GaussianSurrogate(nn.Module):
+class GaussianSurrogate(SurrogateModule):
     """x0 = m + V diag(s e / (1 + s e)) V^T (y / sqrt(abar) - m) for chunks N(m, V diag(e) V^T), s = abar / (1 - abar).
 
     alpha_bar: (T,) of the training process. shape: (H, D). The mean is linear in the condition, of `cond_dim` numbers.
@@ -57,14 +59,15 @@ class GaussianSurrogate(nn.Module):
 
     def prepare(self, cond: Tensor | None) -> Tensor:
         """See `Surrogate.prepare`: the prior mean (B, d)."""
-        if cond is None or not self.cond_dim:
-            return self.bias[None]
-        return cond.flatten(1) @ self.weight.T + self.bias
+        return self.flat(cond) @ self.weight.T + self.bias
 
-    def at(self, timesteps: Tensor, features: Tensor | None) -> Callable[[Tensor], Tensor]:
+    def look_up(self, timesteps: Tensor) -> Tables:
+        """See `Surrogate.look_up`: 1 / sqrt(abar), and the gain from state to posterior mean."""
+        abar = self.alpha_bar[timesteps][..., None].to(self.basis)
+        return abar.rsqrt(), self.variances / (self.variances + (1 - abar) / abar)
+
+    def at(self, tables: Tables, features: Tensor | None) -> Callable[[Tensor], Tensor]:
         """See `Surrogate.at`."""
         assert features is not None
-        mean, back = features[:, None], self.basis.T
-        abar = self.alpha_bar[timesteps][..., None].to(self.basis)
-        scale, gain = abar.rsqrt(), self.variances / (self.variances + (1 - abar) / abar)
+        (scale, gain), mean, back = tables, features[:, None], self.basis.T
         return lambda states: mean + (gain * ((states * scale - mean) @ self.basis)) @ back

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from specpolicy.samplers.speculative.surrogates.base import SurrogateModule, Tables
+
 EMBEDDINGS = 128  # rows of the timestep tables, at most
 FLOOR = 1e-4  # smallest prior variance: directions the samples never move in
 
 
-class StudentSurrogate(nn.Module):
+class StudentSurrogate(SurrogateModule):
     """Guesses x0 (B, W, H*D) from states, timesteps and the condition.
 
     alpha_bar: (T,) of the training process. shape: (H, D). cond_dim: size of the flattened condition, 0 without one.
@@ -52,7 +54,7 @@ class StudentSurrogate(nn.Module):
         self.register_buffer("variances", torch.ones(size))
         rows = min(len(alpha_bar), EMBEDDINGS)
         self._embedding_of = torch.linspace(0, rows - 1, len(alpha_bar)).round().long()
-        self._tables: tuple[Tensor, ...] | None = None
+        self._tables: Tables | None = None
 
         self.linear_mean = nn.Linear(cond_dim, size)
         seen = observation if blocks else hidden
@@ -96,42 +98,61 @@ class StudentSurrogate(nn.Module):
         self._tables = None
         return super().load_state_dict(*args, **kwargs)
 
-    def tables(self) -> tuple[Tensor, ...]:
+    def tables(self) -> Tables:
         """By timestep: the signal sqrt(abar) (T, 1); 1 / standard deviation of the state in each basis direction
         (T, d); gain from state to posterior mean (T, d); scale of the correction (T, 1); row of the embeddings (T,)."""
         if self._tables is None:
-            abar = self.alpha_bar.double()[:, None]
-            variance = abar * self.variances.double() + 1 - abar
-            gain = abar.sqrt() * self.variances.double() / variance
-            # What noise hides of a chunk of unit scale.
-            scale = ((1 - abar) / abar).sqrt().clamp(max=1)
-            like = self.basis
-            parts = (abar.sqrt(), variance.rsqrt(), gain, scale)
-            self._tables = (*(part.to(like) for part in parts), self._embedding_of.to(like.device))
+            with torch.inference_mode(False), torch.no_grad():  # they also serve training
+                abar = self.alpha_bar.double()[:, None]
+                variance = abar * self.variances.double() + 1 - abar
+                gain = abar.sqrt() * self.variances.double() / variance
+                # What noise hides of a chunk of unit scale.
+                scale = ((1 - abar) / abar).sqrt().clamp(max=1)
+                parts = (abar.sqrt(), variance.rsqrt(), gain, scale)
+                like = self.basis
+                self._tables = (*(part.to(like) for part in parts), self._embedding_of.to(like.device))
         return self._tables
 
     def prepare(self, cond: Tensor | None) -> Tensor:
         """See `Surrogate.prepare`."""
-        cond = self.basis.new_zeros(1, 0) if cond is None else cond.flatten(1)
+        cond = self.flat(cond)
         hidden = self.observation(cond)
         mean = (self.linear_mean(cond) + self.mean(hidden)) @ self.basis
         return torch.cat([mean, self.condition(torch.cat([hidden, cond], dim=1))], dim=1)
 
-    def at(self, timesteps: Tensor, features: Tensor | None) -> Callable[[Tensor], Tensor]:
+    def look_up(self, timesteps: Tensor) -> Tables:
+        """See `Surrogate.look_up`: the first four of `tables`, and what the layers add: the shift of the dense layer,
+        gain and shift of the first convolution, shift of the second."""
+        *fixed, row = (table[timesteps] for table in self.tables())
+        gate, first_shift = self.first_time(row).chunk(2, dim=-1)
+        return (*fixed, self.dense_time(row), 1 + gate, first_shift, self.second_time(row))
+
+    def at(self, tables: Tables, features: Tensor | None) -> Callable[[Tensor], Tensor]:
         """See `Surrogate.at`."""
         assert features is not None
-        if timesteps.dim() == 2:
-            features = features[:, None].expand(*timesteps.shape, -1).flatten(0, 1)
-        sizes = [len(self.basis), self.hidden, self.context * self.horizon]
-        mean, dense_shift, spread_shift = features.split(sizes, dim=-1)
-        signal, whiten, gain, scale, row = (table[timesteps.flatten()] for table in self.tables())
-        centre, back = signal * mean, self.basis.T
-        dense_shift = dense_shift + self.dense_time(row)
-        gate, first_shift = self.first_time(row)[:, None].chunk(2, dim=2)
-        gate, second_shift = 1 + gate, self.second_time(row)[:, None]
+        batch, window = len(features), tables[0].shape[-2]
+        if batch > 1:
+            tables = tuple(table.expand(batch, window, -1).flatten(0, 1) for table in tables)
+            features = features[:, None].expand(batch, window, -1).flatten(0, 1)
+        else:
+            tables = tuple(table.view(window, -1) for table in tables)
+        guess = self._guess(tables, features)
+        return lambda states: guess(states.flatten(0, 1)).view(states.shape)
+
+    def forward(self, states: Tensor, timesteps: Tensor, features: Tensor) -> Tensor:
+        """x0 (N, H*D) at `states` (N, H*D), `timesteps` (N,), with `features` (N, F): what training needs."""
+        return self._guess(self.look_up(timesteps), features)(states)
+
+    def _guess(self, tables: Tables, features: Tensor) -> Callable[[Tensor], Tensor]:
+        """From states (N, d) to x0 (N, d), for tables (N, n) and features (N, F) or (1, F)."""
+        signal, whiten, gain, scale, dense_time, gate, first_shift, second_shift = tables
+        mean, dense_shift, spread_shift = features.split(
+            [len(self.basis), self.hidden, self.context * self.horizon], dim=-1
+        )
+        centre, back, dense_shift = signal * mean, self.basis.T, dense_shift + dense_time
+        gate, first_shift, second_shift = gate[:, None], first_shift[:, None], second_shift[:, None]
 
         def guess_x0(states: Tensor) -> Tensor:
-            shape, states = states.shape, states.flatten(0, -2)
             off = states @ self.basis - centre
             posterior = mean + gain * off
             guess = posterior @ back
@@ -141,13 +162,9 @@ class StudentSurrogate(nn.Module):
             inputs = torch.cat([self._in_time(noise), self._in_time(guess), context], dim=2)
             hidden = functional.silu(self.first(inputs) * gate + first_shift)
             hidden = hidden + functional.silu(self.second(hidden) + second_shift)
-            return (guess + scale * self.out(hidden).flatten(1)).view(shape)
+            return guess + scale * self.out(hidden).flatten(1)
 
         return guess_x0
-
-    def forward(self, states: Tensor, timesteps: Tensor, features: Tensor) -> Tensor:
-        """x0 (N, H*D) at `states` (N, H*D), `timesteps` (N,), with `features` (N, F): what training needs."""
-        return self.at(timesteps, features)(states)
 
     def _in_time(self, chunks: Tensor) -> Tensor:
         """(N, H*D) -> (N, H, D)."""
