@@ -3,7 +3,7 @@
 # Two one-sided tests on episodes paired by seed, in a world that waits. Hours; goes on where it stopped.
 # Usage: benchmarks/equivalence.sh          lift and can
 #        benchmarks/equivalence.sh lift     this one
-# EPISODES (330: enough, with 80 % probability, where the policy solves 95 %) of each sampler; MARGIN (0.05);
+# EPISODES (360: enough, with 80 % probability, where the policy solves 95 %) of each sampler; MARGIN (0.05);
 # SAMPLERS ([ddpm,block,recycled]), the first is the reference;
 # ENGINE (openvino) runs the network, for BATCH (16) episodes at once; WORK (outputs/benchmarks/equivalence) keeps the
 # results; RESULTS (docs/results/equivalence.md) is the page.
@@ -15,6 +15,6 @@ tasks=("$@")
 for task in "${tasks[@]}"; do
     specpolicy evaluate task="$task" policy="checkpoints/$task" samplers="${SAMPLERS:-[ddpm,block,recycled]}" \
         margin="${MARGIN:-0.05}" expected_success=0.95 \
-        engine="${ENGINE:-openvino}" batch="${BATCH:-16}" episodes="${EPISODES:-330}" videos=0 output="$work/$task"
+        engine="${ENGINE:-openvino}" batch="${BATCH:-16}" episodes="${EPISODES:-360}" videos=0 output="$work/$task"
 done
 python benchmarks/harness_pages.py equivalence "$work" "${RESULTS:-docs/results/equivalence.md}"

@@ -15,14 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness_figures import Summaries, delay_figure, equivalence_figure, main_arms
+
 from specpolicy.errors import SpecpolicyError
-from specpolicy.evaluation.figures import COLOURS, MARKS, interval, legend, new_figure, success_axis
 from specpolicy.evaluation.tables import NONE, differences_table, percent, results_table, signed, timing_table
 from specpolicy.evaluation.tables import interval as shown
 from specpolicy.files import atomic_path, write_text
 
 BEGIN, END = "<!-- written by benchmarks/{script}: begin -->", "<!-- end -->"
-Summaries = dict[str, dict[str, Any]]  # by task
 
 
 def main(arguments: list[str]) -> int:
@@ -70,7 +70,7 @@ def delay_page(summaries: Summaries, results: Path, page: Path) -> list[str]:
         "steps that no chunk had an action for.",
         markdown([["task", "rate", *(f"d = {delay}" for delay in delays), "first loss"], *rows]),
         "First loss: the smallest delay at which the paired difference to no delay is below zero (95 % interval).",
-        _picture(page, "Success against delay", _delay_figure(summaries)),
+        _picture(page, "Success against delay", delay_figure(summaries)),
     ]
     if len(swept) > len(summaries):
         parts += [
@@ -113,18 +113,14 @@ def equivalence_page(summaries: Summaries, results: Path, page: Path) -> list[st
             )
         parts += [
             f"## {task}, {summary['episodes']} episodes",
-            "\n".join(lines),
+            "\n".join(lines) or "One sampler alone: there is nothing to compare it with.",
             markdown(_without(results_table(summary, brief=True), ("ms per chunk p50", "p95"))),
-            markdown(differences_table(summary)),
         ]
-    parts.append(_picture(page, "Success of each sampler", _equivalence_figure(summaries)))
+        if lines:
+            parts.append(markdown(differences_table(summary)))
+    if any(summary["differences"] for summary in summaries.values()):
+        parts.append(_picture(page, "Differences in success", equivalence_figure(summaries)))
     return parts
-
-
-def main_arms(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The arms with the shortest execution horizon that their delay allows."""
-    shortest = summary["track"]["execution_horizon"]
-    return [arm for arm in summary["arms"] if arm["execution_horizon"] == max(arm["delay"], shortest)]
 
 
 def first_loss(summary: Mapping[str, Any]) -> str:
@@ -133,7 +129,7 @@ def first_loss(summary: Mapping[str, Any]) -> str:
     lost = [
         labels[difference["arm"]]
         for difference in summary["differences"]
-        if difference["arm"] in labels and difference["success_rate"]["high"] < 0
+        if difference["kind"] == "condition" and difference["arm"] in labels and difference["success_rate"]["high"] < 0
     ]
     return f"d = {min(lost)}" if lost else "none"
 
@@ -203,44 +199,6 @@ def _picture(page: Path, title: str, figure: Any) -> str:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=160)
     return f"![{title}]({path.name})"
-
-
-def _delay_figure(summaries: Summaries) -> Any:
-    figure, (axes,) = new_figure(3.8)
-    widest = max(arm["delay"] for summary in summaries.values() for arm in main_arms(summary))
-    for number, (task, summary) in enumerate(summaries.items()):
-        arms = sorted(main_arms(summary), key=lambda arm: arm["delay"])
-        colour, mark = COLOURS[number % len(COLOURS)], MARKS[number // len(COLOURS) % len(MARKS)]
-        shift = 0.008 * widest * (number - (len(summaries) - 1) / 2)
-        places = [arm["delay"] + shift for arm in arms]
-        rates = [arm["success_rate"]["estimate"] for arm in arms]
-        label = f"{task}, {summary['hz']:g} Hz"
-        axes.plot(places, rates, color=colour, marker=mark, markersize=5, linewidth=1.3, label=label)
-        for place, arm in zip(places, arms, strict=True):
-            interval(axes, place, arm["success_rate"], colour, mark)
-    axes.set_xlabel("delay in control steps")
-    success_axis(axes)
-    legend(figure, axes)
-    return figure
-
-
-def _equivalence_figure(summaries: Summaries) -> Any:
-    """The 90 % intervals of the differences, and the margin."""
-    lines = [(task, summary, one) for task, summary in summaries.items() for one in summary["differences"]]
-    figure, (axes,) = new_figure(1.1 + 0.36 * len(lines))
-    tasks = list(summaries)
-    for row, (task, _, difference) in enumerate(lines):
-        tests, colour = difference["equivalence"], COLOURS[tasks.index(task) % len(COLOURS)]
-        ends = [100 * tests["low"], 100 * tests["high"]]
-        axes.plot(ends, [row, row], color=colour, linewidth=2, solid_capstyle="butt")
-        axes.plot(100 * difference["success_rate"]["estimate"], row, "o", color=colour, markersize=6)
-    margin = 100 * lines[0][1]["margin"]
-    axes.axvspan(-margin, margin, color="#EEEEEE", zorder=0)
-    axes.axvline(0, color="#999999", linewidth=0.8)
-    axes.set_yticks(range(len(lines)), [f"{task}: {one['arm']} – {one['reference']}" for task, _, one in lines])
-    axes.set_ylim(len(lines) - 0.4, -0.6)
-    axes.set_xlabel(f"difference in success in points (90 % interval; grey: margin of ±{margin:g})")
-    return figure
 
 
 PAGES: dict[str, Callable[[Summaries, Path, Path], list[str]]] = {

@@ -67,8 +67,8 @@ def run(config: DictConfig) -> None:
     workers = (1 if times_are_measured(track) else cores) if config.workers is None else config.workers
     if workers < 0:
         raise SpecpolicyError(f"workers={workers}: expected 0 or more")
-    fingerprint = runner.check(evaluation)
-    results = runner.claim(evaluation, fingerprint, output, config.overwrite)
+    origin = runner.check(evaluation)
+    results = runner.claim(evaluation, origin, output, config.overwrite)
     save_config(config, output)
     note = sample_size_note(config.episodes, config.expected_success, config.margin)
     print(f"{len(evaluation.arms)} arms. {note}")
@@ -81,6 +81,8 @@ def run(config: DictConfig) -> None:
         )
     if evaluation.setup.batch > 1:
         print(f"chunks are drawn up to {evaluation.setup.batch} at a time: times per chunk are those of a whole batch")
+    if without := runner.unfilmed(evaluation, results, output):
+        print(f"{without} of the episodes to be filmed are done and have no video: only new episodes are filmed")
     with make_logger(config.logger, output, _plain(config), name=output.name) as logger:
         try:
             _play(evaluation, results, output, workers, logger)
@@ -88,7 +90,7 @@ def run(config: DictConfig) -> None:
             print(f"{len(results.done)} episodes are kept in {output}; the same command goes on", file=sys.stderr)
             raise
         provenance = {
-            "policy": {"path": str(config.policy), "fingerprint": fingerprint},
+            "policy": {"path": str(config.policy), "fingerprint": origin.policy},
             "device": str(config.device),
             "engine": str(config.engine),
             "workers": workers,
@@ -226,10 +228,11 @@ def _report(
     logger: MetricLogger,
 ) -> None:
     """Write summary.json, the plots and report.html; hand all of it to the logger; print the table."""
+    from specpolicy.evaluation.costs import chunk_figures
     from specpolicy.evaluation.plots import write_plots
     from specpolicy.evaluation.publishing import publish
     from specpolicy.evaluation.report import write_report
-    from specpolicy.evaluation.summary import chunk_figures, summarise
+    from specpolicy.evaluation.summary import summarise
     from specpolicy.evaluation.tables import results_table, text_table
     from specpolicy.files import write_text
 

@@ -65,11 +65,13 @@ class TimingLog:
 
     @property
     def boundary_jumps(self) -> list[float]:
-        """Length of the change of action at each switch from one chunk to the next."""
+        """Length of the change of action at each switch from one chunk to the next; where an action was held between
+        the two, from that to the first one of the new chunk."""
+        planned = (tick for tick in self.ticks if tick.chunk is not None)
         return [
             tick.jump
-            for before, tick in itertools.pairwise(self.ticks)
-            if tick.jump is not None and None not in (before.chunk, tick.chunk) and before.chunk != tick.chunk
+            for before, tick in itertools.pairwise(planned)
+            if tick.jump is not None and before.chunk != tick.chunk
         ]
 
     def summary(self) -> dict[str, Any]:

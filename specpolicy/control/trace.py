@@ -18,6 +18,19 @@ def read_trace(path: str | Path, sampler: str | None = None) -> np.ndarray:
     Raises:
         SpecpolicyError: no such column, sampler or row; several samplers and none chosen; a time that is no number.
     """
+    seconds = _column(path, _rows(path, sampler), "seconds")
+    if not (np.isfinite(seconds) & (seconds >= 0)).all():
+        raise SpecpolicyError(f"{path}: every time in the column 'seconds' must be finite and not negative")
+    return seconds
+
+
+def read_counts(path: str | Path, sampler: str | None = None) -> dict[str, np.ndarray]:
+    """`calls` and `rows` of the same calls, (M,) each, as far as the file has these columns; else as `read_trace`."""
+    rows = _rows(path, sampler)
+    return {name: _column(path, rows, name) for name in ("calls", "rows") if name in rows[0]}
+
+
+def _rows(path: str | Path, sampler: str | None) -> list[dict[str, str]]:
     path = Path(path)
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -30,10 +43,11 @@ def read_trace(path: str | Path, sampler: str | None = None) -> np.ndarray:
         if sampler not in names:
             raise SpecpolicyError(f"{path} has no calls of '{sampler}': it has {', '.join(names) or 'no samplers'}")
         rows = [row for row in rows if row["sampler"] == sampler]
+    return rows
+
+
+def _column(path: str | Path, rows: list[dict[str, str]], name: str) -> np.ndarray:
     try:
-        seconds = np.array([float(row["seconds"]) for row in rows])
+        return np.array([float(row[name]) for row in rows])
     except (TypeError, ValueError) as error:
-        raise SpecpolicyError(f"{path}: a time in the column 'seconds' is no number: {error}") from error
-    if not (np.isfinite(seconds) & (seconds >= 0)).all():
-        raise SpecpolicyError(f"{path}: every time in the column 'seconds' must be finite and not negative")
-    return seconds
+        raise SpecpolicyError(f"{path}: an entry in the column '{name}' is no number: {error}") from error

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from specpolicy.control.clock import ChargedClock, Clock, DelayClock, PausedClock
 from specpolicy.control.execution import Execution
 from specpolicy.control.trace import read_trace
+from specpolicy.samplers.registry import SAMPLERS
 
 PAUSED = "paused"
 # Samplers whose `steps` are their own setting; for the others another number of steps is another chain.
 OWN_STEPS = ("ddim", "dpm_solver")
+LAWS = ("eta", "tolerance")  # options that choose a law, not how fast it is drawn
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,12 @@ class Arm:
 def method(spec: Mapping[str, Any]) -> str:
     """The method that a sampler is a setting of: DDIM with 4 and with 10 steps are one, and so are all windows of ASD.
 
-    A chain with fewer steps is another law, and so another method.
+    A chain with fewer steps is another law, and so another method; so is another `eta` or `tolerance` than the usual.
     """
     name, steps = str(spec["name"]), spec.get("steps")
-    return name if steps is None or name in OWN_STEPS else f"{name}-{steps}"
+    found = name if steps is None or name in OWN_STEPS else f"{name}-{steps}"
+    usual = {field.name: field.default for field in fields(SAMPLERS[name])} if name in SAMPLERS else {}
+    for option in LAWS:
+        if spec.get(option) is not None and spec[option] != usual.get(option):
+            found += f"-{option}{float(spec[option])}"  # as in the labels of samplers
+    return found

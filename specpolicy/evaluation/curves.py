@@ -168,10 +168,11 @@ def _name(arm: Mapping[str, Any], arms: Arms) -> str:
 
 
 def _style(arm: Mapping[str, Any], arms: Arms, palette: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
-    """Colour and mark: the mark tells ways of stitching apart where there are several."""
+    """Colour and mark: the mark tells ways of stitching apart where there are several, and samplers of one colour."""
     colour, mark = palette[arm["sampler"]]
     stitchings = list(dict.fromkeys(other["stitching"] for other in arms))
-    return colour, mark if len(stitchings) == 1 else MARKS[stitchings.index(arm["stitching"]) % len(MARKS)]
+    number = MARKS.index(mark) * len(stitchings) + stitchings.index(arm["stitching"])
+    return colour, MARKS[number % len(MARKS)]
 
 
 def _around(values: Sequence[float]) -> tuple[float, float]:

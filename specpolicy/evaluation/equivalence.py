@@ -1,6 +1,5 @@
 """Are two success rates on the same seeds the same within a margin? Two one-sided tests on paired outcomes."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -61,6 +60,12 @@ def equivalence(first: np.ndarray, second: np.ndarray, margin: float) -> Equival
     return Equivalence(margin, max(below, above), below, low, high)
 
 
+def both_reject(only_first: np.ndarray, only_second: np.ndarray, n: int, margin: float) -> np.ndarray:
+    """Whether both tests reject at `LEVEL`, for many outcomes at once; shapes as of `scores`."""
+    z = NormalDist().inv_cdf(1 - LEVEL)
+    return (scores(only_first, only_second, n, -margin) > z) & (scores(only_first, only_second, n, margin) < -z)
+
+
 def score(only_first: int, only_second: int, n: int, difference: float) -> float:
     """Tango's statistic (1998, Statistics in Medicine 17, 891) of the hypothesis that the rates differ by `difference`.
 
@@ -69,16 +74,23 @@ def score(only_first: int, only_second: int, n: int, difference: float) -> float
     Args:
         only_first, only_second: seeds that only the first or only the second has solved, of `n`.
     """
+    return float(scores(np.array(only_first), np.array(only_second), n, difference))
+
+
+def scores(only_first: np.ndarray, only_second: np.ndarray, n: int, difference: float) -> np.ndarray:
+    """`score` for many outcomes of `n` pairs at once: counts of any shapes that broadcast, and their common shape."""
+    first, second = np.asarray(only_first, dtype=np.float64), np.asarray(only_second, dtype=np.float64)
     # The most likely rate of "only the second", given the difference: the larger root of a quadratic.
     a = 2 * n
-    b = (2 * n - only_first + only_second) * difference - only_first - only_second
-    c = -only_second * difference * (1 - difference)
-    rate = (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)
+    b = (2 * n - first + second) * difference - first - second
+    c = -second * difference * (1 - difference)
+    rate = (np.sqrt(np.maximum(0.0, b * b - 4 * a * c)) - b) / (2 * a)
     variance = n * (2 * rate + difference * (1 - difference))
-    distance = only_first - only_second - n * difference
-    if variance <= 1e-12:  # certain outcomes: any distance from them is impossible
-        return 0.0 if abs(distance) < 1e-9 else math.copysign(math.inf, distance)
-    return distance / math.sqrt(variance)
+    distance = first - second - n * difference
+    # Certain outcomes: any distance from them is impossible.
+    certain = np.where(np.abs(distance) < 1e-9, 0.0, np.copysign(np.inf, distance))
+    known = variance > 1e-12
+    return np.where(known, distance / np.sqrt(np.where(known, variance, 1.0)), certain)
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; then the same with another mark.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
-MARKS = ("o", "s", "^", "D")
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))  # one for each way of stitching
 INK, RULE = "#333333", "#E5E5E5"
 WIDTH = 5.6  # inches, without the names of the lines

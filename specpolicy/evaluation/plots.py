@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from specpolicy.evaluation import cost_plots, curves
+from specpolicy.evaluation.tables import has_network
 from specpolicy.files import atomic_path
 
 MOST_ARMS = 24  # shown one by one
@@ -21,7 +22,7 @@ def write_plots(
 
     Args:
         summary: see `summarise`.
-        figures: sampler: {"seconds", "calls"}: (M,) of every chunk, see `chunk_figures`.
+        figures: sampler: {"seconds", "calls"}: (M,) of every chunk, `calls` where known, see `chunk_figures`.
     """
     plots = {**_success(summary), **_costs(summary, figures)}
     files = {}
@@ -34,7 +35,7 @@ def write_plots(
 
 def _success(summary: Mapping[str, Any]) -> dict[str, Any]:
     arms, track = summary["arms"], summary["track"]
-    policies = [arm for arm in arms if arm["calls"]]  # a scripted expert calls no network
+    policies = [arm for arm in arms if has_network(arm)]
     delayed = [arm for arm in policies if arm["clock"] == "delay"]
     plots: dict[str, Any] = {}
     # Each delay with the shortest execution horizon that it allows.
@@ -65,12 +66,12 @@ def _success(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _costs(summary: Mapping[str, Any], figures: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
-    # A scripted expert calls no network.
-    timed = {label: columns for label, columns in figures.items() if columns and columns["calls"].any()}
-    if not timed:
-        return {}
-    seconds, calls = ({label: columns[name] for label, columns in timed.items()} for name in ("seconds", "calls"))
-    return {
-        "Time per chunk": cost_plots.latency_histograms(summary, seconds),
-        "Calls per chunk": cost_plots.calls_per_chunk(summary, calls),
-    }
+    seconds, calls = (
+        {label: columns[name] for label, columns in figures.items() if name in columns} for name in ("seconds", "calls")
+    )
+    plots = {}
+    if seconds:
+        plots["Time per chunk"] = cost_plots.latency_histograms(summary, seconds)
+    if calls:
+        plots["Calls per chunk"] = cost_plots.calls_per_chunk(summary, calls)
+    return plots

@@ -3,8 +3,14 @@
 import math
 from statistics import NormalDist
 
+import numpy as np
+
+from specpolicy.evaluation.equivalence import both_reject
+
 POWER = 0.8
 CONFIDENCE = 0.95
+MANY = 200  # pairs that differ: with more of them the power rises smoothly enough
+WIDEST_TOOTH = 2.5  # times 1 / margin: pairs between two critical numbers of pairs, at most
 
 
 def smallest_difference(
@@ -35,15 +41,51 @@ def smallest_difference(
     return high
 
 
-def episodes_for_equivalence(margin: float, success: float, power: float = POWER, level: float = 0.05) -> int:
-    """Pairs that two one-sided tests at `level` need to show that two equal rates differ by less than `margin`.
+def episodes_for_equivalence(margin: float, success: float, power: float = POWER) -> int:
+    """Pairs from which on both tests of `equivalence` reject, where the rates are equal, with probability `power`.
 
     Args:
         success: both rates, between 0 and 1; the pairs have nothing else in common.
     """
     _check(success)
-    z = NormalDist().inv_cdf(1 - level) + NormalDist().inv_cdf(0.5 + power / 2)
-    return math.ceil(z * z * 2 * success * (1 - success) / margin**2)
+    low, high = 0, 1
+    while equivalence_power(high, margin, success) < power:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if equivalence_power(middle, margin, success) < power else (low, middle)
+    if 2 * high * success * (1 - success) > MANY:
+        return high
+    # The power rises in teeth: at a critical number of pairs one more of them may differ, and up to the next such
+    # number the power falls. Where few pairs differ, it may fall below what is wanted once more.
+    tooth = math.ceil(WIDEST_TOOTH / margin)
+    beyond = range(high, high + tooth, max(1, tooth // 100))
+    missed = [n for n in beyond if equivalence_power(n, margin, success) < power]
+    return missed[-1] + 1 if missed else high
+
+
+def equivalence_power(n: int, margin: float, success: float) -> float:
+    """The probability that both tests of `equivalence` reject, for `n` pairs whose two outcomes are independent.
+
+    The sum of the trinomial distribution of "only the first", "only the second" and the rest over what they reject. No
+    normal approximation: where nearly all episodes are solved, too few pairs differ for one.
+
+    Args:
+        success: both rates, between 0 and 1.
+    """
+    _check(success)
+    rate = success * (1 - success)  # of "only the first", and of "only the second"
+    spread = math.sqrt(n * rate * (1 - rate))
+    reach = 8 * spread + 12  # what lies further from the mean has no probability to speak of
+    step = max(1, int(spread / 32))  # of very many counts, every `step`-th stands for its neighbours
+    counts = np.arange(max(0, math.ceil(n * rate - reach)), min(n, math.floor(n * rate + reach)) + 1, step)
+    places = np.arange(len(counts))
+    rest = n - 2 * counts[0] - step * np.arange(2 * len(counts) - 1)  # by the sum of two places
+    one = _log_terms(counts, rate)
+    both = one[:, None] + one + _log_terms(rest, 1 - 2 * rate)[np.add.outer(places, places)]
+    chances = np.exp(both - both.max())
+    rejected = both_reject(counts[:, None], counts, n, margin)
+    return float(chances[rejected].sum() / chances.sum())
 
 
 def sample_size_note(episodes: int, success: float, margin: float) -> str:
@@ -59,6 +101,12 @@ def sample_size_note(episodes: int, success: float, margin: float) -> str:
         f"{100 * POWER:g} % probability (5 % level). Showing that two arms are equal within {100 * margin:g} points "
         f"takes about {needed}, {verdict}."
     )
+
+
+def _log_terms(counts: np.ndarray, rate: float) -> np.ndarray:
+    """(k,) log(rate ** count / count!), a factor of a multinomial probability; minus infinity for a negative count."""
+    terms = [count * math.log(rate) - math.lgamma(count + 1) if count >= 0 else -math.inf for count in counts.tolist()]
+    return np.array(terms)
 
 
 def _check(success: float) -> None:

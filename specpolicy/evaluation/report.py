@@ -20,7 +20,7 @@ CAPTIONS = {
     "Success against machine speed": "Success against the speed of the machine.",
     "Success rate": "Success rate of each arm.",
     "Maximum coverage": "Highest coverage reached, mean over episodes.",
-    "Time per chunk": "Time per chunk, over all arms of a sampler.",
+    "Time per chunk": "Time per chunk, before any factor on it, over all arms of a sampler.",
     "Calls per chunk": "Sequential network calls per chunk, over all arms of a sampler.",
 }
 WORLDS = {

@@ -153,7 +153,8 @@ def chunk_steps(timing: TimingLog | None) -> tuple[dict[int, int], dict[int, int
 
 
 def _timing(timing: TimingLog | None) -> dict[str, object]:
-    """What became of the chunks and the control steps; jumps are lengths of changes of the action."""
+    """What became of the chunks and the control steps; jumps are lengths of changes of the action, at a switch also
+    from an action that was held before it."""
     log = timing or TimingLog(hz=1.0)
     ages = [tick.age for tick in log.ticks if tick.age is not None]
     switches = log.boundary_jumps

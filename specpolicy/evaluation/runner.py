@@ -5,8 +5,8 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from specpolicy.engines import ENGINES
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.arms import Arm
+from specpolicy.evaluation.calibrations import calibration_digest
 from specpolicy.evaluation.planners import ExpertPlanner, check_policy_fits
 from specpolicy.evaluation.player import EXPERT, Job, Played, Setup
 from specpolicy.evaluation.provenance import fingerprint, hardware
@@ -61,11 +62,21 @@ class Evaluation:
         return str(self.setup.task.get("name") or self.setup.task["id"])
 
 
-def check(evaluation: Evaluation) -> str | None:
-    """Raise a clear error for settings that cannot work, before anything is written.
+@dataclass(frozen=True)
+class Origin:
+    """What figures come from, known by hashes.
 
-    Returns the policy's fingerprint, None if only the scripted expert is evaluated.
+    Attributes:
+        policy: its fingerprint; None if only the scripted expert is evaluated.
+        calibrations: by label of the sampler, of those that take something from a calibration or a draft model.
     """
+
+    policy: str | None = None
+    calibrations: Mapping[str, str] = field(default_factory=dict)
+
+
+def check(evaluation: Evaluation) -> Origin:
+    """Raise a clear error for settings that cannot work, before anything is written."""
     setup = evaluation.setup
     if evaluation.episodes < 1 or evaluation.videos < 0 or evaluation.seed < 0 or setup.max_seconds <= 0:
         raise SpecpolicyError("episodes and max_seconds must be positive, seed and videos not negative")
@@ -82,25 +93,26 @@ def check(evaluation: Evaluation) -> str | None:
         raise SpecpolicyError(f"unknown engine '{setup.engine}': use one of {', '.join(ENGINES)}")
     if any(spec["name"] == EXPERT for spec in setup.samplers.values()):
         ExpertPlanner(str(setup.task["id"]))
-    specs = [dict(spec) for spec in setup.samplers.values() if spec["name"] != EXPERT]
-    for options in specs:
-        make_sampler(options.pop("name"), **options)
+    specs = {label: dict(spec) for label, spec in setup.samplers.items() if spec["name"] != EXPERT}
+    for options in specs.values():
+        make_sampler(**options)
     try:
         torch.zeros(1, device=setup.device)
     except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
         raise SpecpolicyError(f"device={setup.device} cannot be used here: {str(error).splitlines()[0]}") from error
-    policy = load_policy(setup.policy) if specs else None
+    policy = load_policy(setup.policy, setup.device) if specs else None
     with contextlib.closing(make_task_env(setup.task)) as env:
         if policy is None:
-            return None
+            return Origin()
         check_policy_fits(policy, env, str(setup.task["id"]))
         for arm in evaluation.arms:
             if arm.hold is not None and len(arm.hold) != policy.action_dim:
                 raise SpecpolicyError(f"hold has {len(arm.hold)} entries, an action has {policy.action_dim}")
-    return fingerprint(policy)
+    digests = {label: calibration_digest(policy, spec, setup.engine) for label, spec in specs.items()}
+    return Origin(fingerprint(policy), {label: digest for label, digest in digests.items() if digest is not None})
 
 
-def claim(evaluation: Evaluation, policy_fingerprint: str | None, output: Path, overwrite: bool = False) -> Results:
+def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool = False) -> Results:
     """Make the output directory ready and return the results it holds already.
 
     A directory of the same settings is continued; more episodes or other arms may be asked for than before.
@@ -112,8 +124,8 @@ def claim(evaluation: Evaluation, policy_fingerprint: str | None, output: Path, 
     for name in ("video_size", "policy"):  # neither changes a result: the policy is known by its fingerprint
         del setup[name]
     del setup["samplers"]
-    setup["arms"] = {arm.label: _settings(arm, evaluation.setup) for arm in evaluation.arms}
-    wanted = json.loads(json.dumps({"format": FORMAT, **setup, "policy": policy_fingerprint, "seed": evaluation.seed}))
+    setup["arms"] = {arm.label: _settings(arm, evaluation.setup, origin) for arm in evaluation.arms}
+    wanted = json.loads(json.dumps({"format": FORMAT, **setup, "policy": origin.policy, "seed": evaluation.seed}))
     path = output / SETTINGS
     machines = [hardware()]
     if overwrite:
@@ -125,7 +137,13 @@ def claim(evaluation: Evaluation, policy_fingerprint: str | None, output: Path, 
         _require_same({key: value for key, value in wanted.items() if key != "arms"}, found, output)
         wanted["arms"] = {**found["arms"], **wanted["arms"]}
         for label, arm in found["arms"].items():
-            _require_same({label: wanted["arms"][label]}, {label: arm}, output)
+            now = wanted["arms"][label]
+            _require_same({label: _uncalibrated(now)}, {label: _uncalibrated(arm)}, output)
+            if now.get("calibration") != arm.get("calibration"):
+                raise SpecpolicyError(
+                    f"{output}: the policy's calibration or draft model is not known to be the one that '{label}' was "
+                    "played with: choose another output, or set overwrite=true"
+                )
     elif any((output / name).exists() for name in WRITTEN):
         raise SpecpolicyError(f"{output} holds results without {SETTINGS}: choose another output or overwrite=true")
     write_text(path, json.dumps({**wanted, "machines": machines}, indent=2) + "\n")
@@ -181,15 +199,31 @@ def blocks(evaluation: Evaluation, output: Path) -> list[list[Job]]:
     return list(found.values())
 
 
+def unfilmed(evaluation: Evaluation, results: Results, output: Path) -> int:
+    """How many of the episodes to be filmed are done without a video: they are not played again for one."""
+    done = results.done
+    jobs = [job for job in schedule(evaluation, output) if job.video is not None]
+    return sum((job.arm.label, job.seed) in done and not Path(str(job.video)).exists() for job in jobs)
+
+
 def video_path(output: Path, label: str, seed: int) -> Path:
     """Where the video of an episode is written."""
     return output / "videos" / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', label)}-{seed}.mp4"
 
 
-def _settings(arm: Arm, setup: Setup) -> dict[str, Any]:
-    """What the arm's results depend on; a trace is known by its content."""
+def _settings(arm: Arm, setup: Setup, origin: Origin) -> dict[str, Any]:
+    """What the arm's results depend on; a trace and a calibration are known by their content."""
     options = {name: value for name, value in asdict(arm).items() if name not in ("sampler", "trace")}
-    return {"sampler": dict(setup.samplers[arm.sampler]), **options}
+    digest = origin.calibrations.get(arm.sampler)
+    return {
+        "sampler": dict(setup.samplers[arm.sampler]),
+        **options,
+        **({} if digest is None else {"calibration": digest}),
+    }
+
+
+def _uncalibrated(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != "calibration"}
 
 
 def _remove(output: Path) -> None:

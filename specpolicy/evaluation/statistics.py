@@ -24,6 +24,9 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
     """Success rate with the score interval of Wilson (1927, J. Am. Stat. Assoc. 22, 209).
 
     It holds its level for few episodes and for rates near 0 and 1, where the usual mean +- z * error fails.
+
+    Raises:
+        ValueError: no episode, or more successes than episodes.
     """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"{successes} successes of {n}: expected 0 <= successes <= n and n >= 1")
@@ -46,6 +49,9 @@ def paired_success_difference(first: np.ndarray, second: np.ndarray, confidence:
 
     Args:
         first, second: (n,) bool, the outcome of each seed.
+
+    Raises:
+        ValueError: they are not of one length, or empty.
     """
     first, second = _pairs(first, second, bool)
     n = len(first)
@@ -67,6 +73,12 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     """Exact p-value of McNemar's test (1947, Psychometrika 12, 153): do both succeed equally often on the same seeds?
 
     The binomial test on the seeds that only one of the two solved.
+
+    Args:
+        first, second: (n,) bool, the outcome of each seed.
+
+    Raises:
+        ValueError: they are not of one length, or empty.
     """
     first, second = _pairs(first, second, bool)
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
@@ -76,7 +88,14 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE, seed: int = 0) -> Interval:
-    """Mean with its percentile bootstrap interval (Efron & Tibshirani 1993, chapter 13); one value has no width."""
+    """Mean with its percentile bootstrap interval (Efron & Tibshirani 1993, chapter 13); one value has no width.
+
+    Args:
+        values: (n,), one for each episode.
+
+    Raises:
+        ValueError: it is not of one dimension, or empty.
+    """
     values = np.asarray(values, dtype=np.float64)
     return ratio_interval(values, np.ones_like(values), confidence, seed)
 
@@ -86,6 +105,9 @@ def ratio_interval(above: np.ndarray, below: np.ndarray, confidence: float = CON
 
     Args:
         above, below: (n,), entry by entry of the same episodes; `below` is positive.
+
+    Raises:
+        ValueError: they are not of one length, or empty.
     """
     above, below = _pairs(above, below, np.float64)
     counts = _resamples(len(above), seed)
@@ -105,7 +127,14 @@ def _resamples(n: int, seed: int) -> np.ndarray:
 
 
 def paired_mean_difference(first: np.ndarray, second: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
-    """Mean of `first - second` over the same seeds, bootstrapped over seeds."""
+    """Mean of `first - second` over the same seeds, bootstrapped over seeds.
+
+    Args:
+        first, second: (n,), one for each seed.
+
+    Raises:
+        ValueError: they are not of one length, or empty.
+    """
     first, second = _pairs(first, second, np.float64)
     return mean_interval(first - second, confidence)
 

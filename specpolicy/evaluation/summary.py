@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from specpolicy.control.trace import read_trace
-from specpolicy.evaluation import budget, comparisons, statistics
+from specpolicy.evaluation import budget, comparisons, costs, statistics
 from specpolicy.evaluation.arms import Arm, method
+from specpolicy.evaluation.player import EXPERT
 from specpolicy.evaluation.provenance import versions
 from specpolicy.evaluation.results import Results, Row
 from specpolicy.evaluation.runner import FORMAT, Evaluation, video_path
@@ -37,7 +37,7 @@ def summarise(
         references: labels of the samplers that the others are compared with; none: the first.
     """
     played = _episodes(evaluation, results)
-    chunks, recorded = _chunks(evaluation, results), _recorded(evaluation)
+    chunks, recorded = costs.chunk_rows(evaluation, results), costs.recorded(evaluation)
     return {
         "format": FORMAT,
         "task": evaluation.task_name,
@@ -51,7 +51,7 @@ def summarise(
             {
                 **_arm(arm, evaluation),
                 **_outcomes(list(played[arm.label].values())),
-                **_times(chunks[arm.label], recorded.get(arm.sampler)),
+                **costs.chunk_costs(arm, chunks[arm.label], recorded.get(arm.sampler)),
                 "timing": _timing(list(played[arm.label].values()), chunks[arm.label]),
                 "videos": _videos(evaluation, output, arm.label, played[arm.label]),
             }
@@ -67,26 +67,6 @@ def summarise(
     }
 
 
-def chunk_figures(evaluation: Evaluation, results: Results) -> dict[str, dict[str, np.ndarray]]:
-    """`seconds` and `calls` of every chunk of each sampler, over all of its arms; with a trace its seconds."""
-    figures: dict[str, dict[str, list[float]]] = {arm.sampler: {} for arm in evaluation.arms}
-    for label, rows in _chunks(evaluation, results).items():
-        sampler = next(arm.sampler for arm in evaluation.arms if arm.label == label)
-        for name in ("seconds", "calls"):
-            figures[sampler].setdefault(name, []).extend(float(row[name]) for row in rows)
-    recorded = _recorded(evaluation)
-    return {
-        sampler: {name: np.array(values) for name, values in columns.items()}
-        | ({"seconds": recorded[sampler]} if sampler in recorded and columns else {})
-        for sampler, columns in figures.items()
-    }
-
-
-def _recorded(evaluation: Evaluation) -> dict[str, np.ndarray]:
-    """The seconds (M,) of the trace, for each sampler that is charged them: what its chunks take, wherever played."""
-    return {arm.sampler: read_trace(arm.trace, arm.sampler) for arm in evaluation.arms if arm.trace is not None}
-
-
 def _episodes(evaluation: Evaluation, results: Results) -> Played:
     seeds = set(evaluation.seeds)
     played: Played = {arm.label: {} for arm in evaluation.arms}
@@ -94,15 +74,6 @@ def _episodes(evaluation: Evaluation, results: Results) -> Played:
         if row["arm"] in played and int(row["seed"]) in seeds:
             played[row["arm"]][int(row["seed"])] = row
     return played
-
-
-def _chunks(evaluation: Evaluation, results: Results) -> dict[str, list[Row]]:
-    seeds = set(evaluation.seeds)
-    chunks: dict[str, list[Row]] = {arm.label: [] for arm in evaluation.arms}
-    for row in results.chunks.rows:
-        if row["arm"] in chunks and int(row["seed"]) in seeds:
-            chunks[row["arm"]].append(row)
-    return chunks
 
 
 def _rate(played: Played) -> float | None:
@@ -122,6 +93,7 @@ def _outcomes(rows: list[Row]) -> dict[str, Any]:
     solved = np.array([row["success"] == "1" for row in rows])
     seconds = np.array([float(row["seconds"]) for row in rows])
     horizons = sorted({int(row["execution_horizon"]) for row in rows})
+    begun = seconds > 0  # an episode that the reset solves takes no time, and says nothing on a rate over time
     return {
         "episodes": len(rows),
         "successes": int(solved.sum()),
@@ -130,31 +102,9 @@ def _outcomes(rows: list[Row]) -> dict[str, Any]:
         **{name: _mean(rows, name) for name in MEANS},
         # Of the solved episodes only: a mean over others would depend on when an episode is given up.
         "time_to_success": asdict(statistics.mean_interval(seconds[solved])) if solved.any() else None,
-        "successes_per_minute": asdict(statistics.ratio_interval(60.0 * solved, seconds)) if seconds.all() else None,
-    }
-
-
-def _times(rows: list[Row], recorded: np.ndarray | None) -> dict[str, Any]:
-    if not rows:  # every episode was solved by the reset
-        return {"chunks": 0, "chunk_seconds": None, "calls": None, "rows": None, "network_share": None}
-    seconds, network, calls, states = (
-        np.array([float(row[name]) for row in rows]) for name in ("seconds", "network_seconds", "calls", "rows")
-    )
-    share = float(network.sum() / seconds.sum()) if recorded is None else None
-    seconds = seconds if recorded is None else recorded
-    p50, p95, p99 = map(float, np.quantile(seconds, [0.5, 0.95, 0.99]))
-    return {
-        "chunks": len(rows),
-        "chunk_seconds": {
-            "mean": float(seconds.mean()),
-            "p50": p50,
-            "p95": p95,
-            "p99": p99,
-            "max": float(max(seconds)),
-        },
-        "calls": float(calls.mean()),
-        "rows": float(states.mean()),
-        "network_share": share,
+        "successes_per_minute": asdict(statistics.ratio_interval(60.0 * solved[begun], seconds[begun]))
+        if begun.any()
+        else None,
     }
 
 
@@ -166,6 +116,8 @@ def _timing(rows: list[Row], chunks: list[Row]) -> dict[str, Any]:
     asked = sum(row["chunk"] != "0" for row in chunks)
     planned = [int(row["length"]) - int(row["starved_steps"]) for row in rows]
     switches = [int(row["switches"]) for row in rows]
+    # Of the planned steps the first of each chunk follows no action of the same chunk.
+    inner = [max(0, steps - 1 - switched) for steps, switched in zip(planned, switches, strict=True)]
     return {
         "delay_steps": {"mean": float(np.mean(delays)), "max": max(delays)} if delays else None,
         "late_share": sum(int(row["late_chunks"]) for row in rows) / asked if asked else None,
@@ -179,7 +131,7 @@ def _timing(rows: list[Row], chunks: list[Row]) -> dict[str, Any]:
             (float(row["observation_age_max"]) for row in rows if row["observation_age_max"]), default=None
         ),
         "switch_jump": _weighted(rows, "switch_jump_mean", switches),
-        "inner_jump": _weighted(rows, "inner_jump_mean", planned),
+        "inner_jump": _weighted(rows, "inner_jump_mean", inner),
     }
 
 
@@ -201,15 +153,14 @@ def _budgets(
     evaluation: Evaluation,
     played: Played,
     chunks: dict[str, list[Row]],
-    recorded: dict[str, np.ndarray],
+    recorded: Mapping[str, costs.Recorded],
     budgets_ms: list[float],
 ) -> list[dict[str, Any]]:
     """Each method's success within each budget; "settings" is empty where none keeps it."""
     methods: dict[str, list[budget.Setting]] = {}
     for arm in evaluation.arms:
-        measured = [float(row["seconds"]) for row in chunks[arm.label]]
-        seconds = arm.factor * recorded.get(arm.sampler, np.array(measured))
-        if not any(float(row["calls"]) for row in chunks[arm.label]):
+        seconds = costs.chunk_seconds(arm, chunks[arm.label], recorded.get(arm.sampler))
+        if not len(seconds) or evaluation.setup.samplers[arm.sampler]["name"] == EXPERT:
             continue  # the scripted expert has no settings
         outcomes = np.array([played[arm.label][seed]["success"] == "1" for seed in evaluation.seeds])
         name = method(evaluation.setup.samplers[arm.sampler])

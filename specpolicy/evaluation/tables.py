@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from specpolicy.evaluation.player import EXPERT
+
 Summary = Mapping[str, Any]
 Table = list[list[str]]
 NONE = "–"
@@ -16,7 +18,7 @@ def results_table(summary: Summary, brief: bool = False) -> Table:
     head += [*(["max coverage"] if has_coverage else []), "s to success", "successes per min"]
     table = [[*head, "ms per chunk p50", "p95", "p99", "max", "calls", "network"]]
     for arm in summary["arms"]:
-        seconds = arm["chunk_seconds"] if arm["calls"] else None
+        seconds = arm["chunk_seconds"] if has_network(arm) else None
         times = [milliseconds(seconds[name]) if seconds else NONE for name in ("p50", "p95", "p99", "max")]
         table.append(
             [
@@ -28,7 +30,7 @@ def results_table(summary: Summary, brief: bool = False) -> Table:
                 interval(arm["time_to_success"], 1),
                 interval(arm["successes_per_minute"], 1),
                 *times,
-                f"{arm['calls']:.4g}" if seconds else NONE,
+                f"{arm['calls']:.4g}" if seconds and arm["calls"] is not None else NONE,
                 percent(arm["network_share"]) if seconds else NONE,
             ]
         )
@@ -125,6 +127,11 @@ def condition_columns(summary: Summary) -> list[tuple[str, Callable[[Mapping[str
     if len({arm["stitching"] for arm in arms}) > 1:
         columns.append(("stitching", lambda arm: arm["stitching"].replace("_", " ")))
     return columns
+
+
+def has_network(arm: Mapping[str, Any]) -> bool:
+    """Whether chunks of the arm were drawn by a policy: the scripted expert has no network whose time would count."""
+    return arm["spec"]["name"] != EXPERT and arm["chunk_seconds"] is not None
 
 
 def text_table(table: Sequence[Sequence[str]]) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from specpolicy.control.trace import read_trace
+from specpolicy.control.trace import read_counts, read_trace
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.arms import Arm
 
@@ -59,7 +59,7 @@ class Joining:
 def make_arms(
     track: Mapping[str, Any], samplers: Iterable[str], joining: Joining, n_action_steps: int = 1
 ) -> tuple[Arm, ...]:
-    """The arms of a track, those of one condition side by side, the reference condition first.
+    """The arms of a track, those of one condition side by side; first the condition that costs the least time.
 
     Args:
         track: `name` and the options of configs/track/<name>.yaml.
@@ -98,8 +98,9 @@ def make_arms(
     ]
     for arm in arms:
         _ = arm.execution  # checks its options
-        if arm.trace is not None:
+        if arm.trace is not None:  # checks its columns
             read_trace(arm.trace, arm.sampler)
+            read_counts(arm.trace, arm.sampler)
     if len({arm.label for arm in arms}) < len(arms):
         raise SpecpolicyError("track and stitching: a value is given twice")
     return tuple(arms)
@@ -118,9 +119,10 @@ def times_are_measured(track: Mapping[str, Any]) -> bool:
 
 
 def _delays(track: Mapping[str, Any], common: Arm, n_action_steps: int) -> list[Arm]:
-    """First the delays, each with the shortest execution horizon that it allows; then the horizons at one delay."""
+    """First the delays, rising, each with the shortest execution horizon that it allows; then the horizons at one
+    delay."""
     shortest = common.execution_horizon or n_action_steps
-    pairs = [(delay, max(delay, shortest)) for delay in _steps(track["delays"], "track.delays", 0)]
+    pairs = [(delay, max(delay, shortest)) for delay in sorted(_steps(track["delays"], "track.delays", 0))]
     at = _steps([track["horizons_at"]], "track.horizons_at", 0)[0]
     for horizon in _steps(track["execution_horizons"] or [], "track.execution_horizons", 1, empty=True):
         if horizon < at:
@@ -139,7 +141,8 @@ def _charged(track: Mapping[str, Any], common: Arm, factors: Sequence[float]) ->
     source: dict[str, Any] = {"trace": None if trace is None else str(trace), "trace_digest": digest}
     if min(factors) < 0:
         raise SpecpolicyError(f"track.factors: {min(factors):g} is below zero")
-    return [replace(common, clock=clock, factor=factor, **source) if factor else common for factor in factors]
+    # Rising: the condition that costs the least time is the one that the others are compared with.
+    return [replace(common, clock=clock, factor=factor, **source) if factor else common for factor in sorted(factors)]
 
 
 def _numbers(values: Any, name: str) -> list[float]:

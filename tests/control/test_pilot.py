@@ -127,6 +127,7 @@ def test_a_synchronous_pause_holds_while_it_plans():
     actions, sent, log = fly(Steps(), DelayClock(2), steps=14, stitching="sync_pause")
     assert actions == [0, 1, 2, 3, 3, 3, 4, 5, 6, 7, 7, 7, 10, 11] and all(sent)
     assert requests(log) == [0, 4, 10] and log.misses == 0 and log.starved_ticks == 4
+    assert log.boundary_jumps == pytest.approx([np.sqrt(2), 3 * np.sqrt(2)])  # from 3, held, to 4; from 7 to 10
 
 
 def test_temporal_ensembling_blends_all_chunks_that_know_a_step():

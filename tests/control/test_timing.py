@@ -52,8 +52,8 @@ def test_the_summary_by_hand(log):
     assert summary["tick_lateness"]["max"] == pytest.approx(0.01)
     assert summary["observation_age"]["max"] == 0.3 and summary["observation_age"]["mean"] == pytest.approx(0.14)
     assert summary["limited_actions"] == 1
-    # One switch from chunk to chunk; a change to or from a held action is none.
-    assert summary["boundary_jump"]["max"] == pytest.approx(0.7) == summary["boundary_jump"]["p50"]
+    # Two switches, the second one across a held action: from that to the new chunk.
+    assert log.boundary_jumps == pytest.approx([0.7, 0.5]) and summary["boundary_jump"]["max"] == 0.7
 
 
 def test_the_summary_is_json_and_the_report_names_its_figures(log):

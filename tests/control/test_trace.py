@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from specpolicy.control.trace import read_trace
+from specpolicy.control.trace import read_counts, read_trace
 from specpolicy.errors import SpecpolicyError
 
 
@@ -13,6 +13,18 @@ def test_the_calls_of_one_sampler_in_their_order(tmp_path):
     np.testing.assert_array_equal(read_trace(path, "ddim"), [0.2, 0.1])
     path.write_text("seconds\n0.3\n")
     np.testing.assert_array_equal(read_trace(path), [0.3])
+
+
+def test_calls_and_rows_where_the_file_has_them(tmp_path):
+    path = tmp_path / "chunks.csv"
+    path.write_text("sampler,seconds,calls,rows\nddim,0.2,10,10\nasd,0.5,4,60\nasd,0.1,3,40\n")
+    counts = read_counts(path, "asd")
+    assert counts["calls"].tolist() == [4, 3] and counts["rows"].tolist() == [60, 40]
+    path.write_text("sampler,seconds,calls\nddim,0.2,ten\n")
+    with pytest.raises(SpecpolicyError, match="an entry in the column 'calls' is no number"):
+        read_counts(path, "ddim")
+    path.write_text("seconds\n0.3\n")
+    assert read_counts(path) == {}
 
 
 @pytest.mark.parametrize(

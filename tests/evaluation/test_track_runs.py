@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ from wandb_run import read_run
 
 from specpolicy.cli import main
 from specpolicy.evaluation import results
+from specpolicy.evaluation.power import episodes_for_equivalence
+from specpolicy.evaluation.tables import timing_table
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "evaluation.md"
 MEASURED = {"chunk_seconds_mean", "chunk_seconds_p50", "chunk_seconds_p95", "chunk_seconds_max", "network_share"}
 
 
@@ -211,6 +215,22 @@ def test_everything_reaches_wandb(arguments, tmp_path, monkeypatch):
     assert rates and all("step" in row for row in rates)
 
 
-def test_columns_are_those_of_the_documents():
-    assert {"late_chunks", "starved_steps", "observation_age_mean", "switch_jump_mean"} < set(results.EPISODE_COLUMNS)
-    assert {"sampler", "seconds"} < set(results.CHUNK_COLUMNS)  # what a latency trace needs
+def test_columns_are_those_of_the_document():
+    """docs/evaluation.md names the columns of the report, and what a latency trace needs."""
+    text = DOCUMENT.read_text()
+    table = text.split("| column of the report | meaning |")[1].split("\n\n")[0]
+    described = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
+    head = timing_table({"arms": []})[0]
+    assert len(described) == 6
+    for name in ", ".join(described).split(", "):
+        assert any(column.startswith(name) for column in head), name
+    sentence = re.search(r"`track.trace` is a CSV\s+file with the columns (.*?), such as the `chunks.csv`", text, re.S)
+    assert set(re.findall("`([a-z]+)`", sentence[1])) == {"sampler", "seconds"} < set(results.CHUNK_COLUMNS)
+    counts = re.search(r"its columns (.*?); where it lacks them", text, re.S)
+    assert set(re.findall("`([a-z]+)`", counts[1])) == {"calls", "rows"} < set(results.CHUNK_COLUMNS)
+
+
+def test_the_announced_numbers_of_episodes_are_those_of_the_document():
+    sentence = re.search(r"Showing equality within 5 points takes (\d+) episodes where 99 % .*\.", DOCUMENT.read_text())
+    found = [int(number) for number in re.findall(r"(\d+)(?! ?[%\d])(?! points)", sentence[0].split("takes")[1])]
+    assert found == [episodes_for_equivalence(0.05, success) for success in (0.99, 0.95, 0.9)]

@@ -40,18 +40,28 @@ def test_samplers_and_ways_of_stitching_are_crossed():
         "asd",
         "ddpm sync_pause",
         "asd sync_pause",
-        "ddpm charged",
-        "asd charged",
-        "ddpm charged sync_pause",
-        "asd charged sync_pause",
         "ddpm charged x0.5",
         "asd charged x0.5",
         "ddpm charged x0.5 sync_pause",
         "asd charged x0.5 sync_pause",
+        "ddpm charged",
+        "asd charged",
+        "ddpm charged sync_pause",
+        "asd charged sync_pause",
     ]
     assert all(arm.execution.hold == (0.0, None) for arm in arms)
-    clock = arms[-1].make_clock(10)
+    clock = arms[4].make_clock(10)
     assert isinstance(clock, ChargedClock) and clock.usable_step(0, 0.5) == 3
+
+
+@pytest.mark.parametrize("track, name", ((DELAY, "delays"), (CHARGED, "factors")))
+def test_conditions_rise_in_whatever_order_they_are_given(track, name):
+    """The cheapest one comes first, for it is the one that the others are compared with."""
+    rising = make_arms({**track, name: sorted(track[name])}, ["ddpm", "asd"], Joining(), 4)
+    falling = make_arms({**track, name: sorted(track[name], reverse=True)}, ["ddpm", "asd"], Joining(), 4)
+    assert falling == rising and rising[0].waits
+    references = {reference.label for _, reference, kind in pairs(falling) if kind == "condition"}
+    assert references == {arm.label for arm in rising if arm.waits}
 
 
 def test_a_trace_takes_the_place_of_the_measured_times(tmp_path):
@@ -124,3 +134,12 @@ def test_settings_belong_to_methods():
         "ddpm": {"name": "ddpm"},
     }
     assert {name: method(spec) for name, spec in specs.items()} == {name: name for name in specs}
+
+
+def test_another_law_is_another_method():
+    usual = {"name": "ddim", "steps": 10, "eta": 0}
+    assert method(usual) == method({**usual, "eta": 0.0}) == "ddim"
+    assert method({**usual, "eta": 1}) == method({**usual, "eta": 1.0, "steps": 4}) == "ddim-eta1.0"
+    assert method({"name": "asd", "steps": 16, "eta": 0.5}) == "asd-16-eta0.5"
+    assert method({"name": "picard", "tolerance": 0.1, "window": 8}) == "picard"
+    assert method({"name": "picard", "tolerance": 0.01, "window": None}) == "picard-tolerance0.01"

@@ -98,6 +98,29 @@ def test_the_same_command_continues_and_another_is_refused(arguments, tmp_path, 
     assert main(["evaluate", *arguments, *EVALUATE, "seed=5", "episodes=1", "overwrite=true"]) == 0
 
 
+def test_a_worker_that_dies_gives_one_line_and_loses_nothing(arguments, tmp_path, capfd):
+    settings = ["samplers=[ddpm]", "videos=0", "workers=1", "+task.kwargs.dies_at=100002"]
+    assert main(["evaluate", *arguments, *settings, "episodes=4"]) == 2
+    error = capfd.readouterr().err
+    complaint = [line for line in error.splitlines() if "died" in line]
+    assert len(complaint) == 1 and "what is finished is kept" in complaint[0] and "Traceback" not in error
+    kept = (tmp_path / "out" / "episodes.csv").read_text()
+    assert [row["seed"] for row in csv.DictReader(kept.splitlines())] == ["100000", "100001"]
+    assert main(["evaluate", *arguments, *settings, "episodes=2"]) == 0  # the same, up to there: nothing to play
+    assert (tmp_path / "out" / "episodes.csv").read_text() == kept
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["arms"][0]["episodes"] == 2
+
+
+def test_videos_of_episodes_that_are_there_are_not_played_for(arguments, tmp_path, capsys):
+    assert main(["evaluate", *arguments, *EVALUATE]) == 0
+    before = (tmp_path / "out" / "episodes.csv").read_text()
+    assert "have no video" not in capsys.readouterr().out
+    assert main(["evaluate", *arguments, *EVALUATE, "videos=3", "episodes=2"]) == 0
+    assert capsys.readouterr().out.count("2 of the episodes to be filmed are done and have no video") == 1
+    assert (tmp_path / "out" / "episodes.csv").read_text() == before
+    assert len([*(tmp_path / "out" / "videos").iterdir()]) == 2
+
+
 def test_one_warning_for_all_missing_videos(arguments, tmp_path, capsys):
     assert main(["evaluate", *arguments, *EVALUATE, "+task.kwargs.blind=true"]) == 0
     assert capsys.readouterr().err.count("no OpenGL library works here") == 1

@@ -1,0 +1,58 @@
+"""The plots of `benchmarks/harness_pages.py`, over several tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from specpolicy.evaluation.figures import COLOURS, MARKS, interval, legend, new_figure, success_axis
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Summaries = dict[str, dict[str, Any]]  # by task
+
+
+def main_arms(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The arms with the shortest execution horizon that their delay allows."""
+    shortest = summary["track"]["execution_horizon"]
+    return [arm for arm in summary["arms"] if arm["execution_horizon"] == max(arm["delay"], shortest)]
+
+
+def delay_figure(summaries: Summaries) -> Figure:
+    """Success against delay, a line for each task."""
+    figure, (axes,) = new_figure(3.8)
+    widest = max(arm["delay"] for summary in summaries.values() for arm in main_arms(summary))
+    for number, (task, summary) in enumerate(summaries.items()):
+        arms = sorted(main_arms(summary), key=lambda arm: arm["delay"])
+        colour, mark = COLOURS[number % len(COLOURS)], MARKS[number // len(COLOURS) % len(MARKS)]
+        shift = 0.008 * widest * (number - (len(summaries) - 1) / 2)
+        places = [arm["delay"] + shift for arm in arms]
+        rates = [arm["success_rate"]["estimate"] for arm in arms]
+        label = f"{task}, {summary['hz']:g} Hz"
+        axes.plot(places, rates, color=colour, marker=mark, markersize=5, linewidth=1.3, label=label)
+        for place, arm in zip(places, arms, strict=True):
+            interval(axes, place, arm["success_rate"], colour, mark)
+    axes.set_xlabel("delay in control steps")
+    success_axis(axes)
+    legend(figure, axes)
+    return figure
+
+
+def equivalence_figure(summaries: Summaries) -> Figure:
+    """The 90 % intervals of the differences, and the margin."""
+    lines = [(task, summary, one) for task, summary in summaries.items() for one in summary["differences"]]
+    figure, (axes,) = new_figure(1.1 + 0.36 * len(lines))
+    tasks = list(summaries)
+    for row, (task, _, difference) in enumerate(lines):
+        tests, colour = difference["equivalence"], COLOURS[tasks.index(task) % len(COLOURS)]
+        ends = [100 * tests["low"], 100 * tests["high"]]
+        axes.plot(ends, [row, row], color=colour, linewidth=2, solid_capstyle="butt")
+        axes.plot(100 * difference["success_rate"]["estimate"], row, "o", color=colour, markersize=6)
+    margin = 100 * lines[0][1]["margin"]
+    axes.axvspan(-margin, margin, color="#EEEEEE", zorder=0)
+    axes.axvline(0, color="#999999", linewidth=0.8)
+    axes.set_yticks(range(len(lines)), [f"{task}: {one['arm']} – {one['reference']}" for task, _, one in lines])
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.set_xlabel(f"difference in success in points (90 % interval; grey: margin of ±{margin:g})")
+    return figure
