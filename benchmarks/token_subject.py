@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from torch import Tensor
 from specpolicy.histories import FILE, read_histories
 from specpolicy.loading import load_policy
 from specpolicy.samplers import make_sampler
-from specpolicy.samplers.base import NoiseSource
 from specpolicy.token_policy import TokenPolicy
-from specpolicy.tokens import Decoded, decode, masked_start, speculate
+from specpolicy.tokens import Decoded
+from specpolicy.tokens.batches import EqualBatches
 from specpolicy.tokens.calibration import Trace
 from specpolicy.tokens.samplers import TokenSampler
 
@@ -59,7 +58,6 @@ class Subject:
             found.append([trace for part in parts for trace in part])
         return found[0], found[1]
 
-    @torch.inference_mode()
     def decoded(
         self,
         made: TokenSampler,
@@ -67,31 +65,25 @@ class Subject:
         precision: torch.dtype | None = None,
         count: int | None = None,
     ) -> Decoded:
-        """The first `count` observations to measure on, all unless given, decoded side by side; `rows`: every call is
-        padded to a multiple of so many."""
-        policy, cond = self.policy, self.measure[:count]
-        network = policy.denoiser if precision is None else Autocast(policy.denoiser, precision)
-        evaluate = policy.network(cond, network if rows is None else EqualBatches(network, rows))
-        rule, vocabulary = made.rule(policy.length), policy.tokeniser.bins
-        source = NoiseSource(torch.Generator().manual_seed(7), len(cond), policy.device, torch.float32)
-        noise, start = rule.draw_noise(vocabulary, source.uniform), masked_start(len(cond), policy.length, vocabulary)
-        drafter = made.make_drafter(policy.length)
-        if drafter is None:
-            return decode(evaluate, rule, noise, start, vocabulary)
-        return speculate(evaluate, rule, drafter, noise, start, vocabulary)
+        """The first `count` observations to measure on, all unless given, decoded side by side, with the graphs that
+        lie beside the policy; `rows`: every call is padded to a multiple of so many."""
+        cond, network = self.measure[:count], self._network(precision)
+        network = network if rows is None else EqualBatches(network, rows)
+        return self.policy.decode(cond, self.policy.equip(made), generators(len(cond)), network)
 
+    def alone(self, made: TokenSampler, precision: torch.dtype | None, count: int) -> Tensor:
+        """The tokens of the same, each chunk decoded by itself."""
+        made, network = self.policy.equip(made), self._network(precision)
+        parts = zip(self.measure[:count].split(1), generators(count), strict=True)
+        return torch.cat([self.policy.decode(cond, made, [source], network).tokens for cond, source in parts])
 
-class EqualBatches:
-    """A network that evaluates batches of one size only, padded with copies of the first row."""
+    def gaps(self, made: TokenSampler, count: int) -> Tensor:
+        """How near the choices of the ordinary decoder were to others, in all steps of these chunks."""
+        traces, _ = self.policy.record(self.measure[:count], made, generators(count))
+        return torch.cat([trace.gaps for trace in traces])
 
-    def __init__(self, network: Any, size: int):
-        self.network, self.size = network, size
-
-    def __call__(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        missing = -len(x) % self.size
-        x, t, cond = (torch.cat([part, part[:1].expand(missing, *part.shape[1:])]) for part in (x, t, cond))
-        parts = zip(x.split(self.size), t.split(self.size), cond.split(self.size), strict=True)
-        return torch.cat([self.network(*part) for part in parts])[: len(x) - missing]
+    def _network(self, precision: torch.dtype | None) -> Any:
+        return self.policy.denoiser if precision is None else Autocast(self.policy.denoiser, precision)
 
 
 class Autocast:
@@ -112,23 +104,6 @@ def sampler(name: str, **options: Any) -> TokenSampler:
     return made
 
 
-@torch.inference_mode()
-def alone(subject: Subject, made: TokenSampler, precision: torch.dtype | None, count: int) -> Tensor:
-    """Tokens of the ordinary decoder at `count` observations, each chunk by itself: batches of one row."""
-    policy, cond, vocabulary = subject.policy, subject.measure[:count], subject.policy.tokeniser.bins
-    rule = made.rule(policy.length)
-    source = NoiseSource(torch.Generator().manual_seed(7), len(cond), policy.device, torch.float32)
-    noise = rule.draw_noise(vocabulary, source.uniform)
-    network = policy.denoiser if precision is None else Autocast(policy.denoiser, precision)
-    evaluate = policy.network(cond, network)
-    tokens = []
-    for chunk in range(len(cond)):
-        parts = {
-            field.name: None if value is None else value[[chunk]]
-            for field in dataclasses.fields(noise)
-            for value in [getattr(noise, field.name)]
-        }
-        start = masked_start(1, policy.length, vocabulary)
-        shifted = lambda states, owner, chunk=chunk: evaluate(states, owner + chunk)  # noqa: E731
-        tokens.append(decode(shifted, rule, dataclasses.replace(noise, **parts), start, vocabulary).tokens)
-    return torch.cat(tokens)
+def generators(count: int) -> list[torch.Generator]:
+    """A chunk has the same noise whatever is decoded beside it."""
+    return [torch.Generator().manual_seed(7_000 + chunk) for chunk in range(count)]

@@ -6,15 +6,15 @@
 
 Each policy needs the recorded observations and the calibration that `specpolicy calibrate` leaves beside it. Half of
 the observations choose the graphs, and the other half measures. What an interrupted run has finished stays in `--work`
-and is not measured again. `--evaluations` are outputs of `specpolicy evaluate` to put side by side: success of token
-and of diffusion policies against calls and time.
+and is not measured again for the same options, weights, graphs and observations. `--evaluations` are outputs of
+`specpolicy evaluate` to put side by side: success of token and of diffusion policies against calls and time.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
+import hashlib
 import json
 import shlex
 import sys
@@ -24,18 +24,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from token_subject import DECODERS, LOOKAHEAD, Subject, alone, sampler
+from token_subject import DECODERS, LOOKAHEAD, Subject, sampler
 
 from specpolicy.benchmark.report import SUMMARY
 from specpolicy.benchmark.table import markdown_table
-from specpolicy.evaluation.provenance import hardware, load
+from specpolicy.evaluation.provenance import fingerprint, hardware, load
 from specpolicy.files import write_text
+from specpolicy.histories import FILE
+from specpolicy.loading import load_policy
 from specpolicy.tokens import DraftGraph, analytic_graph
 from specpolicy.tokens.calibration import mean_calls, paths_of, replay, select_graphs, select_tree
+from specpolicy.tokens.calibration.calibration import FILE as GRAPHS
 from specpolicy.tokens.calibration.cost import time_calls
+from specpolicy.tokens.rules import NEAR
 
 DRAFTS = (3, 8, 16, 64)
-NEAR = 1e-6  # gap between the last position revealed and the first that is not, in log probability
 
 
 def calls_table(subject: Subject, count: int) -> list[list[str]]:
@@ -95,9 +98,7 @@ def shapes_table(subject: Subject, count: int, name: str = "confidence, S = 1") 
     table.insert(2, ["one tree", *cells])
     pruned = []
     for keep in DRAFTS:
-        made = sampler(name, drafts=most, keep=keep) if keep < most else None
-        calibrated = made and dataclasses.replace(made, calibration=subject.policy.calibration)
-        calls = None if calibrated is None else subject.decoded(calibrated, count=count).calls
+        calls = subject.decoded(sampler(name, drafts=most, keep=keep), count=count).calls if keep < most else None
         pruned.append("" if calls is None else f"{float(calls.double().mean()):.1f}")
     table.append([f"of {most} nodes the D best at run time", *pruned])
     return table
@@ -106,7 +107,13 @@ def shapes_table(subject: Subject, count: int, name: str = "confidence, S = 1") 
 def exactness_table(subject: Subject, count: int) -> list[list[str]]:
     """Chunks whose tokens are those of the ordinary decoder, and how near ties came."""
     table = [
-        ["decoder, D = 8", "equal batches", "batches as they come", "bfloat16, as they come", "steps with a gap < 1e-6"]
+        [
+            "decoder, D = 8",
+            "equal batches",
+            "batches as they come",
+            "bfloat16, as they come",
+            f"steps with a gap < {NEAR:g}",
+        ]
     ]
     for name in {**DECODERS, **LOOKAHEAD}:
         ordinary = {"drafts": 0, "drafter": None}
@@ -114,16 +121,13 @@ def exactness_table(subject: Subject, count: int) -> list[list[str]]:
         for rows, precision in ((32, None), (None, None), (None, torch.bfloat16)):
             # As they come: one chunk at a time would be batches of one row, which round otherwise than others.
             if rows is None:
-                expected = alone(subject, sampler(name, **ordinary), precision, count)
+                expected = subject.alone(sampler(name, **ordinary), precision, count)
             else:
                 expected = subject.decoded(sampler(name, **ordinary), rows, count=count).tokens
             found = subject.decoded(sampler(name, drafts=8), rows, precision, count).tokens
             cells.append(f"{int((expected == found).all(dim=1).sum())} of {count}")
-        near = ""
-        if name in DECODERS:
-            gaps = torch.cat([trace.gaps for trace in subject.traces(name)[1]])
-            near = f"{int((gaps < NEAR).sum())} of {len(gaps)}"
-        table.append([name, *cells, near])
+        gaps = subject.gaps(sampler(name, **ordinary), count)
+        table.append([name, *cells, f"{int((gaps < NEAR).sum())} of {len(gaps)}"])
     return table
 
 
@@ -195,13 +199,14 @@ def time_tables(subject: Subject, count: int) -> Iterator[tuple[str, list[list[s
 
 
 def chosen_table(subject: Subject) -> list[list[str]]:
-    """What calibration chose on the machine where it ran."""
-    table = [["decoder", "drafter", "drafts", "calls", "calls without drafts"]]
+    """What calibration chose, by machine."""
+    table = [["decoder", "machine", "drafter", "drafts", "calls", "calls without drafts"]]
     calibration = subject.policy.calibration
     for law, found in ({} if calibration is None else calibration.decoders).items():
         calls = found.report["calls"]
-        chosen = str(found.drafts) if found.drafts else "0: none pay here"
-        table.append([law, found.drafter, chosen, f"{calls[str(found.drafts)]:.1f}", f"{calls['0']:.1f}"])
+        for machine, drafts in found.drafts.items():
+            chosen = str(drafts) if drafts else "0: none pay here"
+            table.append([law, machine, found.drafter, chosen, f"{calls[str(drafts)]:.1f}", f"{calls['0']:.1f}"])
     return table
 
 
@@ -246,10 +251,19 @@ def section(path: Path, observations: int, timed: int, compared: int) -> str:
     for title, table in [*hits_tables(subject), *time_tables(subject, timed)]:
         parts += [f"{title}:", markdown_table(table)]
     parts += [
-        "What `specpolicy calibrate` chose, by calls(D) x time(1 + D rows):",
+        "What `specpolicy calibrate` chose on each machine, by calls(D) x time(1 + D rows):",
         markdown_table(chosen_table(subject)),
     ]
     return "\n\n".join(parts)
+
+
+def digest(path: Path, options: argparse.Namespace) -> str:
+    """What a section depends on, so that one of other weights, graphs, observations or options is not taken for it."""
+    found = hashlib.sha256(fingerprint(load_policy(path)).encode())
+    found.update(json.dumps([options.observations, options.timed, options.compared, options.threads]).encode())
+    for name in (GRAPHS, FILE):
+        found.update((path / name).read_bytes())
+    return found.hexdigest()[:12]
 
 
 def main() -> None:
@@ -268,7 +282,7 @@ def main() -> None:
     busy, machine = load(), hardware()
     sections = []
     for path in options.policies:
-        kept = options.work / f"{path.name}.md"
+        kept = options.work / f"{path.name}-{digest(path, options)}.md"
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_text(kept, section(path, options.observations, options.timed, options.compared))

@@ -14,7 +14,8 @@ from specpolicy.policy_base import Observation, Policy
 from specpolicy.samplers import Sample, Sampler, SampleStatistics, make_sampler
 from specpolicy.samplers.base import Denoiser, Generators, NoiseSource
 from specpolicy.samplers.meter import Meter
-from specpolicy.tokens import Decoded, Drafter, decode, masked_start, speculate
+from specpolicy.samplers.speculative.calibration.calibration import machine
+from specpolicy.tokens import Decoded, DecodingNoise, Drafter, Rule, decode, masked_start, speculate
 from specpolicy.tokens.calibration import TokenCalibration, Trace, record_traces
 from specpolicy.tokens.ordinary import Network
 from specpolicy.tokens.samplers import TOKEN_SAMPLERS, TokenSampler
@@ -53,7 +54,7 @@ class TokenPolicy(Policy):
         self.engine: Denoiser | None = None
         self.calibration: TokenCalibration | None = None
         self.action_dim = denoiser.action_dim
-        self._drafters: dict[tuple[TokenSampler, int], Drafter | None] = {}
+        self._drafters: dict[tuple[TokenSampler, str, int], Drafter | None] = {}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "TokenPolicy":
@@ -106,27 +107,42 @@ class TokenPolicy(Policy):
         for: (K+1, B, H, D) tokens, masked ones as the number of bins, the last one repeated for chunks of fewer steps.
 
         Raises:
-            SpecpolicyError: a sampler of diffusion policies; drafts for a network in half precision, where a row's
-                logits depend on how many rows are evaluated beside it.
+            SpecpolicyError: a sampler of diffusion policies; drafts in less than float32 (see `decode`).
         """
-        made, vocabulary = self.equip(sampler), self.tokeniser.bins
-        cond = self.encode(observation)
-        rule, drafter = made.rule(self.length), self._drafter(made)
-        precision = next(self.denoiser.parameters()).dtype
-        if drafter is not None and precision != torch.float32:
-            raise SpecpolicyError(f"drafts change nothing in float32 only, the network has {precision}: use drafts=0")
-        noise = rule.draw_noise(vocabulary, NoiseSource(generator, len(cond), self.device, torch.float32).uniform)
+        made, cond = self.equip(sampler), self.encode(observation)
         meter = Meter(self.engine or self.denoiser, self.device)
-        network, start = self.network(cond, meter), masked_start(len(cond), self.length, vocabulary, self.device)
-        if drafter is None:
-            out = decode(network, rule, noise, start, vocabulary, keep_paths=return_states)
-        else:
-            out = speculate(network, rule, drafter, noise, start, vocabulary, keep_paths=return_states)
+        out = self.decode(cond, made, generator, meter, return_states)
         actions = self.tokeniser.decode(out.tokens.view(-1, *self.sample_shape))
         stats = SampleStatistics(out.calls, out.rows, out.accepted)
         stats.seconds, stats.network_seconds = meter.read()
         states = self._states(out) if return_states else None
         return Sample(self.normaliser.unnormalise("action", actions), stats, states)
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        cond: Tensor,
+        sampler: TokenSampler,
+        generator: Generators = None,
+        denoiser: Denoiser | None = None,
+        keep_paths: bool = False,
+    ) -> Decoded:
+        """Decode a chunk for each of the encoded observations `cond` (B, To, F), with the sampler as it is.
+
+        denoiser: what evaluates states in the network's place.
+
+        Raises:
+            SpecpolicyError: drafts in less than float32, where a row's logits depend on how many are evaluated beside
+                it.
+        """
+        rule, drafter = sampler.rule(self.length), self._drafter(sampler)
+        if drafter is not None and (why := _inexact(next(self.denoiser.parameters()).dtype, self.device)):
+            raise SpecpolicyError(f"drafts change nothing in float32 only, and {why}: use drafts=0")
+        noise, start = self._begin(len(cond), rule, generator)
+        network, vocabulary = self.network(cond, denoiser), self.tokeniser.bins
+        if drafter is None:
+            return decode(network, rule, noise, start, vocabulary, keep_paths=keep_paths)
+        return speculate(network, rule, drafter, noise, start, vocabulary, keep_paths=keep_paths)
 
     def network(self, cond: Tensor, denoiser: Denoiser | None = None) -> Network:
         """The network as decoders see it, for encoded observations `cond` (B, To, F)."""
@@ -140,29 +156,32 @@ class TokenPolicy(Policy):
 
     @torch.inference_mode()
     def record(
-        self, cond: Tensor, sampler: TokenSampler, generator: torch.Generator, blind: bool = False
+        self, cond: Tensor, sampler: TokenSampler, generator: Generators, blind: bool = False
     ) -> tuple[list[Trace], Tensor]:
         """Traces of the ordinary decoder and its tokens (B, L), for encoded observations `cond` (B, To, F).
 
         `blind`: see `record_traces`.
         """
-        rule, vocabulary = sampler.rule(self.length), self.tokeniser.bins
-        noise = rule.draw_noise(vocabulary, NoiseSource(generator, len(cond), self.device, torch.float32).uniform)
-        start = masked_start(len(cond), self.length, vocabulary, self.device)
-        return record_traces(self.network(cond), rule, noise, start, vocabulary, blind)
+        rule = sampler.rule(self.length)
+        noise, start = self._begin(len(cond), rule, generator)
+        return record_traces(self.network(cond), rule, noise, start, self.tokeniser.bins, blind)
 
     def equip(self, sampler: str | Sampler | TokenSampler) -> TokenSampler:
-        """The decoder, by name or made, with the policy's calibration."""
+        """The decoder, by name or made, with the policy's calibration, and with the machine whose choice holds here."""
         made = make_sampler(sampler) if isinstance(sampler, str) else sampler
         if not isinstance(made, TokenSampler):
             raise SpecpolicyError(
                 f"sampler '{made.name}' denoises; this policy's actions are tokens: use {', '.join(TOKEN_SAMPLERS)}"
             )
-        if made.calibration is None and self.calibration is not None:
-            made = dataclasses.replace(made, calibration=self.calibration)
-        if made.calibration is not None:
-            made.calibration.check(self.length, self.tokeniser.bins)
-        return made
+        calibration = self.calibration if made.calibration is None else made.calibration
+        if calibration is not None:
+            calibration.check(self.length, self.tokeniser.bins)
+        return dataclasses.replace(made, calibration=calibration, machine=self.machine)
+
+    @property
+    def machine(self) -> str:
+        """What the number of drafts is chosen for, as in "cpu" or "cuda"."""
+        return machine(self.device, self.engine)
 
     def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> "TokenPolicy":
         """The same policy, weights shared. There is one engine for tokens, "eager", and one precision."""
@@ -179,13 +198,33 @@ class TokenPolicy(Policy):
 
     def _drafter(self, sampler: TokenSampler) -> Drafter | None:
         """The sampler's drafter; graphs are laid out once."""
-        key = (sampler, id(sampler.calibration))
+        key = (sampler, sampler.machine, id(sampler.calibration))
         if key not in self._drafters:
             self._drafters[key] = sampler.make_drafter(self.length)
         return self._drafters[key]
+
+    def _begin(self, batch: int, rule: Rule, generator: Generators) -> tuple[DecodingNoise, Tensor]:
+        """The noise and the masked states of new chunks."""
+        source = NoiseSource(generator, batch, self.device, torch.float32)
+        noise = rule.draw_noise(self.tokeniser.bins, source.uniform)
+        return noise, masked_start(batch, self.length, self.tokeniser.bins, self.device)
 
     def _states(self, out: Decoded) -> Tensor:
         assert out.paths is not None
         steps = max(map(len, out.paths))
         paths = [torch.stack([*path, *[path[-1]] * (steps - len(path))]) for path in out.paths]
         return torch.stack(paths, dim=1).view(steps, -1, *self.sample_shape)
+
+
+def _inexact(precision: torch.dtype, device: torch.device) -> str | None:
+    """Why matrix products would be less than float32, in words; None: they are not."""
+    if precision != torch.float32:
+        return f"the network has {precision}"
+    if torch.is_autocast_enabled(device.type):
+        return "torch.autocast is active"
+    products = torch.backends.cuda.matmul
+    # From torch 2.9 on there is `fp32_precision`, and whoever has set it must not read `allow_tf32`.
+    setting = getattr(products, "fp32_precision", None)
+    if device.type == "cuda" and (setting == "tf32" if setting is not None else products.allow_tf32):
+        return "torch.backends.cuda.matmul allows TF32"
+    return None

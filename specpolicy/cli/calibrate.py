@@ -4,14 +4,16 @@ For a diffusion policy this is the sampler `recycled`. The policy plays episodes
 it is sampled, and from its evaluations come a prior on its chunks, a small student of its network, and what is fastest
 here: the number of drafting sweeps and the window of each step, given what a call costs by its number of rows. For a
 policy of action tokens these are draft graphs for `decoders`, and how many drafts are fastest here, which may be none.
-All of it is written beside the checkpoint, and used from then on. learn=false keeps what was learnt before, and only
-finds out what is fastest on this machine or engine (diffusion policies).
+All of it is written beside the checkpoint, and used from then on; what is known there of other machines and other
+decoders is kept. learn=false keeps what was learnt before, and only finds out what is fastest on this machine or
+engine.
 
 Examples:
   specpolicy calibrate policy=checkpoints/lift
   specpolicy calibrate policy=checkpoints/lift student=false
   specpolicy calibrate policy=checkpoints/lift learn=false engine=openvino
   specpolicy calibrate policy=checkpoints/can_tokens 'decoders=[confidence,{name: confidence, tokens_per_step: 4}]'
+  specpolicy calibrate policy=checkpoints/can_tokens learn=false device=cuda
   specpolicy calibrate policy=my_policy observations=seen.safetensors held_out=0 output=calibrated
 """
 
@@ -53,7 +55,7 @@ def run(config: DictConfig) -> None:
     if not output.is_dir() and config.output is None:
         raise SpecpolicyError(f"{output} is no directory: give output=, where the calibration shall go")
     if isinstance(policy, TokenPolicy):
-        print(calibrate_tokens.describe(calibrate_tokens.calibrate_tokens(policy, config, output)))
+        print(calibrate_tokens.describe(calibrate_tokens.calibrate_tokens(policy, config, output), policy.machine))
         print(f"wrote {output}/drafts.json")
         return
     cond = conditions(policy, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from pathlib import Path
@@ -22,67 +23,126 @@ BATCH = 20  # chunks that are decoded side by side
 
 
 def calibrate_tokens(policy: TokenPolicy, config: DictConfig, output: Path) -> TokenCalibration:
-    """Calibrate each of `config.decoders`; written to `output` and returned."""
+    """Calibrate each of `config.decoders`, or only time calls again (`config.learn`); written to `output`, beside what
+    is known there of other decoders and machines, and returned."""
     from specpolicy.cli.configuration import save_config
-    from specpolicy.cli.evaluate import sampler_specs
     from specpolicy.cli.observations import conditions, write_held_out
-    from specpolicy.evaluation.provenance import hardware
     from specpolicy.logging.progress import progress_bar
-    from specpolicy.samplers import make_sampler
-    from specpolicy.tokens.calibration import CANDIDATES, TokenCalibration
 
+    if not config.learn:
+        return _time_again(policy, config, output)
     if not isinstance(config.traces, int) or config.traces < 2:
         raise SpecpolicyError(f"traces={config.traces}: expected at least 2 chunks to calibrate on")
-    specs = sampler_specs(OmegaConf.to_container(config.decoders), config.get("config_directories", []))
-    samplers: dict[str, Any] = {}
-    for label, spec in specs.items():
-        samplers[label] = policy.equip(make_sampler(**spec))
+    _check_choices(config)
+    samplers = _samplers(policy, config)
+    output.mkdir(parents=True, exist_ok=True)
+    calibration = _timed(policy, _known(policy, output), {"config": OmegaConf.to_container(config)})
+    cost = calibration.costs[policy.machine]
     wanted = config.copy()
     wanted.count = config.traces
     cond = conditions(policy, wanted)[: config.traces]
     write_held_out(policy, config, output / "observations.safetensors")
-    cost = measure_rows(policy, cond[:1], [1, *(1 + drafts for drafts in CANDIDATES)])
-    generator = torch.Generator().manual_seed(config.seed)
-    found: dict[str, DecoderCalibration] = {}
-    with progress_bar(len(samplers), "calibrate decoders") as bar:
-        for sampler in samplers.values():
-            found[sampler.law] = _calibrate(policy, sampler, cond, cost, generator)
-            bar.advance()
-    report = {
-        "seconds_by_rows": {str(rows): seconds for rows, seconds in cost.items()},
-        "hardware": hardware(),
-        "threads": torch.get_num_threads(),
-        "config": OmegaConf.to_container(config),
-    }
-    calibration = TokenCalibration(policy.length, policy.tokeniser.bins, found, report)
-    output.mkdir(parents=True, exist_ok=True)
-    calibration.save(output)
     save_config(config, output / "calibrate.yaml")
+    generator = torch.Generator().manual_seed(config.seed)
+    with progress_bar(len(samplers), "calibrate decoders") as bar:
+        for law, sampler in samplers.items():
+            calibration = calibration.added(law, _calibrate(policy, sampler, cond, cost, generator, config))
+            calibration.save(output)  # each at once: the next one may fail, or be interrupted
+            bar.advance()
+    return calibration
+
+
+def describe(calibration: TokenCalibration, machine: str) -> str:
+    """What was found for a machine, in a few lines."""
+    cost = calibration.costs[machine]
+    lines = ["one call: " + ", ".join(f"{rows} rows {1e3 * seconds:.1f} ms" for rows, seconds in cost.items())]
+    for law, found in calibration.decoders.items():
+        table = ", ".join(f"{drafts}: {number:.1f}" for drafts, number in found.report["calls"].items())
+        lines.append(f"{law}: {_chosen(found, machine)}; calls by drafts {table}")
+    return "\n".join(lines)
+
+
+def _chosen(found: DecoderCalibration, machine: str) -> str:
+    if machine not in found.drafts:
+        return "not chosen on this machine (learn=false does so)"
+    if found.drafts[machine]:
+        return f"{found.drafts[machine]} drafts ({found.drafter.replace('_', ' ')})"
+    if len(found.report["calls"]) == 1:
+        return "no drafts: a decoder of so few steps leaves nothing to draft"
+    return "no drafts: on this machine their rows cost more than the calls they save"
+
+
+def _check_choices(config: DictConfig) -> None:
+    """Refuse what no decoder can be calibrated by, before an hour of work."""
+    from specpolicy.tokens.calibration import DIVISIONS, OBJECTIVES
+
+    if config.graphs not in (None, *DIVISIONS):
+        raise SpecpolicyError(f"graphs={config.graphs}: use one of {', '.join(DIVISIONS)}, or null")
+    if config.objective not in OBJECTIVES:
+        raise SpecpolicyError(f"objective={config.objective}: use one of {', '.join(OBJECTIVES)}")
+
+
+def _samplers(policy: TokenPolicy, config: DictConfig) -> dict[str, TokenSampler]:
+    """The decoders by law, without what an earlier calibration chose for them."""
+    from specpolicy.cli.evaluate import sampler_specs
+    from specpolicy.samplers import make_sampler
+
+    specs = sampler_specs(OmegaConf.to_container(config.decoders), config.get("config_directories", []))
+    bare = copy.copy(policy)
+    bare.calibration = None
+    samplers: dict[str, TokenSampler] = {}
+    for label, spec in specs.items():
+        sampler = bare.equip(make_sampler(**spec))
+        if sampler.law in samplers:
+            raise SpecpolicyError(f"decoders: '{label}' has the law of one before it ({sampler.law}): leave one out")
+        samplers[sampler.law] = sampler
+    return samplers
+
+
+def _known(policy: TokenPolicy, output: Path) -> TokenCalibration:
+    """What was calibrated before, unless it was for other tokens."""
+    from specpolicy.tokens.calibration import TokenCalibration, read_token_calibration
+
+    fresh = TokenCalibration(policy.length, policy.tokeniser.bins)
+    known = read_token_calibration(output) or fresh
+    return known if (known.length, known.bins) == (fresh.length, fresh.bins) else fresh
+
+
+def _timed(policy: TokenPolicy, known: TokenCalibration, report: dict[str, Any]) -> TokenCalibration:
+    """A calibration with what a call costs here and now."""
+    from specpolicy.evaluation.provenance import hardware
+    from specpolicy.tokens.calibration import CANDIDATES
+
+    cost = measure_rows(policy, [1, *(1 + drafts for drafts in CANDIDATES)])
+    here = {"hardware": hardware(), "threads": torch.get_num_threads()}
+    return dataclasses.replace(
+        known,
+        costs={**known.costs, policy.machine: cost},
+        report={**known.report, **report, policy.machine: here},
+    )
+
+
+def _time_again(policy: TokenPolicy, config: DictConfig, output: Path) -> TokenCalibration:
+    """The graphs and calls that are known, and the numbers of drafts that are fastest on this machine."""
+    known = _known(policy, output)
+    if not known.decoders:
+        raise SpecpolicyError(f"{output} holds no calibration of these tokens: calibrate with learn=true first")
+    calibration = _timed(policy, known, {})
+    for law, found in known.decoders.items():
+        calibration = calibration.added(law, found)
+    calibration.save(output)
     return calibration
 
 
 @torch.inference_mode()
-def measure_rows(policy: TokenPolicy, cond: torch.Tensor, rows: list[int], repeats: int = 15) -> dict[int, float]:
+def measure_rows(policy: TokenPolicy, rows: list[int], repeats: int = 15) -> dict[int, float]:
     """Seconds of one call of the network, by its number of rows, see `time_calls`."""
     from specpolicy.tokens.calibration.cost import time_calls
 
     network = policy.engine or policy.denoiser
+    cond = torch.zeros(1, policy.encoder.n_obs_steps, policy.encoder.output_dim, device=policy.device)
     calls = {number: functools.partial(network, *policy.example(number, cond)) for number in rows}
     return time_calls(calls, policy.device, repeats)
-
-
-def describe(calibration: TokenCalibration) -> str:
-    """What was found, in a few lines."""
-    cost = calibration.report["seconds_by_rows"]
-    lines = ["one call: " + ", ".join(f"{rows} rows {1e3 * seconds:.1f} ms" for rows, seconds in cost.items())]
-    for law, found in calibration.decoders.items():
-        calls = found.report["calls"]
-        table = ", ".join(f"{drafts}: {number:.1f}" for drafts, number in calls.items())
-        chosen = f"{found.drafts} drafts ({found.drafter.replace('_', ' ')})"
-        if found.drafts == 0:
-            chosen = "no drafts: on this machine their rows cost more than the calls they save"
-        lines.append(f"{law}: {chosen}; calls by drafts {table}")
-    return "\n".join(lines)
 
 
 def _calibrate(
@@ -91,33 +151,20 @@ def _calibrate(
     cond: torch.Tensor,
     cost: dict[int, float],
     generator: torch.Generator,
+    config: DictConfig,
 ) -> DecoderCalibration:
     from specpolicy.tokens.calibration import calibrate_graphs, calibrate_lookahead
 
     kind, _ = sampler.resolved()
-    rule = sampler.rule(policy.length)
     if kind == "graph":
         traces = [trace for part in cond.split(BATCH) for trace in policy.record(part, sampler, generator)[0]]
-        return calibrate_graphs(traces, rule, cost)
-    assert rule.counts is not None  # chains and fixed points serve orders with steps of known sizes
-    return calibrate_lookahead(
-        kind, len(rule.counts), lambda drafts: _decode(policy, sampler, cond[:LOOKAHEAD_CHUNKS], kind, drafts), cost
-    )
+        divisions = None if config.graphs is None else [config.graphs]
+        return calibrate_graphs(traces, sampler.rule(policy.length), cost, divisions, config.objective)
 
+    def measure(drafts: int) -> tuple[float, float]:
+        """Mean calls and rows with so many drafts; the noise is the same for all."""
+        made = dataclasses.replace(sampler, drafts=drafts, drafter=kind)
+        out = policy.decode(cond[:LOOKAHEAD_CHUNKS], made, torch.Generator().manual_seed(config.seed))
+        return float(out.calls.double().mean()), float(out.rows.double().mean())
 
-@torch.inference_mode()
-def _decode(
-    policy: TokenPolicy, sampler: TokenSampler, cond: torch.Tensor, kind: str, drafts: int
-) -> tuple[float, float]:
-    """Mean calls and rows of chunks with so many drafts."""
-    from specpolicy.samplers.base import NoiseSource
-    from specpolicy.tokens import masked_start, speculate
-
-    made = dataclasses.replace(sampler, drafts=drafts, drafter=kind)
-    rule, drafter, vocabulary = made.rule(policy.length), made.make_drafter(policy.length), policy.tokeniser.bins
-    assert drafter is not None
-    source = NoiseSource(torch.Generator().manual_seed(drafts), len(cond), policy.device, torch.float32)
-    start = masked_start(len(cond), policy.length, vocabulary, policy.device)
-    noise = rule.draw_noise(vocabulary, source.uniform)
-    out = speculate(policy.network(cond), rule, drafter, noise, start, vocabulary)
-    return float(out.calls.double().mean()), float(out.rows.double().mean())
+    return calibrate_lookahead(kind, measure)

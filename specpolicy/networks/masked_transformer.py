@@ -68,11 +68,6 @@ class MaskedTransformer(nn.Module):
 
     first: Tensor
 
-    def check_horizon(self, horizon: int) -> None:
-        """Raise a clear error if chunks have another length than the network."""
-        if horizon != self.horizon:
-            raise SpecpolicyError(f"this network has tokens for {self.horizon} actions, got a horizon of {horizon}")
-
     def forward(self, tokens: Tensor, timestep: Tensor, cond: Tensor) -> Tensor:
         """Logits of `tokens` (N, H, D) int64, cond (N, To, F); `timestep`, which denoisers take, is not looked at."""
         rows = len(tokens)

@@ -8,6 +8,8 @@ need not be written down: verification finds them by following the rule from sta
 """
 
 import functools
+import heapq
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,12 +24,16 @@ from specpolicy.tokens.speculative import Round
 Pair = tuple[int, int]  # (place of the position, rank of the token)
 Node = tuple[Pair, ...]  # sorted by place, each place once
 
-DEPTH_COST = 0.45  # in places of excess rank, see `analytic_nodes`
+DEPTH_COST = 0.45  # in places of excess rank, see `analytic_graph`
 
 
 @dataclass(frozen=True)
 class DraftGraph:
-    """Nodes, the most useful first, and how often calibration has seen each of them continue a path."""
+    """Nodes, the most useful first, and how often calibration has seen each of them continue a path.
+
+    Raises:
+        SpecpolicyError: a node that is none, or not as many weights as nodes.
+    """
 
     nodes: tuple[Node, ...]
     weights: tuple[float, ...] = ()
@@ -92,6 +98,9 @@ class GraphDrafter:
         graphs: by the number of masked positions of a root; the graph of the next larger number serves those between.
         keep: of all nodes of a graph, draft the `keep` that look best by the logits at hand: the logarithm of the
             weight plus half the log probabilities of the tokens. None: all.
+
+    Raises:
+        SpecpolicyError: no graph at all; when drafting, noise that is not keyed by position.
     """
 
     def __init__(self, graphs: Mapping[int, DraftGraph], keep: int | None = None):
@@ -136,41 +145,47 @@ class GraphDrafter:
         return self._tables[key]
 
 
+def analytic_graphs(rule: Rule, count: int) -> dict[int, DraftGraph]:
+    """Graphs without calibration for all roots of a rule, as `GraphDrafter` takes them; none, if it has one step."""
+    roots = [rule.length]
+    if rule.counts is not None:  # after the last step but one nothing is left to draft
+        roots = [sum(rule.counts[step:]) for step in range(len(rule.counts) - 1)]
+        if len(set(rule.counts[:-1])) <= 1:  # all steps alike: what serves the first serves all
+            roots = roots[:1]
+    return {masked: analytic_graph(rule, masked, count) for masked in roots}
+
+
 def analytic_graph(rule: Rule, masked: int, count: int) -> DraftGraph:
-    """A graph without calibration: sets of early places with their best tokens.
+    """A graph without calibration for roots with `masked` masked positions: sets of early places, their best tokens.
 
     A set of n places costs `DEPTH_COST` for each step it is away, plus by how much its places exceed 0, ..., n - 1;
-    the `count` cheapest sets are the nodes.
+    the `count` cheapest sets are the nodes, or all there are.
     """
-    sizes = step_sizes(rule, torch.tensor([masked]), min(count, masked))[0].tolist()
-    bound, candidates = 0.0, list[tuple[float, int, Node]]()
-    while len(candidates) < count and bound <= DEPTH_COST * count:  # as many nodes has the chain alone
-        bound += 1
-        candidates = sorted(_sets(sizes, masked, bound))
-    return DraftGraph(tuple(node for _, _, node in candidates[:count]))
+    ahead = step_sizes(rule, torch.tensor([masked]), min(count, masked))[0].tolist()
+    sizes = [size for size in ahead if size < masked]  # a state with nothing masked needs no evaluation
+    # Sets of one cost at one depth are made only when their turn has come: there are exponentially many.
+    turns = [(DEPTH_COST * depth, depth, 0) for depth in range(1, len(sizes) + 1)]
+    nodes: list[Node] = []
+    while turns and len(nodes) < count:
+        _, depth, excess = heapq.heappop(turns)
+        size, most = sizes[depth - 1], masked - sizes[depth - 1]
+        moved = min(size, max(excess, 1))  # of the places, the last ones at most; the others stay where they are
+        for shifts in itertools.islice(_shifts(excess, moved, 0, most), count - len(nodes)):
+            nodes.append(tuple((place + shift, 0) for place, shift in enumerate((0,) * (size - moved) + shifts)))
+        if excess < size * most:
+            heapq.heappush(turns, (DEPTH_COST * depth + excess + 1, depth, excess + 1))
+    return DraftGraph(tuple(nodes))
 
 
-def _sets(sizes: Sequence[int], masked: int, bound: float) -> Iterator[tuple[float, int, Node]]:
-    """All sets that cost at most `bound`, with their cost and how many steps away they are."""
-    for depth, size in enumerate(sizes, start=1):
-        for excess in range(int(bound - DEPTH_COST * depth) + 1 if DEPTH_COST * depth <= bound else 0):
-            for parts in _partitions(excess, size, excess):
-                shifts = [0] * (size - len(parts)) + sorted(parts)
-                chosen = [place + shift for place, shift in enumerate(shifts)]
-                if size < masked and chosen[-1] < masked:
-                    yield DEPTH_COST * depth + excess, depth, tuple((place, 0) for place in chosen)
-
-
-def _partitions(total: int, parts: int, largest: int) -> Iterator[list[int]]:
-    """The ways to write `total` as a sum of at most `parts` positive numbers, none above `largest`."""
-    if total == 0:
-        yield []
+def _shifts(total: int, parts: int, least: int, most: int) -> Iterator[tuple[int, ...]]:
+    """The rising sequences of `parts` numbers from `least` to `most` with the sum `total`, in lexical order."""
+    if parts == 1:
+        yield (total,)
         return
-    if parts == 0:
-        return
-    for first in range(min(total, largest), 0, -1):
-        for rest in _partitions(total - first, parts - 1, first):
-            yield [first, *rest]
+    # What is left must be neither too little for the others, which are as large at least, nor too much for them.
+    for first in range(max(least, total - most * (parts - 1)), total // parts + 1):
+        for rest in _shifts(total - first, parts - 1, first, most):
+            yield (first, *rest)
 
 
 def parse_nodes(entries: Sequence[Sequence[Sequence[int]]]) -> tuple[Node, ...]:

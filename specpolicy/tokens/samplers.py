@@ -4,17 +4,18 @@ A name stands for a target law. `drafts` and `drafter` say how it is reached, an
 """
 
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.tokens.calibration.calibration import TokenCalibration
-from specpolicy.tokens.graph import GraphDrafter, analytic_graph
+from specpolicy.tokens.calibration.calibration import DecoderCalibration, TokenCalibration
+from specpolicy.tokens.graph import GraphDrafter, analytic_graphs
 from specpolicy.tokens.lookahead import ChainDrafter, FixedPointDrafter
 from specpolicy.tokens.rules import Rule, cosine_counts, fixed_counts
 from specpolicy.tokens.speculative import Drafter
 
 DRAFTERS = ("graph", "chain", "fixed_point")
 CONFIDENCES = ("max_probability", "entropy", "candidate")
+WHOLE = 64  # nodes of a graph that is drafted whole, and was not calibrated
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,15 @@ class TokenSampler:
     sampled: draw each token from its distribution; False: take the most probable one.
     noise: "position", a position has the same noise at all steps; or "step", another at each (chain drafts only).
     drafts: states drafted for each call, at most; "calibrated": as many as calibration chose for this machine, which
-        may be none; without a calibration none.
+        may be none. Where nothing was calibrated, neither for this decoder nor on this machine, none are drafted; a
+        number of drafts then means the graphs that were calibrated elsewhere, or else analytic ones.
     drafter: "graph", "chain" or "fixed_point" (pre-drawn orders only); None: what suits the order best.
-    keep: of the drafts of a graph, keep that many, those that look best at run time; None: all.
+    keep: of the drafts of a graph, keep that many, those that look best at run time; None: all. With drafts
+        "calibrated" they are chosen from the whole graph.
+    calibration, machine: what was measured for a policy, and which of it holds here; a policy gives them.
+
+    Raises:
+        SpecpolicyError: an option that is out of range, or options that exclude each other.
     """
 
     sampled: bool = True
@@ -35,6 +42,7 @@ class TokenSampler:
     drafter: str | None = None
     keep: int | None = None
     calibration: TokenCalibration | None = field(default=None, repr=False, compare=False)
+    machine: str = field(default="", repr=False, compare=False)
     name: str = ""
 
     wants_calibration = True
@@ -63,38 +71,44 @@ class TokenSampler:
 
     def resolved(self) -> tuple[str, int]:
         """(drafter, number of drafts), with what is left open taken from the calibration."""
-        predrawn = self.rule(4).pre_drawn
-        best = "fixed_point" if predrawn else "chain" if self.sampled and self.noise == "step" else "graph"
-        if self.drafts != "calibrated":
-            return self.drafter or best, int(self.drafts)
-        found = None if self.calibration is None else self.calibration.decoders.get(self.law)
-        if found is None or self.drafter not in (None, found.drafter):
-            return self.drafter or best, 0
-        return found.drafter, found.drafts
+        found, drafts = self._found(), self.drafts
+        best = (
+            "fixed_point" if self.rule(4).pre_drawn else "chain" if self.sampled and self.noise == "step" else "graph"
+        )
+        if found is not None and drafts == "calibrated":
+            best = found.drafter
+        kind = self.drafter or best
+        whole = WHOLE if drafts == "calibrated" else int(drafts)
+        if kind == "graph" and found is not None and found.graphs:
+            whole = max(len(graph.nodes) for graph in found.graphs.values())
+        if drafts != "calibrated":
+            return kind, min(int(drafts), whole)
+        if kind == "graph" and self.keep is not None:
+            return kind, whole
+        return kind, found.drafts.get(self.machine, 0) if found is not None and kind == found.drafter else 0
 
     def make_drafter(self, length: int) -> Drafter | None:
         """What drafts for this decoder; None: nothing, it is the ordinary one."""
         kind, drafts = self.resolved()
         if drafts == 0:
             return None
-        if kind == "fixed_point":
-            return FixedPointDrafter(drafts)
-        if kind == "chain":
-            return ChainDrafter(drafts)
-        found = None if self.calibration is None else self.calibration.decoders.get(self.law)
+        if kind != "graph":
+            return FixedPointDrafter(drafts) if kind == "fixed_point" else ChainDrafter(drafts)
+        found = self._found()
         if found is not None and found.graphs:
             return GraphDrafter({masked: graph.first(drafts) for masked, graph in found.graphs.items()}, self.keep)
-        rule = self.rule(length)
-        sizes = [length] if rule.counts is None else [sum(rule.counts[step:]) for step in range(len(rule.counts))]
-        if len(set((rule.counts or (1,))[:-1])) <= 1:  # all steps alike: what serves the first serves all
-            sizes = sizes[:1]
-        return GraphDrafter({masked: analytic_graph(rule, masked, drafts) for masked in sizes}, self.keep)
+        graphs = analytic_graphs(self.rule(length), drafts)
+        return GraphDrafter(graphs, self.keep) if graphs else None
 
     def describe_drafts(self) -> str | None:
         """ "graph, 16 drafts", or None if nothing is drafted."""
         kind, drafts = self.resolved()
-        kept = f", {self.keep} kept" if kind == "graph" and self.keep is not None else ""
+        kept = f", {self.keep} kept" if kind == "graph" and self.keep is not None and self.keep < drafts else ""
         return f"{kind.replace('_', ' ')}, {drafts} drafts{kept}" if drafts else None
+
+    def _found(self) -> DecoderCalibration | None:
+        """What was calibrated for this law."""
+        return None if self.calibration is None else self.calibration.decoders.get(self.law)
 
     def run(self, *arguments: Any, **options: Any) -> NoReturn:
         """See `specpolicy.samplers.Sampler`: these decode tokens, and a diffusion policy has none."""
@@ -102,10 +116,9 @@ class TokenSampler:
             f"'{self.name}' decodes action tokens; the policy is a diffusion policy: use ddpm or another"
         )
 
-    def _manner(self, keyed: bool = True) -> str:
-        if not self.sampled:
-            return "greedy"
-        return "sampled" + (", noise by step" if keyed and self.noise == "step" else "")
+    def _manner(self) -> str:
+        by_step = ", noise by step" if self.noise == "step" else ""
+        return f"sampled{by_step}" if self.sampled else "greedy"
 
 
 @dataclass(frozen=True)
@@ -190,21 +203,29 @@ class RandomOrderDecoder(TokenSampler):
     steps: int | None = None
     name: str = "random_order"
 
+    order: ClassVar[str] = "random"
+
     def __post_init__(self) -> None:
         _check_count("tokens_per_step", self.tokens_per_step)
+        if self.steps is not None:
+            _check_count("steps", self.steps)
+            if self.tokens_per_step != 1:
+                raise SpecpolicyError(
+                    f"tokens_per_step={self.tokens_per_step} and steps={self.steps} are two schedules: give one of them"
+                )
         super().__post_init__()
 
     def rule(self, length: int) -> Rule:
         """See `TokenSampler.rule`."""
         counts = fixed_counts(length, self.tokens_per_step) if self.steps is None else cosine_counts(length, self.steps)
-        order = "random" if self.name == "random_order" else "raster"
-        return Rule(length, counts, order=order, sampled=self.sampled, keyed=self.noise)
+        return Rule(length, counts, order=self.order, sampled=self.sampled, keyed=self.noise)
 
     @property
     def law(self) -> str:
         """See `TokenSampler.law`. With an order that reads no noise, how noise is keyed makes other tokens."""
         schedule = f"{self.tokens_per_step} a step" if self.steps is None else f"cosine {self.steps}"
-        return f"{self.name.replace('_', ' ')}, {schedule}, {self._manner()}"
+        order = "random order" if self.order == "random" else self.order
+        return f"{order}, {schedule}, {self._manner()}"
 
 
 @dataclass(frozen=True)
@@ -212,6 +233,8 @@ class RasterDecoder(RandomOrderDecoder):
     """Action by action, dimension by dimension."""
 
     name: str = "raster"
+
+    order: ClassVar[str] = "raster"
 
 
 TOKEN_SAMPLERS: dict[str, type[TokenSampler]] = {

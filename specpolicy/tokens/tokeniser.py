@@ -11,6 +11,7 @@ from specpolicy.errors import SpecpolicyError
 
 KINDS = ("uniform", "quantile")
 FEWEST, MOST = 2, 4096
+ROUNDING = 1e-6  # of the range: so far out the extremes of the data may come from the normaliser
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class Tokeniser(nn.Module):
 
     A number belongs to the bin with the nearest centre and comes back as that centre, so that the centres themselves
     make an exact round trip.
+
+    Raises:
+        SpecpolicyError: an unknown kind, too few or too many bins, or centres that do not rise.
     """
 
     centres: Tensor
@@ -73,12 +77,23 @@ class Tokeniser(nn.Module):
         return self.centres.shape[1]
 
     def encode(self, actions: Tensor) -> Encoded:
-        """Tokens of normalised actions (..., D)."""
+        """Tokens of normalised actions (..., D).
+
+        Raises:
+            SpecpolicyError: actions of another number of dimensions, or numbers that are not finite.
+        """
+        if actions.dim() == 0 or actions.shape[-1] != len(self.centres):
+            raise SpecpolicyError(
+                f"actions of shape {tuple(actions.shape)}: these tokens are for {len(self.centres)} dimensions"
+            )
+        if not bool(torch.isfinite(actions).all()):
+            raise SpecpolicyError("actions that are not finite have no tokens: check the demonstrations")
         columns = actions.float().unbind(dim=-1)
         tokens = [
             torch.bucketize(column.contiguous(), edges) for column, edges in zip(columns, self.edges, strict=True)
         ]
-        clipped = int(((actions < self.low) | (actions > self.high)).sum())
+        slack = ROUNDING * (self.high - self.low)
+        clipped = int(((actions < self.low - slack) | (actions > self.high + slack)).sum())
         return Encoded(torch.stack(tokens, dim=-1), clipped)
 
     def decode(self, tokens: Tensor) -> Tensor:

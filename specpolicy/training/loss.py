@@ -2,6 +2,7 @@
 policies to fill masked positions (masked diffusion with the mask ratio cos(pi t / 2), t uniform)."""
 
 import math
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -16,7 +17,13 @@ from specpolicy.token_policy import TokenPolicy
 
 
 class Objective(Protocol):
-    """The loss of a batch. All its random numbers come from `generator`."""
+    """The loss of a batch. All its random numbers come from `generator`.
+
+    figures: what was found when windows were prepared, to be logged once.
+    """
+
+    @property
+    def figures(self) -> Mapping[str, float]: ...
 
     def prepare(self, actions: Tensor) -> Tensor:
         """What is learnt of normalised actions (N, H, D), computed once for all windows."""
@@ -29,6 +36,8 @@ class Objective(Protocol):
 
 class Denoising:
     """Mean squared error of what the network says of a noised chunk."""
+
+    figures: Mapping[str, float] = {}
 
     def __init__(self, process: TrainingProcess):
         self.process = process
@@ -52,15 +61,19 @@ class Unmasking:
     """Cross entropy of the masked tokens of a chunk.
 
     Of L tokens a share of cos(pi t / 2) is masked, one at least; the sum over them is divided by their number, so that
-    chunks with few masked tokens count as much as others.
+    chunks with few masked tokens count as much as others. Entries of the actions that lie outside the bins are learnt
+    as the outermost ones, and counted.
     """
 
     def __init__(self, policy: TokenPolicy):
         self.tokeniser = policy.tokeniser
+        self.figures: dict[str, float] = {}
 
     def prepare(self, actions: Tensor) -> Tensor:
         """See `Objective.prepare`."""
-        return self.tokeniser.encode(actions).tokens
+        encoded = self.tokeniser.encode(actions)
+        self.figures["clipped_actions"] = encoded.clipped
+        return encoded.tokens
 
     def loss(self, network: Denoiser, target: Tensor, cond: Tensor, generator: torch.Generator, half: bool) -> Tensor:
         """See `Objective.loss`."""

@@ -89,6 +89,9 @@ def train(
     denoiser = torch.compile(policy.denoiser) if options.compile else policy.denoiser
     if bar is not None:
         bar.advance(start)
+    found = {f"train/{name}": value for name, value in batches.objective.figures.items()}
+    if held_out is not None:
+        found |= {f"validation/{name}": value for name, value in held_out.objective.figures.items()}
     clock, total, since = time.perf_counter(), torch.zeros((), device=policy.device), 0
     for step in range(start, options.steps):
         policy.denoiser.train()
@@ -105,8 +108,9 @@ def train(
                 "train/learning_rate": learning_rate(options, step),
                 "train/samples_per_second": since * options.batch_size / elapsed,
             }
+            metrics |= found
             total.zero_()
-            since = 0
+            since, found = 0, {}
         run.average.eval()
         if held_out is not None and (done % options.validate_every == 0 or last):
             metrics["validation/loss"] = held_out.evaluate(run.average.denoiser)

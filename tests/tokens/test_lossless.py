@@ -184,6 +184,22 @@ def test_the_noise_of_another_chunk_is_noticed():
     assert fails(RULE, GraphDrafter(graphs(RULE)), changed=other)
 
 
+class OthersNoiseForDrafts(Rule):
+    """A rule that gives each draft, and no root, the noise of the next chunk: roots come first, a chunk each."""
+
+    def decide(self, logits, states, noise, owner):
+        owners = owner.tolist()
+        seen = [chunk in owners[:row] for row, chunk in enumerate(owners)]
+        return super().decide(logits, states, noise, torch.where(torch.tensor(seen), (owner + 1) % 100, owner))
+
+
+def test_the_noise_of_another_chunk_in_draft_rows_alone_is_noticed():
+    def other(rule, noise):
+        return OthersNoiseForDrafts(L, rule.counts), noise
+
+    assert fails(RULE, GraphDrafter(graphs(RULE)), changed=other)
+
+
 def test_the_noise_of_another_step_is_noticed():
     def other(rule, noise):
         return rule, DecodingNoise(noise.gumbel.roll(1, dims=1))

@@ -1,6 +1,7 @@
 """Decoders as rules: which positions, which tokens, and what is refused."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from toy_tokens import ToyNetwork, uniform_source
 
 from specpolicy import SpecpolicyError
 from specpolicy.tokens.ordinary import decode, masked_start
-from specpolicy.tokens.rules import ORDERS, DecodingNoise, Rule, cosine_counts, fixed_counts
+from specpolicy.tokens.rules import ORDERS, PRE_DRAWN, DecodingNoise, Rule, cosine_counts, fixed_counts
 
 OWNER = torch.zeros(1, dtype=torch.int64)
 
@@ -53,6 +54,45 @@ def test_a_threshold_reveals_all_that_reach_it_and_always_one():
     assert decide(rule, [sure, unsure, sure], [2, 2, 2]).following.tolist() == [[1, 2, 1]]
     assert decide(rule, [unsure, unsure, [0.0, 0.2]], [2, 2, 2]).following.tolist() == [[2, 2, 1]]
     assert decide(rule, [sure, sure, sure], [0, 2, 2]).following.tolist() == [[0, 1, 1]]
+
+
+def gap(rule, logits, state, noise=None):
+    return decide(rule, logits, state, noise).gap.item()
+
+
+@pytest.mark.parametrize("order", PRE_DRAWN)
+def test_near_ties_of_a_pre_drawn_order_are_those_of_its_tokens(order):
+    rule, noise = Rule(2, (1, 1), order=order, sampled=False), DecodingNoise(priority=torch.tensor([[0, 1]]))
+    assert gap(rule, [[0.0, 0.25], [0.0, 0.125]], [2, 2], noise) == 0.25  # the second position is not revealed yet
+    assert gap(rule, [[0.0, 0.25], [0.0, 0.125]], [1, 2], noise) == 0.125
+
+
+def test_a_near_tie_of_two_tokens_is_seen_in_the_perturbed_logits():
+    noise = DecodingNoise(gumbel=torch.tensor([[[2.0, 0.0], [0.0, 0.0]]]))
+    logits = [[0.0, 2.0625], [0.0, 1.0]]
+    assert gap(Rule(2, (1, 1)), logits, [2, 2], noise) == 0.0625
+    assert gap(Rule(2, (1, 1), sampled=False), logits, [2, 2]) > 0.0625
+
+
+def test_with_candidate_confidence_the_tokens_of_all_masked_positions_matter():
+    """The token that is nearly chosen at the position passed over would have made that position the most confident."""
+    noise = DecodingNoise(gumbel=torch.tensor([[[0.0, 0.0], [9.0625, 0.0]]]))
+    rule, logits = Rule(2, (1, 1), order="candidate"), [[0.0, 1.0], [0.0, 9.0]]
+    assert decide(rule, logits, [2, 2], noise).following.tolist() == [[1, 2]]
+    assert gap(rule, logits, [2, 2], noise) == 0.0625
+
+
+def test_a_probability_next_to_the_threshold_is_a_near_tie():
+    rule = Rule(3, None, threshold=0.7, sampled=False)
+    edge = math.log(0.7 / 0.3)  # the difference of logits at which a probability is the threshold
+    near, sure = [0.0, edge + 1e-4], [0.0, 5.0]
+    assert gap(rule, [sure, near, sure], [2, 2, 2]) < 1e-4
+    assert gap(rule, [near, near, sure], [1, 1, 2]) == 5.0  # the last position is revealed in any case
+    assert gap(rule, [near, sure, sure], [2, 1, 1]) == pytest.approx(edge + 1e-4)
+
+
+def test_where_nothing_is_masked_there_is_no_choice():
+    assert gap(Rule(2, (1, 1), sampled=False), [[0.0, 1.0]] * 2, [0, 1]) == math.inf
 
 
 def test_noise_changes_the_token_and_with_candidate_confidence_the_order():

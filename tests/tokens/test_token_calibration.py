@@ -1,5 +1,6 @@
 """Draft graphs chosen on traces: replay says what decoding does, and what rows cost decides how many drafts."""
 
+import dataclasses
 import json
 
 import pytest
@@ -19,6 +20,8 @@ from specpolicy.tokens import (
     speculate,
 )
 from specpolicy.tokens.calibration import (
+    DIVISIONS,
+    DecoderCalibration,
     TokenCalibration,
     calibrate_graphs,
     calibrate_lookahead,
@@ -31,6 +34,7 @@ from specpolicy.tokens.calibration import (
 )
 
 L, V, CHUNKS = 8, 4, 150
+ROWS = (1, 4, 6, 9, 17, 33, 65)
 NETWORK = ToyNetwork(L, V, seed=4, scale=0.6, shared=2.5, chunks=CHUNKS)
 RULES = {
     "one": Rule(L, fixed_counts(L, 1)),
@@ -47,8 +51,10 @@ def traces_of(rule, seed=0):
     return record_traces(NETWORK, rule, noise, masked_start(CHUNKS, L, V), V)[0]
 
 
-@pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("division", ("one", "level"))
+@pytest.mark.parametrize(
+    ("name", "division"),
+    [(name, division) for name in RULES for division in DIVISIONS if (name, division) != ("threshold", "step")],
+)
 def test_replay_counts_the_calls_and_rows_that_decoding_takes(name, division):
     rule = RULES[name]
     graphs = select_graphs(traces_of(rule, seed=1), rule, 8, division)
@@ -58,6 +64,13 @@ def test_replay_counts_the_calls_and_rows_that_decoding_takes(name, division):
     replayed = [replay(trace, rule, graphs) for trace in traces_of(rule)]
     assert [one.calls for one in replayed] == out.calls.tolist()
     assert [one.rows for one in replayed] == out.rows.tolist()
+
+
+def test_a_graph_per_step_needs_steps():
+    with pytest.raises(SpecpolicyError, match="no graph per step"):
+        select_graphs(traces_of(RULES["threshold"]), RULES["threshold"], 8, "step")
+    with pytest.raises(SpecpolicyError, match="graphs=none"):
+        select_graphs(traces_of(RULES["one"]), RULES["one"], 8, "none")
 
 
 def test_without_drafts_replay_counts_the_steps():
@@ -96,13 +109,33 @@ def test_counting_a_nodes_parents_is_another_and_no_better_objective():
 
 def test_how_many_drafts_depends_on_what_rows_cost_and_may_be_none():
     rule, traces = RULES["one"], traces_of(RULES["one"])
-    rows = (1, 4, 6, 9, 17, 33, 65)
-    dear = calibrate_graphs(traces, rule, {count: 1.0 * count for count in rows})
-    free = calibrate_graphs(traces, rule, dict.fromkeys(rows, 1.0))
-    assert dear.drafts == 0 and free.drafts > 8
-    assert free.report["calls"]["0"] == L > free.report["calls"]["8"] > free.report["calls"]["32"]
-    looked = calibrate_lookahead("chain", 8.0, lambda drafts: (8 / (1 + drafts), 9.0), dict.fromkeys(rows, 1.0), (3, 5))
-    assert looked.drafts == 5
+    dear, free = {rows: 1.0 * rows for rows in ROWS}, dict.fromkeys(ROWS, 1.0)
+    found = calibrate_graphs(traces, rule, free)
+    assert found.drafts == {}  # it says what was measured; what it costs on which machine is asked later
+    both = found.timed("cpu", dear).timed("cuda", free)
+    assert both.drafts["cpu"] == 0 and both.drafts["cuda"] > 8 and both.graphs == found.graphs
+    assert found.report["calls"]["0"] == L > found.report["calls"]["8"] > found.report["calls"]["32"]
+    assert both.report["seconds"]["cuda"] == found.report["calls"]
+    looked = calibrate_lookahead("chain", lambda drafts: (8 / (1 + drafts), 9.0), (3, 5))
+    assert looked.timed("cpu", free).drafts == {"cpu": 5}
+    assert looked.timed("cpu", {1: 1.0, 4: 1.0}).drafts == {"cpu": 3}  # what five drafts cost is not known
+
+
+@pytest.mark.parametrize("steps", (1, 2))
+def test_a_decoder_of_two_steps_or_one_leaves_nothing_to_draft(steps):
+    rule = Rule(L, fixed_counts(L, L // steps))
+    found = calibrate_graphs(traces_of(rule), rule, dict.fromkeys(ROWS, 1.0))
+    assert found.graphs == {} and found.report["calls"] == {"0": steps}
+    assert found.timed("cpu", dict.fromkeys(ROWS, 1.0)).drafts == {"cpu": 0}
+
+
+def test_what_is_added_is_chosen_for_all_machines_and_keeps_the_other_decoders():
+    costs = {"cpu": {rows: 1.0 * rows for rows in ROWS}, "cuda": dict.fromkeys(ROWS, 1.0)}
+    chain = calibrate_lookahead("chain", lambda drafts: (8 / (1 + drafts), 9.0))
+    before = TokenCalibration(56, 64, {"other": DecoderCalibration("graph", {"cpu": 3})}, costs)
+    after = before.added("law", chain)
+    assert after.decoders["other"] == before.decoders["other"]
+    assert after.decoders["law"].drafts == {"cpu": 0, "cuda": 64}
 
 
 def test_too_few_traces_are_refused():
@@ -123,9 +156,9 @@ def calibrated(policy, seen):
     sampler = make_sampler("confidence")
     source = torch.Generator().manual_seed(0)
     traces, _ = policy.record(policy.encode(seen(40)), sampler, source)
-    rows = dict.fromkeys((1, 4, 6, 9, 17, 33, 65), 1.0)
-    found = calibrate_graphs(traces, sampler.rule(policy.length), rows)
-    return TokenCalibration(policy.length, policy.tokeniser.bins, {sampler.law: found})
+    costs = {"cpu": dict.fromkeys(ROWS, 1.0)}
+    found = calibrate_graphs(traces, sampler.rule(policy.length), costs["cpu"])
+    return TokenCalibration(policy.length, policy.tokeniser.bins, {}, costs).added(sampler.law, found)
 
 
 def test_a_policy_uses_the_calibration_beside_it(token_policy, seen, tmp_path):
@@ -138,6 +171,27 @@ def test_a_policy_uses_the_calibration_beside_it(token_policy, seen, tmp_path):
     assert drafted.stats.calls.sum() < ordinary.stats.calls.sum()
     assert "graph" in loaded.equip("confidence").describe_drafts()
     assert loaded.equip("raster").describe_drafts() is None  # nothing was calibrated for it
+
+
+def test_what_was_chosen_for_another_machine_does_not_hold_here_but_its_graphs_do(token_policy, seen):
+    token_policy.calibration = calibrated(token_policy, seen)
+    sampler = make_sampler("confidence")
+    found = token_policy.calibration.decoders[sampler.law]
+    here = token_policy.equip(sampler)
+    elsewhere = dataclasses.replace(here, machine="cuda")
+    assert here.resolved() == ("graph", found.drafts["cpu"]) and elsewhere.resolved() == ("graph", 0)
+    drafter = dataclasses.replace(elsewhere, drafts=8).make_drafter(token_policy.length)
+    assert drafter.graphs == {masked: graph.first(8) for masked, graph in found.graphs.items()}
+
+
+def test_a_sampler_says_how_many_nodes_there_are_to_draft(token_policy, seen):
+    token_policy.calibration = calibrated(token_policy, seen)
+    nodes = max(
+        len(graph.nodes) for graph in token_policy.calibration.decoders[make_sampler("confidence").law].graphs.values()
+    )
+    assert token_policy.equip(make_sampler("confidence", drafts=1_000)).describe_drafts() == f"graph, {nodes} drafts"
+    kept = token_policy.equip(make_sampler("confidence", keep=8))
+    assert kept.describe_drafts() == f"graph, {nodes} drafts, 8 kept"
 
 
 def test_recorded_tokens_are_those_of_the_decoder(token_policy, seen):
@@ -153,7 +207,8 @@ def test_a_calibration_of_other_tokens_or_a_damaged_one_is_refused(token_policy,
     with pytest.raises(SpecpolicyError, match="56 tokens of 64 bins"):
         specpolicy.load_policy(tmp_path).predict(seen(1))
     settings = json.loads((tmp_path / "drafts.json").read_text())
-    for damaged in ("{", json.dumps({**settings, "decoders": {"confidence": {}}}), "[]"):
+    old = json.dumps({**settings, "format": 1})
+    for damaged in (old, "{", json.dumps({**settings, "decoders": {"confidence": {}}}), "[]"):
         (tmp_path / "drafts.json").write_text(damaged)
         with pytest.raises(SpecpolicyError, match="calibrate the policy again"):
             specpolicy.load_policy(tmp_path)

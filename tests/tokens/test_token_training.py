@@ -54,6 +54,17 @@ def test_training_teaches_it_where_to_go(token_config, tmp_path):
     assert error < 0.8 * nothing
 
 
+def test_actions_outside_the_bins_are_counted_and_logged_once(token_config, tmp_path):
+    training, validation, curve = sequences(), sequences(16, 1), Curve()
+    token_config["normaliser"]["action"] = {"scale": [0.5, 0.25, 1.0], "offset": [0.0, -1.0, 0.5]}
+    train(fresh(token_config), training, validation, TrainingOptions(steps=10, **OPTIONS), tmp_path, curve)
+    normalised = [fresh(token_config).normaliser.normalise("action", data.action) for data in (training, validation)]
+    outside = [int((actions.abs() > 1).sum()) for actions in normalised]
+    assert min(outside) > 0
+    assert [curve.rows[5][f"{part}/clipped_actions"] for part in ("train", "validation")] == outside
+    assert "train/clipped_actions" not in curve.rows[10]
+
+
 def test_a_killed_run_resumes_to_the_same_weights(token_config, tmp_path):
     options, data = TrainingOptions(steps=30, **OPTIONS), (sequences(), sequences(16, 1))
     whole, rest = Curve(), Curve()

@@ -1,6 +1,7 @@
 """`specpolicy train`, `calibrate`, `benchmark` and `evaluate` with a policy of action tokens, as a user types them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from safetensors.numpy import save_file
 from specpolicy import load_policy, make_sampler
 from specpolicy.cli import main
 from specpolicy.token_policy import TokenPolicy
+from specpolicy.tokens.calibration import TokenCalibration
 
 TINY = [
     "task=gym",
@@ -55,7 +57,7 @@ def test_train_writes_a_policy_of_action_tokens(trained):
     assert isinstance(policy, TokenPolicy)
     assert (policy.horizon, policy.action_dim, policy.tokeniser.bins, policy.tokeniser.kind) == (8, 1, 8, "quantile")
     lines = (trained / "metrics.csv").read_text().splitlines()
-    assert "validation/loss" in lines[0] and "rollout/success" in lines[0]
+    assert "train/clipped_actions" in lines[0] and "validation/loss" in lines[0] and "rollout/success" in lines[0]
     out = policy.predict({"state": torch.zeros(2, 3)}, "random_order", torch.Generator().manual_seed(0))
     assert out.actions.shape == (1, 8, 1) and (out.actions.abs() <= 2.01).all()
 
@@ -77,7 +79,8 @@ def test_calibrate_and_benchmark(trained, observations, tmp_path, capsys):
     assert "one call: 1 rows" in shown and "random order, 1 a step, sampled" in shown
     calibration = load_policy(trained).calibration
     assert calibration.decoders[make_sampler("confidence").law].report["traces"] == 8  # of ten; two measure
-    assert len(calibration.decoders) == 5 and calibration.report["seconds_by_rows"].keys() >= {"1", "9"}
+    assert len(calibration.decoders) == 5 and calibration.costs["cpu"].keys() >= {1, 9}
+    assert all(found.drafts.keys() == {"cpu"} for found in calibration.decoders.values())
     assert all(found.report["calls"]["0"] > 0 for found in calibration.decoders.values())
 
     output = tmp_path / "benchmark"
@@ -88,6 +91,48 @@ def test_calibrate_and_benchmark(trained, observations, tmp_path, capsys):
     assert by_label["drafted"]["law"] == by_label["confidence"]["law"]
     assert by_label["drafted"]["window"] == "graph, 4 drafts" and by_label["cosine-4"]["calls"]["mean"] <= 4
     assert "8 tokens" in (output / "table.md").read_text()
+
+
+def test_calibrating_another_decoder_keeps_what_is_known_and_timing_again_keeps_what_was_learnt(
+    trained, observations, tmp_path, capsys
+):
+    output = tmp_path / "calibrated"
+    common = ["calibrate", f"policy={trained}", f"output={output}", "threads=1", "held_out=0"]
+    seen = [f"observations={observations}", "traces=10"]
+    assert main([*common, *seen, "decoders=[confidence]", "graphs=level", "objective=own_and_parents"]) == 0
+    first = TokenCalibration.load(output)
+    (confidence,) = first.decoders.values()
+    assert (confidence.report["graphs"], confidence.report["objective"]) == ("level", "own_and_parents")
+    chain = "decoders=[{name: threshold, drafter: chain},{name: confidence, tokens_per_step: 4, label: two steps}]"
+    assert main([*common, *seen, chain]) == 0
+    second = TokenCalibration.load(output)
+    law = make_sampler("confidence").law
+    assert len(second.decoders) == 3 and second.decoders[law].graphs == confidence.graphs
+    assert {found.drafter for found in second.decoders.values()} == {"graph", "chain"}
+    assert second.decoders[make_sampler("confidence", tokens_per_step=4).law].drafts == {"cpu": 0}
+    capsys.readouterr()
+    # As if it had been calibrated on another machine; this one is timed by itself, and plays no episode.
+    elsewhere = {law: replace(found, drafts={"cuda": 64}) for law, found in second.decoders.items()}
+    replace(second, decoders=elsewhere, costs={}).save(output)
+    assert main([*common, "learn=false"]) == 0
+    third = TokenCalibration.load(output)
+    for law, found in third.decoders.items():
+        assert found.drafts.keys() == {"cpu", "cuda"} and found.drafts["cuda"] == 64
+        assert found.graphs == second.decoders[law].graphs
+        assert found.report["calls"] == second.decoders[law].report["calls"]
+    assert third.costs.keys() == {"cpu"} and "a decoder of so few steps" in capsys.readouterr().out
+
+
+def test_look_ahead_is_measured_with_the_same_noise_for_all_numbers_of_drafts(trained, observations, tmp_path):
+    calls = []
+    for seed in (0, 0, 5):
+        arguments = [f"policy={trained}", f"observations={observations}", f"output={tmp_path}", f"seed={seed}"]
+        decoders = "decoders=[{name: confidence, noise: step, sampled: true}]"
+        assert main(["calibrate", *arguments, decoders, "traces=10", "held_out=0", "threads=1"]) == 0
+        (found,) = TokenCalibration.load(tmp_path).decoders.values()
+        calls.append(found.report["calls"])
+    assert calls[0] == calls[1] != calls[2]
+    assert calls[0]["8"] == calls[0]["64"]  # eight steps: with the same noise more drafts cannot be of use
 
 
 def test_convert_describes_it(trained, tmp_path, capsys):
@@ -112,16 +157,20 @@ def test_evaluate(trained, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["benchmark", "samplers=[ddpm]"], "its actions are tokens"),
+        (["benchmark", "samplers=[ddpm]"], "this policy's actions are tokens"),
         (["benchmark", "samplers=[confidence]", "engine=compile"], "engine=eager"),
         (["benchmark", "samplers=[confidence]", "precision=bfloat16"], "float32"),
         (["calibrate", "traces=1"], "at least 2"),
         (["train_drafter"], "draft from themselves"),
         (["calibrate", "decoders=[ddpm]", "traces=4", "held_out=0"], "tokens"),
+        (["calibrate", "decoders=[confidence,{name: confidence, drafts: 8}]", "held_out=0"], "leave one out"),
+        (["calibrate", "graphs=many", "held_out=0"], "graphs=many: use one of one, level, step, or null"),
+        (["calibrate", "objective=luck", "held_out=0"], "objective=luck: use one of accepted, own_and_parents"),
+        (["calibrate", "learn=false", "output=/nowhere"], "calibrate with learn=true first"),
     ],
 )
 def test_one_line_for_what_cannot_be(trained, observations, capsys, arguments, words):
     verb, *more = arguments
     assert main([verb, f"policy={trained}", f"observations={observations}", *more]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and words.split()[-1] in lines[0]
+    assert len(lines) == 1 and words in lines[0]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from specpolicy import SpecpolicyError
+from specpolicy.normaliser import Normaliser
 from specpolicy.tokens.tokeniser import Tokeniser, make_tokeniser
 
 
@@ -46,6 +47,34 @@ def test_a_value_that_makes_up_half_of_the_data_is_kept_exactly():
 def test_what_lies_outside_is_clipped_and_counted():
     found = Tokeniser.uniform(2, 64).encode(torch.tensor([[0.0, 1.5], [-7.0, 1.0]]))
     assert found.clipped == 2 and found.tokens[:, 1].tolist() == [63, 63] and found.tokens[1, 0] == 0
+
+
+def test_extremes_that_a_normaliser_has_rounded_are_not_outside():
+    actions = torch.rand(300, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.01, 1.0, 3.0, 70.0])
+    normaliser = Normaliser.min_max({"action": (actions.amin(0), actions.amax(0))})
+    assert Tokeniser.uniform(4, 64).encode(normaliser.normalise("action", actions)).clipped == 0
+
+
+def test_quantile_bins_end_where_the_actions_they_were_fitted_to_end():
+    tokeniser = Tokeniser.quantile(torch.linspace(-0.5, 0.25, 100)[:, None], 8)
+    found = tokeniser.encode(torch.tensor([[-0.5], [0.25], [-0.51], [0.9], [0.0]]))
+    assert found.clipped == 2
+    assert found.tokens[:4, 0].tolist() == [0, 7, 0, 7]
+
+
+@pytest.mark.parametrize("kind", ("uniform", "quantile"))
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (torch.tensor([[0.0, torch.nan, 0.0, 0.0]]), "not finite"),
+        (torch.tensor([[0.0, torch.inf, 0.0, 0.0]]), "not finite"),
+        (torch.zeros(5, 3), "4 dimensions"),
+        (torch.tensor(0.0), "4 dimensions"),
+    ],
+)
+def test_what_is_no_action_has_no_tokens(kind, wrong, message):
+    with pytest.raises(SpecpolicyError, match=message):
+        make_tokeniser(kind, 8, actions()).encode(wrong)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Draft graphs for a decoder from recorded traces, and the number of drafts that is fastest on this machine."""
+"""Draft graphs for a decoder from recorded traces, and the calls that are left by the number of drafts."""
 
 import bisect
 from collections.abc import Callable, Mapping, Sequence
@@ -32,15 +32,13 @@ def divide(rule: Rule, division: str) -> list[int]:
 def select_graphs(
     traces: Sequence[Trace], rule: Rule, count: int, division: str = "one", objective: str = "accepted"
 ) -> dict[int, DraftGraph]:
-    """Graphs of at most `count` nodes, by the number of masked positions of the states they are for."""
+    """Graphs of at most `count` nodes, by the number of masked positions of the states they are for; none, where the
+    traces have two steps at most, and nothing can be drafted."""
     edges = divide(rule, division)
     paths: dict[int, list[Path]] = {edge: [] for edge in edges}
     for path in paths_of(traces):
         paths[edges[bisect.bisect_left(edges, path.masked)]].append(path)
-    graphs = {edge: select_graph(mine, count, objective) for edge, mine in paths.items() if mine}
-    if not graphs:
-        raise SpecpolicyError("there is nothing to draft: the decoder has two steps at most")
-    return graphs
+    return {edge: select_graph(mine, count, objective) for edge, mine in paths.items() if mine}
 
 
 def calibrate_graphs(
@@ -51,12 +49,13 @@ def calibrate_graphs(
     objective: str = "accepted",
     candidates: Sequence[int] = CANDIDATES,
 ) -> DecoderCalibration:
-    """Choose graphs, and how many of their nodes to draft.
+    """Choose graphs, and measure calls by the number of their nodes that are drafted.
 
+    seconds_by_rows: what a call costs here, to choose among divisions; of the numbers of drafts none is chosen yet.
     divisions: graphs to try; None: one graph, and one per step where steps differ, else one per level of masking.
 
     Raises:
-        SpecpolicyError: too few traces.
+        SpecpolicyError: too few traces, or an unknown division or objective.
     """
     used = [trace for number, trace in enumerate(traces) if number % HELD_OUT]
     held_out = list(traces[::HELD_OUT])
@@ -66,46 +65,42 @@ def calibrate_graphs(
         uneven = rule.counts is not None and len(set(rule.counts[:-1])) > 1
         divisions = ("one", "step" if uneven else "level")
     tried = {name: select_graphs(used, rule, max(candidates), name, objective) for name in divisions}
-    calls = {
-        name: {
-            drafts: mean_calls(held_out, rule, {edge: graph.first(drafts) for edge, graph in graphs.items()})
-            for drafts in candidates
-        }
-        for name, graphs in tried.items()
-    }
-    ordinary = sum(map(len, held_out)) / len(held_out)
+    steps = sum(map(len, held_out)) / len(held_out)
+    calls = {name: _measure(held_out, rule, graphs, candidates, steps) for name, graphs in tried.items()}
     # One graph may be better where few drafts are made, several where there are many: judge by what it costs here.
-    name = min(tried, key=lambda name: min(calls[name][d][0] * seconds_by_rows[1 + d] for d in candidates))
+    name = min(
+        tried,
+        key=lambda name: min((mean * seconds_by_rows[1 + d] for d, (mean, _) in calls[name].items() if d), default=0.0),
+    )
     report = {"graphs": name, "traces": len(used), "held_out_traces": len(held_out), "objective": objective}
-    return _choose("graph", ordinary, calls[name], seconds_by_rows, report, tried[name])
+    return _report("graph", calls[name], tried[name], report)
 
 
 def calibrate_lookahead(
-    drafter: str,
-    ordinary: float,
-    measure: Callable[[int], tuple[float, float]],
-    seconds_by_rows: Mapping[int, float],
-    candidates: Sequence[int] = CANDIDATES,
+    drafter: str, measure: Callable[[int], tuple[float, float]], candidates: Sequence[int] = CANDIDATES
 ) -> DecoderCalibration:
     """The same for chains and fixed points: `measure(drafts)` decodes some chunks and returns mean calls and rows."""
-    return _choose(drafter, ordinary, {drafts: measure(drafts) for drafts in candidates}, seconds_by_rows, {}, {})
+    return _report(drafter, {drafts: measure(drafts) for drafts in (0, *candidates)})
 
 
-def _choose(
+def _measure(
+    traces: Sequence[Trace], rule: Rule, graphs: Mapping[int, DraftGraph], candidates: Sequence[int], steps: float
+) -> dict[int, tuple[float, float]]:
+    """Mean calls and rows by the number of drafts; only without any, if there is no graph."""
+    calls = {0: (steps, steps)}
+    for drafts in candidates if graphs else ():
+        calls[drafts] = mean_calls(traces, rule, {edge: graph.first(drafts) for edge, graph in graphs.items()})
+    return calls
+
+
+def _report(
     drafter: str,
-    ordinary: float,
     calls: Mapping[int, tuple[float, float]],
-    seconds_by_rows: Mapping[int, float],
-    report: dict,
-    graphs: dict[int, DraftGraph],
+    graphs: Mapping[int, DraftGraph] | None = None,
+    report: Mapping[str, object] | None = None,
 ) -> DecoderCalibration:
-    """The number of drafts with the least calls(D) * seconds(1 + D), none among them."""
-    cost = {0: ordinary * seconds_by_rows[1]}
-    cost |= {drafts: mean * seconds_by_rows[1 + drafts] for drafts, (mean, _) in calls.items()}
-    report = {
-        **report,
-        "calls": {"0": ordinary, **{str(drafts): mean for drafts, (mean, _) in calls.items()}},
-        "rows": {"0": ordinary, **{str(drafts): rows for drafts, (_, rows) in calls.items()}},
-        "seconds": {str(drafts): seconds for drafts, seconds in cost.items()},
+    columns = {
+        name: {str(drafts): values[column] for drafts, values in calls.items()}
+        for column, name in enumerate(("calls", "rows"))
     }
-    return DecoderCalibration(drafter, min(cost, key=lambda drafts: cost[drafts]), graphs, report)
+    return DecoderCalibration(drafter, {}, dict(graphs or {}), {**(report or {}), **columns})

@@ -1,17 +1,19 @@
 """Which nodes a draft graph should have: those that continue most recorded paths."""
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import TypeVar
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.tokens.calibration.traces import Path, Trace
 from specpolicy.tokens.graph import DraftGraph, Node, fits
 from specpolicy.tokens.rules import Rule
 
-SHAPES = ("graph", "tree")
 OBJECTIVES = ("accepted", "own_and_parents")
 DEEPEST = 16  # steps ahead that are looked at
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def select_graph(paths: Iterable[Path], count: int, objective: str = "accepted") -> DraftGraph:
@@ -24,31 +26,27 @@ def select_graph(paths: Iterable[Path], count: int, objective: str = "accepted")
     The paths are used up.
     """
     if objective == "accepted":
-        nodes, weights = _extend(paths, count, tree=False)
-        return DraftGraph(tuple(node for node in nodes if isinstance(node, tuple)), tuple(map(float, weights)))
+        nodes, weights = _extend(paths, count, lambda path, upcoming: upcoming)
+        return DraftGraph(tuple(nodes), tuple(map(float, weights)))
     if objective == "own_and_parents":
         return _own_and_parents(paths, count)
     raise SpecpolicyError(f"unknown objective '{objective}': use one of {', '.join(OBJECTIVES)}")
 
 
-def select_tree(paths: Iterable[Path], count: int) -> set[Hashable]:
+def select_tree(paths: Iterable[Path], count: int) -> set[tuple[Node, ...]]:
     """The same if a node were known by the way that leads to it: a tree, for comparison. Sequences of nodes."""
-    return set(_extend(paths, count, tree=True)[0])
+    return set(_extend(paths, count, lambda path, upcoming: (*path.sequence, upcoming))[0])
 
 
-def _extend(paths: Iterable[Path], count: int, tree: bool) -> tuple[list[Hashable], list[int]]:
-    """Greedily, the keys that most paths wait for, and how many did."""
-
-    def key(path: Path) -> Hashable:
-        return (*path.sequence, path.upcoming) if tree else path.upcoming
-
-    waiting: dict[Hashable, list[Path]] = defaultdict(list)
+def _extend(paths: Iterable[Path], count: int, key: Callable[[Path, Node], Key]) -> tuple[list[Key], list[int]]:
+    """Greedily, the keys that most paths wait for, and how many did. key: of a path and its upcoming node."""
+    waiting: dict[Key, list[Path]] = defaultdict(list)
     for path in paths:
         if path.upcoming is not None:
-            waiting[key(path)].append(path)
-    nodes: list[Hashable] = []
+            waiting[key(path, path.upcoming)].append(path)
+    nodes: list[Key] = []
     weights: list[int] = []
-    chosen: set[Hashable] = set()
+    chosen: set[Key] = set()
     while waiting and len(nodes) < count:
         best = max(waiting, key=lambda node: len(waiting[node]))
         released = waiting.pop(best)
@@ -57,10 +55,10 @@ def _extend(paths: Iterable[Path], count: int, tree: bool) -> tuple[list[Hashabl
         chosen.add(best)
         for path in released:
             path.advance()
-            while path.upcoming is not None and key(path) in chosen:  # reached another way before
+            while path.upcoming is not None and key(path, path.upcoming) in chosen:  # reached another way before
                 path.advance()
             if path.upcoming is not None and path.reached < DEEPEST:
-                waiting[key(path)].append(path)
+                waiting[key(path, path.upcoming)].append(path)
     return nodes, weights
 
 
@@ -101,14 +99,14 @@ class Replay:
 
 
 def replay(
-    trace: Trace, rule: Rule, graphs: Mapping[int, DraftGraph] | None, tree: set[Hashable] | None = None
+    trace: Trace, rule: Rule, graphs: Mapping[int, DraftGraph] | None, tree: Set[tuple[Node, ...]] | None = None
 ) -> Replay:
     """Follow a trace with the drafts of `graphs`, by masked positions as in `GraphDrafter`; or of a tree, or none."""
     calls, rows, accepted, at = 1, 1, list[int](), 0
     while at + 1 < len(trace):  # the call for the state after step `at`
         path, drafts = Path(trace, at), 0
         if tree is not None:
-            drafts = sum(fits(node[-1], rule, path.masked) for node in tree)  # type: ignore[index]
+            drafts = sum(fits(node[-1], rule, path.masked) for node in tree)
             while path.upcoming is not None and (*path.sequence, path.upcoming) in tree:
                 path.advance()
         elif graphs:
