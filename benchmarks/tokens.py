@@ -211,19 +211,33 @@ def chosen_table(subject: Subject) -> list[list[str]]:
 
 
 def success_table(outputs: list[Path]) -> list[list[str]]:
-    """Success against calls and time, from evaluations of whatever policies."""
-    table = [["task", "policy", "sampler", "episodes", "success", "calls a chunk", "rows", "ms a chunk (p50)", "seed"]]
+    """Success against calls and time, from evaluations of whatever policies.
+
+    Policies execute different parts of a chunk, so time stands by executed action, too.
+    """
+    costs = ["actions executed", "calls a chunk", "rows", "ms a chunk (p50)", "ms an action"]
+    table = [["task", "policy", "sampler", "episodes", "success", *costs, "seed"]]
     for output in outputs:
         summary = json.loads((output / SUMMARY).read_text(encoding="utf-8"))
         policy = Path((summary["policy"] or {}).get("path") or "expert").name
         for arm in summary["arms"]:
             rate = arm["success_rate"]
-            cost = ["", "", ""]
+            executed, cost = arm["execution_horizon"], ["", "", "", ""]
             if arm.get("calls") is not None:
-                cost = [f"{arm['calls']:.1f}", f"{arm['rows']:.0f}", f"{1e3 * arm['chunk_seconds']['p50']:.0f}"]
+                ms = 1e3 * arm["chunk_seconds"]["p50"]
+                cost = [f"{arm['calls']:.1f}", f"{arm['rows']:.0f}", f"{ms:.0f}", f"{ms / executed:.1f}"]
             success = f"{rate['estimate']:.2f} [{rate['low']:.2f}, {rate['high']:.2f}]"
             table.append(
-                [summary["task"], policy, arm["label"], str(arm["episodes"]), success, *cost, str(summary["seed"])]
+                [
+                    summary["task"],
+                    policy,
+                    arm["label"],
+                    str(arm["episodes"]),
+                    success,
+                    str(executed),
+                    *cost,
+                    str(summary["seed"]),
+                ]
             )
     return table
 
