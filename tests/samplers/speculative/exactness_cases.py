@@ -14,7 +14,7 @@ from specpolicy import GaussianChain, make_sampler, sample
 from specpolicy.samplers.speculative.drafters import Corrected, Drafter, Free, FrozenRoot, Independent, Recycled
 from specpolicy.samplers.speculative.drafters.base import step_out
 from specpolicy.samplers.speculative.loop import speculate
-from specpolicy.samplers.speculative.surrogates import GaussianSurrogate
+from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate
 from specpolicy.samplers.speculative.verifiers import VERIFIERS, Block, Decision, Reflection, Verifier
 
 SHAPE = (2, 2)
@@ -50,6 +50,22 @@ def with_extra_rows(chain, shape):
     return Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), directions=directions)
 
 
+@lru_cache
+def student(chain, shape):
+    """A student with random weights, which guesses badly: exactness must not depend on what it has learnt."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        made = StudentSurrogate(chain.process.alpha_bar, shape, 0, width=8, context=2, hidden=16, blocks=0)
+        torch.nn.init.normal_(made.out.weight, std=0.3)
+        made.prior(0.3 * torch.eye(shape[0] * shape[1]), torch.zeros(shape[0] * shape[1], 0), torch.zeros(4))
+    return made
+
+
+def with_student(chain, shape):
+    """The recycled drafter as calibrated: a student, three sweeps."""
+    return Recycled(student(chain, tuple(shape)), 3)
+
+
 # Every drafter: name -> function of the chain and the shape (H, D).
 DRAFTERS: dict[str, Callable[[GaussianChain, tuple[int, int]], Drafter]] = {
     "frozen_root": lambda chain, shape: FrozenRoot(),
@@ -59,6 +75,7 @@ DRAFTERS: dict[str, Callable[[GaussianChain, tuple[int, int]], Drafter]] = {
     "recycled": lambda chain, shape: Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape)),
     "recycled, 1 sweep": lambda chain, shape: Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), 1),
     "recycled, extra rows": with_extra_rows,
+    "recycled, student": with_student,
 }
 # The verifier that each drafter is mostly used with.
 USUAL_VERIFIER = {name: "block" if name == "free" else "reflection" for name in DRAFTERS}

@@ -80,13 +80,14 @@ def chain() -> GaussianChain:
 
 def draw(sampler, observation, n, seed, batch=500):
     """States (K+1, n, H, D) of `sampler` at one observation, in batches, and its mean calls."""
-    shape = lift()[0].sample_shape
+    policy, conds = lift()
     parts = [
         sample(
             AtObservation(observation),
             chain(),
-            (min(batch, n - start), *shape),
-            sampler=sampler,
+            (min(batch, n - start), *policy.sample_shape),
+            conds[observation][None],  # which the calibration reads
+            policy.equip(sampler),
             generator=torch.Generator().manual_seed(1_000_003 * seed + start),
             return_states=True,
         )
