@@ -80,9 +80,11 @@ def p_value(numbers, law, *parameters):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("engine", ("eager", "openvino"))
+@pytest.mark.parametrize("engine", ("eager", "openvino", pytest.param("compile", marks=pytest.mark.slow)))
 def test_exact_samplers_are_exact_on_every_engine(policies, engine, name):
     """Under the sequential law the noises recovered from a chain are independent standard normal numbers."""
+    if engine == "compile":  # takes minutes
+        policies[engine] = policies.get(engine) or policies["eager"].with_engine(engine)
     if engine not in policies:
         pytest.skip(f"{engine} is not installed")
     policy = policies[engine]
