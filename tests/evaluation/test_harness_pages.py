@@ -56,7 +56,7 @@ def test_the_delay_page(pages, evaluate, tmp_path):
     assert re.search(r"\(\d+%\) \|", row) and "| – |" in other  # steps without an action; not played
     horizons = lines_of(page, "| one | 1 |") + lines_of(page, "| one | 2 |")
     assert len(horizons) == 2 and "specpolicy evaluate" not in horizons[0]
-    assert text.count(one["command"]) == 2 and one["machines"][0]["cpu"] in text
+    assert f"```bash\n{one['command']}\n{one['command']}\n```" in text and one["machines"][0]["cpu"] in text
 
 
 def test_the_charged_page(pages, evaluate, tmp_path):
