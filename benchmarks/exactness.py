@@ -33,9 +33,9 @@ GROUPS = ("final KS", "final energy", "joint KS", "joint energy", "noises")
 HEAD = ("chain", "sampler", "drafter", "verifier", "window", "n", "calls", "rejections", "D", *GROUPS, "p")
 LEGEND = """
 Chunks of 2 actions of 2 numbers from mixtures of Gaussians (`tests/samplers/speculative/mixtures.py`), on chains of 8
-to 20 steps: `ddpm` has 20 here. `recycled` has the uncalibrated prior, *recycled, student* a student with random weights;
-on a shipped policy, with its calibration, `tests/samplers/speculative/test_policy_exactness.py` does the same. Each row
-compares `n` chunks of a sampler with `2 n` of the sequential sampler on the same chain:
+to 20 steps: `ddpm` has 20 here. `recycled` has the uncalibrated prior, *recycled, student* a student with random
+weights; on a shipped policy, with its calibration, `tests/samplers/speculative/test_policy_exactness.py` does the same.
+Each row compares `n` chunks of a sampler with `2 n` of the sequential sampler on the same chain:
 
 - **calls**: network calls of a chunk, on average; the chain's steps are what the sequential sampler takes.
 - **rejections**: rejected drafts of all chunks: how often the coupling that is tested was at work.
