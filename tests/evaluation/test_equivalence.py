@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from specpolicy.evaluation.equivalence import both_reject, equivalence, score
@@ -76,10 +76,12 @@ def test_the_interval_and_the_tests_say_the_same(table, margin):
 
 
 @given(counts, st.floats(0.02, 0.5))
+@example((0, 15, 15), 1 / 3)
 def test_swapping_the_arms_mirrors_the_interval(table, margin):
     one, other = equivalence(*outcomes(*table), margin), equivalence(*outcomes(table[1], table[0], table[2]), margin)
-    assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-9)
-    assert one.p_value == pytest.approx(other.p_value, abs=1e-9)
+    # Near a double root of Tango's quadratic rounding leaves half of the digits: 1e-8 of the rate.
+    assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-7)
+    assert one.p_value == pytest.approx(other.p_value, abs=1e-7)
 
 
 def test_without_a_differing_pair_the_number_of_pairs_decides():
