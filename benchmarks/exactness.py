@@ -11,6 +11,7 @@ anew whose names contain TEXT. The table goes to docs/results/exactness.md.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import shlex
 import subprocess
@@ -77,6 +78,7 @@ def record(case: Case, chunks: int) -> dict[str, Any]:
     }
 
 
+@functools.cache  # as the run began: the page that it writes makes the tree dirty
 def commit() -> str:
     """The version of the code, as git names it."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
