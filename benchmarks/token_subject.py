@@ -38,15 +38,20 @@ LOOKAHEAD: dict[str, dict[str, Any]] = {
 
 
 class Subject:
-    """A policy, encoded observations to choose graphs on and others to measure on, and traces by decoder."""
+    """A policy, encoded observations to choose graphs on and others to measure on, and traces by decoder.
+
+    Observations are recorded episode by episode: the first half chooses and the second measures, so that they are of
+    different episodes.
+    """
 
     def __init__(self, path: Path, observations: int):
         self.path, self.policy = path, load_policy(path)
         assert isinstance(self.policy, TokenPolicy), f"{path} is no policy of action tokens"
         self.histories = read_histories(path / FILE, self.policy)
         with torch.inference_mode():
-            cond = self.policy.encode({key: values[:observations] for key, values in self.histories.items()})
-        self.choose, self.measure = cond[::2], cond[1::2]
+            cond = self.policy.encode(self.histories)
+        cond = spread(cond, observations)
+        self.choose, self.measure = cond[: len(cond) // 2], cond[len(cond) // 2 :]
 
     @functools.cache  # noqa: B019  (a subject lives as long as the script)
     def traces(self, name: str, blind: bool = False) -> tuple[list[Trace], list[Trace]]:
@@ -65,21 +70,21 @@ class Subject:
         precision: torch.dtype | None = None,
         count: int | None = None,
     ) -> Decoded:
-        """The first `count` observations to measure on, all unless given, decoded side by side, with the graphs that
-        lie beside the policy; `rows`: every call is padded to a multiple of so many."""
-        cond, network = self.measure[:count], self._network(precision)
+        """`count` observations to measure on, all unless given, decoded side by side, with the graphs that lie beside
+        the policy; `rows`: every call is padded to a multiple of so many."""
+        cond, network = spread(self.measure, count), self._network(precision)
         network = network if rows is None else EqualBatches(network, rows)
         return self.policy.decode(cond, self.policy.equip(made), generators(len(cond)), network)
 
     def alone(self, made: TokenSampler, precision: torch.dtype | None, count: int) -> Tensor:
         """The tokens of the same, each chunk decoded by itself."""
         made, network = self.policy.equip(made), self._network(precision)
-        parts = zip(self.measure[:count].split(1), generators(count), strict=True)
+        parts = zip(spread(self.measure, count).split(1), generators(count), strict=True)
         return torch.cat([self.policy.decode(cond, made, [source], network).tokens for cond, source in parts])
 
     def gaps(self, made: TokenSampler, count: int) -> Tensor:
         """How near the choices of the ordinary decoder were to others, in all steps of these chunks."""
-        traces, _ = self.policy.record(self.measure[:count], made, generators(count))
+        traces, _ = self.policy.record(spread(self.measure, count), made, generators(count))
         return torch.cat([trace.gaps for trace in traces])
 
     def _network(self, precision: torch.dtype | None) -> Any:
@@ -107,3 +112,10 @@ def sampler(name: str, **options: Any) -> TokenSampler:
 def generators(count: int) -> list[torch.Generator]:
     """A chunk has the same noise whatever is decoded beside it."""
     return [torch.Generator().manual_seed(7_000 + chunk) for chunk in range(count)]
+
+
+def spread(cond: Tensor, count: int | None) -> Tensor:
+    """`count` of the observations at equal distances, all if there are no more: neighbours are of one episode."""
+    if count is None or count >= len(cond):
+        return cond
+    return cond[torch.linspace(0, len(cond) - 1, count).round().long()]
