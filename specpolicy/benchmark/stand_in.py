@@ -12,7 +12,7 @@ from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.policy import DiffusionPolicy
-from specpolicy.samplers.base import Denoiser
+from specpolicy.samplers.base import Denoiser, engine_name
 from specpolicy.samplers.meter import Meter
 
 
@@ -23,7 +23,7 @@ class StandIn:
     """
 
     def __init__(self, answers: Denoiser, timed: Denoiser, device: torch.device):
-        self.name = getattr(timed, "name", "eager")  # of the engine whose time counts
+        self.name = engine_name(timed)  # of the engine whose time counts
         self._own, self._timed, self._device = answers, timed, device
         self._answers = Meter(answers, device)
 

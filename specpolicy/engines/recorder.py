@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from specpolicy.samplers.base import Denoiser
+from specpolicy.samplers.base import Denoiser, engine_name
 
 
 class RowRecorder:
@@ -10,7 +10,7 @@ class RowRecorder:
 
     def __init__(self, denoiser: Denoiser):
         self.denoiser = denoiser
-        self.name = getattr(denoiser, "name", "eager")  # of the engine behind it
+        self.name = engine_name(denoiser)
         self.rows: list[int] = []
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:

@@ -19,6 +19,12 @@ class Denoiser(Protocol):
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor: ...
 
 
+def engine_name(denoiser: object) -> str:
+    """Of the engine that runs a denoiser, which calibrations keep their plans by: its `name`, or eager."""
+    name = getattr(denoiser, "name", None)  # anything callable is a denoiser: its name may be something else
+    return name if isinstance(name, str) else "eager"
+
+
 @dataclass
 class SampleStatistics:
     """What a sample cost. `calls` (B,) sequential network calls; `rows` (B,) states evaluated for each chunk;

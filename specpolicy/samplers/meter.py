@@ -5,7 +5,7 @@ import time
 import torch
 from torch import Tensor
 
-from specpolicy.samplers.base import Denoiser
+from specpolicy.samplers.base import Denoiser, engine_name
 
 
 class Meter:
@@ -13,7 +13,7 @@ class Meter:
 
     def __init__(self, denoiser: Denoiser, device: torch.device):
         self._denoiser = denoiser
-        self.name = getattr(denoiser, "name", "eager")  # of the engine behind it: plans are kept by engine
+        self.name = engine_name(denoiser)
         self._cuda = device.type == "cuda"
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self._device = device

@@ -7,7 +7,10 @@ import time
 
 import numpy as np
 
+from specpolicy.control import Controller
 from specpolicy.control.chunk import Chunk
+
+HZ = 50
 
 
 class Steps:
@@ -104,3 +107,9 @@ class Recorder:
             raise OSError("the brake does not answer")
         if self.fault == "stop hang":
             self.released.wait()
+
+
+def controller(robot, planner=None, **options):
+    """One that is patient with a slow machine."""
+    options = {"hz": HZ, "worker": "thread", "warm_up": 1, "inference_timeout": 60.0, "watchdog": 60.0, **options}
+    return Controller(planner or Steps(), robot, **options)

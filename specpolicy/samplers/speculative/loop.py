@@ -17,7 +17,7 @@ from specpolicy.samplers.base import Denoiser, NoiseSource, Sample, SampleStatis
 from specpolicy.samplers.speculative.coupling import TINY, gaps
 from specpolicy.samplers.speculative.drafters.base import Drafter
 from specpolicy.samplers.speculative.verifiers.base import Decision, Verifier
-from specpolicy.samplers.speculative.window import Draws, Outcome, Problem, Proposal, Window, pick, take
+from specpolicy.samplers.speculative.window import Draws, Outcome, Problem, Proposal, Window, cells, pick
 
 Windows = int | Sequence[int] | None
 
@@ -126,7 +126,8 @@ def _open(state: Tensor, position: Tensor, width: Tensor, draws: Draws) -> Windo
         steps = (position[:, None] + reach).clamp(max=draws.noise.shape[1] - 1)
         valid = None if bool((width == longest).all()) else reach <= width[:, None]
     view = Window(state, steps.to(state.device), state, state, valid, first)
-    view.noise, view.uniforms = take(draws.noise, view.index()), take(draws.uniform, view.index())
+    at = cells(view.index())
+    view.noise, view.uniforms = draws.noise[at], draws.uniform[at]
     return view
 
 

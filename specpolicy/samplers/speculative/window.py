@@ -84,17 +84,11 @@ class Outcome:
     extra: tuple[Tensor, Tensor] | None = None
 
 
-def take(table: Tensor, steps: Steps) -> Tensor:
-    """(B, W, ...) of a table (B, K, ...): each row's entries at its steps, a `Window.index`."""
-    return table[:, steps] if isinstance(steps, slice) else table[_rows(steps), steps]
-
-
-def put(table: Tensor, steps: Steps, values: Tensor) -> None:
-    """Write what `take` reads."""
+def cells(steps: Steps) -> tuple[slice | Tensor, slice | Tensor]:
+    """What to index a table (B, K, ...) with for each row's entries (B, W, ...) at its steps, a `Window.index`."""
     if isinstance(steps, slice):
-        table[:, steps] = values
-    else:
-        table[_rows(steps), steps] = values
+        return slice(None), steps
+    return torch.arange(len(steps), device=steps.device)[:, None], steps
 
 
 def pick(table: Tensor, place: Tensor) -> Tensor:
@@ -102,10 +96,6 @@ def pick(table: Tensor, place: Tensor) -> Tensor:
     if len(table) == 1:
         return table[:, int(place)]
     return table[torch.arange(len(table), device=table.device), place.to(table.device)]
-
-
-def _rows(steps: Tensor) -> Tensor:
-    return torch.arange(len(steps), device=steps.device)[:, None]
 
 
 class Problem:

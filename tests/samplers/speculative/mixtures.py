@@ -50,3 +50,10 @@ def correction_head(root, x0, start, timesteps, cond):
     """A made-up correction head: x0 turns towards the sign of the root, the more the further down the window."""
     share = (start[:, None] - timesteps).to(root.dtype)[..., None, None] / (start[:, None, None, None] + 1)
     return share * 0.5 * (torch.tanh(2 * root) - x0)[:, None]
+
+
+def conditional_mixture(process, count=60):
+    """A denoiser of chunks (2, 2) and conditions (count, 4) for it, which move the mixture."""
+    denoiser = MixtureDenoiser(process)
+    cond = 0.2 * torch.randn(count, 4, generator=torch.Generator().manual_seed(0))
+    return lambda x, t, c: denoiser(x, t, c.view(-1, 2, 2)), cond

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path, write_text
+from specpolicy.samplers.base import engine_name
 from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate, Surrogate
 
 FORMAT = 2
@@ -31,10 +32,10 @@ class Plan:
     seconds: float
 
 
-def machine(device: torch.device, denoiser: Any) -> str:
+def machine(device: torch.device, denoiser: object) -> str:
     """What plans are kept for: the kind of device and the engine, as in "cpu", "cuda", "cpu-openvino"."""
-    engine = getattr(denoiser, "name", "eager")
-    return device.type if engine == "eager" or not isinstance(engine, str) else f"{device.type}-{engine}"
+    engine = engine_name(denoiser)
+    return device.type if engine == "eager" else f"{device.type}-{engine}"
 
 
 @dataclass

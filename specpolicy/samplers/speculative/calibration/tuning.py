@@ -100,7 +100,8 @@ def _plan(calibration: Calibration, trial: Trial, chain: GaussianChain) -> tuple
     count = len(chain)
     network = interpolate_cost(trial.cost, count + 1)
     outside = trial.outside(calibration.prior, chain)
-    costs = {student: trial.cost_of(calibration.surrogate(student), chain) for student in (True, False)}
+    has_student = calibration.student is not None
+    costs = {student: trial.cost_of(calibration.surrogate(student), chain) for student in {has_student, False}}
     tried: list[Plan] = []
 
     def attempt(windows: Sequence[int], sweeps: int, student: bool) -> Sample:
@@ -113,18 +114,19 @@ def _plan(calibration: Calibration, trial: Trial, chain: GaussianChain) -> tuple
         return found
 
     everything = [count] * count
-    stats = attempt(everything, calibration.sweeps, True).stats
+    stats = attempt(everything, calibration.sweeps, has_student).stats
     acceptance = _acceptance(stats.accepted, stats.rejections, count)
     report = {"calls": tried[0].calls, "acceptance": [round(value, 4) for value in acceptance.tolist()]}
-    attempt(best_windows(acceptance, network), 2, True)
+    attempt(best_windows(acceptance, network), 2, has_student)
     for size in SIZES:
         if size < count:
-            attempt([size] * count, 2, True)
+            attempt([size] * count, 2, has_student)
     windows = min(tried, key=lambda plan: plan.seconds).windows
     for sweeps in (1, 3):
-        attempt(windows, sweeps, True)
-    for sweeps in (1, 2, 3):
-        attempt(windows, sweeps, False)
+        attempt(windows, sweeps, has_student)
+    if has_student:
+        for sweeps in (1, 2, 3):
+            attempt(windows, sweeps, False)
     best = min(tried, key=lambda plan: plan.seconds)
     report["tried"] = [
         f"window {max(plan.windows)}, sweeps {plan.sweeps}, {'student' if plan.student else 'prior'}: "

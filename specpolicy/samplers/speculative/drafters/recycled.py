@@ -24,7 +24,7 @@ from specpolicy.samplers.speculative.coupling import TINY
 from specpolicy.samplers.speculative.drafters.base import Drafter
 from specpolicy.samplers.speculative.drafters.extra_rows import ExtraRows, Slopes
 from specpolicy.samplers.speculative.surrogates.base import Surrogate, Tables
-from specpolicy.samplers.speculative.window import Outcome, Problem, Proposal, Window, take
+from specpolicy.samplers.speculative.window import Outcome, Problem, Proposal, Window, cells
 
 DAMPING = 1.05  # of the secant: 1 would trust it fully
 
@@ -89,7 +89,7 @@ class Recycled(Drafter):
             return Proposal(window.noise[:, :0], window.noise[:, :0])
         steps = window.index(0, drafts)
         state, error, change, error_change = (
-            take(part, steps) for part in (memory.state, memory.error, memory.state_change, memory.error_change)
+            part[cells(steps)] for part in (memory.state, memory.error, memory.state_change, memory.error_change)
         )
         correct = None
         if self.extra is not None and memory.slopes is not None:
@@ -108,7 +108,7 @@ class Recycled(Drafter):
 
         if memory.rounds:
             # Start from what the network said at each step; behind the last step evaluated, from what it said there.
-            known = take(memory.x0, torch.minimum(window.steps[:, :drafts], memory.reach[:, None]))
+            known = memory.x0[cells(torch.minimum(window.steps[:, :drafts], memory.reach[:, None]))]
         else:
             known = guess(window.root.flatten(1)[:, None].expand(-1, drafts, -1))
         x0 = path.clip(known).view_as(shocks)
@@ -145,7 +145,7 @@ class Recycled(Drafter):
             moved = found - self.surrogate.at(tuple(table[grid] for table in memory.tables), memory.features)(moved_to)
             memory.slopes = self.extra.measure(memory.slopes, problem, window, error, moved)
         if window.valid is None:
-            self._remember(memory, at, states, x0, error)
+            self._remember(memory, cells(at), states, x0, error)
         else:
             rows, column = (part.to(problem.device) for part in window.valid[:, settled:].nonzero(as_tuple=True))
             chosen = (part[rows, column] for part in (states, x0, error))
@@ -153,12 +153,8 @@ class Recycled(Drafter):
         return memory
 
     @staticmethod
-    def _remember(memory: Evaluations, at: Any, states: Tensor, x0: Tensor, error: Tensor) -> None:
-        """Write what was found at some steps: a `Window.index`, or pairs of rows and steps."""
-        if isinstance(at, slice):
-            at = (slice(None), at)
-        elif isinstance(at, Tensor):
-            at = (torch.arange(len(at), device=at.device)[:, None], at)
+    def _remember(memory: Evaluations, at: tuple[Any, Any], states: Tensor, x0: Tensor, error: Tensor) -> None:
+        """Write what was found in some cells of the tables, rows and steps."""
         before = memory.count[at]
         again = before > 0
         memory.state_change[at] = (states - memory.state[at]) * again
