@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from harness_figures import Summaries, delay_figure, equivalence_figure, main_arms
+from harness_findings import changes, first_loss, verdicts
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.evaluation.tables import NONE, differences_table, percent, results_table, signed, timing_table
+from specpolicy.evaluation.tables import NONE, differences_table, percent, results_table, timing_table
 from specpolicy.evaluation.tables import interval as shown
 from specpolicy.files import atomic_path, write_text
 
@@ -70,6 +71,8 @@ def delay_page(summaries: Summaries, results: Path, page: Path) -> list[str]:
         "steps that no chunk had an action for.",
         markdown([["task", "rate", *(f"d = {delay}" for delay in delays), "first loss"], *rows]),
         "First loss: the smallest delay at which the paired difference to no delay is below zero (95 % interval).",
+        "Paired difference to no delay with its 95 % interval, and McNemar's p of that comparison alone:",
+        markdown([["task", *(f"d = {delay}" for delay in delays[1:])], *changes(summaries, delays[1:])]),
         _picture(page, "Success against delay", delay_figure(summaries)),
     ]
     if len(swept) > len(summaries):
@@ -121,36 +124,6 @@ def equivalence_page(summaries: Summaries, results: Path, page: Path) -> list[st
     if any(summary["differences"] for summary in summaries.values()):
         parts.append(_picture(page, "Differences in success", equivalence_figure(summaries)))
     return parts
-
-
-def first_loss(summary: Mapping[str, Any]) -> str:
-    """The smallest delay that costs success beyond doubt."""
-    labels = {arm["label"]: arm["delay"] for arm in main_arms(summary)}
-    lost = [
-        labels[difference["arm"]]
-        for difference in summary["differences"]
-        if difference["kind"] == "condition" and difference["arm"] in labels and difference["success_rate"]["high"] < 0
-    ]
-    return f"d = {min(lost)}" if lost else "none"
-
-
-def verdicts(summary: Mapping[str, Any]) -> list[str]:
-    """What each sampler loses to its own success in a world that waits; and recycled against DDIM-10."""
-    arms = {arm["label"]: arm for arm in summary["arms"]}
-    lines = []
-    for difference in summary["differences"]:
-        arm, reference = arms[difference["arm"]], arms[difference["reference"]]
-        change = signed(difference["success_rate"])
-        if difference["kind"] == "condition":
-            before, after = reference["success_rate"]["estimate"], arm["success_rate"]["estimate"]
-            low, high = difference["success_rate"]["low"], difference["success_rate"]["high"]
-            said = "a loss" if high < 0 else "a gain" if low > 0 else "no difference shown"
-            lines.append(
-                f"{arm['sampler']}, {said}: {before:.2f} where the world waits, {after:.2f} where not, {change}"
-            )
-        elif arm["method"] == "recycled" and reference["method"] == "ddim" and arm["clock"] != "paused":
-            lines.append(f"{difference['arm']} minus {difference['reference']}: {change}")
-    return lines
 
 
 def made(summaries: Summaries) -> str:

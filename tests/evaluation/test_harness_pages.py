@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from specpolicy.cli import main
-from specpolicy.evaluation.tables import differences_table, results_table
+from specpolicy.evaluation.tables import differences_table, probability, results_table, signed
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -53,6 +53,10 @@ def test_the_delay_page(pages, evaluate, tmp_path):
     for label in ("ddim-2 d0 e4", "ddim-2 d5 e5"):
         rate = arms[label]["success_rate"]
         assert f"{rate['estimate']:.2f} [{rate['low']:.2f}, {rate['high']:.2f}]" in row
+    change = next(one for one in one["differences"] if one["arm"] == "ddim-2 d5 e5" and one["kind"] == "condition")
+    changed, none = lines_of(page, "| one | ")[1], lines_of(page, "| two | ")[1]
+    assert changed == f"| one | {signed(change['success_rate'])}, p {probability(change['success_p_value'])} |"
+    assert none == "| two | – |"
     assert re.search(r"\(\d+%\) \|", row) and "| – |" in other  # steps without an action; not played
     horizons = lines_of(page, "| one | 1 |") + lines_of(page, "| one | 2 |")
     assert len(horizons) == 2 and "specpolicy evaluate" not in horizons[0]
