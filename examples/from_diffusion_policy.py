@@ -15,6 +15,8 @@ import torch
 
 import specpolicy
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 policy = specpolicy.load_policy(sys.argv[1])
 print(policy.chain)
 

@@ -16,6 +16,18 @@ from specpolicy.token_policy import TokenPolicy
 from specpolicy.tokens.calibration import read_token_calibration
 
 
+def usable_device(name: torch.device | str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        SpecpolicyError: there is none, or this torch cannot use it.
+    """
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
+        raise SpecpolicyError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
 def load_policy(path: str | Path, device: torch.device | str = "cpu", trust: bool = False) -> Any:
     """Load a policy, ready for inference in float32 on `device`: a `DiffusionPolicy`, or a `TokenPolicy`.
 
@@ -24,8 +36,9 @@ def load_policy(path: str | Path, device: torch.device | str = "cpu", trust: boo
     trust: open pickles that ask for more than these projects write; such a file can run any code.
 
     Raises:
-        SpecpolicyError: nothing there, a damaged file, or a policy that cannot be run.
+        SpecpolicyError: nothing there, a damaged file, a policy that cannot be run, a device that is not there.
     """
+    where = usable_device(device)
     # By name, not by an import statement: the integrations know all rooms, so no room may know them. This is the one
     # door at which a path of unknown origin comes in.
     foreign = importlib.import_module("specpolicy.integrations").read(path, trust)
@@ -40,5 +53,5 @@ def load_policy(path: str | Path, device: torch.device | str = "cpu", trust: boo
         policy.calibration = read_token_calibration(path)
     elif isinstance(policy, DiffusionPolicy) and foreign is None:
         policy.calibration = read_calibration(path)
-        policy.draft_models = read_draft_models(path).to(torch.device(device))
-    return policy.to(device).eval()
+        policy.draft_models = read_draft_models(path).to(where)
+    return policy.to(where).eval()

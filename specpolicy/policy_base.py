@@ -74,6 +74,10 @@ class Policy(nn.Module):
                     f"the observation has no key '{key}': the policy needs {', '.join(self.encoder.keys)}"
                 )
             frames[key] = self.normaliser.normalise(key, self._frames(key, torch.as_tensor(observation[key])))
+        counts = {key: len(value) for key, value in frames.items()}
+        if len(set(counts.values())) > 1:
+            found = ", ".join(f"'{key}' {count}" for key, count in counts.items())
+            raise SpecpolicyError(f"the keys of an observation must have one batch size, these have: {found}")
         return self.encoder(frames)
 
     def _frame_shape(self, key: str) -> tuple[int, ...]:
@@ -97,8 +101,13 @@ class Policy(nn.Module):
         return value.to(self.device, torch.float32)
 
     def executable(self, actions: Tensor) -> Tensor:
-        """The part of a chunk (B, H, D) that is executed: (B, n_action_steps, D) from the newest observation on."""
-        return actions[:, self.first_action : self.first_action + self.n_action_steps]
+        """The part of chunks (..., H, D) that is executed: (..., n_action_steps, D) from the newest observation on."""
+        if actions.dim() < 2 or actions.shape[-2] != self.horizon:
+            raise SpecpolicyError(
+                f"actions of shape {tuple(actions.shape)} are no chunks of {self.horizon} actions: give the `actions` "
+                "that `predict` returns"
+            )
+        return actions[..., self.first_action : self.first_action + self.n_action_steps, :]
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Load the weights that `save` writes: the denoiser's, and those of an image encoder after a prefix."""

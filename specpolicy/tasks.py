@@ -40,7 +40,9 @@ def make_task_env(task: Mapping[str, Any], **kwargs: Any) -> gymnasium.Env:
     try:
         env = gymnasium.make(task_id, disable_env_checker=True, **arguments)
     except gymnasium.error.Error as error:
-        raise SpecpolicyError(f"task {task_id}: {error} (task.id is a Gymnasium id)") from error
+        raise SpecpolicyError(
+            f"task {task_id}: {error} (task.id is a Gymnasium id; write module:Name-v0 to import what registers it)"
+        ) from error
     except (TypeError, ValueError) as error:
         raise SpecpolicyError(f"task {task_id} with {arguments or 'no arguments'}: {error}") from error
     if not isinstance(env.action_space, spaces.Box):

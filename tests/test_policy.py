@@ -53,6 +53,24 @@ def test_the_parts_make_the_whole(small_policy):
 def test_the_executed_part_starts_at_the_newest_observation(small_policy):
     chunk = torch.arange(8.0).reshape(1, 8, 1).expand(1, 8, 2)
     assert small_policy.executable(chunk)[0, :, 0].tolist() == [1, 2, 3, 4]
+    assert torch.equal(small_policy.executable(chunk[0]), small_policy.executable(chunk)[0])
+    for wrong in (chunk[0, :, 0], chunk[:, :4]):
+        with pytest.raises(SpecpolicyError, match="no chunks of 8 actions"):
+            small_policy.executable(wrong)
+
+
+def test_observations_of_different_batch_sizes_are_refused(small_policy):
+    keys = small_policy.observation_keys
+    mixed = {key: value[: 2 - (key == keys[0])] for key, value in observation(2).items()}
+    with pytest.raises(SpecpolicyError, match="one batch size"):
+        small_policy.predict(mixed)
+
+
+@pytest.mark.parametrize("device", ("abacus", "cuda:77"))
+def test_a_device_that_is_not_there(small_policy, tmp_path, device):
+    small_policy.save(tmp_path)
+    with pytest.raises(SpecpolicyError, match=f"device={device} cannot be used here"):
+        specpolicy.load_policy(tmp_path, device)
 
 
 @pytest.mark.parametrize("dtype, tolerance", ((torch.float32, 0.0), (torch.float16, 2e-3)))

@@ -49,7 +49,7 @@ def run(config: DictConfig) -> None:
     specs, tuned = read_samplers(config)
     settings = _settings(config, tuned)
     samplers = {label: make_sampler(**spec) for label, spec in specs.items()}
-    policy = load_policy(config.policy, _device(config.device))
+    policy = load_policy(config.policy, config.device)
     output = Path(config.output or Path("outputs/benchmark") / Path(config.policy).resolve().stem)
     histories = _histories(policy, config, output)
     name = output.name
@@ -133,15 +133,6 @@ def _settings(config: DictConfig, tuned: list[str]) -> Settings:
     if network is not None and not isinstance(network, dict):
         raise SpecpolicyError(f"network={network}: expected its options, such as {{down_dims: [256, 512, 1024]}}")
     return Settings(config.count, config.seed, config.engine, config.precision, network, tuned, config.reference)
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
-        raise SpecpolicyError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def _histories(policy: DiffusionPolicy, config: DictConfig, output: Path) -> Histories:

@@ -4,6 +4,7 @@ Hydra's compose interface is used rather than its decorator: the output director
 directory never changes, and every mistake becomes one line that names the closest right word.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +70,7 @@ def compose_verb(verb: str, overrides: Sequence[str] = (), config_directories: S
     Raises:
         SpecpolicyError: an unknown or missing key, an unknown option of a group, a value of a wrong type.
     """
-    parsed = [_parse(override) for override in overrides]
+    parsed = [_parse(override) for given in overrides for override in _with_steps(given, config_directories)]
     groups = default_groups(verb)
     # A key such as evaluate's `policy` may share its name with a group that only another verb uses. Hydra
     # would look for an option of that group, so such a key is set by hand.
@@ -114,6 +115,14 @@ def save_config(config: DictConfig, path: Path | str) -> Path:
         path = path / "config.yaml"
     write_text(path, OmegaConf.to_yaml(config, resolve=True))
     return path
+
+
+def _with_steps(text: str, config_directories: Sequence[Path]) -> list[str]:
+    """`sampler=ddim-10` is short for `sampler=ddim sampler.steps=10`."""
+    short = re.fullmatch(r"sampler=(\w+)-(\d+)", text)
+    if not short or f"{short[1]}-{short[2]}" in option_names("sampler", config_directories):
+        return [text]
+    return [f"sampler={short[1]}", f"sampler.steps={short[2]}"]
 
 
 def _parse(text: str) -> Override:

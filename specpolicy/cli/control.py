@@ -87,12 +87,8 @@ def _planner(config: DictConfig, env: gymnasium.Env) -> Planner:
         return _remote_planner(config, env)
     (spec,) = sampler_specs([_plain(config.sampler)], config.get("config_directories", [])).values()
     sampler = make_sampler(**spec)
-    policy = load_policy(str(config.policy))
+    policy = load_policy(str(config.policy), config.device)
     check_policy_fits(policy, env, str(config.task.id))
-    try:
-        policy.to(config.device)
-    except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
-        raise SpecpolicyError(f"device={config.device} cannot be used here: {str(error).splitlines()[0]}") from error
     return PolicyPlanner(policy if config.engine == "eager" else policy.with_engine(config.engine), sampler)
 
 

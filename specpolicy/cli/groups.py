@@ -48,5 +48,8 @@ def default_groups(verb: str) -> dict[str, str | None]:
 
 def closest(word: str, words: Iterable[str]) -> str:
     """`; did you mean 'right'?` for the nearest of `words`, or nothing if none is near."""
-    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
-    return f"; did you mean '{found[0]}'?" if found else ""
+    parent = word.rpartition(".")[0]
+    # Keys of one parent are told apart by their own names, or any of them would be near.
+    own = {name.removeprefix(f"{parent}."): name for name in words}
+    found = difflib.get_close_matches(word.removeprefix(f"{parent}."), list(own), n=1, cutoff=0.6)
+    return f"; did you mean '{own[found[0]]}'?" if found else ""

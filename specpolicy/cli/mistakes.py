@@ -49,6 +49,11 @@ def explain(
             parent = key.rpartition(".")[0]
             siblings = [name for name in known if name.rpartition(".")[0] == parent]
             hint = closest(key, siblings if parent in known else known)
+            if not hint and parent in groups:
+                name = key.rpartition(".")[2]
+                options = option_names(parent, config_directories)
+                having = [one for one in options if name in load_option(parent, one, config_directories)]
+                hint = f"; {parent}={having[0]} has it" if having else ""
             if not hint and parent in known:
                 hint = f"; to add a key write +{override.input_line}"
             return SpecpolicyError(f"unknown key '{key}'{hint} (specpolicy {verb} --help lists the keys)")

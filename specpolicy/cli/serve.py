@@ -81,12 +81,8 @@ def _service(config: DictConfig) -> PolicyService:
     spec = OmegaConf.to_container(config.sampler, resolve=True)
     (options,) = sampler_specs([spec], config.get("config_directories", [])).values()
     sampler = make_sampler(**options)
-    policy = load_policy(str(config.policy), trust=config.trust)
+    policy = load_policy(str(config.policy), config.device, trust=config.trust)
     about = {"policy": str(config.policy), "fingerprint": fingerprint(policy)}
-    try:
-        policy.to(config.device)
-    except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
-        raise SpecpolicyError(f"device={config.device} cannot be used here: {str(error).splitlines()[0]}") from error
     if config.engine != "eager" or config.precision != "float32":
         steps = len(policy.chain) if isinstance(policy, DiffusionPolicy) else 1
         policy = policy.with_engine(config.engine, max(steps, config.max_batch), config.precision)

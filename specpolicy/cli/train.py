@@ -10,7 +10,7 @@ Examples:
   specpolicy train task=can policy=transformer steps=20000 logger=wandb
   specpolicy train task=can policy=tokens policy.tokens.bins=128
   specpolicy train task=push_t policy.chain.prediction=sample precision=bfloat16
-  specpolicy train task=gym task.id=gym_pusht/PushT-v0 task.name=pusht data=datasets/pusht
+  specpolicy train task=gym task.id=gym_pusht:gym_pusht/PushT-v0 task.name=pusht data=datasets/pusht
   specpolicy train task=push_t data=data/pusht/pusht_cchi_v7_replay.zarr 'task.observation_keys=[keypoint,state]'
 """
 

@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from specpolicy.engines import ENGINES
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.arms import Arm
@@ -22,7 +20,7 @@ from specpolicy.evaluation.provenance import fingerprint, hardware
 from specpolicy.evaluation.results import Results
 from specpolicy.evaluation.together import Players
 from specpolicy.files import write_text
-from specpolicy.loading import load_policy
+from specpolicy.loading import load_policy, usable_device
 from specpolicy.processes import run_jobs
 from specpolicy.samplers import make_sampler
 from specpolicy.tasks import make_task_env
@@ -96,10 +94,7 @@ def check(evaluation: Evaluation) -> Origin:
     specs = {label: dict(spec) for label, spec in setup.samplers.items() if spec["name"] != EXPERT}
     for options in specs.values():
         make_sampler(**options)
-    try:
-        torch.zeros(1, device=setup.device)
-    except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
-        raise SpecpolicyError(f"device={setup.device} cannot be used here: {str(error).splitlines()[0]}") from error
+    usable_device(setup.device)
     policy = load_policy(setup.policy, setup.device) if specs else None
     with contextlib.closing(make_task_env(setup.task)) as env:
         if policy is None:

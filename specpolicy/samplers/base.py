@@ -75,6 +75,11 @@ class NoiseSource:
     def __init__(self, generator: Generators, batch: int, device: torch.device, dtype: torch.dtype):
         self.device, self.dtype, self.batch = device, dtype, batch
         if generator is not None and not isinstance(generator, torch.Generator):
+            if not isinstance(generator, Sequence) or not all(isinstance(one, torch.Generator) for one in generator):
+                raise SpecpolicyError(
+                    f"generator={generator!r}: give a torch.Generator, such as torch.Generator().manual_seed(0), or a "
+                    "sequence of them, one per row"
+                )
             generator = list(generator)
             if len(generator) != batch:
                 raise SpecpolicyError(

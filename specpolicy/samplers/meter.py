@@ -5,14 +5,17 @@ import time
 import torch
 from torch import Tensor
 
+from specpolicy.errors import SpecpolicyError
 from specpolicy.samplers.base import Denoiser, engine_name
 
 
 class Meter:
-    """Wraps a denoiser and adds up its time. On a CUDA device events are recorded and read only at the end."""
+    """Wraps a denoiser and adds up its time. On a CUDA device events are recorded and read only at the end.
 
-    def __init__(self, denoiser: Denoiser, device: torch.device):
-        self._denoiser = denoiser
+    `check`: refuse an output that has not the shape of the states."""
+
+    def __init__(self, denoiser: Denoiser, device: torch.device, check: bool = False):
+        self._denoiser, self._check = denoiser, check
         self.name = engine_name(denoiser)
         self._cuda = device.type == "cuda"
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
@@ -28,10 +31,16 @@ class Meter:
             output = self._denoiser(x, t, cond)
             pair[1].record()
             self._events.append(pair)
-            return output
-        start = time.perf_counter()
-        output = self._denoiser(x, t, cond)
-        self._network_seconds += time.perf_counter() - start
+        else:
+            start = time.perf_counter()
+            output = self._denoiser(x, t, cond)
+            self._network_seconds += time.perf_counter() - start
+        if self._check and (not isinstance(output, Tensor) or output.shape != x.shape):
+            # One number for each of the states would do as well for some samplers, and draw from another law.
+            found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+            raise SpecpolicyError(
+                f"the denoiser returned {found} for states of shape {tuple(x.shape)}: both must have one shape"
+            )
         return output
 
     def read(self) -> tuple[float, float]:

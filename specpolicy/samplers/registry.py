@@ -17,10 +17,12 @@ from specpolicy.samplers.picard import Picard
 from specpolicy.samplers.speculative.calibration import Calibration
 from specpolicy.samplers.speculative.composed import (
     ASD,
+    DRAFTERS,
     BlockSampler,
     RecycledSampler,
     ReflectionSampler,
     ResidualSampler,
+    WithDrafter,
 )
 from specpolicy.tokens.samplers import TOKEN_SAMPLERS
 
@@ -41,7 +43,9 @@ SAMPLERS: dict[str, type] = {
 def make_sampler(name: str, **options: Any) -> Sampler:
     """Make a sampler by its name, for example `make_sampler("ddim", steps=10, eta=0.0)`.
 
-    A number behind the name is its `steps`: "ddim-10", "recycled-16".
+    A number behind the name is its `steps`: "ddim-10", "recycled-16". The options of each sampler, with their defaults,
+    are the keys of configs/sampler/NAME.yaml; those of a speculative one also take models: `calibration`, `head`,
+    `draft_denoiser`.
 
     Raises:
         SpecpolicyError: no such sampler or option, or a value that the option cannot have.
@@ -61,8 +65,13 @@ def make_sampler(name: str, **options: Any) -> Sampler:
         whole = isinstance(value, int) and not isinstance(value, bool)
         if option in ("steps", "order", "window", "sweeps") and value is not None and not (whole and value > 0):
             raise SpecpolicyError(f"option '{option}' of sampler '{name}' must be a positive integer, got {value!r}")
-        if option == "eta" and not (isinstance(value, int | float) and value >= 0):
-            raise SpecpolicyError(f"option 'eta' of sampler '{name}' must be zero or positive, got {value!r}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if option in ("eta", "tolerance") and not (value is None and option == "eta") and not (number and value >= 0):
+            raise SpecpolicyError(f"option '{option}' of sampler '{name}' must be zero or positive, got {value!r}")
+        if option == "drafter" and issubclass(kind, WithDrafter) and value not in DRAFTERS:
+            raise SpecpolicyError(f"sampler '{name}' has no drafter {value!r}: use one of {', '.join(DRAFTERS)}")
+        if option in ("student", "calibrated", "extra_rows") and not isinstance(value, bool | None):
+            raise SpecpolicyError(f"option '{option}' of sampler '{name}' must be True or False, got {value!r}")
         if option == "calibration" and kind is RecycledSampler and not isinstance(value, Calibration | None):
             raise SpecpolicyError(
                 f"option 'calibration' of sampler '{name}' is no Calibration but {type(value).__name__}: give what "
@@ -103,6 +112,15 @@ def sample(
         raise SpecpolicyError(f"dtype={dtype}: states are float32 or float64, in half precision the law is another")
     if isinstance(sampler, str):
         sampler = make_sampler(sampler)
+    if not hasattr(sampler, "run"):
+        raise SpecpolicyError(f"sampler={sampler!r}: give a name, or what specpolicy.make_sampler(name, ...) returns")
+    if not isinstance(chain, GaussianChain):
+        raise SpecpolicyError(
+            f"chain is a {type(chain).__name__}: give a GaussianChain, of a diffusers scheduler by "
+            "GaussianChain.from_diffusers(scheduler)"
+        )
+    if not isinstance(cond, Tensor | None):
+        raise SpecpolicyError(f"cond is a {type(cond).__name__}: give a torch.Tensor, (B, ...), or None")
     if len(shape) != 3:
         raise SpecpolicyError(f"shape must be (batch, horizon, action dimension), got {tuple(shape)}")
     where = torch.device(device) if device is not None else _device_of(denoiser, cond)
@@ -113,7 +131,7 @@ def sample(
             )
         cond = cond.to(where).expand(shape[0], *cond.shape[1:])
     noise = NoiseSource(generator, shape[0], where, dtype)
-    meter = Meter(denoiser, where)
+    meter = Meter(denoiser, where, check=True)
     state = noise.normal(*shape[1:])
     result = sampler.run(meter, chain, state, cond, noise, return_states)
     result.stats.seconds, result.stats.network_seconds = meter.read()

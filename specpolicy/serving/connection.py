@@ -121,6 +121,8 @@ class Connection:
 def full_url(url: str) -> str:
     """`url` with scheme and port."""
     full = url if re.match(r"wss?://", url) else f"ws://{url}"
+    if "://" in full.partition("://")[2]:
+        raise SpecpolicyError(f"{url} is no address of a policy server: write ws://host:port")
     scheme, _, rest = full.partition("://")
     host, slash, path = rest.partition("/")
     if scheme == "ws" and not re.search(r":\d+$", host):

@@ -5,6 +5,7 @@ from omegaconf import OmegaConf
 
 from specpolicy.cli.configuration import compose_verb, load_option, option_names, save_config
 from specpolicy.errors import SpecpolicyError
+from specpolicy.samplers import make_sampler
 
 TASKS = ["can", "gym", "lift", "lift_conveyor", "push_t", "push_t_moving", "square"]
 
@@ -72,3 +73,29 @@ def test_saved_configuration_is_resolved_and_complete(tmp_path):
     assert OmegaConf.load(path) == config
     assert "${" not in path.read_text()
     assert save_config(config, tmp_path / "square.yaml") == tmp_path / "square.yaml"
+
+
+def test_a_number_behind_a_sampler_is_its_steps():
+    common = ["task=lift", "policy=checkpoints/lift"]
+    config = compose_verb("rollout", [*common, "sampler=recycled-16", "sampler.window=4"])
+    assert (config.sampler.name, config.sampler.steps, config.sampler.window) == ("recycled", 16, 4)
+    with pytest.raises(SpecpolicyError, match=r"unknown key 'sampler\.steps'"):
+        compose_verb("rollout", [*common, "sampler=threshold-16"])
+
+
+def test_every_sampler_of_the_configuration_can_be_made():
+    for name in option_names("sampler"):
+        options = dict(load_option("sampler", name))
+        assert make_sampler(**options).name == name
+
+
+def test_hints_name_a_near_key_or_the_option_that_has_it():
+    common = ["task=lift", "policy=checkpoints/lift"]
+    for override, hint in (
+        ("track.delays=[1]", "'track.delays'; track=delay has it"),
+        ("episode=3", "'episode'; did you mean 'episodes'?"),
+        ("track.nam=3", "'track.nam'; did you mean 'track.name'?"),
+        ("track.zebra=3", r"'track.zebra'; to add a key write \+track.zebra=3"),
+    ):
+        with pytest.raises(SpecpolicyError, match=hint):
+            compose_verb("evaluate", [*common, override])

@@ -1,7 +1,9 @@
 """Samplers by name."""
 
+import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
@@ -48,3 +50,45 @@ def test_half_precision_states_are_refused():
     chain = GaussianChain.ddpm(10)
     with pytest.raises(SpecpolicyError, match="bfloat16"):
         sample(lambda x, t, c: x, chain, (1, 2, 2), dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    (
+        ("block", {"drafter": "fre"}, "no drafter 'fre': use one of frozen_root"),
+        ("recycled", {"student": "no"}, "'student' of sampler 'recycled' must be True or False"),
+        ("picard", {"tolerance": -1}, "'tolerance' of sampler 'picard' must be zero or positive"),
+        ("picard", {"tolerance": "0.1"}, "must be zero or positive"),
+        ("ddim", {"eta": True}, "must be zero or positive"),
+    ),
+)
+def test_values_that_options_cannot_have(name, options, message):
+    with pytest.raises(SpecpolicyError, match=message):
+        make_sampler(name, **options)
+
+
+@pytest.mark.parametrize("sampler", ("ddpm", "ddim-4", "dpm_solver-4", "picard", "asd", "block", "recycled"))
+@pytest.mark.parametrize(
+    "output", (lambda x: x[..., :1], lambda x: (x,), lambda x: x[:1]), ids=("thin", "tuple", "one")
+)
+def test_a_network_whose_output_has_another_shape_is_refused(sampler, output):
+    """One number for several would be broadcast, and another law drawn from."""
+    with pytest.raises(SpecpolicyError, match=r"the denoiser returned (shape|tuple)"):
+        sample(lambda x, t, c: output(x), GaussianChain.ddpm(10), (2, 3, 2), sampler=sampler)
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    (
+        ({"generator": 0}, r"generator=0: give a torch\.Generator"),
+        ({"generator": [1, 2]}, r"generator=\[1, 2\]"),
+        ({"chain": DDPMScheduler(10)}, r"chain is a DDPMScheduler: .* GaussianChain\.from_diffusers"),
+        ({"cond": np.zeros((1, 3))}, "cond is a ndarray"),
+        ({"sampler": {"name": "ddim"}}, "give a name, or what"),
+    ),
+    ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
+)
+def test_arguments_of_another_kind_are_refused(changed, message):
+    usual = {"chain": GaussianChain.ddpm(10), "shape": (2, 3, 2)}
+    with pytest.raises(SpecpolicyError, match=message):
+        sample(lambda x, t, c: x, **{**usual, **changed})

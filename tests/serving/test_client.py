@@ -16,7 +16,7 @@ from specpolicy import SpecpolicyError
 from specpolicy.control import Controller, DeadlineMissed, PolicyPlanner
 from specpolicy.serving import PolicyServer, PolicyService, RemotePlanner, in_background
 from specpolicy.serving.codec import pack, unpack
-from specpolicy.serving.connection import Connection, ConnectionLost, ServerError, full_url
+from specpolicy.serving.connection import Connection, ConnectionLost, ServerError
 
 HISTORY = {"position": np.array([[0.1, 0.2], [0.3, 0.4]]), "object": np.zeros((2, 3)), "unused": np.zeros((2, 1))}
 
@@ -288,11 +288,6 @@ def test_a_missing_key_is_named_before_anything_is_sent():
     missing = pytest.raises(SpecpolicyError, match="observes 'image', which is not observed here")
     with in_background(PolicyServer(Counting(), port=0)) as server, missing:
         RemotePlanner(url(server)).plan({"step": np.zeros((2, 1))})
-
-
-def test_addresses_are_completed():
-    assert full_url("robot") == "ws://robot:8000" and full_url("ws://robot:1/x") == "ws://robot:1/x"
-    assert full_url("ws://[::1]") == "ws://[::1]:8000" and full_url("wss://robot") == "wss://robot"
 
 
 def test_serving_is_imported_without_what_it_needs():

@@ -181,6 +181,8 @@ def test_too_few_conditions_are_refused(problem):
     denoiser, cond, _ = problem
     with pytest.raises(SpecpolicyError, match="5 conditions"):
         calibrate(denoiser, CHAIN, (2, 2), cond[:5])
+    with pytest.raises(SpecpolicyError, match=r"\(horizon, action dimension\) of one chunk, got \(1, 2, 2\)"):
+        calibrate(denoiser, CHAIN, (1, 2, 2), cond)
 
 
 @pytest.mark.parametrize("damage", ("truncate", "remove", "json"))

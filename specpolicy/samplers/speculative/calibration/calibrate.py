@@ -73,10 +73,15 @@ def calibrate(
     the more of them and the more different, the better the student. The last tenth is kept aside to choose sweeps and
     windows on, so conditions of one episode should stand together. known: an earlier calibration; nothing is learnt
     then, only plans for this machine are made, on all conditions, which should be others than it was learnt on.
+    effort: by default half a million evaluations and a student trained for minutes, on two cores half an hour or more;
+    `Effort(chains=500, invented=0, rounds=200)` is a tenth of that, `Effort(passes=())` leaves the student out.
+    progress: called with what is being done, how much of it is done, and of how much. generator: of all draws.
 
     Raises:
         SpecpolicyError: fewer than 20 conditions; a chain on which nothing can be speculated exactly.
     """
+    if len(shape) != 2:
+        raise SpecpolicyError(f"shape must be (horizon, action dimension) of one chunk, got {tuple(shape)}")
     if cond is not None and len(cond) < 20:
         raise SpecpolicyError(f"{len(cond)} conditions are too few to calibrate on: give at least 20, better hundreds")
     check_noise(chain)  # before anything is evaluated
