@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from specpolicy.benchmark import Settings, benchmark, notes, plain_table, result_table, rows_table, write_report
+from specpolicy.engines.base import allows_tf32
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
 from specpolicy.histories import FILE, read_histories
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace, command: str) -> None:
     found = {
         "command": command,
         "cuda": torch.version.cuda,
-        "tf32": {"convolutions": torch.backends.cudnn.allow_tf32, "products": torch.backends.cuda.matmul.allow_tf32},
+        "tf32": {what: allows_tf32(what) for what in ("convolutions", "products")},
         "networks": summaries,
     }
     write_text(options.output / "gpu.json", json.dumps(found, indent=2) + "\n")

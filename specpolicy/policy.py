@@ -145,9 +145,9 @@ class DiffusionPolicy(Policy):
             wanted["calibration"] = self.calibration
         drafter = getattr(made, "drafter", None)
         if drafter == "independent" and made.draft_denoiser is None:
-            wanted["draft_denoiser"] = self.draft_models.denoiser
+            wanted["draft_denoiser"] = self.draft_models.to(self.device).denoiser
         if drafter == "corrected" and made.head is None:
-            wanted["head"] = self.draft_models.head
+            wanted["head"] = self.draft_models.to(self.device).head
         return dataclasses.replace(made, **wanted) if wanted else made
 
     def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> "DiffusionPolicy":

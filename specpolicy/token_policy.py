@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specpolicy.engines.base import allows_tf32
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks import LowDimEncoder, MaskedTransformer
 from specpolicy.normaliser import Normaliser
@@ -222,9 +223,6 @@ def _inexact(precision: torch.dtype, device: torch.device) -> str | None:
         return f"the network has {precision}"
     if torch.is_autocast_enabled(device.type):
         return "torch.autocast is active"
-    products = torch.backends.cuda.matmul
-    # From torch 2.9 on there is `fp32_precision`, and whoever has set it must not read `allow_tf32`.
-    setting = getattr(products, "fp32_precision", None)
-    if device.type == "cuda" and (setting == "tf32" if setting is not None else products.allow_tf32):
+    if device.type == "cuda" and allows_tf32("products"):
         return "torch.backends.cuda.matmul allows TF32"
     return None

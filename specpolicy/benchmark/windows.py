@@ -15,7 +15,7 @@ from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Sampler
 from specpolicy.samplers.speculative.calibration.calibration import machine
 from specpolicy.samplers.speculative.calibration.cost import best_windows, interpolate_cost, measure_cost
-from specpolicy.samplers.speculative.composed import Speculative
+from specpolicy.samplers.speculative.composed import RecycledSampler, Speculative
 from specpolicy.token_policy import TokenPolicy
 from specpolicy.tokens.calibration.cost import time_calls
 
@@ -51,16 +51,16 @@ def tune_windows(
     subject, rows = Subject(policy), choose(len(next(iter(histories.values()))), count)
     cost = interpolate_cost(dict(seconds_by_rows), max(len(policy.chain), max(seconds_by_rows)))
     tuned = dict(samplers)
+
+    def seconds(sampler: Any) -> float:
+        draws = [subject.draw("", sampler, histories, row, seed + row) for row in rows]
+        outside = float(np.median([draw.seconds - draw.network_seconds for draw in draws]))
+        return outside + float(np.mean([float(cost[list(draw.call_rows)].sum()) for draw in draws]))
+
     for label, sampler in samplers.items():
         if isinstance(sampler, Speculative):
-            best, least = sampler, float("inf")
-            for candidate in _candidates(policy, sampler, dict(seconds_by_rows)):
-                draws = [subject.draw(label, candidate, histories, row, seed + row) for row in rows]
-                outside = float(np.median([draw.seconds - draw.network_seconds for draw in draws]))
-                network = float(np.mean([float(cost[list(draw.call_rows)].sum()) for draw in draws]))
-                if network + outside < least:
-                    best, least = candidate, network + outside
-            tuned[label] = best
+            best = min(_candidates(policy, sampler, dict(seconds_by_rows)), key=seconds)
+            tuned[label] = min([best, *_simpler(best)], key=seconds)
             on_sampler(label)
     return tuned
 
@@ -73,8 +73,18 @@ def _candidates(policy: DiffusionPolicy, sampler: Any, seconds_by_rows: dict[int
     calibration = getattr(equipped, "calibration", None)
     if calibration is not None:
         windows += ["calibrated"] if calibration.plan(chain, machine(policy.device, policy.engine)) else []
-        windows += _planned(calibration.report.get(policy.device.type, {}), chain, seconds_by_rows)
+        # How often drafts are accepted does not depend on the machine.
+        report = calibration.report.get(policy.device.type) or calibration.report.get("cpu", {})
+        windows += _planned(report, chain, seconds_by_rows)
     return [dataclasses.replace(equipped, window=window) for window in windows]
+
+
+def _simpler(sampler: Any) -> list[Any]:
+    """The same with cheaper drafts: where calls are fast, as on a GPU, drafting is what takes the time."""
+    if not isinstance(sampler, RecycledSampler):
+        return []
+    linear = [dataclasses.replace(sampler, student=False, sweeps=1)] if sampler.calibration is not None else []
+    return [*(dataclasses.replace(sampler, sweeps=sweeps) for sweeps in (1, 2)), *linear]
 
 
 def _planned(report: Mapping[str, Any], chain: GaussianChain, seconds_by_rows: dict[int, float]) -> list[list[int]]:

@@ -26,7 +26,9 @@ class ChainPath:
         for step in range(1, len(chain)):
             transfer[step, :step] = weight[step] * transfer[step - 1, :step]
         self.timesteps = chain.timesteps.flip(0).to(device)
-        self.transfer = transfer.to(device, dtype)
+        # In float64: no product of float32 is safe from autocast and TF32, and a state that is off by a part of its
+        # step's noise has another law.
+        self.transfer = transfer.to(device)
 
         def table(values: Tensor) -> Tensor:
             """(K,) by level -> (K, 1, 1) by step, which broadcasts over states (..., H, D)."""
@@ -96,4 +98,4 @@ class ChainPath:
         else:
             transfer, weight = self.transfer[steps[:, :, None], steps[:, None, :]], self._state_weight[steps[:, 0]]
         flat = torch.cat([(additions[:, 0] + weight * root)[:, None], additions[:, 1:]], dim=1).flatten(2)
-        return (transfer @ flat).view_as(additions)
+        return (transfer @ flat.double()).to(additions.dtype).view_as(additions)

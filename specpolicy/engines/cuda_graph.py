@@ -37,12 +37,14 @@ class CudaGraphEngine(PaddedEngine):
                 self._network(buffers.x, buffers.t, buffers.cond)
         torch.cuda.current_stream(device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Capture and replay go by the current device, which need not be the policy's.
+        with torch.cuda.device(device), torch.cuda.graph(graph, pool=self._pool):
             output = self._network(buffers.x, buffers.t, buffers.cond)
 
         def run(x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
             rows = buffers.fill(x, t, cond)
-            graph.replay()
+            with torch.cuda.device(device):
+                graph.replay()
             return output[:rows]
 
         return run

@@ -23,6 +23,7 @@ from specpolicy.files import write_text
 from specpolicy.loading import load_policy, usable_device
 from specpolicy.processes import run_jobs
 from specpolicy.samplers import make_sampler
+from specpolicy.samplers.registry import beyond_defaults
 from specpolicy.tasks import make_task_env
 
 FORMAT = 2
@@ -133,7 +134,7 @@ def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool 
         wanted["arms"] = {**found["arms"], **wanted["arms"]}
         for label, arm in found["arms"].items():
             now = wanted["arms"][label]
-            _require_same({label: _uncalibrated(now)}, {label: _uncalibrated(arm)}, output)
+            _require_same({label: _comparable(now)}, {label: _comparable(arm)}, output)
             if now.get("calibration") != arm.get("calibration"):
                 raise SpecpolicyError(
                     f"{output}: the policy's calibration or draft model is not known to be the one that '{label}' was "
@@ -217,8 +218,10 @@ def _settings(arm: Arm, setup: Setup, origin: Origin) -> dict[str, Any]:
     }
 
 
-def _uncalibrated(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name != "calibration"}
+def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an arm but its calibration; a later version may know more options of its sampler."""
+    others = {name: value for name, value in settings.items() if name != "calibration"}
+    return {**others, "sampler": beyond_defaults(settings["sampler"])}
 
 
 def _remove(output: Path) -> None:

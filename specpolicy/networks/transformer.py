@@ -97,7 +97,8 @@ class TransformerForDiffusion(nn.Module):
         x = self.drop(self.input_emb(sample) + self.pos_emb[:, :horizon])
         mask = None if self.mask is None else self.mask[:horizon, :horizon]
         memory_mask = None if self.memory_mask is None else self.memory_mask[:horizon, : tokens.shape[1]]
-        x = self.decoder(x, memory, tgt_mask=mask, memory_mask=memory_mask)
+        # Told that the mask is causal, the decoder need not look, for which it would wait for a GPU.
+        x = self.decoder(x, memory, tgt_mask=mask, memory_mask=memory_mask, tgt_is_causal=mask is not None)
         return self.head(self.ln_f(x))
 
 

@@ -60,5 +60,6 @@ class EncoderTransformer(nn.Module):
         time = self.time_emb(expand_timestep(timestep, sample.shape[0], sample.device))[:, None].to(sample.dtype)
         x = torch.cat([time, self.input_emb(sample)], dim=1) + self.pos_emb[:, : horizon + 1]
         mask = None if self.mask is None else self.mask[: horizon + 1, : horizon + 1]
-        x = self.encoder(self.drop(x), mask=mask)
+        # Told that the mask is causal, the encoder need not look, for which it would wait for a GPU.
+        x = self.encoder(self.drop(x), mask=mask, is_causal=mask is not None)
         return self.head(self.ln_f(x[:, 1:]))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -66,6 +66,27 @@ class Sampler(Protocol):
         ...
 
 
+def upload(value: Tensor, device: torch.device) -> Tensor:
+    """`value` on `device`, without waiting for what a GPU has still to do."""
+    if device.type != "cuda" or value.device.type != "cpu":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
+
+
+def device_of(denoiser: Any, cond: Tensor | None) -> torch.device:
+    """Where a denoiser computes: on the device of its conditions, its own (an engine's), that of its parameters, or
+    the CPU."""
+    if cond is not None:
+        return cond.device
+    own = getattr(denoiser, "device", None)
+    if isinstance(own, torch.device):
+        return own
+    if isinstance(denoiser, torch.nn.Module):
+        for parameter in denoiser.parameters():
+            return parameter.device
+    return torch.device("cpu")
+
+
 class NoiseSource:
     """All randomness of a sampler: one generator for the batch, or one per row.
 
@@ -101,14 +122,18 @@ class NoiseSource:
         generator = self._generator
         if isinstance(generator, list):
             chosen = range(self.batch) if rows is None else rows.tolist()
-            drawn = [self._on(generator[row], draw, shape, dtype) for row in chosen]
-            return torch.stack(drawn) if drawn else torch.empty((0, *shape), dtype=dtype, device=self.device)
-        return self._on(generator, draw, (self.batch if rows is None else len(rows), *shape), dtype)
-
-    def _on(self, generator: torch.Generator | None, draw, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+            drawn = [self._on(generator[row].device, generator[row], draw, shape, dtype) for row in chosen]
+            return upload(torch.stack(drawn) if drawn else torch.empty((0, *shape), dtype=dtype), self.device)
         # A CPU generator also serves a GPU sampler: the same seed then gives the same noises on both.
         source = self.device if generator is None else generator.device
-        return draw(shape, generator=generator, device=source, dtype=dtype).to(self.device)
+        number = self.batch if rows is None else len(rows)
+        return upload(self._on(source, generator, draw, (number, *shape), dtype), self.device)
+
+    @staticmethod
+    def _on(
+        source: torch.device, generator: torch.Generator | None, draw, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> Tensor:
+        return draw(shape, generator=generator, device=source, dtype=dtype)
 
 
 def repeat_statistics(batch: int, calls: int) -> SampleStatistics:

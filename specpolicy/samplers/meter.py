@@ -27,9 +27,10 @@ class Meter:
         """Call the denoiser."""
         if self._cuda:
             pair = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
-            pair[0].record()
+            stream = torch.cuda.current_stream(self._device)  # of another device than the current one, perhaps
+            pair[0].record(stream)
             output = self._denoiser(x, t, cond)
-            pair[1].record()
+            pair[1].record(stream)
             self._events.append(pair)
         else:
             start = time.perf_counter()

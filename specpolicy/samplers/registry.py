@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.samplers.ancestral import DDIM, DDPM
-from specpolicy.samplers.base import Denoiser, Generators, NoiseSource, Sample, Sampler
+from specpolicy.samplers.base import Denoiser, Generators, NoiseSource, Sample, Sampler, device_of
 from specpolicy.samplers.dpm_solver import DPMSolver
 from specpolicy.samplers.meter import Meter
 from specpolicy.samplers.picard import Picard
@@ -69,7 +70,7 @@ def make_sampler(name: str, **options: Any) -> Sampler:
         if option in ("eta", "tolerance") and not (value is None and option == "eta") and not (number and value >= 0):
             raise SpecpolicyError(f"option '{option}' of sampler '{name}' must be zero or positive, got {value!r}")
         if option == "drafter" and issubclass(kind, WithDrafter) and value not in DRAFTERS:
-            raise SpecpolicyError(f"sampler '{name}' has no drafter {value!r}: use one of {', '.join(DRAFTERS)}")
+            raise SpecpolicyError(f"unknown drafter {value!r}: use one of {', '.join(DRAFTERS)}")
         if option in ("student", "calibrated", "extra_rows") and not isinstance(value, bool | None):
             raise SpecpolicyError(f"option '{option}' of sampler '{name}' must be True or False, got {value!r}")
         if option == "calibration" and kind is RecycledSampler and not isinstance(value, Calibration | None):
@@ -84,6 +85,13 @@ def split_name(name: str) -> tuple[str, int | None]:
     """("recycled", 16) of "recycled-16", and ("recycled", None) of "recycled"."""
     base, _, number = name.rpartition("-")
     return (base, int(number)) if base in SAMPLERS and number.isdecimal() else (name, None)
+
+
+def beyond_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a sampler's options, `name` among them, those that are not its defaults."""
+    kind = SAMPLERS.get(options["name"])
+    usual = {} if kind is None else {field.name: field.default for field in dataclasses.fields(kind)}
+    return {key: value for key, value in options.items() if key == "name" or key not in usual or value != usual[key]}
 
 
 @torch.inference_mode()
@@ -123,7 +131,7 @@ def sample(
         raise SpecpolicyError(f"cond is a {type(cond).__name__}: give a torch.Tensor, (B, ...), or None")
     if len(shape) != 3:
         raise SpecpolicyError(f"shape must be (batch, horizon, action dimension), got {tuple(shape)}")
-    where = torch.device(device) if device is not None else _device_of(denoiser, cond)
+    where = torch.device(device) if device is not None else device_of(denoiser, cond)
     if cond is not None:
         if len(cond) not in (1, shape[0]):
             raise SpecpolicyError(
@@ -136,16 +144,6 @@ def sample(
     result = sampler.run(meter, chain, state, cond, noise, return_states)
     result.stats.seconds, result.stats.network_seconds = meter.read()
     return result
-
-
-def _device_of(denoiser: Denoiser, cond: Tensor | None) -> torch.device:
-    if cond is not None:
-        return cond.device
-    if isinstance(denoiser, torch.nn.Module):
-        parameter = next(denoiser.parameters(), None)
-        if parameter is not None:
-            return parameter.device
-    return torch.device("cpu")
 
 
 def _hint(word: str, known: dict) -> str:

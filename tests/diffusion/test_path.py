@@ -95,6 +95,16 @@ def test_a_state_depends_on_nothing_that_is_added_behind_it(name, start, place, 
     assert not torch.equal(first[:, place:], second[:, place:])
 
 
+def test_autocast_does_not_touch_the_states():
+    """A draft that is not its mean plus its noise, to the last digit that counts, has another law."""
+    path = CHAINS["ddpm"].path(CPU)
+    root, additions, steps = random(2, *SHAPE), random(2, len(CHAINS["ddpm"]), *SHAPE), slice(0, len(CHAINS["ddpm"]))
+    expected = path.roll(root, additions, steps)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16  # as other products are
+        assert torch.equal(path.roll(root, additions, steps), expected)
+
+
 def test_nothing_to_roll_out():
     path = CHAINS["ddpm"].path(CPU)
     nothing = torch.zeros(2, 0, *SHAPE)
@@ -114,4 +124,4 @@ def test_gaps_are_measured_in_the_noise_and_where_there_is_none_in_nothing():
 def test_tables_are_made_once_for_each_device_and_number_format():
     chain = CHAINS["ddpm"]
     assert chain.path(CPU) is chain.path(CPU) is not chain.path(CPU, torch.float64)
-    assert chain.path(CPU).transfer.dtype == torch.float32
+    assert chain.path(CPU).sigma.dtype == torch.float32 and chain.path(CPU).transfer.dtype == torch.float64

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from specpolicy.engines import ENGINES, RowRecorder, make_engine, row_sizes
-from specpolicy.engines.base import PaddedEngine, Workload
+from specpolicy.engines.base import Buffers, PaddedEngine, Workload
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks import ConditionalUnet1D
+from specpolicy.samplers.base import device_of
 
 H, D, C = 8, 2, 5
 
@@ -96,6 +97,28 @@ def test_an_engine_that_computes_something_else_is_refused():
     for error in (0.01, torch.nan):
         with pytest.raises(SpecpolicyError, match=r"'doubling' differs from the network by .* use engine eager"):
             Doubling(workload(), error=error).warm_up()
+
+
+class Forgetful(PaddedEngine):
+    """Evaluates what its buffers were made with, whatever it is given: a graph that was captured elsewhere."""
+
+    name = "forgetful"
+
+    def make_runner(self, size):
+        buffers = Buffers(self.workload, size)
+        return lambda x, t, cond: self.workload.denoiser(buffers.x, buffers.t, buffers.cond)[: len(x)]
+
+
+def test_an_engine_that_ignores_its_inputs_is_refused():
+    with pytest.raises(SpecpolicyError, match="'forgetful' differs from the network"):
+        Forgetful(workload(), (2, 5)).warm_up()
+
+
+def test_an_engine_says_where_it_computes():
+    engine = Doubling(workload(nn.Linear(1, 1, device="meta")))
+    assert engine.device.type == "meta" and device_of(engine, None) == engine.device
+    assert device_of(nn.Linear(1, 1, device="meta"), None).type == "meta"
+    assert device_of(engine, torch.zeros(1)).type == device_of(lambda x, t, c: x, None).type == "cpu"
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from specpolicy import SpecpolicyError
-from specpolicy.networks import ConditionalUnet1D, LowDimEncoder, TransformerForDiffusion
+from specpolicy.networks import ConditionalUnet1D, EncoderTransformer, LowDimEncoder, TransformerForDiffusion
 
 GOLDEN = Path(__file__).parent / "state_dict_shapes.json"
 
@@ -96,3 +97,23 @@ def test_the_encoder_concatenates_frames_in_key_order():
     observation = {"a": torch.tensor([[[5.0], [6.0]]]), "b": torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])}
     assert encoder(observation).tolist() == [[1, 2, 5, 3, 4, 6]]
     assert LowDimEncoder({"b": 2, "a": 1}, 2, tokens=True)(observation).shape == (1, 2, 3)
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often a number is read from a tensor, which waits for a GPU and breaks the capture of a graph."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("causal", (True, False))
+def test_a_call_reads_nothing_from_its_tensors(causal):
+    x, t, cond = torch.randn(2, 16, 3), torch.tensor([3, 9]), torch.randn(2, 2, 5)
+    encoder = EncoderTransformer(3, 3, 16, n_layer=2, n_head=2, n_emb=16, causal_attn=causal).eval()
+    with torch.no_grad(), Reads() as reads:
+        transformer(causal_attn=causal)(x, t, cond)
+        encoder(x, t)
+    assert reads.count == 0

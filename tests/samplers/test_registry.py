@@ -55,7 +55,7 @@ def test_half_precision_states_are_refused():
 @pytest.mark.parametrize(
     "name, options, message",
     (
-        ("block", {"drafter": "fre"}, "no drafter 'fre': use one of frozen_root"),
+        ("block", {"drafter": "fre"}, "unknown drafter 'fre': use one of frozen_root"),
         ("recycled", {"student": "no"}, "'student' of sampler 'recycled' must be True or False"),
         ("picard", {"tolerance": -1}, "'tolerance' of sampler 'picard' must be zero or positive"),
         ("picard", {"tolerance": "0.1"}, "must be zero or positive"),

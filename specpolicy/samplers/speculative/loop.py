@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
-from specpolicy.samplers.base import Denoiser, NoiseSource, Sample, SampleStatistics
+from specpolicy.samplers.base import Denoiser, NoiseSource, Sample, SampleStatistics, upload
 from specpolicy.samplers.speculative.coupling import TINY, gaps
 from specpolicy.samplers.speculative.drafters.base import Drafter
 from specpolicy.samplers.speculative.verifiers.base import Decision, Verifier
@@ -72,9 +72,9 @@ def speculate(
         if not done.all():
             memory = drafter.learn(memory, problem, view, outcome)
         if done.any():
-            finished[problem.rows[done].to(state.device)] = state[done.to(state.device)]
-            left = (~done).nonzero().flatten()
-            position, index = position[left], left.to(state.device)
+            ended, left = done.nonzero().flatten(), (~done).nonzero().flatten()
+            finished[upload(problem.rows[ended], state.device)] = state[upload(ended, state.device)]
+            position, index = position[left], upload(left, state.device)
             state, draws, memory = state[index], draws.keep(index), drafter.keep(memory, index)
             problem.keep(left, index)
         if not verifier.keeps_noise and len(problem):
@@ -116,16 +116,15 @@ def _limits(window: Windows, count: int) -> Tensor:
 
 def _open(state: Tensor, position: Tensor, width: Tensor, draws: Draws) -> Window:
     """The window of each row: its steps and the noises and uniforms that lie there."""
-    longest = int(width.max())
-    reach = torch.arange(longest + 1)
+    longest, device = int(width.max()), state.device
     if len(state) == 1 or bool((position == position[0]).all()):
         first = int(position[0])
-        steps, valid = (first + reach).expand(len(state), -1), None
+        steps, valid = torch.arange(first, first + longest + 1, device=device).expand(len(state), -1), None
     else:
-        first = None
-        steps = (position[:, None] + reach).clamp(max=draws.noise.shape[1] - 1)
+        first, reach = None, torch.arange(longest + 1)
+        steps = upload((position[:, None] + reach).clamp(max=draws.noise.shape[1] - 1), device)
         valid = None if bool((width == longest).all()) else reach <= width[:, None]
-    view = Window(state, steps.to(state.device), state, state, valid, first)
+    view = Window(state, steps, state, state, valid, first)
     at = cells(view.index())
     view.noise, view.uniforms = draws.noise[at], draws.uniform[at]
     return view
@@ -184,7 +183,7 @@ def _commit(problem: Problem, view: Window, outcome: Outcome, difference: Tensor
         # Move the noise along the gap to its new coordinate; the parts orthogonal to the gap keep their law.
         gap = pick(difference, last.clamp(max=view.drafts - 1)).flatten(1)
         length = torch.linalg.vector_norm(gap, dim=1, keepdim=True).clamp(min=TINY)
-        shift = decision.shift.to(problem.device, gap.dtype)[:, None]
+        shift = upload(decision.shift.to(gap.dtype), problem.device)[:, None]
         noise = noise + (shift * (gap / length)).view_as(noise)
     return mean + problem.path.shock(noise, step)
 

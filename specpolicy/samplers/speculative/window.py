@@ -8,7 +8,7 @@ from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.diffusion.path import Steps
-from specpolicy.samplers.base import Denoiser, NoiseSource
+from specpolicy.samplers.base import Denoiser, NoiseSource, upload
 
 
 @dataclass
@@ -95,7 +95,7 @@ def pick(table: Tensor, place: Tensor) -> Tensor:
     """(B, ...) of a table (B, N, ...): of each row the entry at `place` (B,), on the CPU."""
     if len(table) == 1:
         return table[:, int(place)]
-    return table[torch.arange(len(table), device=table.device), place.to(table.device)]
+    return table[torch.arange(len(table), device=table.device), upload(place, table.device)]
 
 
 class Problem:
@@ -136,7 +136,7 @@ class Problem:
         counts = valid.sum(1)
         self.calls[self.rows] += counts > 0
         self.evaluated[self.rows] += counts
-        row, column = (index.to(self.device) for index in valid.nonzero(as_tuple=True))
+        row, column = (upload(index, self.device) for index in valid.nonzero(as_tuple=True))
         x0 = torch.zeros_like(states)
         if len(row):
             chosen, at = states[row, column], steps[row, column]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
-from specpolicy.samplers.base import Denoiser, NoiseSource
+from specpolicy.samplers.base import Denoiser, NoiseSource, device_of
 from specpolicy.samplers.speculative.calibration.calibration import Calibration
 from specpolicy.samplers.speculative.calibration.distil import Distillation, distil, fit_prior
 from specpolicy.samplers.speculative.calibration.recording import (
@@ -148,7 +148,7 @@ class _Work:
     ):
         self.denoiser, self.chain, self.shape, self.cond = denoiser, chain, shape, cond
         self.generator, self.effort, self.progress = generator, effort, progress
-        self.device = torch.device("cpu") if cond is None else cond.device
+        self.device = device_of(denoiser, cond)
         # The last tenth is for tests.
         count = 1 if cond is None else len(cond)
         self.training = count if cond is None else count - max(count // 10, 1)

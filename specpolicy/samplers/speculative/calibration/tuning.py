@@ -58,6 +58,7 @@ class Trial:
 
     def cost_of(self, surrogate: Surrogate, chain: GaussianChain) -> Tensor:
         """(K + 1,) seconds of one evaluation of the surrogate by its rows."""
+        surrogate = surrogate.placed(self.device, torch.float32)  # a calibration stays where it was read
         features = surrogate.prepare(None if self.cond is None else self.cond[:1])
 
         def call(x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
@@ -76,7 +77,7 @@ def tune(
     """Fill in the plans of this machine for each chain, and report what was measured. `choose_sweeps`: also fill in
     `calibration.sweeps`, of drafting to the end, which do not depend on the machine."""
     longest = chains[max(chains)]
-    trial.cost = measure_cost(trial.denoiser, longest, trial.shape, trial.cond)
+    trial.cost = measure_cost(trial.denoiser, longest, trial.shape, trial.cond, device=trial.device)
     report: dict[str, Any] = {"seconds_by_rows": {str(rows): seconds for rows, seconds in trial.cost.items()}}
     if choose_sweeps:
         surrogate, calls = calibration.surrogate(), {}
