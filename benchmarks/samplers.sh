@@ -19,6 +19,8 @@ fi
 free='{name: reflection, drafter: free, label: reflection-free}'
 uncalibrated='{name: recycled, calibrated: false, label: recycled-uncalibrated}'
 linear='{name: recycled, student: false, label: recycled-linear}'
+independent='{name: reflection, drafter: independent, label: reflection-independent}'
+corrected='{name: reflection, drafter: corrected, label: reflection-corrected}'
 read -ra engines <<<"${ENGINES:-eager openvino}"
 
 # measure <directory of the results> key=value ...
@@ -30,8 +32,10 @@ measure() {
 
 for policy in "${policies[@]}"; do
     # How many calls a chunk takes when a round may draft to the end; the engine does not matter for that.
+    trained=""
+    [ ! -e "checkpoints/$policy/drafters.json" ] || trained="$independent,$corrected,"
     measure "$policy/calls" policy="checkpoints/$policy" engine="${engines[-1]}" window=end 'steps=[100,16]' \
-        "samplers=[ddpm,ddim-10,asd,$free,residual,block,$uncalibrated,$linear,recycled]"
+        "samplers=[ddpm,ddim-10,asd,${trained}$free,residual,block,$uncalibrated,$linear,recycled]"
     # How long it takes, with the window of each sampler that is best on this machine.
     for engine in "${engines[@]}"; do
         COUNT="${TIME_COUNT:-50}" measure "$policy/time-$engine" policy="checkpoints/$policy" engine="$engine" \
