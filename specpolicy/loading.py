@@ -2,7 +2,6 @@
 
 import importlib
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -10,7 +9,6 @@ from specpolicy.checkpoints import read_config, read_weights
 from specpolicy.draft_models import read_draft_models
 from specpolicy.errors import SpecpolicyError
 from specpolicy.policy import DiffusionPolicy
-from specpolicy.policy_base import Policy
 from specpolicy.samplers.speculative.calibration import read_calibration
 from specpolicy.token_policy import TokenPolicy
 from specpolicy.tokens.calibration import read_token_calibration
@@ -28,7 +26,9 @@ def usable_device(name: torch.device | str) -> torch.device:
         raise SpecpolicyError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
-def load_policy(path: str | Path, device: torch.device | str = "cpu", trust: bool = False) -> Any:
+def load_policy(
+    path: str | Path, device: torch.device | str = "cpu", trust: bool = False
+) -> DiffusionPolicy | TokenPolicy:
     """Load a policy, ready for inference in float32 on `device`: a `DiffusionPolicy`, or a `TokenPolicy`.
 
     path: a checkpoint directory of ours, or a checkpoint of real-stanford/diffusion_policy (`.ckpt`), LeRobot (a
@@ -45,13 +45,14 @@ def load_policy(path: str | Path, device: torch.device | str = "cpu", trust: boo
     config = read_config(path) if foreign is None else foreign.config
     weights = read_weights(path) if foreign is None else foreign.weights
     try:
-        policy: Policy = (TokenPolicy if "tokens" in config else DiffusionPolicy).from_config(config)
+        kind = TokenPolicy if "tokens" in config else DiffusionPolicy
+        policy: DiffusionPolicy | TokenPolicy = kind.from_config(config)
         policy.load_weights(weights)
     except SpecpolicyError as error:
         raise SpecpolicyError(f"{path}: {error}") from None
     if isinstance(policy, TokenPolicy):
         policy.calibration = read_token_calibration(path)
-    elif isinstance(policy, DiffusionPolicy) and foreign is None:
+    elif foreign is None:
         policy.calibration = read_calibration(path)
         policy.draft_models = read_draft_models(path).to(where)
     return policy.to(where).eval()

@@ -125,9 +125,16 @@ class DiffusionPolicy(Policy):
     ) -> Sample:
         """Draw one action chunk per observation: `actions` (B, H, D) in the environment's units.
 
-        observation: {key: (B, To, D_key)}, or (To, D_key) for a batch of one. generator: one, or one per row.
-        `states`, if asked for, stay in normalised units and have `sample_shape`. The sampler "ddpm" walks the
-        policy's own chain, which is a DDIM chain where the policy came with a DDIM scheduler.
+        observation: {key: (B, To, D_key)}, or (To, D_key) for a batch of one: arrays or tensors, To = `n_obs_steps`
+            frames, the newest last, in the environment's units.
+        sampler: a name such as "recycled", or what `specpolicy.make_sampler` made. "ddpm" walks the policy's own
+            chain, which is a DDIM chain where the policy came with a DDIM scheduler.
+        generator: one, or one per row.
+        return_states: also `states` (K+1, B, *sample_shape), which stay in normalised units.
+
+        Raises:
+            SpecpolicyError: an observation that does not fit, a sampler that the policy's chain cannot be walked with
+                or that lacks a model, a network that returns what is not finite.
         """
         cond = self.encode(observation)
         shape = (len(cond), *self.sample_shape)

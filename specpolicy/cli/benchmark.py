@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from specpolicy.histories import Histories
     from specpolicy.logging import MetricLogger
     from specpolicy.policy import DiffusionPolicy
+    from specpolicy.token_policy import TokenPolicy
 
 RECORDED_EPISODES = 40
 WINDOWS = ("calibrated", "tuned", "end")
@@ -135,7 +136,7 @@ def _settings(config: DictConfig, tuned: list[str]) -> Settings:
     return Settings(config.count, config.seed, config.engine, config.precision, network, tuned, config.reference)
 
 
-def _histories(policy: DiffusionPolicy, config: DictConfig, output: Path) -> Histories:
+def _histories(policy: DiffusionPolicy | TokenPolicy, config: DictConfig, output: Path) -> Histories:
     """The recorded observations; without any, those of a task, recorded now and kept in `output`."""
     from specpolicy.histories import FILE, read_histories, write_histories
 
