@@ -48,7 +48,7 @@ class ExtraRows:
         self.directions = self.directions.to(problem.device, problem.dtype)
         count, device = len(problem.path), problem.device
         levels = {max(1, math.ceil(level * count / 100)) for level in LEVELS}
-        grid = torch.tensor(sorted(count - 1 - level for level in levels if level < count), device=device)
+        grid = torch.tensor(sorted(count - 1 - level for level in levels if level < count)).to(device)
         of_step = torch.searchsorted(grid, torch.arange(count, device=device), right=True) - 1
         shape = (len(problem), len(grid), *self.directions.shape)
         return Slopes(torch.zeros(shape, device=device, dtype=problem.dtype), grid, of_step)

@@ -1,0 +1,83 @@
+"""Every sampler on a GPU that is not there: nothing mixes devices, and a round waits once."""
+
+import inspect
+
+import pytest
+import torch
+from pretend_gpu import GPU, Pretended, PretendGpu
+from torch import nn
+
+from specpolicy import Calibration, GaussianChain, make_sampler, sample
+from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate
+
+SHAPE, COND = (4, 2), 3
+
+
+class Network(nn.Module):
+    """Not linear in the state, and its parameters are where it is."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(COND, 8, generator=generator), requires_grad=False)
+
+    def forward(self, x, t, cond):
+        return torch.tanh(2 * x + (cond @ self.weight).view_as(x)) * (1 + t[:, None, None] / 40)
+
+
+def calibration():
+    torch.manual_seed(0)
+    alpha_bar = GaussianChain.ddpm(20).process.alpha_bar
+    student = StudentSurrogate(alpha_bar, SHAPE, COND, width=8, context=4, hidden=16, observation=16, blocks=1)
+    return Calibration(
+        GaussianSurrogate(alpha_bar, SHAPE, COND), student.eval().requires_grad_(False), torch.eye(8)[:2]
+    )
+
+
+SAMPLERS = {
+    "ddpm": {"name": "ddpm"},
+    "ddim": {"name": "ddim", "steps": 5},
+    "picard": {"name": "picard"},
+    "asd": {"name": "asd"},
+    "residual": {"name": "residual", "drafter": "frozen_root"},
+    "block": {"name": "block"},
+    "window": {"name": "reflection", "drafter": "free", "window": 3},
+    "recycled": {"name": "recycled"},
+    "student": {"name": "recycled", "calibration": calibration(), "window": None},
+    "linear": {"name": "recycled", "calibration": calibration(), "window": None, "student": False},
+    "extra rows": {"name": "recycled", "calibration": calibration(), "window": None, "extra_rows": True},
+}
+
+
+@pytest.mark.parametrize("batch", (1, 3))
+@pytest.mark.parametrize("label", SAMPLERS)
+def test_a_sampler_draws_the_same_chunks_there(label, batch):
+    sampler, network = make_sampler(**SAMPLERS[label]), Network()
+    cond = torch.randn(batch, COND, generator=torch.Generator().manual_seed(1))
+
+    def draw(cond):
+        chain = GaussianChain.ddpm(20)
+        return inspect.unwrap(sample)(network, chain, (batch, *SHAPE), cond, sampler, torch.Generator().manual_seed(2))
+
+    expected = draw(cond)
+    # Inference mode keeps the operations of tensors that are no torch tensors from being seen one by one.
+    with torch.no_grad(), PretendGpu() as gpu:
+        network.to(GPU)
+        out = draw(cond.to(GPU))
+    assert isinstance(out.actions, Pretended)
+    torch.testing.assert_close(out.actions.held, expected.actions)  # a product may add up in another order
+    assert torch.equal(out.stats.calls, expected.stats.calls)
+    rounds = len(out.stats.accepted)
+    if batch == 1 and rounds and label != "extra rows":
+        assert len(gpu.waits) == rounds > 2, gpu.waits
+
+
+def test_what_a_gpu_refuses_is_refused():
+    with PretendGpu() as gpu:
+        there = torch.ones(3).to(GPU)
+        assert torch.equal((2 * there + torch.arange(3, device=GPU)).held, torch.tensor([2.0, 3.0, 4.0]))
+        assert not gpu.waits
+        with pytest.raises(AssertionError, match=r"add: .* on the CPU, 1 on the GPU"):
+            there + torch.ones(3)
+        assert float(there.sum()) == 3 and there.cpu().tolist() == [1, 1, 1] and len(there[there > 0]) == 3
+        assert len(gpu.waits) == 3
