@@ -5,7 +5,8 @@
 The robot stands still, so that nothing but the loop and inference is measured. A chunk is asked for in every control
 step, as soon as the last one is there: inference never rests. The page and the JSON file beside it give, for each rate
 and worker, how late the ticks were, how uneven their intervals, and how many periods were missed. Run it on a machine
-that does nothing else; `load` in the file says how busy it was when the measurement began.
+that does nothing else; `load` in the file says how busy it was when the measurement began. Rows that the file already
+has from the same machine, as long, and that are not measured now, are kept.
 """
 
 from __future__ import annotations
@@ -99,12 +100,21 @@ between two steps was; *missed*: periods that were over before their step could 
 {table}
 
 {found["seconds"]:g} s a run; inference on one thread of PyTorch; {machine["cpu"]}, {machine["cores"]} cores, no
-real-time kernel; load average {found["load"]} when it began. The JSON file beside this page has all figures.
+real-time kernel; load average when it began: {", ".join(str(run["load"]) for run in found["runs"])}. The JSON file
+beside this page has all figures.
 
 ```bash
-{found["command"]}
+{chr(10).join(dict.fromkeys(run["command"] for run in found["runs"]))}
 ```
 """
+
+
+def kept(path: Path, found: dict[str, Any], measured: set[tuple[str, float, str]]) -> list[dict[str, Any]]:
+    """The runs of an earlier file that stand beside those which are measured now."""
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if any(before.get(name) != found[name] for name in ("machine", "seconds")):
+        return []
+    return [run for run in before["runs"] if (run["sampler"], run["hz"], run["worker"]) not in measured]
 
 
 def main() -> None:
@@ -119,18 +129,15 @@ def main() -> None:
 
     torch.set_num_threads(1)  # as in the process: the loop keeps a core to itself
     policy = specpolicy.load_policy(arguments.policy)
-    found: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
-        "machine": hardware(),
-        "load": load(),
-        "seconds": arguments.seconds,
-        "versions": versions(),
-        "runs": [],
-    }
+    found: dict[str, Any] = {"machine": hardware(), "seconds": arguments.seconds, "versions": versions()}
+    wanted = list(itertools.product(arguments.samplers, arguments.hz, arguments.workers))
+    found["runs"] = kept(arguments.output, found, set(wanted))
+    how = {"command": shlex.join(["python", *sys.argv]), "load": load()}
     print(" | ".join(HEAD))
-    for sampler, hz, worker in itertools.product(arguments.samplers, arguments.hz, arguments.workers):
+    for sampler, hz, worker in wanted:
         report = measure(policy, sampler, worker, hz, arguments.seconds)
-        found["runs"].append({"sampler": sampler, **report})
+        found["runs"].append({"sampler": sampler, **how, **report})
+        found["runs"].sort(key=lambda run: (run["sampler"], run["hz"], run["worker"]))
         print(" | ".join(row(sampler, report)), flush=True)
         write_text(arguments.output, json.dumps(found, indent=2) + "\n")
         write_text(arguments.output.with_suffix(".md"), page(found))
