@@ -231,3 +231,12 @@ def test_without_a_renderer_the_episodes_are_played_all_the_same(evaluation, tmp
     assert outcomes(results) == outcomes(run(evaluation, tmp_path / "seeing"))
     assert warnings.count("no OpenGL library works here") == 4 and warnings.count(None) == 2
     assert not (tmp_path / "videos").exists()
+
+
+def test_a_run_of_a_version_that_knew_fewer_options_goes_on(evaluation, tmp_path):
+    """An option at its default changes nothing, whether it is named or not."""
+    run(changed(evaluation, episodes=1, samplers={"ddpm": {"name": "ddpm"}}), tmp_path)
+    now = changed(evaluation, episodes=1, samplers={"ddpm": {"name": "ddpm", "steps": None}})
+    run(now, tmp_path, on_episode=lambda _: pytest.fail("all was there"))
+    with pytest.raises(SpecpolicyError, match="ddpm="):
+        run(changed(now, samplers={"ddpm": {"name": "ddpm", "steps": 5}}), tmp_path)

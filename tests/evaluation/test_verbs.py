@@ -139,7 +139,7 @@ def test_labels_tell_samplers_apart():
     specs = sampler_specs(entries)
     assert list(specs) == ["expert", "ddpm", "ddim-10", "ddim-4", "ddim-10-eta1.0", "x"]
     assert specs["ddim-4"] == {"name": "ddim", "steps": 4, "eta": 0.0}
-    assert specs["x"] == {"name": "ddpm"}
+    assert specs["x"] == {"name": "ddpm", "steps": None}
 
 
 @pytest.mark.parametrize(
