@@ -75,6 +75,15 @@ def test_a_policy_hands_them_to_samplers_that_want_them(checkpoint, sampler, dra
     assert policy.equip(mine).draft_denoiser is policy.denoiser
 
 
+@pytest.mark.parametrize("drafter", ("independent", "corrected"))
+def test_draft_models_follow_their_policy(checkpoint, drafter):
+    policy = load_policy(checkpoint)
+    policy.to("meta")
+    policy.equip(make_sampler("reflection", drafter=drafter))
+    model = policy.draft_models.models()[drafter]
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
 def test_a_perfect_draft_model_is_never_rejected(small_policy):
     sampler = make_sampler("reflection", drafter="independent", draft_denoiser=small_policy.denoiser)
     out = small_policy.predict(observation(), sampler, torch.Generator().manual_seed(1))

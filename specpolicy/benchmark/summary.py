@@ -15,6 +15,9 @@ from specpolicy.samplers.ancestral import DDPM
 from specpolicy.samplers.picard import Picard
 from specpolicy.samplers.speculative.calibration.calibration import machine
 from specpolicy.samplers.speculative.composed import Speculative
+from specpolicy.samplers.speculative.drafters import Recycled
+from specpolicy.samplers.speculative.loop import Windows
+from specpolicy.samplers.speculative.surrogates import StudentSurrogate
 from specpolicy.token_policy import TokenPolicy
 
 FORMAT = 1
@@ -83,12 +86,20 @@ def law(sampler: Sampler, chain: GaussianChain) -> str:
 
 
 def describe_window(sampler: Sampler, policy: DiffusionPolicy) -> str | None:
-    """The most drafts in a round: "16", "to the end", "8 to 40" where it differs by step; None without drafts."""
+    """The most drafts in a round: "16", "to the end", "8 to 40" where it differs by step; None without drafts. Of
+    recycled drafts also what makes them: "48; student, 4 sweeps"."""
     equipped = policy.equip(sampler)
     if not isinstance(equipped, Speculative):
         return None
     where = machine(policy.device, policy.engine)
-    _, limits = equipped.parts(equipped.target(policy.chain), torch.Size(policy.sample_shape), where)
+    drafter, limits = equipped.parts(equipped.target(policy.chain), torch.Size(policy.sample_shape), where)
+    if not isinstance(drafter, Recycled):
+        return _describe_limits(limits)
+    kind = "student" if isinstance(drafter.surrogate, StudentSurrogate) else "prior"
+    return f"{_describe_limits(limits)}; {kind}, {drafter.sweeps} sweep{'s' * (drafter.sweeps > 1)}"
+
+
+def _describe_limits(limits: Windows) -> str:
     if limits is None:
         return "to the end"
     if isinstance(limits, int):

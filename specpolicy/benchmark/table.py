@@ -6,7 +6,7 @@ from typing import Any
 HEAD = (
     "sampler",
     "law",
-    "window",
+    "window; drafts",
     "calls",
     "p50",
     "p95",

@@ -60,7 +60,7 @@ def tune_windows(
     for label, sampler in samplers.items():
         if isinstance(sampler, Speculative):
             best = min(_candidates(policy, sampler, dict(seconds_by_rows)), key=seconds)
-            tuned[label] = min([best, *_simpler(best)], key=seconds)
+            tuned[label] = min([best, *cheaper_drafts(best)], key=seconds)
             on_sampler(label)
     return tuned
 
@@ -79,7 +79,7 @@ def _candidates(policy: DiffusionPolicy, sampler: Any, seconds_by_rows: dict[int
     return [dataclasses.replace(equipped, window=window) for window in windows]
 
 
-def _simpler(sampler: Any) -> list[Any]:
+def cheaper_drafts(sampler: Any) -> list[Any]:
     """The same with cheaper drafts: where calls are fast, as on a GPU, drafting is what takes the time."""
     if not isinstance(sampler, RecycledSampler):
         return []

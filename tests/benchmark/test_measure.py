@@ -11,10 +11,12 @@ from specpolicy.benchmark.measure import Subject, choose, measure
 from specpolicy.benchmark.report import COLUMNS, chunk_lines
 from specpolicy.benchmark.stand_in import StandIn, random_network
 from specpolicy.benchmark.summary import describe_window, distribution, law, summarise
-from specpolicy.benchmark.windows import measure_rows, tune_windows
+from specpolicy.benchmark.windows import cheaper_drafts, measure_rows, tune_windows
 from specpolicy.errors import SpecpolicyError
-from specpolicy.samplers import make_sampler
+from specpolicy.samplers import Calibration, make_sampler
+from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate
 
+OBSERVATION = {"position": np.zeros((2, 2), np.float32), "object": np.zeros((2, 3), np.float32)}
 NAMES = ("ddpm", "ddim-4", "asd", "block-10", "recycled")
 
 
@@ -116,7 +118,8 @@ def test_random_networks_repeat_and_leave_random_numbers_alone(small_policy):
 
 def test_the_window_is_chosen_by_what_calls_cost(small_policy, histories):
     samplers = {name: make_sampler(name) for name in ("ddpm", "recycled")}
-    candidates = [make_sampler("recycled", window=size) for size in (4, 6, 8, 12, 16, None)]
+    sizes, sweeps = (4, 6, 8, 12, 16, None), (None, 1, 2)
+    candidates = [make_sampler("recycled", window=size, sweeps=number) for size in sizes for number in sweeps]
     subject, chosen = Subject(small_policy), choose(len(next(iter(histories.values()))), 3)
 
     def spent(sampler, what):
@@ -129,6 +132,22 @@ def test_the_window_is_chosen_by_what_calls_cost(small_policy, histories):
         assert tuned["ddpm"] is samplers["ddpm"]
         found = [spent(candidate, what) for candidate in candidates]
         assert spent(tuned["recycled"], what) == min(found) < max(found)
+
+
+def test_cheaper_drafts_are_tried_and_told(small_policy):
+    """With a calibration its linear prior, too; the table says what made the drafts."""
+    chain, shape = small_policy.chain, small_policy.sample_shape
+    size = small_policy.encode(OBSERVATION).shape[1]
+    prior = GaussianSurrogate(chain.process.alpha_bar, shape, size)
+    student = StudentSurrogate(chain.process.alpha_bar, shape, size, width=8, context=4, hidden=16, observation=16)
+    small_policy.calibration = Calibration(prior, student, sweeps=4)
+    sampler = small_policy.equip(make_sampler("recycled", window=6))
+    tried = [describe_window(one, small_policy) for one in (sampler, *cheaper_drafts(sampler))]
+    assert tried == ["6; student, 4 sweeps", "6; student, 1 sweep", "6; student, 2 sweeps", "6; prior, 1 sweep"]
+    bare = make_sampler("recycled", calibrated=False, window=None)
+    tried = [describe_window(one, small_policy) for one in cheaper_drafts(bare)]
+    assert tried == ["to the end; prior, 1 sweep", "to the end; prior, 2 sweeps"]
+    assert not cheaper_drafts(make_sampler("asd"))
 
 
 def test_calls_are_timed_by_rows(small_policy, histories):

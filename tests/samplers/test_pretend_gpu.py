@@ -8,6 +8,7 @@ from pretend_gpu import GPU, Pretended, PretendGpu
 from torch import nn
 
 from specpolicy import Calibration, GaussianChain, make_sampler, sample
+from specpolicy.samplers.speculative.calibration.tuning import Trial
 from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate
 
 SHAPE, COND = (4, 2), 3
@@ -70,6 +71,17 @@ def test_a_sampler_draws_the_same_chunks_there(label, batch):
     rounds = len(out.stats.accepted)
     if batch == 1 and rounds and label != "extra rows":
         assert len(gpu.waits) == rounds > 2, gpu.waits
+
+
+def test_a_calibration_is_timed_where_the_network_is():
+    """It stays on the CPU, where it was read."""
+    known, chain = calibration(), GaussianChain.ddpm(20)
+    with torch.no_grad(), PretendGpu():
+        cond = torch.ones(2, COND).to(GPU)
+        trial = Trial(Network().to(GPU), torch.Size(SHAPE), cond, GPU, seed=0)
+        for surrogate in (known.prior, known.student):
+            assert len(trial.cost_of(surrogate, chain)) == 21
+    assert known.prior.basis.device.type == known.student.basis.device.type == "cpu"
 
 
 def test_what_a_gpu_refuses_is_refused():

@@ -73,8 +73,8 @@ def calibrate(
     the more of them and the more different, the better the student. The last tenth is kept aside to choose sweeps and
     windows on, so conditions of one episode should stand together. known: an earlier calibration; nothing is learnt
     then, only plans for this machine are made, on all conditions, which should be others than it was learnt on.
-    effort: by default half a million evaluations and a student trained for minutes, on two cores half an hour or more;
-    `Effort(chains=500, invented=0, rounds=200)` is a tenth of that, `Effort(passes=())` leaves the student out.
+    effort: by default that of `specpolicy calibrate`, which takes half an hour to an hour on two cores; fewer `chains`,
+    `invented` and `rounds` take less, and `Effort(passes=())` leaves the student out.
     progress: called with what is being done, how much of it is done, and of how much. generator: of all draws.
 
     Raises:
