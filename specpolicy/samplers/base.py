@@ -28,12 +28,14 @@ def engine_name(denoiser: object) -> str:
 @dataclass
 class SampleStatistics:
     """What a sample cost. `calls` (B,) sequential network calls; `rows` (B,) states evaluated for each chunk;
-    `accepted` one (B,) tensor per speculative round, -1 for rows already finished; `rejections` (K,) per level;
+    `accepted` drafts and `evaluated` states, one (B,) tensor each per speculative round, -1 for rows already finished;
+    `rejections` (K,) per level;
     `seconds` wall time of the whole sample and `network_seconds` the part spent in the denoiser."""
 
     calls: Tensor
     rows: Tensor
     accepted: list[Tensor] = field(default_factory=list)
+    evaluated: list[Tensor] = field(default_factory=list)
     rejections: Tensor | None = None
     seconds: float = 0.0
     network_seconds: float = 0.0

@@ -38,7 +38,7 @@ class Picard:
     ) -> Sample:
         """See `Sampler.run`."""
         chain = chain if self.steps is None else chain.strided(self.steps)
-        problem = Problem(denoiser, chain, state, cond)
+        problem = Problem(denoiser, chain, state, cond, noise)
         path, count, batch = problem.path, len(chain), len(state)
         shocks = path.sigma[:, None, None] * noise.normal(count, *state.shape[1:])
         # Guess: the noise fades away and nothing is known of the chunk.

@@ -43,10 +43,11 @@ SAMPLERS = {
     "residual": {"name": "residual", "drafter": "frozen_root"},
     "block": {"name": "block"},
     "window": {"name": "reflection", "drafter": "free", "window": 3},
-    "recycled": {"name": "recycled"},
-    "student": {"name": "recycled", "calibration": calibration(), "window": None},
-    "linear": {"name": "recycled", "calibration": calibration(), "window": None, "student": False},
-    "extra rows": {"name": "recycled", "calibration": calibration(), "window": None, "extra_rows": True},
+    "recycled": {"name": "recycled", "rejoin": False},
+    "rejoining": {"name": "recycled", "rejoin": True},
+    "student": {"name": "recycled", "calibration": calibration(), "window": None, "rejoin": False},
+    "linear": {"name": "recycled", "calibration": calibration(), "window": None, "student": False, "rejoin": False},
+    "extra rows": {"name": "recycled", "calibration": calibration(), "extra_rows": True, "rejoin": False},
 }
 
 
@@ -69,8 +70,21 @@ def test_a_sampler_draws_the_same_chunks_there(label, batch):
     torch.testing.assert_close(out.actions.held, expected.actions)  # a product may add up in another order
     assert torch.equal(out.stats.calls, expected.stats.calls)
     rounds = len(out.stats.accepted)
-    if batch == 1 and rounds and label != "extra rows":
+    if batch == 1 and rounds and label not in ("extra rows", "rejoining"):
         assert len(gpu.waits) == rounds > 2, gpu.waits
+
+
+def test_there_paths_do_not_rejoin_unless_they_are_told_to():
+    """For that is decided on the CPU, and each sweep would wait."""
+    waits = {}
+    for rejoin in (None, False, True):
+        sampler = make_sampler("recycled", rejoin=rejoin)
+        with torch.no_grad(), PretendGpu() as gpu:
+            chain, generator = GaussianChain.ddpm(20), torch.Generator().manual_seed(2)
+            network, cond = Network().to(GPU), torch.ones(1, COND).to(GPU)
+            inspect.unwrap(sample)(network, chain, (1, *SHAPE), cond, sampler, generator)
+        waits[rejoin] = len(gpu.waits)
+    assert waits[None] == waits[False] < waits[True]
 
 
 def test_a_calibration_is_timed_where_the_network_is():

@@ -152,6 +152,8 @@ class RecycledSampler(Speculative):
     calibrated: False does without one also where a policy has it.
     student: False uses the calibration's linear surrogate; None: as calibrated. sweeps: of drafting, see `Recycled`.
     extra_rows: evaluate more states in each call to know the network better, see `ExtraRows`: fewer calls of more rows.
+    rejoin: lead drafted paths back onto earlier ones, see `Rejoin`: fewer calls of fewer rows. None: on a CPU only, for
+    elsewhere each sweep then waits for the device.
     window: "calibrated", the default, is the fastest for the chain's length and this kind of machine, as calibrated.
     """
 
@@ -161,6 +163,7 @@ class RecycledSampler(Speculative):
     student: bool | None = None
     sweeps: int | None = None
     extra_rows: bool = False
+    rejoin: bool | None = None
     name: str = "recycled"
     verifier = Reflection
 
@@ -175,7 +178,8 @@ class RecycledSampler(Speculative):
             if self.extra_rows:
                 raise SpecpolicyError("extra_rows=True needs a calibration: run `specpolicy calibrate` for this policy")
             # One sweep: what knows only smoothness is best trusted for one small correction.
-            return Recycled(_smooth(tuple(chain.process.alpha_bar.tolist()), tuple(shape)), self.sweeps or 1)
+            prior = _smooth(tuple(chain.process.alpha_bar.tolist()), tuple(shape))
+            return Recycled(prior, self.sweeps or 1, rejoin=self.rejoin)
         student = self.student is not False
         return self._drafter(chain, shape, student, self.sweeps or self.calibration.sweeps)
 
@@ -193,7 +197,7 @@ class RecycledSampler(Speculative):
         assert self.calibration is not None
         self.calibration.check(chain, shape)
         directions = self.calibration.directions if self.extra_rows else None
-        return Recycled(self.calibration.surrogate(student), sweeps, directions)
+        return Recycled(self.calibration.surrogate(student), sweeps, directions, self.rejoin)
 
 
 @functools.lru_cache(maxsize=8)

@@ -44,13 +44,14 @@ def speculate(
     check_exact(chain, drafter, verifier)
     count, shape = len(chain), state.shape[1:]
     limits = _limits(window, count)
-    problem = Problem(denoiser, chain, state, cond)
+    problem = Problem(denoiser, chain, state, cond, noise)
     memory = drafter.begin(problem)
     draws = Draws.fresh(noise, problem.rows, count, shape)
     position = torch.zeros(len(state), dtype=torch.int64)
     finished = torch.empty_like(state)
     rejections = torch.zeros(count, dtype=torch.int64)
-    rounds: list[Tensor] = []
+    accepted: list[Tensor] = []
+    evaluated: list[Tensor] = []
     trace = state.new_empty(count + 1, *state.shape) if return_states else None
     if trace is not None:
         trace[0] = state
@@ -58,13 +59,18 @@ def speculate(
     while len(problem):
         width = torch.minimum(limits[position], count - 1 - position)
         view = _open(state, position, width, draws)
+        before = problem.evaluated[problem.rows]
         proposal = drafter.propose(memory, problem, view)
+        if proposal.noise is not None:
+            view.noise[:, : view.drafts] = proposal.noise
+            draws.noise[cells(view.index(0, view.drafts))] = proposal.noise
         outcome, difference, decision = _verify(problem, view, proposal, verifier, width)
         state = _commit(problem, view, outcome, difference, decision)
 
         rejected = decision.accepted < width
         rejections.index_add_(0, position + decision.accepted, rejected.long())
-        rounds.append(torch.full((len(finished),), -1).index_copy_(0, problem.rows, decision.accepted))
+        for record, numbers in ((accepted, decision.accepted), (evaluated, problem.evaluated[problem.rows] - before)):
+            record.append(torch.full((len(finished),), -1).index_copy_(0, problem.rows, numbers))
         if trace is not None:
             _record(trace, problem, position, outcome, decision.accepted, state)
         position = position + decision.accepted + 1
@@ -79,7 +85,7 @@ def speculate(
             problem.keep(left, index)
         if not verifier.keeps_noise and len(problem):
             draws = Draws.fresh(noise, problem.rows, count, shape)
-    statistics = SampleStatistics(problem.calls, problem.evaluated, rounds, rejections.flip(0))
+    statistics = SampleStatistics(problem.calls, problem.evaluated, accepted, evaluated, rejections.flip(0))
     return Sample(finished, statistics, trace)
 
 
@@ -136,16 +142,23 @@ def _verify(
     """Evaluate the root and the drafts, and decide; also (target mean - draft mean) / sigma, (B, W, H, D)."""
     path, drafts = problem.path, view.drafts
     states = torch.cat([view.root[:, None], proposal.states], dim=1)
-    extra = None
+    extra = known = None
+    wanted, at = view.valid, view.index()
+    if proposal.known is not None:
+        known = pad(proposal.known[0], (1, 0))
+        wanted, at = ~known if wanted is None else wanted & ~known, view.steps
     if proposal.extra is not None:
-        x0, found = _evaluate_with(proposal.extra, problem, states, view)
+        x0, found = _evaluate_with(proposal.extra, problem, states, view, wanted)
         extra = (proposal.extra[0], found)
     elif proposal.root_x0 is None:
-        x0 = problem.evaluate(states, view.index(), view.valid)
+        x0 = problem.evaluate(states, at, wanted)
     else:
         rest = None if view.valid is None else view.valid[:, 1:]
         below = problem.evaluate(proposal.states, view.index(1), rest)
         x0 = torch.cat([proposal.root_x0[:, None], below], dim=1)
+    if proposal.known is not None:
+        there = upload(proposal.known[0], problem.device)[..., None, None]
+        x0 = torch.cat([x0[:, :1], torch.where(there, proposal.known[1], x0[:, 1:])], dim=1)
     difference = path.gap(x0[:, :drafts], proposal.x0, view.index(0, drafts))
     delta, coordinate = gaps(difference, view.noise[:, :drafts])
     finite = x0.flatten(2).sum(-1).isfinite()
@@ -157,15 +170,15 @@ def _verify(
     decision = verifier.decide(delta[:, :drafts], coordinate[:, :drafts], first[:, :drafts], second, width)
     # A row goes on behind the state it took last; of a full window it still needs the last one, the furthest it has.
     settled = int(torch.minimum(decision.accepted + 1, width).min())
-    return Outcome(states, x0, decision.accepted, settled, extra), difference, decision
+    return Outcome(states, x0, decision.accepted, settled, extra, known), difference, decision
 
 
 def _evaluate_with(
-    extra: tuple[Tensor, Tensor, Tensor], problem: Problem, states: Tensor, view: Window
+    extra: tuple[Tensor, Tensor, Tensor], problem: Problem, states: Tensor, view: Window, wanted: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """x0 at a window's states and, in the same call, at the extra ones."""
+    """x0 at the `wanted` states of a window, all where None, and, in the same call, at the extra ones."""
     length = states.shape[1]
-    valid = torch.ones(view.steps.shape, dtype=torch.bool) if view.valid is None else view.valid
+    valid = torch.ones(view.steps.shape, dtype=torch.bool) if wanted is None else wanted
     x0 = problem.evaluate(
         torch.cat([states, extra[0]], dim=1),
         torch.cat([view.steps, extra[1]], dim=1),

@@ -13,6 +13,7 @@ from mixtures import MixtureDenoiser, correction_head
 from specpolicy import GaussianChain, make_sampler, sample
 from specpolicy.samplers.speculative.drafters import Corrected, Drafter, Free, FrozenRoot, Independent, Recycled
 from specpolicy.samplers.speculative.drafters.base import step_out
+from specpolicy.samplers.speculative.drafters.rejoin import Rejoin
 from specpolicy.samplers.speculative.loop import speculate
 from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate
 from specpolicy.samplers.speculative.verifiers import VERIFIERS, Block, Decision, Reflection, Verifier
@@ -61,6 +62,11 @@ def student(chain, shape):
     return made
 
 
+def without_rejoining(chain, shape):
+    """The recycled drafter as it is where each wait for a device is dear."""
+    return Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), rejoin=False)
+
+
 def with_student(chain, shape):
     """The recycled drafter as calibrated: a student, three sweeps."""
     return Recycled(student(chain, tuple(shape)), 3)
@@ -75,6 +81,7 @@ DRAFTERS: dict[str, Callable[[GaussianChain, tuple[int, int]], Drafter]] = {
     "recycled": lambda chain, shape: Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape)),
     "recycled, 1 sweep": lambda chain, shape: Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), 1),
     "recycled, extra rows": with_extra_rows,
+    "recycled, no rejoining": without_rejoining,
     "recycled, student": with_student,
 }
 # The verifier that each drafter is mostly used with.
@@ -156,6 +163,27 @@ class Peeking(FrozenRoot):
         return step_out(problem, window, problem.path.clip(wrong), honest.root_x0)
 
 
+class RejoinWithoutMirrors(Rejoin):
+    """Rejoins old paths where it may, and keeps the noise as it was where it does not."""
+
+    @staticmethod
+    def decide(moved, noise, sigma, met, chance):
+        """See `Rejoin.decide`."""
+        joined, _ = Rejoin.decide(moved, noise, sigma, met, chance)
+        return joined, 1.0 - joined
+
+
+class WithoutMirrors(Recycled):
+    """See `RejoinWithoutMirrors`."""
+
+    rejoining = RejoinWithoutMirrors
+
+
+def without_mirrors(chain, shape):
+    """See `WithoutMirrors`."""
+    return WithoutMirrors(GaussianSurrogate.smooth(chain.process.alpha_bar, shape))
+
+
 def skewed(chain, shape):
     """See `Skewed`."""
     return Skewed()
@@ -165,7 +193,8 @@ CONTROLS = {
     "redraw after a rejection": Composed(skewed, RedrawAfterRejection()),
     "reflection inside block verification": Composed(skewed, ReflectionInBlock()),
     "kept noises under block verification": Composed(skewed, BlockKeepsNoise()),
-    "kept noises under block verification, recycled": Composed(DRAFTERS["recycled"], BlockKeepsNoise()),
+    "kept noises under block verification, recycled": Composed(without_rejoining, BlockKeepsNoise()),
+    "rejoining where it may, without mirrored noises": Composed(without_mirrors, Reflection()),
     "a draft that sees its own noise": Composed(lambda chain, shape: Peeking(), Reflection()),
 }
 

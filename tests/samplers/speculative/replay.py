@@ -11,11 +11,12 @@ from specpolicy.samplers.speculative.loop import speculate
 
 class Table:
     """A source of noise that hands out given numbers: `noise` (B, K, H, D) and `uniform` (B, K, 2), the same ones
-    whenever asked; or lists of both, the next one each time."""
+    whenever asked; or lists of both, the next one each time. `joins`: a list of (B, K), for drafters that decide about
+    each step anew in every round, the next one each time."""
 
-    def __init__(self, noise, uniform):
-        self.noise, self.uniforms = noise, uniform
-        self.asked = {"noise": 0, "uniform": 0}
+    def __init__(self, noise, uniform, joins=()):
+        self.noise, self.uniforms, self.joins = noise, uniform, list(joins)
+        self.asked = {"noise": 0, "uniform": 0, "joins": 0}
 
     @classmethod
     def draw(cls, seed, batch, count, shape, rounds=None, dtype=torch.float32):
@@ -23,7 +24,8 @@ class Table:
         generator = torch.Generator().manual_seed(seed)
         noise = [torch.randn(batch, count, *shape, generator=generator, dtype=dtype) for _ in range(rounds or 1)]
         uniform = [torch.rand(batch, count, 2, generator=generator, dtype=torch.float64) for _ in noise]
-        return cls(noise, uniform) if rounds else cls(noise[0], uniform[0])
+        joins = [torch.rand(batch, count, generator=generator, dtype=torch.float64) for _ in range(count)]
+        return cls(noise, uniform, joins) if rounds else cls(noise[0], uniform[0], joins)
 
     def normal(self, *shape, rows=None):
         """See `NoiseSource.normal`."""
@@ -31,7 +33,8 @@ class Table:
 
     def uniform(self, *shape, rows=None):
         """See `NoiseSource.uniform`."""
-        return self._next("uniform", self.uniforms, rows)
+        kind, numbers = ("uniform", self.uniforms) if len(shape) == 2 else ("joins", self.joins)
+        return self._next(kind, numbers, rows)
 
     def _next(self, kind, numbers, rows):
         if isinstance(numbers, list):
@@ -42,13 +45,15 @@ class Table:
 
 @dataclass
 class Round:
-    """What one row saw of a round: the step its root is at, `x0` (W, H, D) and `states` (W, H, D) of its drafts, and
-    how many of these were accepted."""
+    """What one row saw of a round: the step its root is at, `x0`, `states` and `noise` of its drafts (W, H, D), which
+    states were known, and how many were accepted."""
 
     start: int
     root: Tensor
     x0: Tensor
     states: Tensor
+    noise: Tensor
+    known: Tensor
     accepted: int = -1
 
 
@@ -68,8 +73,10 @@ class Recorder(Drafter):
         proposal = self.inner.propose(memory, problem, window)
         for place, row in enumerate(problem.rows.tolist()):
             width = window.drafts if window.valid is None else int(window.valid[place].sum()) - 1
-            x0, states = proposal.x0[place, :width].clone(), proposal.states[place, :width].clone()
-            one = Round(int(window.steps[place, 0]), window.root[place].clone(), x0, states)
+            known = torch.zeros(width, dtype=torch.bool) if proposal.known is None else proposal.known[0][place, :width]
+            noise = window.noise if proposal.noise is None else proposal.noise
+            drafts = (part[place, :width].clone() for part in (proposal.x0, proposal.states, noise))
+            one = Round(int(window.steps[place, 0]), window.root[place].clone(), *drafts, known)
             self.rounds.setdefault(row, []).append(one)
         return proposal
 

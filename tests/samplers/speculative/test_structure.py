@@ -63,7 +63,10 @@ PEEKING = {
 def replaced(table, step, after=0):
     """The table with other numbers from `step` on, in the round `after` and those behind it."""
     other = Table.draw(99, 1, COUNT, SHAPE, len(table.noise))
-    mixed = Table(list(table.noise), list(table.uniforms))
+    mixed = Table(list(table.noise), list(table.uniforms), table.joins)
+    if not after:
+        pairs = zip(table.joins, other.joins, strict=True)
+        mixed.joins = [torch.cat([own[:, :step], new[:, step:]], dim=1) for own, new in pairs]
     for round_ in range(after, len(table.noise)):
         noise, uniform = 2 * other.noise[round_][:, step:] + 3, other.uniforms[round_][:, step:]
         mixed.noise[round_] = torch.cat([table.noise[round_][:, :step], noise], dim=1)
@@ -77,7 +80,7 @@ def run(make, verifier, table, window, seed):
     generator = torch.Generator().manual_seed(seed)
     state, cond = (torch.randn(1, *SHAPE, generator=generator) for _ in range(2))
     denoiser = MixtureDenoiser(CHAIN.process)
-    fresh = Table(list(table.noise), list(table.uniforms))
+    fresh = Table(list(table.noise), list(table.uniforms), table.joins)
     out, rounds = replay(denoiser, CHAIN, state, 0.3 * cond, fresh, make(CHAIN, SHAPE), verifier, window)
     return out, rounds[0]
 

@@ -107,9 +107,10 @@ def _plan(calibration: Calibration, trial: Trial, chain: GaussianChain) -> tuple
 
     def attempt(windows: Sequence[int], sweeps: int, student: bool) -> Sample:
         found = trial.draw(calibration.surrogate(student), sweeps, chain, list(windows))
-        rows = _rows(found.stats.accepted, windows)
+        rows = torch.cat([number[number > 0] for number in found.stats.evaluated])  # of each call
         # Drafts are guessed once a sweep and once more when they have been evaluated.
-        cost = network[rows] + (sweeps + 1) * costs[student][(rows - 1).clamp(min=0)] + outside
+        guesses = (sweeps + 1) * costs[student][_drafts(found.stats.accepted, windows)]
+        cost = network[rows] + guesses + outside
         seconds, calls = float(cost.sum()) / trial.count, float(found.stats.calls.double().mean())
         tried.append(Plan(list(windows), sweeps, student, calls, seconds))
         return found
@@ -137,13 +138,13 @@ def _plan(calibration: Calibration, trial: Trial, chain: GaussianChain) -> tuple
     return best, report
 
 
-def _rows(accepted: list[Tensor], windows: Sequence[int]) -> Tensor:
-    """The rows of every call that was made, one after the other."""
+def _drafts(accepted: list[Tensor], windows: Sequence[int]) -> Tensor:
+    """How many drafts each round of each chunk made, one after the other."""
     limits, position, found = torch.tensor(windows), torch.zeros_like(accepted[0]), []
     for round_ in accepted:
         working = round_ >= 0
         at = position[working]
-        found.append(torch.minimum(limits[at], len(limits) - 1 - at) + 1)
+        found.append(torch.minimum(limits[at], len(limits) - 1 - at))
         position = position + torch.where(working, round_ + 1, torch.zeros_like(round_))
     return torch.cat(found)
 

@@ -12,6 +12,8 @@ Broyden pair); without any evaluation at n, r = 0: the surrogate alone drafts th
 Why it is exact: a state at step n holds the noises of steps before n only. All that enters the guess at n comes from
 states at n or at steps before it, so it does not know the noise it will be coupled with. Never use what was evaluated
 at a step behind n: it has seen that noise.
+
+The kept noises may also be led back onto the old path, whose states need no evaluation any more: see `Rejoin`.
 """
 
 from dataclasses import dataclass, replace
@@ -23,6 +25,7 @@ from torch import Tensor
 from specpolicy.samplers.speculative.coupling import TINY
 from specpolicy.samplers.speculative.drafters.base import Drafter
 from specpolicy.samplers.speculative.drafters.extra_rows import ExtraRows, Slopes
+from specpolicy.samplers.speculative.drafters.rejoin import Rejoin, Walk
 from specpolicy.samplers.speculative.surrogates.base import Surrogate, Tables
 from specpolicy.samplers.speculative.window import Outcome, Problem, Proposal, Window, cells
 
@@ -58,13 +61,17 @@ class Evaluations:
 class Recycled(Drafter):
     """One call a round. `sweeps`: how often the whole window is drafted anew, in parallel, each time guessing x0 at
     the states of the time before: the guesses at step n depend on steps before n only, as in a sequential walk.
-    `directions` (R, H*D): evaluate extra rows along them, see `ExtraRows`."""
+    `directions` (R, H*D): evaluate extra rows along them, see `ExtraRows`. `rejoin`: lead paths back onto those before,
+    see `Rejoin`; None: on a CPU only, for elsewhere each sweep then waits for the device."""
 
     name = "recycled"
     reuses_noise = True
+    rejoining: type[Rejoin] = Rejoin
 
-    def __init__(self, surrogate: Surrogate, sweeps: int = 4, directions: Tensor | None = None):
-        self.surrogate, self.sweeps = surrogate, sweeps
+    def __init__(
+        self, surrogate: Surrogate, sweeps: int = 4, directions: Tensor | None = None, rejoin: bool | None = None
+    ):
+        self.surrogate, self.sweeps, self.rejoin = surrogate, sweeps, rejoin
         self.extra = None if directions is None else ExtraRows(directions)
 
     def begin(self, problem: Problem) -> Evaluations:
@@ -106,22 +113,52 @@ class Recycled(Drafter):
                 x0 = x0 + correct(moved)
             return x0 + secant * (change * moved).sum(-1, keepdim=True)
 
+        known, rejoin = memory.x0[cells(steps)], self._rejoin(memory, problem, window)
+
+        def lay_out(x0: Tensor) -> tuple[Tensor, Walk | None]:
+            drift = path.drift(x0, steps)
+            if rejoin is None:
+                return path.roll(window.root, drift + shocks, steps), None
+            walk = rejoin(drift)
+            return walk.states, walk
+
         if memory.rounds:
             # Start from what the network said at each step; behind the last step evaluated, from what it said there.
-            known = memory.x0[cells(torch.minimum(window.steps[:, :drafts], memory.reach[:, None]))]
+            first = memory.x0[cells(torch.minimum(window.steps[:, :drafts], memory.reach[:, None]))]
         else:
-            known = guess(window.root.flatten(1)[:, None].expand(-1, drafts, -1))
-        x0 = path.clip(known).view_as(shocks)
+            first = guess(window.root.flatten(1)[:, None].expand(-1, drafts, -1))
+        x0 = path.clip(first).view_as(shocks)
         for _ in range(self.sweeps):
-            states = path.roll(window.root, path.drift(x0, steps) + shocks, steps)
+            states, _ = lay_out(x0)
             at = torch.cat([window.root[:, None], states[:, :-1]], dim=1).flatten(2)
             x0 = path.clip(guess(at)).view_as(shocks)
-        states = path.roll(window.root, path.drift(x0, steps) + shocks, steps)
+        states, walk = lay_out(x0)
         extra = None
         if self.extra is not None and memory.slopes is not None:
             path_states = torch.cat([window.root[:, None], states], dim=1)
             extra = self.extra.states(memory.slopes, problem, window, path_states)
-        return Proposal(states, x0, extra=extra)
+        if walk is None:
+            return Proposal(states, x0, extra=extra)
+        # Where the walk stood on the old path it took the network's own step.
+        behind = memory.x0[cells(window.index(1))].view_as(shocks)
+        stood = torch.cat([torch.zeros_like(walk.joined[:, :1]), walk.joined[:, :-1]], dim=1).to(problem.device)
+        x0 = torch.where(stood[..., None, None], known.view_as(shocks), x0)
+        return Proposal(states, x0, extra=extra, noise=walk.noise, known=(walk.joined, behind))
+
+    def _rejoin(self, memory: Evaluations, problem: Problem, window: Window) -> Rejoin | None:
+        """How the paths of this round rejoin those of the last; None if they shall not or cannot."""
+        wanted = problem.device.type == "cpu" if self.rejoin is None else self.rejoin
+        if not wanted or not memory.rounds:
+            return None
+        drafts, steps = window.drafts, window.index(0, window.drafts)
+        # Numbers for all steps, however long the window is, so that a row's do not depend on the rows beside it.
+        uniform = problem.noise.uniform(len(problem.path), rows=problem.rows)
+        met = window.steps[:, 1:] <= memory.reach[:, None]
+        if window.valid is not None:
+            met = met & window.valid[:, 1:].to(problem.device)
+        noise = window.noise[:, :drafts]
+        old, x0 = memory.state[cells(window.index())], memory.x0[cells(steps)]
+        return self.rejoining(problem.path, steps, window.root, old, x0, noise, met.cpu(), uniform[cells(steps)].cpu())
 
     def learn(self, memory: Evaluations, problem: Problem, window: Window, outcome: Outcome) -> Evaluations:
         """See `Drafter.learn`."""
@@ -145,20 +182,27 @@ class Recycled(Drafter):
             moved = found - self.surrogate.at(tuple(table[grid] for table in memory.tables), memory.features)(moved_to)
             memory.slopes = self.extra.measure(memory.slopes, problem, window, error, moved)
         if window.valid is None:
-            self._remember(memory, cells(at), states, x0, error)
+            known = None if outcome.known is None else outcome.known[:, settled:, None].to(problem.device)
+            self._remember(memory, cells(at), states, x0, error, known)
         else:
-            rows, column = (part.to(problem.device) for part in window.valid[:, settled:].nonzero(as_tuple=True))
+            new = window.valid if outcome.known is None else window.valid & ~outcome.known
+            rows, column = (part.to(problem.device) for part in new[:, settled:].nonzero(as_tuple=True))
             chosen = (part[rows, column] for part in (states, x0, error))
             self._remember(memory, (rows, window.steps[rows, column + settled]), *chosen)
         return memory
 
     @staticmethod
-    def _remember(memory: Evaluations, at: tuple[Any, Any], states: Tensor, x0: Tensor, error: Tensor) -> None:
-        """Write what was found in some cells of the tables, rows and steps."""
+    def _remember(
+        memory: Evaluations, at: tuple[Any, Any], states: Tensor, x0: Tensor, error: Tensor, known: Tensor | None = None
+    ) -> None:
+        """Write what was found in some cells of the tables, rows and steps; nothing is new where it was `known`."""
         before = memory.count[at]
         again = before > 0
-        memory.state_change[at] = (states - memory.state[at]) * again
-        memory.error_change[at] = (error - memory.error[at]) * again
+        moved, changed = (states - memory.state[at]) * again, (error - memory.error[at]) * again
+        if known is not None:
+            moved = torch.where(known, memory.state_change[at], moved)
+            changed = torch.where(known, memory.error_change[at], changed)
+        memory.state_change[at], memory.error_change[at] = moved, changed
         memory.state[at], memory.x0[at], memory.error[at] = states, x0, error
         memory.count[at] = before + 1
 
