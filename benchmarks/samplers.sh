@@ -36,7 +36,7 @@ for policy in "${policies[@]}"; do
     # How many calls a chunk takes when a round may draft to the end; the engine does not matter for that.
     trained=""
     [ ! -e "checkpoints/$policy/drafters.json" ] || trained="$independent,$corrected,"
-    measure "$policy/calls" policy="checkpoints/$policy" engine="${engines[-1]}" window=end 'steps=[100,16]' \
+    measure "$policy/calls" policy="checkpoints/$policy" engine="${engines[-1]}" threads=1 window=end 'steps=[100,16]' \
         "samplers=[ddpm,ddim-10,asd,${trained}$free,residual,block,$uncalibrated,$linear,$measured,$straight,recycled]"
     # How long it takes, with the window of each sampler that is best on this machine.
     for engine in "${engines[@]}"; do
