@@ -16,6 +16,7 @@ from specpolicy.samplers.picard import Picard
 from specpolicy.samplers.speculative.calibration.calibration import machine
 from specpolicy.samplers.speculative.composed import Speculative
 from specpolicy.samplers.speculative.drafters import Recycled
+from specpolicy.samplers.speculative.drafters.recycled import rejoins
 from specpolicy.samplers.speculative.loop import Windows
 from specpolicy.samplers.speculative.surrogates import StudentSurrogate
 from specpolicy.token_policy import TokenPolicy
@@ -87,7 +88,7 @@ def law(sampler: Sampler, chain: GaussianChain) -> str:
 
 def describe_window(sampler: Sampler, policy: DiffusionPolicy) -> str | None:
     """The most drafts in a round: "16", "to the end", "8 to 40" where it differs by step; None without drafts. Of
-    recycled drafts also what makes them: "48; student, 4 sweeps"."""
+    recycled drafts also what makes them: "48; student, 4 sweeps, rejoining"."""
     equipped = policy.equip(sampler)
     if not isinstance(equipped, Speculative):
         return None
@@ -96,7 +97,8 @@ def describe_window(sampler: Sampler, policy: DiffusionPolicy) -> str | None:
     if not isinstance(drafter, Recycled):
         return _describe_limits(limits)
     kind = "student" if isinstance(drafter.surrogate, StudentSurrogate) else "prior"
-    return f"{_describe_limits(limits)}; {kind}, {drafter.sweeps} sweep{'s' * (drafter.sweeps > 1)}"
+    how = f"{kind}, {drafter.sweeps} sweep{'s' * (drafter.sweeps > 1)}"
+    return f"{_describe_limits(limits)}; {how}{', rejoining' * rejoins(drafter.rejoin, policy.device)}"
 
 
 def _describe_limits(limits: Windows) -> str:

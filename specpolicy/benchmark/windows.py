@@ -16,6 +16,7 @@ from specpolicy.samplers import Sampler
 from specpolicy.samplers.speculative.calibration.calibration import machine
 from specpolicy.samplers.speculative.calibration.cost import best_windows, interpolate_cost, measure_cost
 from specpolicy.samplers.speculative.composed import RecycledSampler, Speculative
+from specpolicy.samplers.speculative.drafters.recycled import rejoins
 from specpolicy.token_policy import TokenPolicy
 from specpolicy.tokens.calibration.cost import time_calls
 
@@ -60,7 +61,7 @@ def tune_windows(
     for label, sampler in samplers.items():
         if isinstance(sampler, Speculative):
             best = min(_candidates(policy, sampler, dict(seconds_by_rows)), key=seconds)
-            tuned[label] = min([best, *cheaper_drafts(best)], key=seconds)
+            tuned[label] = min([best, *cheaper_drafts(best, policy.device)], key=seconds)
             on_sampler(label)
     return tuned
 
@@ -79,12 +80,14 @@ def _candidates(policy: DiffusionPolicy, sampler: Any, seconds_by_rows: dict[int
     return [dataclasses.replace(equipped, window=window) for window in windows]
 
 
-def cheaper_drafts(sampler: Any) -> list[Any]:
-    """The same with cheaper drafts: where calls are fast, as on a GPU, drafting is what takes the time."""
+def cheaper_drafts(sampler: Any, device: torch.device) -> list[Any]:
+    """The same with cheaper drafts: where calls are fast, as on a GPU, drafting is what takes the time. And with the
+    other choice whether paths rejoin, which saves rows and takes time, or on a GPU a few waits."""
     if not isinstance(sampler, RecycledSampler):
         return []
     linear = [dataclasses.replace(sampler, student=False, sweeps=1)] if sampler.calibration is not None else []
-    return [*(dataclasses.replace(sampler, sweeps=sweeps) for sweeps in (1, 2)), *linear]
+    fewer = [dataclasses.replace(sampler, sweeps=sweeps) for sweeps in (1, 2)]
+    return [*fewer, *linear, dataclasses.replace(sampler, rejoin=not rejoins(sampler.rejoin, device))]
 
 
 def _planned(report: Mapping[str, Any], chain: GaussianChain, seconds_by_rows: dict[int, float]) -> list[list[int]]:

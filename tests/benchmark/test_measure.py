@@ -132,8 +132,9 @@ def test_the_window_is_chosen_by_what_calls_cost(small_policy, histories):
         by_size = {size: spent(make_sampler("recycled", window=size), what) for size in sizes}
         best = min(sizes, key=by_size.__getitem__)
         # Then cheaper drafts are tried with that window.
-        fewer = [spent(make_sampler("recycled", window=best, sweeps=number), what) for number in (1, 2)]
-        assert spent(tuned["recycled"], what) == min(by_size[best], *fewer)
+        others = [{"sweeps": 1}, {"sweeps": 2}, {"rejoin": False}]
+        found = [spent(make_sampler("recycled", window=best, **options), what) for options in others]
+        assert spent(tuned["recycled"], what) == min(by_size[best], *found)
         assert by_size[best] < max(by_size.values())
 
 
@@ -145,12 +146,20 @@ def test_cheaper_drafts_are_tried_and_told(small_policy):
     student = StudentSurrogate(chain.process.alpha_bar, shape, size, width=8, context=4, hidden=16, observation=16)
     small_policy.calibration = Calibration(prior, student, sweeps=4)
     sampler = small_policy.equip(make_sampler("recycled", window=6))
-    tried = [describe_window(one, small_policy) for one in (sampler, *cheaper_drafts(sampler))]
-    assert tried == ["6; student, 4 sweeps", "6; student, 1 sweep", "6; student, 2 sweeps", "6; prior, 1 sweep"]
-    bare = make_sampler("recycled", calibrated=False, window=None)
-    tried = [describe_window(one, small_policy) for one in cheaper_drafts(bare)]
-    assert tried == ["to the end; prior, 1 sweep", "to the end; prior, 2 sweeps"]
-    assert not cheaper_drafts(make_sampler("asd"))
+    cpu = torch.device("cpu")
+    tried = [describe_window(one, small_policy) for one in (sampler, *cheaper_drafts(sampler, cpu))]
+    assert tried == [
+        "6; student, 4 sweeps, rejoining",
+        "6; student, 1 sweep, rejoining",
+        "6; student, 2 sweeps, rejoining",
+        "6; prior, 1 sweep, rejoining",
+        "6; student, 4 sweeps",
+    ]
+    bare = make_sampler("recycled", calibrated=False, window=None, rejoin=False)
+    tried = [describe_window(one, small_policy) for one in cheaper_drafts(bare, cpu)]
+    assert tried == [f"to the end; prior, {how}" for how in ("1 sweep", "2 sweeps", "1 sweep, rejoining")]
+    assert [one.rejoin for one in cheaper_drafts(make_sampler("recycled"), torch.device("cuda"))][-1] is True
+    assert not cheaper_drafts(make_sampler("asd"), cpu)
 
 
 def test_calls_are_timed_by_rows(small_policy, histories):

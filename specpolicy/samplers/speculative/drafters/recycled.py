@@ -147,8 +147,7 @@ class Recycled(Drafter):
 
     def _rejoin(self, memory: Evaluations, problem: Problem, window: Window) -> Rejoin | None:
         """How the paths of this round rejoin those of the last; None if they shall not or cannot."""
-        wanted = problem.device.type == "cpu" if self.rejoin is None else self.rejoin
-        if not wanted or not memory.rounds:
+        if not memory.rounds or not rejoins(self.rejoin, problem.device):
             return None
         drafts, steps = window.drafts, window.index(0, window.drafts)
         # Numbers for all steps, however long the window is, so that a row's do not depend on the rows beside it.
@@ -209,3 +208,8 @@ class Recycled(Drafter):
     def keep(self, memory: Evaluations, index: Tensor) -> Evaluations:
         """See `Drafter.keep`."""
         return memory.keep(index)
+
+
+def rejoins(wanted: bool | None, device: torch.device) -> bool:
+    """Whether paths rejoin those before on such a device: as wanted, by default on a CPU."""
+    return device.type == "cpu" if wanted is None else wanted
