@@ -46,14 +46,17 @@ def tune_windows(
 ) -> dict[str, Sampler]:
     """The samplers, those that speculate with the window that is fastest here.
 
-    Each candidate draws `count` chunks. What they cost follows from the rows of their calls and what such a call
-    costs, and not from the clock, so that a busy moment does not decide.
+    Each candidate draws `count` chunks, up to four times as many of shorter chains, which take as long. What they cost
+    follows from the rows of their calls and what such a call costs, and not from the clock, so that a busy moment does
+    not decide.
     """
-    subject, rows = Subject(policy), choose(len(next(iter(histories.values()))), count)
+    subject, available = Subject(policy), len(next(iter(histories.values())))
     cost = interpolate_cost(dict(seconds_by_rows), max(len(policy.chain), max(seconds_by_rows)))
     tuned = dict(samplers)
 
     def seconds(sampler: Any) -> float:
+        share = len(policy.chain) // max(1, len(sampler.target(policy.chain)))
+        rows = choose(available, count * min(4, max(1, share)))
         draws = [subject.draw("", sampler, histories, row, seed + row) for row in rows]
         outside = float(np.median([draw.seconds - draw.network_seconds for draw in draws]))
         return outside + float(np.mean([float(cost[list(draw.call_rows)].sum()) for draw in draws]))
