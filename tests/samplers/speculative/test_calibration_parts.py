@@ -69,6 +69,8 @@ def test_recorded_evaluations_are_those_of_the_network():
     assert len(pairs) > 20
     assert torch.equal(rounds.chain[pairs], rounds.chain[pairs + 1])
     assert torch.equal(rounds.steps[pairs], rounds.steps[pairs + 1])
+    # A state that a path rejoined is on record once.
+    assert not (rounds.states[pairs] == rounds.states[pairs + 1]).all(dim=1).any()
     assert sorted(set(rounds.chain.tolist())) == [0, 1, 2, 3]
     for record in (sequential, rounds):
         assert set(record.condition.tolist()) == {3, 7, 9}

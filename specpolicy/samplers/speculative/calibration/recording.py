@@ -143,6 +143,8 @@ class Recording(Recycled):
     def learn(self, memory: Evaluations, problem: Problem, window: Window, outcome: Outcome) -> Evaluations:
         chains = problem.rows.to(problem.device)[:, None].expand_as(window.steps)
         valid = torch.ones_like(chains, dtype=torch.bool) if window.valid is None else window.valid.to(problem.device)
+        if outcome.known is not None:  # of an earlier round, where it is on record
+            valid = valid & ~outcome.known.to(problem.device)
         parts = (chains, window.steps, outcome.states.flatten(2), outcome.x0.flatten(2))
         self.seen.append(tuple(part[valid] for part in parts))
         return super().learn(memory, problem, window, outcome)
