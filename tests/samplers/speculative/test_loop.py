@@ -116,18 +116,23 @@ def test_a_batch_is_as_many_chunks_alone(verifier, drafter, window):
     chain, cond, rows = CHAINS["ddpm"], conditions(5), [0, 1, 2, 3, 4]
 
     def draw(chosen):
-        denoiser = MixtureDenoiser(chain.process)
+        denoiser, sources = MixtureDenoiser(chain.process), generators(chosen)
         # In float64, so that rounding does not tip a decision.
-        return sample(
+        out = sample(
             denoiser,
             chain,
             (len(chosen), *SHAPE),
             cond[chosen].double(),
             sampler,
-            generators(chosen),
+            sources,
             return_states=True,
             dtype=torch.float64,
         )
+        # What is drawn next does not either.
+        following.append([torch.rand(1, generator=source).item() for source in sources])
+        return out
+
+    following: list[list[float]] = []
 
     together, alone = draw(rows), [draw([row]) for row in rows]
     torch.testing.assert_close(together.actions, torch.cat([one.actions for one in alone]), rtol=0, atol=1e-9)
@@ -135,6 +140,7 @@ def test_a_batch_is_as_many_chunks_alone(verifier, drafter, window):
     assert torch.equal(together.stats.calls, torch.cat([one.stats.calls for one in alone]))
     assert torch.equal(together.stats.rows, torch.cat([one.stats.rows for one in alone]))
     assert torch.equal(together.stats.rejections, sum(one.stats.rejections for one in alone))
+    assert following[0] == [following[1 + row][0] for row in rows]
     mixed = draw([3, 1])
     torch.testing.assert_close(mixed.actions, together.actions[[3, 1]], rtol=0, atol=1e-9)
 

@@ -92,6 +92,10 @@ class Recycled(Drafter):
     def propose(self, memory: Evaluations, problem: Problem, window: Window) -> Proposal:
         """See `Drafter.propose`."""
         path, drafts = problem.path, window.drafts
+        uniform = None
+        if memory.rounds and rejoins(self.rejoin, problem.device):
+            # In every round, for all steps: what a row draws must not depend on the rows beside it.
+            uniform = problem.noise.uniform(len(path), rows=problem.rows)
         if not drafts:
             return Proposal(window.noise[:, :0], window.noise[:, :0])
         steps = window.index(0, drafts)
@@ -113,7 +117,8 @@ class Recycled(Drafter):
                 x0 = x0 + correct(moved)
             return x0 + secant * (change * moved).sum(-1, keepdim=True)
 
-        known, rejoin = memory.x0[cells(steps)], self._rejoin(memory, problem, window)
+        known = memory.x0[cells(steps)]
+        rejoin = None if uniform is None else self._rejoin(memory, problem, window, uniform)
 
         def lay_out(x0: Tensor) -> tuple[Tensor, Walk | None]:
             drift = path.drift(x0, steps)
@@ -145,13 +150,9 @@ class Recycled(Drafter):
         x0 = torch.where(stood[..., None, None], known.view_as(shocks), x0)
         return Proposal(states, x0, extra=extra, noise=walk.noise, known=(walk.joined, behind))
 
-    def _rejoin(self, memory: Evaluations, problem: Problem, window: Window) -> Rejoin | None:
-        """How the paths of this round rejoin those of the last; None if they shall not or cannot."""
-        if not memory.rounds or not rejoins(self.rejoin, problem.device):
-            return None
+    def _rejoin(self, memory: Evaluations, problem: Problem, window: Window, uniform: Tensor) -> Rejoin:
+        """How the paths of this round rejoin those of the last, with uniform numbers (B, K)."""
         drafts, steps = window.drafts, window.index(0, window.drafts)
-        # Numbers for all steps, however long the window is, so that a row's do not depend on the rows beside it.
-        uniform = problem.noise.uniform(len(problem.path), rows=problem.rows)
         met = window.steps[:, 1:] <= memory.reach[:, None]
         if window.valid is not None:
             met = met & window.valid[:, 1:].to(problem.device)
