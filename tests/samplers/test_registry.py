@@ -37,6 +37,8 @@ def test_windows_as_the_configuration_writes_them():
     "options, message",
     (
         ({"sweeps": 0}, "positive integer"),
+        ({"rejoin": "often"}, "True or False"),
+        ({"rejoin": 3}, "True or False"),
         ({"window": True}, "positive integer"),
         ({"calibration": "checkpoints/lift"}, "no Calibration but str"),
     ),
