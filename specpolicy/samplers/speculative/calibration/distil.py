@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from specpolicy.samplers.speculative.calibration.muon import Muon
 from specpolicy.samplers.speculative.calibration.recording import Evaluated
 from specpolicy.samplers.speculative.surrogates.student import StudentSurrogate
 
@@ -19,8 +19,8 @@ PAIR_WEIGHT, VISITED_WEIGHT = 1.5, 0.3
 class Distillation:
     """How to train: optimiser `steps` of `batch` values and `batch` pairs; `half`: with matrix products in bfloat16.
 
-    Hidden layers are trained with Muon (Jordan et al. 2024; in torch from 2.9 on) at `matrix_learning_rate`: the same
-    loss in a third of the steps that AdamW takes, which trains everything else, or all where torch has no Muon.
+    Hidden layers are trained with Muon at `matrix_learning_rate`: the same loss in a third of the steps that AdamW
+    takes, which trains everything else.
     """
 
     steps: int = 3000
@@ -115,15 +115,11 @@ def distil(
 
 def _optimisers(student: StudentSurrogate, options: Distillation) -> list[torch.optim.Optimizer]:
     """Muon for the weights of hidden layers, AdamW for the rest: inputs, outputs, biases and tables."""
-    muon: Any = getattr(torch.optim, "Muon", None)
-    hidden = student.hidden_weights() if muon is not None else []
+    hidden = student.hidden_weights()
     others = [parameter for parameter in student.parameters() if all(parameter is not weight for weight in hidden)]
-    adam = torch.optim.AdamW(others, lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay)
-    if not hidden:
-        return [adam]
     return [
-        adam,
-        muon(hidden, lr=options.matrix_learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay),
+        Muon(hidden, lr=options.matrix_learning_rate),
     ]
 
 
