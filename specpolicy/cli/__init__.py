@@ -67,8 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(verb: str, arguments: list[str]) -> None:
     """Compose the verb's configuration and hand it to the verb's `run`."""
     # Imported here so that `specpolicy --help` answers at once and without Hydra.
-    from specpolicy.cli.configuration import closest, compose_verb, parse_arguments
+    from specpolicy.cli.configuration import compose_verb, parse_arguments
     from specpolicy.cli.help import verb_help
+    from specpolicy.parsing import closest
 
     if verb not in VERBS:
         raise SpecpolicyError(f"unknown verb '{verb}'{closest(verb, VERBS)} (specpolicy --help lists them)")

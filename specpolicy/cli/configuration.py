@@ -16,12 +16,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from specpolicy.cli.groups import SHIPPED, closest, default_groups, load_option, option_names
+from specpolicy.cli.groups import SHIPPED, default_groups, load_option, option_names
 from specpolicy.cli.mistakes import check_missing, check_types, explain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
+from specpolicy.parsing import closest
 
-__all__ = ["Arguments", "closest", "compose_verb", "load_option", "option_names", "parse_arguments", "save_config"]
+__all__ = ["Arguments", "compose_verb", "load_option", "option_names", "parse_arguments", "save_config"]
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """The config groups: directories of yaml files, the user's own and the shipped ones."""
 
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import specpolicy_configs
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import closest
 
 SHIPPED = Path(next(iter(specpolicy_configs.__path__))).resolve()
 
@@ -44,12 +44,3 @@ def default_groups(verb: str) -> dict[str, str | None]:
             for name in entry:
                 groups[str(name)] = None if OmegaConf.is_missing(entry, name) else entry[name]
     return groups
-
-
-def closest(word: str, words: Iterable[str]) -> str:
-    """`; did you mean 'right'?` for the nearest of `words`, or nothing if none is near."""
-    parent = word.rpartition(".")[0]
-    # Keys of one parent are told apart by their own names, or any of them would be near.
-    own = {name.removeprefix(f"{parent}."): name for name in words}
-    found = difflib.get_close_matches(word.removeprefix(f"{parent}."), list(own), n=1, cutoff=0.6)
-    return f"; did you mean '{own[found[0]]}'?" if found else ""

@@ -7,8 +7,9 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from specpolicy.cli.groups import SHIPPED, closest, default_groups, load_option, option_names
+from specpolicy.cli.groups import SHIPPED, default_groups, load_option, option_names
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import closest
 
 
 def _keys(config: Any, prefix: str = "") -> list[str]:

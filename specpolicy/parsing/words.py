@@ -1,0 +1,25 @@
+"""Words of error messages: the nearest known name, and foreign values on one short line."""
+
+import difflib
+from collections.abc import Iterable
+
+LONGEST = 60  # characters of a foreign value that a message repeats
+
+
+def closest(word: str, words: Iterable[str]) -> str:
+    """`; did you mean 'right'?` for the nearest of `words`, or nothing if none is near."""
+    parent = word.rpartition(".")[0]
+    # Keys of one parent are told apart by their own names, or any of them would be near.
+    own = {name.removeprefix(f"{parent}."): name for name in words}
+    found = difflib.get_close_matches(word.removeprefix(f"{parent}.")[:LONGEST], list(own), n=1, cutoff=0.6)
+    return f"; did you mean '{own[found[0]]}'?" if found else ""
+
+
+def shown(value: object) -> str:
+    """A foreign value for a message: on one line, printable, not long."""
+    if isinstance(value, list | tuple | dict | set):
+        return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)}"
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a number of more than 64 bits"
+    text = repr(value[: LONGEST + 1] if isinstance(value, str) else value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
