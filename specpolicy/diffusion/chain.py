@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from specpolicy.diffusion.path import ChainPath
+from specpolicy.diffusion.scheduler_settings import check_settings, scheduler_kind
 from specpolicy.diffusion.schedules import cumulative_alphas, inference_timesteps
 from specpolicy.errors import SpecpolicyError
 
@@ -45,6 +46,8 @@ class TrainingProcess:
         _check_choice("variance", self.variance, VARIANCES)
         if self.clip is not None and not self.clip > 0:
             raise SpecpolicyError(f"clip must be positive or None, got {self.clip}")
+        if not bool(((self.alpha_bar > 0) & (self.alpha_bar < 1)).all()):
+            raise SpecpolicyError("each step of the training process must leave a part of the signal: check its betas")
 
     @property
     def steps(self) -> int:
@@ -66,15 +69,26 @@ class GaussianChain:
         timesteps: Tensor,
         eta: float | None = None,
         reuse_epsilon: bool = True,
+        reached: Tensor | None = None,
     ):
-        """Chain over `timesteps` (noisiest first): ancestral DDPM if `eta` is None, else DDIM with that eta."""
-        if eta is not None and not eta >= 0:
+        """Chain over `timesteps` (noisiest first): ancestral DDPM if `eta` is None, else DDIM with that eta.
+
+        reached: the timestep whose noise is left after each step, noisiest first; below zero, none is left. By
+            default that of the next step, and none after the last.
+        """
+        if eta is not None and not 0 <= eta < float("inf"):
             raise SpecpolicyError(f"eta must be zero or positive, got {eta}")
+        if not bool(((timesteps >= 0) & (timesteps < process.steps)).all()):
+            raise SpecpolicyError(f"a timestep of the chain lies outside of 0 to {process.steps - 1}")
         self.process = process
         self.eta = eta
         self.timesteps = timesteps.flip(0).contiguous()
         abar = process.alpha_bar[self.timesteps]
-        nxt = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+        if reached is None:
+            nxt = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+        else:
+            after = reached.flip(0)
+            nxt = torch.where(after < 0, 1.0, process.alpha_bar[after.clamp(min=0)])
         self.alpha_bar, self.alpha_bar_next = abar, nxt
 
         # From the network's output to x0: linear in the state and the output for each kind of prediction.
@@ -97,6 +111,8 @@ class GaussianChain:
         else:
             # DDIM (Song et al. 2021, eq. 12): mean = sqrt(abar_next) clip(x0) + sqrt(1 - abar_next - var) epsilon.
             variance = eta**2 * small_variance
+            if bool((1 - nxt - variance < -1e-12).any()):
+                raise SpecpolicyError(f"eta={eta} asks for more noise than a state has: use at most 1")
             direction = (1 - nxt - variance).clamp(min=0).sqrt() / (1 - abar).sqrt()
             self.state_weight = direction
             raw = -direction * abar.sqrt()
@@ -141,18 +157,9 @@ class GaussianChain:
         Uses the scheduler's inference timesteps if `set_timesteps` was called, else all training timesteps.
         For another eta: `GaussianChain.from_diffusers(scheduler).with_ddim(steps, eta)`.
         """
-        config, name = scheduler.config, type(scheduler).__name__
-        if name not in ("DDPMScheduler", "DDIMScheduler"):
-            raise SpecpolicyError(f"no chain for diffusers' {name}: use a DDPMScheduler or a DDIMScheduler")
-        if config.get("thresholding"):
-            raise SpecpolicyError(f"{name} with dynamic thresholding has no Gaussian chain: set thresholding=False")
-        if config.get("rescale_betas_zero_snr"):
-            raise SpecpolicyError(f"{name} with rescale_betas_zero_snr is not supported: its first step has no x0")
-        if not config.get("set_alpha_to_one", True):
-            raise SpecpolicyError(f"{name} with set_alpha_to_one=False is not supported: its last step keeps noise")
-        variance = config.get("variance_type", "fixed_small").removesuffix("_log")
-        if variance not in VARIANCES:
-            raise SpecpolicyError(f"variance_type '{variance}' is not supported: use {' or '.join(VARIANCES)}")
+        config, kind = scheduler.config, scheduler_kind(type(scheduler).__name__)
+        # Whatever its betas were made of: they are taken as they are.
+        variance = check_settings(kind, {**config, "trained_betas": None})
         process = TrainingProcess(
             scheduler.alphas_cumprod.double().cpu(),
             config.prediction_type,
@@ -162,7 +169,10 @@ class GaussianChain:
             config.get("steps_offset", 0),
         )
         timesteps = torch.as_tensor(scheduler.timesteps).cpu().long()
-        return cls(process, timesteps, eta=1.0 if name == "DDIMScheduler" else None)
+        if kind == "DDPM":
+            return cls(process, timesteps)
+        steps = scheduler.num_inference_steps or len(timesteps)
+        return cls(process, timesteps, 1.0, reached=_ddim_reached(timesteps, process.steps, steps))
 
     def strided(self, steps: int, spacing: str | None = None) -> "GaussianChain":
         """A DDPM chain of the same training process with another number of steps: another law. Made once."""
@@ -174,24 +184,26 @@ class GaussianChain:
         """A DDIM chain (Song et al. 2021) of the same training process.
 
         `reuse_epsilon` keeps the network's epsilon where x0 was clipped, as diffusers does by default;
-        False recomputes epsilon from the clipped x0. Made once.
+        False recomputes epsilon from the clipped x0. Like diffusers', a step from timestep t leaves the noise of
+        t - T // K, whatever timestep the next step is given: with trailing or linspace spacing the two may differ.
+        Made once.
         """
         return self._derive(steps, spacing, eta, reuse_epsilon)
 
-    def _derive(self, steps: int, spacing: str | None, *options: Any) -> "GaussianChain":
-        key = (steps, spacing, *options)
+    def _derive(
+        self, steps: int, spacing: str | None, eta: float | None = None, reuse_epsilon: bool = True
+    ) -> "GaussianChain":
+        key = (steps, spacing, eta, reuse_epsilon)
         if key not in self._derived:
             with torch.inference_mode(False):  # it is kept, and may be trained on later
                 process = self._with_spacing(spacing)
-                self._derived[key] = type(self)(process, self._timesteps(steps, spacing), *options)
+                timesteps = inference_timesteps(process.steps, steps, process.spacing, process.offset)
+                reached = None if eta is None else _ddim_reached(timesteps, process.steps, steps)
+                self._derived[key] = type(self)(process, timesteps, eta, reuse_epsilon, reached)
         return self._derived[key]
 
     def _with_spacing(self, spacing: str | None) -> TrainingProcess:
         return dataclasses.replace(self.process, spacing=spacing or self.process.spacing)
-
-    def _timesteps(self, steps: int, spacing: str | None) -> Tensor:
-        process = self._with_spacing(spacing)
-        return inference_timesteps(process.steps, steps, process.spacing, process.offset)
 
     # -- use -------------------------------------------------------------------------------------------------
 
@@ -258,6 +270,11 @@ class GaussianChain:
             self._on_device[key] = torch.stack(self._tables).to(*key)
         rows = self._on_device[key][list(columns)][:, level]
         return tuple(rows.reshape(len(columns), -1, *([1] * (like.dim() - 1))))
+
+
+def _ddim_reached(timesteps: Tensor, train_steps: int, steps: int) -> Tensor:
+    """The timesteps that diffusers' `DDIMScheduler.step` walks to from `timesteps`."""
+    return timesteps - train_steps // steps
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ Everything here is float64 or int64 on the CPU. The names of schedules and spaci
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,19 +40,27 @@ def inference_timesteps(train_steps: int, steps: int, spacing: str = "leading", 
     """Return the `steps` timesteps a chain visits, noisiest first (Lin et al. 2024, table 2).
 
     leading: 0, r, 2r, ... with r = train_steps // steps, shifted by `offset` (the diffusers default);
-    trailing: counted from the noisiest timestep down; linspace: both ends included.
+    trailing: counted from the noisiest timestep down; linspace: both ends included. The formulas are diffusers', term
+    by term: another order of the same operations rounds some halves to the other side.
     """
     if not 1 <= steps <= train_steps:
         raise SpecpolicyError(f"steps must lie between 1 and train_steps={train_steps}, got {steps}")
     if spacing == "leading":
-        timesteps = torch.arange(steps - 1, -1, -1) * (train_steps // steps) + offset
+        timesteps = np.arange(steps - 1, -1, -1) * (train_steps // steps) + offset
     elif spacing == "trailing":
-        ratio = train_steps / steps
-        timesteps = torch.round(train_steps - ratio * torch.arange(steps, dtype=torch.float64)).long() - 1
+        timesteps = np.round(np.arange(train_steps, 0, -train_steps / steps)).astype(np.int64) - 1
+        if len(timesteps) != steps:  # the rounding of arange: diffusers then takes a step from timestep -1
+            raise SpecpolicyError(
+                f"spacing=trailing makes {len(timesteps)} timesteps of steps={steps} (train_steps={train_steps}), in "
+                "diffusers, too: choose another number of steps"
+            )
     elif spacing == "linspace":
-        timesteps = torch.linspace(0, train_steps - 1, steps, dtype=torch.float64).round().long().flip(0)
+        timesteps = np.linspace(0, train_steps - 1, steps).round().astype(np.int64)[::-1]
     else:
         raise SpecpolicyError(f"unknown spacing '{spacing}': use one of {', '.join(SPACINGS)}")
-    if int(timesteps.max()) >= train_steps:
-        raise SpecpolicyError(f"offset={offset} moves the timesteps beyond train_steps={train_steps}: lower it")
-    return timesteps
+    if timesteps.min() < 0 or timesteps.max() >= train_steps:
+        raise SpecpolicyError(
+            f"offset={offset} moves the timesteps out of 0 to {train_steps - 1} (train_steps={train_steps}): "
+            "choose another"
+        )
+    return torch.from_numpy(timesteps.astype(np.int64).copy())

@@ -3,16 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from specpolicy.diffusion.scheduler_settings import check_settings, scheduler_kind
 from specpolicy.errors import SpecpolicyError
-
-# Settings that no chain of ours reproduces, with the values that leave them unused.
-UNUSED: dict[str, tuple[Any, ...]] = {
-    "thresholding": (False, None),
-    "trained_betas": (None,),
-    "rescale_betas_zero_snr": (False, None),
-    "set_alpha_to_one": (True, None),
-}
-VARIANCES = {"fixed_small": "fixed_small", "fixed_small_log": "fixed_small", "fixed_large": "fixed_large"}
 
 
 def chain_config(
@@ -26,34 +18,34 @@ def chain_config(
 
     settings: its constructor's arguments, diffusers' names; what is absent has diffusers' defaults.
     steps: inference steps, all training steps if None. With fewer than those a DDPM step goes to the next visited
-    timestep, as in current diffusers. eta, reuse_epsilon: for DDIM, the arguments of its `step`.
+    timestep, as in diffusers from 0.18 on. eta, reuse_epsilon: for DDIM, the arguments of its `step`.
 
     Raises:
-        SpecpolicyError: another scheduler, or a setting that no Gaussian chain of ours has.
+        SpecpolicyError: another scheduler, or a setting that is unknown or that no Gaussian chain of ours has.
     """
-    kind = name.rpartition(".")[2].removesuffix("Scheduler")
-    if kind not in ("DDPM", "DDIM"):
-        raise SpecpolicyError(f"the noise scheduler {name} is not supported: DDPMScheduler and DDIMScheduler are")
-    for setting, unused in UNUSED.items():
-        if settings.get(setting) not in unused:
-            raise SpecpolicyError(f"{kind}Scheduler with {setting}={settings[setting]} is not supported")
-    variance = settings.get("variance_type") or "fixed_small"
-    if variance not in VARIANCES:
-        raise SpecpolicyError(f"variance_type '{variance}' is not supported: use one of {', '.join(VARIANCES)}")
-    train_steps = int(settings.get("num_train_timesteps", 1000))
-    clips = settings.get("clip_sample", True)
-    chain: dict[str, Any] = {
-        "train_steps": train_steps,
-        "steps": int(steps or train_steps),
-        "beta_schedule": settings.get("beta_schedule", "linear"),
-        "beta_start": float(settings.get("beta_start", 1e-4)),
-        "beta_end": float(settings.get("beta_end", 0.02)),
-        "variance": VARIANCES[variance],
-        "prediction": settings.get("prediction_type", "epsilon"),
-        "clip": float(settings.get("clip_sample_range", 1.0)) if clips else None,
-        "spacing": settings.get("timestep_spacing", "leading"),
-        "offset": int(settings.get("steps_offset", 0)),
-    }
-    if kind == "DDIM":
-        chain["ddim"] = {"eta": float(eta), "reuse_epsilon": reuse_epsilon}
+    kind = scheduler_kind(name)
+    variance = check_settings(kind, settings)
+    try:
+        train_steps = int(settings.get("num_train_timesteps", 1000))
+        clips = settings.get("clip_sample", True)
+        chain: dict[str, Any] = {
+            "train_steps": train_steps,
+            "steps": int(train_steps if steps is None else steps),
+            "beta_schedule": settings.get("beta_schedule", "linear"),
+            "beta_start": float(settings.get("beta_start", 1e-4)),
+            "beta_end": float(settings.get("beta_end", 0.02)),
+            "variance": variance,
+            "prediction": settings.get("prediction_type", "epsilon"),
+            "clip": float(settings.get("clip_sample_range", 1.0)) if clips else None,
+            "spacing": settings.get("timestep_spacing", "leading"),
+            "offset": int(settings.get("steps_offset", 0)),
+        }
+        if kind == "DDIM":
+            chain["ddim"] = {"eta": float(eta), "reuse_epsilon": bool(reuse_epsilon)}
+    except (TypeError, ValueError) as error:
+        raise SpecpolicyError(f"a setting of its {kind}Scheduler is no number ({error})") from None
+    if kind == "DDPM" and (eta or not reuse_epsilon):
+        raise SpecpolicyError(
+            "eta and use_clipped_model_output are for a DDIMScheduler, the policy has a DDPMScheduler"
+        )
     return chain

@@ -16,6 +16,7 @@ from specpolicy.samplers import Sample, Sampler, make_sampler
 from specpolicy.samplers.base import Generators, NoiseSource
 from specpolicy.samplers.meter import Meter
 
+STEP_OPTIONS = ("eta", "use_clipped_model_output")
 Network = Callable[..., Tensor]  # (x, t, name=condition, ...) -> output
 
 
@@ -46,14 +47,25 @@ class Drawer:
         self._chains: dict[Any, GaussianChain] = {}
 
     def chain(self, scheduler: Any, steps: int | None, **step_options: Any) -> GaussianChain:
-        """The chain of a scheduler with that many inference steps; options as for its `step`."""
+        """The chain of a scheduler with that many inference steps; options as for its `step`.
+
+        Raises:
+            SpecpolicyError: a scheduler, a setting of it or an option that we do not reproduce.
+        """
+        strange = [name for name in step_options if name not in STEP_OPTIONS]
+        if strange:
+            raise SpecpolicyError(f"the option '{strange[0]}' of the scheduler's step is not supported")
         eta = step_options.get("eta", 0.0)
         reuse_epsilon = not step_options.get("use_clipped_model_output", False)
         config = chain_config(type(scheduler).__name__, dict(scheduler.config), steps, eta, reuse_epsilon)
         key = str(config)  # a user may change any of it between two chunks
         if key not in self._chains:
             self._chains = {key: make_chain(config)}
-        return self._chains[key]
+        chain = self._chains[key]
+        table = getattr(scheduler, "alphas_cumprod", None)  # where somebody has changed it, the settings do not tell
+        if table is not None and not same_schedule(chain.process.alpha_bar, table):
+            raise SpecpolicyError(f"the alphas_cumprod of the {type(scheduler).__name__} are not those of its settings")
+        return chain
 
     def draw(
         self,
@@ -93,6 +105,12 @@ class Drawer:
             out.stats.seconds, out.stats.network_seconds = meter.read()
         out.actions = out.actions.clone()  # an ordinary tensor: those of inference mode refuse changes in place
         return out
+
+
+def same_schedule(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether two tables of cumulated alphas are equal, as far as diffusers' float32 can tell."""
+    theirs = theirs.detach().cpu().double()
+    return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=5e-3, atol=1e-8)
 
 
 def require(policy: Any, names: tuple[str, ...], what: str) -> None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, DDPMScheduler
 from foreign_files import DDIM, DDPM, FRAMES, transformer, unet
 from originals import conditional_sample, make_scheduler
 from torch import nn
@@ -255,3 +256,48 @@ def test_a_scheduler_that_is_no_chain_is_one_clear_line():
     policy.noise_scheduler = DPMSolverMultistepScheduler(num_train_timesteps=STEPS)
     with pytest.raises(SpecpolicyError, match="DPMSolverMultistepScheduler is not supported"):
         diffusion_policy.wrap(policy).predict_action(observation())
+
+
+class Changed(DDIMScheduler):
+    """Somebody's own scheduler."""
+
+
+def with_other_alphas():
+    scheduler = make_scheduler(DDPM)
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod * 0.9
+    return scheduler
+
+
+@pytest.mark.parametrize(
+    "scheduler, options, words",
+    (
+        (lambda: DDIMScheduler(STEPS, thresholding=True), {}, "thresholding=True"),
+        (lambda: DDIMScheduler(STEPS, rescale_betas_zero_snr=True), {}, "rescale_betas_zero_snr=True"),
+        (lambda: DDIMScheduler(STEPS, set_alpha_to_one=False), {}, "set_alpha_to_one=False"),
+        (lambda: DDIMScheduler(STEPS, trained_betas=[0.1] * STEPS), {}, "trained_betas"),
+        (lambda: DDPMScheduler(STEPS, variance_type="learned"), {}, "'learned'"),
+        (lambda: DDIMScheduler(STEPS), {"variance_noise": None}, "'variance_noise'"),
+        (lambda: make_scheduler(DDPM), {"eta": 0.5}, "DDIMScheduler"),
+        (lambda: Changed(STEPS), {}, "Changed is not supported"),
+        (with_other_alphas, {}, "alphas_cumprod"),
+    ),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_setting_that_is_not_reproduced_is_one_clear_line(scheduler, options, words):
+    policy = diffusion_policy.wrap(DiffusionPolicyStandIn("global", **options))
+    policy.noise_scheduler = scheduler()
+    with pytest.raises(SpecpolicyError) as error:
+        policy.predict_action(observation())
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("spacing", ("trailing", "linspace"))
+@pytest.mark.parametrize("options", ({}, {"eta": 0.5}, {"eta": 1.0, "use_clipped_model_output": True}), ids=str)
+def test_the_spacing_of_a_ddim_policy(spacing, options):
+    """Seven steps of twenty: the scheduler's steps do not end where the next ones begin."""
+    policy = DiffusionPolicyStandIn("global", {**DDIM, "timestep_spacing": spacing, "steps_offset": 1}, 7, **options)
+    torch.manual_seed(3)
+    before = policy.predict_action(observation())
+    diffusion_policy.wrap(policy)
+    torch.manual_seed(3)
+    torch.testing.assert_close(policy.predict_action(observation())["whole"], before["whole"], rtol=1e-4, atol=1e-4)
