@@ -113,6 +113,10 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             info,
         )
 
+    def resting_action(self) -> np.ndarray:
+        """(2,) the action that leaves the pusher where it is: its present target."""
+        return np.array(self.data.ctrl)
+
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """(height, width, 3) uint8 from above, or None without a render mode."""
         if self.render_mode is None:

@@ -168,6 +168,10 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         truncated = not success and self._steps >= self._max_steps
         return self._observation(), float(success), success, truncated, {"is_success": success}
 
+    def resting_action(self) -> np.ndarray:
+        """(7,) the action that leaves the arm as it is: no change of pose, and the gripper neither opens nor closes."""
+        return np.zeros(self._simulation.action_dim)
+
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """A frame (height, width, 3) uint8, or None without a render mode."""
         if self.render_mode is None:

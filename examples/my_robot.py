@@ -42,5 +42,6 @@ class GoToTarget:
 if __name__ == "__main__":  # inference has a process of its own, which imports this file
     policy = specpolicy.load_policy(sys.argv[1]) if sys.argv[1:] else GoToTarget()
     limits = Limits(low=-0.5, high=0.5, rate=2.0)  # m/s, and m/s per second
-    log = Controller(policy, Cart(), hz=HZ, sampler="ddim", limits=limits, watchdog=1.0).run(seconds=3)
+    controller = Controller(policy, Cart(), hz=HZ, sampler="ddim", limits=limits, watchdog=1.0)
+    log = controller.run(seconds=3, start=np.zeros(2))  # it stands still: the first velocity counts from there
     print(timing_report(log.summary()))

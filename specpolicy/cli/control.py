@@ -138,6 +138,7 @@ def _controller(config: DictConfig, planner: Planner, robot: GymRobot, hz: float
         worker=ProcessWorker(planner, config.threads) if beside and config.worker == "process" else config.worker,
         **dataclasses.asdict(_execution(config)),
         limits=limits if any(value is not None for value in config.limits.values()) else None,
+        start=_plain(config.start),
         watchdog=config.watchdog,
         inference_timeout=config.inference_timeout,
         warm_up=config.warm_up,

@@ -19,7 +19,7 @@ from specpolicy.control.limits import Limits
 from specpolicy.control.pilot import Pilot
 from specpolicy.control.planner import Policy, as_planner
 from specpolicy.control.process_worker import READY_SECONDS, ProcessWorker
-from specpolicy.control.robot import Robot
+from specpolicy.control.robot import Robot, standing
 from specpolicy.control.supervisor import Supervisor
 from specpolicy.control.timing import TimingLog
 from specpolicy.control.worker import WORKERS, InlineWorker, ThreadWorker, Worker
@@ -43,7 +43,11 @@ class Controller:
         worker: where inference runs beside the wall clock: "process", "thread", or a worker of your own. For the
             default a script needs the usual `if __name__ == "__main__":`.
         replan_every, lead, on_miss, stitching, ensemble_decay, hold: see `Execution`.
-        limits: of the actions, see `Limits`.
+        limits: of the actions, see `Limits`. A rate needs to know where the robot stands at first, from
+            `robot.position()` or `start`. On the wall clock it is refused without; in a simulated world the first
+            action then has no limit on its rate.
+        start: where the robot stands when the first run begins, as an action (see `Robot`); it goes before
+            `robot.position()`.
         watchdog: seconds that one call to the robot (or of `until`) may take before the robot is stopped; None for any
             time.
         inference_timeout: seconds after which inference counts as hung; None for ten times the slowest warm-up call
@@ -68,6 +72,7 @@ class Controller:
         ensemble_decay: float = 0.01,
         hold: tuple[float | None, ...] | None = None,
         limits: Limits | None = None,
+        start: Any = None,
         watchdog: float | None = 0.5,
         inference_timeout: float | None = None,
         warm_up: int = 3,
@@ -79,6 +84,7 @@ class Controller:
         if warm_up < 0:
             raise SpecpolicyError(f"warm_up={warm_up}: expected 0 or more calls")
         self.robot, self.hz, self.limits = robot, float(hz), limits
+        self._start = start
         self.execution = Execution(replan_every, lead, on_miss, stitching, ensemble_decay, hold)
         self.clock = make_clock(clock, hz) if isinstance(clock, str) else clock
         self.worker = self._make_worker(as_planner(policy, sampler), worker)
@@ -86,7 +92,9 @@ class Controller:
         self.warm_up, self.seed = warm_up, seed
         self.log = TimingLog(self.hz, self.clock.name, self.worker.name, warm_up)
 
-    def run(self, seconds: float | None = None, until: Callable[[], bool] = lambda: False) -> TimingLog:
+    def run(
+        self, seconds: float | None = None, until: Callable[[], bool] = lambda: False, *, start: Any = None
+    ) -> TimingLog:
         """Control the robot until `seconds` of control steps are over or `until()` is true, then stop it.
 
         `log` holds the times of the run also when this raises.
@@ -94,6 +102,8 @@ class Controller:
         Args:
             seconds: counted from control step 0; None for no limit.
             until: asked before each control step, for instance whether the task is done.
+            start: where the robot stands now, as an action; None for what `robot.position()` says, or in the first
+                run for what `Controller` was told.
 
         Raises:
             SpecpolicyError: whatever went wrong. The robot has been stopped.
@@ -101,17 +111,20 @@ class Controller:
         """
         steps = math.inf if seconds is None else max(1, round(seconds * self.hz))
         self.log = TimingLog(self.hz, self.clock.name, self.worker.name, self.warm_up)
+        if start is None:
+            start, self._start = self._start, None  # by the next run the robot has moved
         supervisor = Supervisor(self.robot.stop, 1.0 / self.hz, self.watchdog)
         try:
             with _quiet_garbage_collector():
-                supervisor.run(lambda: self._control(supervisor, steps, until))
+                supervisor.run(lambda: self._control(supervisor, steps, until, start))
         finally:
             self.worker.close()
         return self.log
 
-    def _control(self, supervisor: Supervisor, steps: float, until: Callable[[], bool]) -> None:
+    def _control(self, supervisor: Supervisor, steps: float, until: Callable[[], bool], start: Any) -> None:
         """The loop. `supervisor` is told beforehand of every call that might not come back."""
         worker, clock, robot = self.worker, self.clock, self.robot
+        self._standing(supervisor, start)
         supervisor.begins("the start of inference", READY_SECONDS, always=True)
         worker.reset(self.seed)
         slowest = self._warm_up(supervisor)
@@ -124,8 +137,11 @@ class Controller:
         pilot.begin(first, slowest)
         if not self.warm_up and self.inference_timeout is None:
             pilot.timeout = timeout = max(1.0, 10 * (self.log.chunks[0].seconds or 0.0))
+        stands = self._standing(supervisor, start)  # once more: it may have moved meanwhile
+        if stands is not None:
+            pilot.start_at(stands)
         clock.reset(self.seed)
-        start = time.perf_counter()
+        began = time.perf_counter()
         step = 0
         while step < steps:
             supervisor.begins("until()")
@@ -136,7 +152,7 @@ class Controller:
             supervisor.check()
             if step >= steps:
                 return
-            now = step / self.hz if clock.simulated else time.perf_counter() - start
+            now = step / self.hz if clock.simulated else time.perf_counter() - began
             supervisor.begins("robot.observe()")
             observation = check_observation(robot.observe(), like=first)
             supervisor.begins("inference", timeout, always=True)
@@ -148,6 +164,20 @@ class Controller:
                 supervisor.begins("robot.act()")
                 supervisor.act(robot.act, command.action)
             step += 1
+
+    def _standing(self, supervisor: Supervisor, start: Any) -> np.ndarray | None:
+        """Where the robot stands, as an action, if that is known; refused where it must be and is not."""
+        limited = self.limits is not None and self.limits.rate is not None
+        if not limited and start is None:
+            return None
+        supervisor.begins("robot.position()")
+        found = standing(self.robot, start)
+        if found is None and limited and not self.clock.simulated:
+            raise SpecpolicyError(
+                "a limit on the rate counts from where the robot stands: give the robot a method position() that "
+                "returns that as an action, or give start="
+            )
+        return found
 
     def _warm_up(self, supervisor: Supervisor) -> float:
         """Plan a few chunks that are thrown away; the seconds of the slowest after the first."""

@@ -71,6 +71,15 @@ class GymRobot:
         self._last = action
         self._step(action)
 
+    def position(self) -> np.ndarray | None:
+        """The action that keeps the world as it is: the last one, before the first one what the environment's own
+        `resting_action()` says. None if it has no such method, or a wrapper gives its actions another meaning."""
+        if self._last is not None:
+            return self._last
+        base: Any = self.env.unwrapped
+        told = getattr(base, "resting_action", None)
+        return told() if callable(told) and base.action_space == self._space else None
+
     def stop(self) -> None:
         """Leave the environment as it is."""
         self.stopped = True

@@ -14,7 +14,8 @@ class Limits:
 
     Attributes:
         low, high: the range.
-        rate: the largest change per second. A change beyond it is taken in several control steps.
+        rate: the largest change per second, from where the robot stands at the start (see `Controller`). A change
+            beyond it is taken in several control steps.
 
     Raises:
         SpecpolicyError: a limit is no number or list of numbers, their lengths differ, or nothing lies between them.
@@ -53,16 +54,60 @@ class Limits:
                 raise SpecpolicyError(f"limits: {name} has {len(value)} entries, an action has {dimensions}")
 
     def apply(self, action: np.ndarray, previous: np.ndarray | None, seconds: float) -> np.ndarray:
-        """The nearest allowed action.
+        """The nearest allowed action: in the range, and from `previous` no farther than the rate allows.
+
+        Computed in float64, and rounded to the action's dtype towards what is allowed. Whole numbers become float64;
+        so does an action whose dtype is too coarse for so small a step. From a `previous` outside the range the way
+        leads back into it at the rate.
 
         Args:
             action: (D,) what is wanted.
-            previous: (D,) the action before it, None for the first one, which has the range's limits only.
+            previous: (D,) the action before it, or where the robot stands; None if that is not known, which leaves
+                the first action with the range's limits only.
             seconds: the control period.
+
+        Raises:
+            SpecpolicyError: `action` or `previous` is not finite.
         """
+        wanted = np.array(action, dtype=np.float64)
+        if not np.isfinite(wanted).all() or (previous is not None and not np.isfinite(previous).all()):
+            raise SpecpolicyError("limits: the action, or the one before it, is not finite")
+        low = np.broadcast_to(-np.inf if self.low is None else self.low, wanted.shape)
+        high = np.broadcast_to(np.inf if self.high is None else self.high, wanted.shape)
+        allowed = np.clip(wanted, low, high)
         if self.rate is not None and previous is not None:
-            step = self.rate * seconds
-            action = np.clip(action, previous - step, previous + step)
-        if self.low is not None or self.high is not None:
-            action = np.clip(action, self.low, self.high)
-        return action
+            before = np.asarray(previous, dtype=np.float64)
+            least, most = _reach(before, self.rate * seconds)
+            allowed = np.clip(allowed, least, most)
+            # Outside the range and too far to reach it in one step: anywhere on the way there.
+            low, high = (
+                np.where(low > most, before, np.maximum(low, least)),
+                np.where(high < least, before, np.minimum(high, most)),
+            )
+        return _rounded(allowed, np.asarray(action).dtype, low, high, previous)
+
+
+def _reach(before: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of `before` ± `step`, never more than `step` away where the sum was rounded up."""
+    with np.errstate(over="ignore"):  # beyond the largest number there is no limit
+        least, most = before - step, before + step
+        least = np.where(before - least > step, np.nextafter(least, np.inf), least)
+        most = np.where(most - before > step, np.nextafter(most, -np.inf), most)
+    return least, most
+
+
+def _rounded(
+    value: np.ndarray, dtype: np.dtype, low: np.ndarray, high: np.ndarray, previous: np.ndarray | None
+) -> np.ndarray:
+    """`value` in `dtype` and still in [low, high]; in float64 if that cannot be, or would hold the robot for ever."""
+    if dtype.kind != "f" or dtype.itemsize >= value.dtype.itemsize:
+        return value
+    with np.errstate(over="ignore"):  # infinite, where the dtype does not reach so far, and so outside
+        rounded = value.astype(dtype)
+        rounded = np.where(rounded.astype(value.dtype) > high, np.nextafter(rounded, dtype.type(-np.inf)), rounded)
+        rounded = np.where(rounded.astype(value.dtype) < low, np.nextafter(rounded, dtype.type(np.inf)), rounded)
+    exact = rounded.astype(value.dtype)
+    fits = (exact >= low) & (exact <= high) & np.isfinite(exact)
+    if previous is not None:
+        fits &= np.sign(exact - previous) == np.sign(value - previous)  # it neither stands still nor turns back
+    return rounded.astype(dtype, copy=False) if fits.all() else value

@@ -116,6 +116,17 @@ class Pilot:
         self._accept(request, 0)
         self._next_request = max(0, self._every - self.log.lead)
 
+    def start_at(self, start: np.ndarray) -> None:
+        """Count the first action from where the robot stands, (D,) or (), as an action. Between `begin` and `tick`.
+
+        Raises:
+            SpecpolicyError: it has not as many entries as an action.
+        """
+        assert self._action_shape is not None
+        if start.shape not in ((), self._action_shape):
+            raise SpecpolicyError(f"the start pose has {len(start)} entries, an action has {self._action_shape[0]}")
+        self._last = np.array(np.broadcast_to(start, self._action_shape))
+
     def tick(self, step: int, seconds: float, observation: Mapping[str, np.ndarray]) -> Command:
         """Take note of the observation of control step `step` and decide what to do in it.
 

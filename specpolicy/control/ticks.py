@@ -17,7 +17,8 @@ class Tick:
         age: seconds from the observation behind the executed action to this step; None if no chunk planned it.
         chunk: number of the chunk that planned it; None if none did.
         limited: the limits changed the action.
-        jump: Euclidean length of the change from the action before, None for the first.
+        jump: Euclidean length of the change from the action before, or from where the robot stood; None for the first
+            where that was not known.
     """
 
     step: int

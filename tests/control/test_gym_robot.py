@@ -111,3 +111,37 @@ def test_a_controller_runs_an_environment_to_its_end(clock, hz):
     log = Controller(Still(), robot, hz=50, clock=clock, worker="thread").run(until=lambda: robot.done)
     assert robot.success and robot.steps == 10 and robot.stopped
     assert len(log.ticks) + robot.held_steps >= 10
+
+
+class Resting(Counter):
+    def resting_action(self):
+        return np.array([0.25, -0.25])
+
+
+@pytest.mark.parametrize(
+    "make, expected",
+    (
+        (Resting, [0.25, -0.25]),
+        (Counter, None),
+        (lambda: gymnasium.wrappers.TimeLimit(Resting(), 9), [0.25, -0.25]),
+        (lambda: gymnasium.wrappers.RescaleAction(Resting(), -3.0, 3.0), None),  # its units are others
+    ),
+)
+def test_where_it_stands_as_far_as_the_environment_says(make, expected):
+    robot = GymRobot(make())
+    told = robot.position()
+    assert (told is None and expected is None) or told.tolist() == expected
+    robot.act(np.array([0.5, 0.75]))
+    assert robot.position().tolist() == [0.5, 0.75]
+
+
+@pytest.mark.parametrize("task", ("PushT", "Lift"))
+def test_the_shipped_tasks_say_where_their_robots_stand(task):
+    robot = GymRobot(gymnasium.make(f"specpolicy_envs:specpolicy/{task}-v0"), seed=3)
+    before = {key: np.array(value) for key, value in robot.observe().items()}
+    rest = robot.position()
+    for _ in range(5):
+        robot.act(rest)
+    robot.env.close()
+    key = {"PushT": "agent_pos", "Lift": "robot0_eef_pos"}[task]
+    np.testing.assert_allclose(robot.observe()[key], before[key], atol=2e-3)

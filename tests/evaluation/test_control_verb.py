@@ -81,6 +81,18 @@ def test_limits_may_be_lists_and_the_network_may_run_on_an_engine(arguments, tmp
     assert saved(tmp_path)["timing"]["limited_actions"] > 0
 
 
+def test_a_rate_counts_from_the_start_that_is_given(arguments, tmp_path):
+    assert main(["control", *arguments, *FAST, "limits.rate=1e-3", "start=[0.2,-0.2]", "hz=5", "max_seconds=1"]) == 0
+    timing = saved(tmp_path)["timing"]
+    assert 0 < timing["limited_actions"] == timing["ticks"]
+
+
+def test_a_shipped_task_knows_its_start(tmp_path):
+    arguments = ["task=push_t", "policy=expert", "max_seconds=0.5", "limits.rate=0.1", f"output={tmp_path / 'out'}"]
+    assert main(["control", *arguments, *FAST, "hz=10", "stitching=naive_switch"]) == 0
+    assert saved(tmp_path)["timing"]["limited_actions"] > 0
+
+
 def test_a_policy_that_plans_nonsense_exits_with_one_line(arguments, tmp_path, drift_policy, capsys):
     policy = load_policy(drift_policy)
     with torch.no_grad():
@@ -103,6 +115,9 @@ def test_a_policy_that_plans_nonsense_exits_with_one_line(arguments, tmp_path, d
         (["threads=0"], "threads=0"),
         (["max_seconds=0"], "max_seconds"),
         (["limits.low=2", "limits.high=1"], "limits"),
+        (["limits.rate=1"], "start="),
+        (["limits.rate=1", "start=[0,0,0]", "hz=5"], "the start pose has 3 entries"),
+        (["limits.rate=1", "start=home"], "start is home"),
         (["device=abacus"], "device=abacus"),
         (["engine=steam"], "engine"),
         (["sampler=dimm"], "did you mean 'ddim'"),
