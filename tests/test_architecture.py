@@ -16,6 +16,7 @@ ROOMS = (
     "processes",
     "logging",
     "wrappers",
+    "rates",
     "tasks",
     "rotations",
     "diffusion",

@@ -38,7 +38,7 @@ def run(config: DictConfig) -> None:
     import torch
 
     from specpolicy.cli.configuration import save_config
-    from specpolicy.data.dataset import load_sequences
+    from specpolicy.data.dataset import read_data, windows
     from specpolicy.logging import make_logger
     from specpolicy.logging.progress import progress_bar
     from specpolicy.training import TrainingOptions, saved_step, train
@@ -49,10 +49,11 @@ def run(config: DictConfig) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     options = TrainingOptions(**{field.name: config[field.name] for field in dataclasses.fields(TrainingOptions)})
-    keys = _observation_keys(config)
-    shape = (keys, config.policy.n_obs_steps, config.policy.horizon)
-    training = load_sequences(config.data, *shape, split="train", validation=config.validation)
-    validation = load_sequences(config.data, *shape, split="valid", validation=config.validation)
+    data = read_data(config.data, _observation_keys(config))
+    shape = (config.policy.n_obs_steps, config.policy.horizon)
+    training, validation = (
+        windows(data, *shape, split, config.validation, config.pad_after) for split in ("train", "valid")
+    )
     torch.manual_seed(config.seed)
     policy = make_policy(config, training).to(config.device)
     resume = saved_step(output, options)

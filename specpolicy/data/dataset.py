@@ -1,7 +1,8 @@
 """Training windows from whatever lies at a path: robomimic's HDF5, a LeRobot data set, a zarr replay buffer.
 
-HDF5 is read by robomimic's own reader. LeRobot does not install beside us (it excludes our versions of torch and
-diffusers), so its files are read with pyarrow; diffusion_policy's replay buffers with zarr.
+LeRobot does not install beside us (it excludes our versions of torch and diffusers), so its files are read with
+pyarrow; diffusion_policy's replay buffers with zarr, robomimic's files with h5py. Each reader returns the episodes;
+which of them belong to a split, and what their windows are, is one definition for all three.
 """
 
 import importlib
@@ -9,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from specpolicy.data.episodes import Sequences
+from specpolicy.data.episodes import DataSet, Sequences, cut
+from specpolicy.data.parts import choose
 from specpolicy.errors import SpecpolicyError
 
-__all__ = ["Sequences", "load_sequences", "observation_keys"]
+__all__ = ["DataSet", "Sequences", "load_sequences", "observation_keys", "read_data", "windows"]
 
 READERS = {"robomimic": "robomimic_dataset", "lerobot": "lerobot_dataset", "zarr": "zarr_buffer"}
 
@@ -24,23 +26,53 @@ def load_sequences(
     horizon: int,
     split: str | None = "train",
     validation: float = 0.1,
+    pad_after: int | None = None,
 ) -> Sequences:
     """Cut every demonstration of `split` into overlapping windows (see `specpolicy.data.episodes.cut`).
 
     Args:
         path: an HDF5 file of robomimic, the directory of a LeRobot data set, or a `.zarr` of diffusion_policy.
-        split: "train" or "valid", None for all; in robomimic's files any filter key.
+        split: "train" or "valid", None for all; or another part that the data set names.
         validation: share of the episodes that are "valid" where the data set does not say which.
+        pad_after: how many actions of a window may lie beyond the end of its episode; None: as many as there can be.
 
     Raises:
         SpecpolicyError: whatever would make the data unusable further on.
     """
-    return _reader(path).load_sequences(path, observation_keys, n_obs_steps, horizon, split, validation)
+    return windows(read_data(path, observation_keys), n_obs_steps, horizon, split, validation, pad_after)
+
+
+def read_data(path: str | Path, observation_keys: Sequence[str]) -> DataSet:
+    """All episodes of what lies at `path`, its parts and its rate, checked."""
+    if not observation_keys:
+        raise SpecpolicyError("no observations to read: name some in task.observation_keys")
+    return _reader(path).read(path, observation_keys)
+
+
+def windows(
+    data: DataSet,
+    n_obs_steps: int,
+    horizon: int,
+    split: str | None = "train",
+    validation: float = 0.1,
+    pad_after: int | None = None,
+    stride: int = 1,
+) -> Sequences:
+    """As `load_sequences`, of what has been read; every `stride`-th frame of an episode."""
+    episodes = [data.episodes[name] for name in choose(data, split, validation)]
+    return cut([episode.every(stride) for episode in episodes], n_obs_steps, horizon, pad_after)
 
 
 def observation_keys(path: str | Path) -> list[str]:
-    """The low-dimensional observations that a data set holds."""
-    return _reader(path).observation_keys(path)
+    """The low-dimensional observations that a data set holds.
+
+    Raises:
+        SpecpolicyError: there are none.
+    """
+    keys = _reader(path).observation_keys(path)
+    if not keys:
+        raise SpecpolicyError(f"{path} holds no observations that are vectors, and images are not learned from here")
+    return keys
 
 
 def data_kind(path: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""Episodes as arrays, and the training windows cut from them."""
+"""Episodes as arrays, and the training windows cut from them: one definition for every kind of data set."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
-
-HELD_OUT_SEED = 20_240  # which episodes are held out does not depend on the run
 
 
 @dataclass
@@ -31,7 +29,7 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Episode:
-    """One demonstration of T control steps: actions (T, D) and observations {key: (T, D_key)}."""
+    """One demonstration of T control steps: actions (T, D) and observations {key: (T, D_key)}, float32."""
 
     action: np.ndarray
     observation: Mapping[str, np.ndarray]
@@ -39,43 +37,86 @@ class Episode:
     def __len__(self) -> int:
         return len(self.action)
 
+    def every(self, stride: int) -> "Episode":
+        """Every `stride`-th frame with its action, from the first one on."""
+        return Episode(self.action[::stride], {key: values[::stride] for key, values in self.observation.items()})
 
-def cut(episodes: Sequence[Episode], n_obs_steps: int, horizon: int) -> Sequences:
+
+@dataclass(frozen=True)
+class DataSet:
+    """What lies at a path, read and checked.
+
+    Attributes:
+        path: where it is.
+        episodes: by name, in the order of their windows; none is empty.
+        parts: names of episodes by the name of the part, as the data set itself divides them; {} if it does not.
+        hz: control steps per second; None if it does not say.
+    """
+
+    path: Path
+    episodes: Mapping[str, Episode]
+    parts: Mapping[str, Sequence[str]]
+    hz: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.episodes:
+            raise SpecpolicyError(f"{self.path} has no episodes")
+        for name, episode in self.episodes.items():
+            if not len(episode):
+                raise SpecpolicyError(f"{self.path}: episode {name} has no steps: remove it from the data set")
+
+
+def cut(episodes: Sequence[Episode], n_obs_steps: int, horizon: int, pad_after: int | None = None) -> Sequences:
     """All overlapping windows of all episodes.
 
     Window i of an episode holds the observations i - To + 1 ... i and the actions i - To + 1 ... i - To + H; beyond
-    both ends of an episode its first and last entries are repeated, as robomimic and LeRobot do.
+    both ends of an episode its first and last entries are repeated.
+
+    Args:
+        pad_after: how many actions of a window may lie beyond the end of its episode. None: horizon - n_obs_steps, so
+            that there is a window for every frame, as robomimic has it. n_action_steps - 1, as diffusion_policy and
+            LeRobot have it, leaves out the windows in which an action that is executed would be a repeated one.
+
+    Raises:
+        SpecpolicyError: lengths that make no window; no episode is long enough.
     """
+    most = horizon - n_obs_steps
+    if n_obs_steps < 1 or most < 0:
+        raise SpecpolicyError(f"horizon={horizon}, n_obs_steps={n_obs_steps}: expected 1 <= n_obs_steps <= horizon")
+    if pad_after is not None and not 0 <= pad_after <= most:
+        raise SpecpolicyError(
+            f"pad_after={pad_after}: expected 0 to {most} (horizon - n_obs_steps), or null for {most}"
+        )
+    left_out = 0 if pad_after is None else most - pad_after
     frames: dict[str, list[np.ndarray]] = {key: [] for key in episodes[0].observation}
     actions = []
     for episode in episodes:
-        step, last = np.arange(len(episode))[:, None], len(episode) - 1
+        step, last = np.arange(max(0, len(episode) - left_out))[:, None], len(episode) - 1
         seen = np.clip(step + np.arange(1 - n_obs_steps, 1), 0, last)
         for key, values in episode.observation.items():
             frames[key].append(values[seen])
         actions.append(episode.action[np.clip(step + np.arange(1 - n_obs_steps, 1 - n_obs_steps + horizon), 0, last)])
+    if not sum(map(len, actions)):
+        raise SpecpolicyError(
+            f"no episode is longer than {left_out} steps, so that pad_after={pad_after} leaves no window: "
+            "raise pad_after or lower the horizon"
+        )
     return Sequences({key: _tensor(windows) for key, windows in frames.items()}, _tensor(actions))
 
 
-def held_out(count: int, share: float, path: Path | str) -> list[int]:
-    """Numbers of the episodes to validate on where the data set does not say which: at least one, always the same.
+def as_vectors(values: np.ndarray, name: str, path: Path | str) -> np.ndarray:
+    """Numbers (N, D) as float32.
 
     Raises:
-        SpecpolicyError: there is one episode alone, or the share is none.
+        SpecpolicyError: they are no real numbers, or not finite as float32.
     """
-    if not 0 < share < 1:
-        raise SpecpolicyError(f"validation={share}: expected a share between 0 and 1")
-    if count < 2:
-        raise SpecpolicyError(f"{path} has one episode: at least two are needed, one of them to validate on")
-    number = min(max(1, round(share * count)), count - 1)
-    rng = np.random.default_rng(HELD_OUT_SEED)
-    return sorted(int(episode) for episode in rng.choice(count, number, replace=False))
-
-
-def check_finite(values: np.ndarray, name: str, path: Path | str) -> None:
-    """Raise a clear error if there is a NaN or an infinity."""
-    if not np.isfinite(values).all():
+    if values.dtype.kind not in "biuf":
+        raise SpecpolicyError(f"{path}: {name} holds {values.dtype}, expected numbers")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is said in the next line
+        vectors = values.astype(np.float32, copy=False)
+    if not np.isfinite(vectors).all():
         raise SpecpolicyError(f"{path}: {name} has values that are not finite")
+    return vectors
 
 
 def _tensor(windows: list[np.ndarray]) -> Tensor:

@@ -5,71 +5,109 @@ them in `meta/info.json`. A data set of `specpolicy collect format=lerobot` also
 parts of its state vectors are which observations, and is read under their own names.
 """
 
-import json
+import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from specpolicy.data.episodes import Episode, Sequences, check_finite, cut, held_out
+from specpolicy.data.episodes import DataSet, Episode, as_vectors
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import parse, read_json, shown
+from specpolicy.rates import parse_hz
 
 INFO, OURS = "meta/info.json", "meta/specpolicy.json"
 ACTION = "action"
-VALIDATION_NAMES = ("valid", "val", "validation")
 # feature, first entry, entry after the last one
 Slice = tuple[str, int, int]
 
 
-def load_sequences(
-    path: str | Path,
-    observation_keys: Sequence[str],
-    n_obs_steps: int,
-    horizon: int,
-    split: str | None = "train",
-    validation: float = 0.1,
-) -> Sequences:
-    """See `specpolicy.data.dataset.load_sequences`."""
+@dataclass(frozen=True)
+class Feature:
+    """What a column holds: "float32", "video", ... and the shape of an entry, which videos may leave open."""
+
+    dtype: str
+    shape: tuple[int | None, ...] | None = None
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether it can be learned from."""
+        return self.dtype.startswith(("float", "int", "bool", "uint"))
+
+
+@dataclass(frozen=True)
+class Info:
+    """The part of `meta/info.json` that the data is read by. fps: of the data set; videos have it once more."""
+
+    features: Mapping[str, Feature]
+    fps: float | None = None
+    splits: Mapping[str, str] | None = None
+    total_episodes: int | None = None
+    total_frames: int | None = None
+
+
+def read(path: str | Path, observation_keys: Sequence[str]) -> DataSet:
+    """See `specpolicy.data.dataset.read_data`. The parts are the splits of `meta/info.json`."""
     root, info = Path(path), read_info(path)
     slices = {key: _locate(root, info, key) for key in observation_keys}
-    columns = read_columns(root, info, {ACTION, *(feature for feature, _, _ in slices.values())})
+    slices[ACTION] = _whole(info, ACTION)
+    columns = read_columns(root, info, {feature for feature, _, _ in slices.values()})
+    for key, (feature, start, end) in slices.items():
+        width = columns[feature].shape[1]
+        if not (0 <= start < end <= width) or (key == feature and end != width):
+            raise SpecpolicyError(
+                f"{root}: '{key}' should be the entries {start} to {end} of '{feature}', which has {width} of them"
+            )
     order = np.lexsort((columns["frame_index"], columns["episode_index"]))
     numbers, starts = np.unique(columns["episode_index"][order], return_index=True)
-    bounds = [*starts, len(order)]
-    chosen = set(_chosen(root, info, [int(number) for number in numbers], split, validation))
-    episodes = [
-        Episode(
-            columns[ACTION][rows],
-            {key: columns[feature][rows, start:end] for key, (feature, start, end) in slices.items()},
+    promised = info.total_episodes
+    if promised is not None and len(numbers) != promised:
+        raise SpecpolicyError(
+            f"{root} has frames of {len(numbers)} of the {promised} episodes that {INFO} promises: "
+            "files are missing, or an episode is empty"
         )
-        for number, rows in ((n, order[a:b]) for n, a, b in zip(numbers, bounds, bounds[1:], strict=False))
-        if int(number) in chosen
-    ]
-    return cut(episodes, n_obs_steps, horizon)
+    episodes = {}
+    for number, rows in zip(numbers, np.split(order, starts[1:]), strict=True):
+        if (np.diff(columns["frame_index"][rows]) != 1).any():
+            raise SpecpolicyError(f"{root}: the frames of episode {number} are not numbered one after the other")
+        episodes[str(number)] = Episode(
+            columns[ACTION][rows],
+            {key: columns[slices[key][0]][rows, slice(*slices[key][1:])] for key in observation_keys},
+        )
+    return DataSet(root, episodes, _splits(root, info, episodes), parse_hz(info.fps, f"{root / INFO}: fps"))
 
 
 def observation_keys(path: str | Path) -> list[str]:
     """See `specpolicy.data.dataset.observation_keys`."""
     root, info = Path(path), read_info(path)
     return sorted(_own_parts(root)) or [
-        key for key, feature in info["features"].items() if key.startswith("observation") and _is_vector(feature)
+        key for key, feature in info.features.items() if key.startswith("observation") and feature.is_vector
     ]
 
 
-def read_info(path: str | Path) -> dict[str, Any]:
-    """`meta/info.json`, checked for what is needed of it."""
+def read_info(path: str | Path) -> Info:
+    """What is needed of `meta/info.json`."""
     file = Path(path) / INFO
-    info = _json(file)
-    version = str(info.get("codebase_version", ""))
+    found = read_json(file)
+    version = str(found.get("codebase_version", ""))
     if not version.startswith(("v2.", "v3.")):
         raise SpecpolicyError(f"{file}: version '{version}' is not known (v2.x and v3.x are): convert it with LeRobot")
-    if not isinstance(info.get("features"), dict) or ACTION not in info["features"]:
+    known = {name: found[name] for name in Info.__annotations__ if name in found}
+    if isinstance(known.get("features"), dict):  # there is more in a feature, such as the names of its entries
+        known["features"] = {
+            name: {key: one[key] for key in Feature.__annotations__ if key in one} if isinstance(one, dict) else one
+            for name, one in known["features"].items()
+        }
+    info = parse(Info, known, file)
+    if ACTION not in info.features:
         raise SpecpolicyError(f"{file} lists no feature '{ACTION}'")
     return info
 
 
-def read_columns(root: Path, info: Mapping[str, Any], names: set[str]) -> dict[str, np.ndarray]:
+def read_columns(root: Path, info: Info, names: set[str]) -> dict[str, np.ndarray]:
     """Columns of all rows, (N, D) for features and (N,) for the indices."""
     from pyarrow import ArrowException, parquet
 
@@ -84,20 +122,27 @@ def read_columns(root: Path, info: Mapping[str, Any], names: set[str]) -> dict[s
             if missing:
                 raise SpecpolicyError(f"{file} has no column '{missing[0]}' (it has {', '.join(present)})")
             table = parquet.read_table(file, columns=list(parts))
+            if not len(table):
+                continue
         except (ArrowException, OSError) as error:
             raise SpecpolicyError(f"{file} cannot be read ({str(error).splitlines()[0]}): is it downloaded?") from None
         for name in parts:
             parts[name].append(_values(table.column(name), name, file))
-    widths = {name: {part.shape[1:] for part in found} for name, found in parts.items()}
-    for name, shapes in widths.items():
-        if len(shapes) > 1:
+    if not parts["episode_index"]:
+        raise SpecpolicyError(f"{root} has no episodes")
+    columns = {}
+    for name, found in parts.items():
+        if len({part.shape[1] for part in found}) > 1:
             raise SpecpolicyError(f"{root}: '{name}' has different widths in different files")
-    columns = {name: np.concatenate(found) for name, found in parts.items()}
+        columns[name] = np.concatenate(found)
     for name in ("episode_index", "frame_index"):
-        columns[name] = columns[name].reshape(-1)
+        numbers = columns[name]
+        if numbers.shape[1] != 1 or numbers.dtype.kind not in "iu" or numbers.min() < 0:
+            raise SpecpolicyError(f"{root}: '{name}' must be whole numbers, 0 or more")
+        columns[name] = numbers[:, 0]
     for name in names:
-        check_finite(columns[name], f"'{name}'", root)
-    wanted = info.get("total_frames")
+        columns[name] = as_vectors(columns[name], f"'{name}'", root)
+    wanted = info.total_frames
     if wanted is not None and len(columns["frame_index"]) != wanted:
         raise SpecpolicyError(
             f"{root} has {len(columns['frame_index'])} of the {wanted} frames that meta/info.json promises: "
@@ -112,8 +157,6 @@ def _values(column: Any, name: str, file: Path) -> np.ndarray:
     from pyarrow import compute
 
     array, rows = column.combine_chunks(), len(column)
-    if isinstance(array, pa.ChunkedArray):  # without rows
-        return np.zeros((0, 1))
     while pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type):
         lengths = compute.list_value_length(array)
         if array.null_count or len(compute.unique(lengths)) > 1:
@@ -122,67 +165,54 @@ def _values(column: Any, name: str, file: Path) -> np.ndarray:
     kind = array.type
     if array.null_count or not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         raise SpecpolicyError(f"{file}: '{name}' holds {kind} with {array.null_count} empty entries, expected numbers")
-    values = array.to_numpy(zero_copy_only=False)
-    values = values if pa.types.is_integer(kind) else values.astype(np.float32)
-    return values.reshape(rows, -1)
+    if not len(array):
+        raise SpecpolicyError(f"{file}: the entries of '{name}' hold no numbers")
+    return array.to_numpy(zero_copy_only=False).reshape(rows, -1)
 
 
-def _locate(root: Path, info: Mapping[str, Any], key: str) -> Slice:
+def _locate(root: Path, info: Info, key: str) -> Slice:
     """Where an observation lies: a feature of this name, or a part of one."""
-    own, features = _own_parts(root), info["features"]
-    if key in own:
+    own, features = _own_parts(root), info.features
+    if key in own and key != ACTION:
         return own[key]
     if key in features and key != ACTION:
-        if not _is_vector(features[key]):
-            raise SpecpolicyError(f"{root}: '{key}' holds {features[key].get('dtype')}: only vectors can be trained on")
-        return key, 0, int(np.prod(features[key]["shape"]))
-    known = ", ".join(sorted(own) or [name for name, one in features.items() if _is_vector(one) and name != ACTION])
+        if not features[key].is_vector:
+            raise SpecpolicyError(f"{root}: '{key}' holds {features[key].dtype}: only vectors can be trained on")
+        return _whole(info, key)
+    known = ", ".join(sorted(own) or [name for name, one in features.items() if one.is_vector and name != ACTION])
     raise SpecpolicyError(f"{root} has no observation '{key}' (it has {known}): give task.observation_keys")
+
+
+def _whole(info: Info, feature: str) -> Slice:
+    """All entries of a feature; those of several dimensions are flat."""
+    shape = info.features[feature].shape
+    if shape is None or None in shape:
+        raise SpecpolicyError(f"{INFO} does not say the shape of '{feature}'")
+    return feature, 0, math.prod(side or 0 for side in shape)
 
 
 def _own_parts(root: Path) -> dict[str, Slice]:
     if not (root / OURS).is_file():
         return {}
-    parts = _json(root / OURS).get("observation", {})
+    parts = read_json(root / OURS).get("observation", {})
     try:
         return {key: (str(feature), int(start), int(end)) for key, (feature, start, end) in parts.items()}
     except (TypeError, ValueError, AttributeError):
         raise SpecpolicyError(f"{root / OURS} is damaged: delete it to read the data set by its features") from None
 
 
-def _is_vector(feature: Mapping[str, Any]) -> bool:
-    return str(feature.get("dtype", "")).startswith(("float", "int", "bool", "uint"))
-
-
-def _chosen(root: Path, info: Mapping[str, Any], numbers: list[int], split: str | None, share: float) -> list[int]:
-    """Numbers of the episodes of a split: as the data set says, else a share of them held out."""
-    if split is None:
-        return numbers
-    splits = info.get("splits") or {}
-    own = next((name for name in VALIDATION_NAMES if name in splits), None)
-    name = own if split == "valid" else split
-    if own is not None:
-        if name not in splits:
-            raise SpecpolicyError(f"{root} has no split '{split}' (it has {', '.join(splits)})")
-        try:
-            first, _, end = str(splits[name]).partition(":")
-            chosen = [number for number in numbers if int(first) <= number < int(end)]
-        except ValueError:
-            raise SpecpolicyError(f"{root / INFO}: split '{name}' is '{splits[name]}', expected FIRST:END") from None
-        if not chosen:
-            raise SpecpolicyError(f"{root}: split '{name}' ({splits[name]}) has no episodes")
-        return chosen
-    if split not in ("train", "valid"):
-        raise SpecpolicyError(f"{root} has no split '{split}': use train or valid")
-    valid = {numbers[index] for index in held_out(len(numbers), share, root)}
-    return [number for number in numbers if (number in valid) == (split == "valid")]
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("no object")
-    except (OSError, ValueError) as error:
-        raise SpecpolicyError(f"{file} cannot be read as JSON ({error})") from None
-    return content
+def _splits(root: Path, info: Info, episodes: Mapping[str, Episode]) -> dict[str, list[str]]:
+    """Names of the episodes of each split, which LeRobot writes as "FIRST:END"."""
+    found = {}
+    for name, text in (info.splits or {}).items():
+        bounds = re.fullmatch(r"(\d{1,18}):(\d{1,18})", text, re.ASCII)
+        if bounds is None:
+            raise SpecpolicyError(f"{root / INFO}: split '{name}' is {shown(text)}, expected 'FIRST:END'")
+        first, end = int(bounds[1]), int(bounds[2])
+        last = 1 + max(map(int, episodes), default=-1)
+        if not first <= end <= last:
+            raise SpecpolicyError(
+                f"{root / INFO}: split '{name}' is '{text}', expected FIRST <= END <= {last}, the number of episodes"
+            )
+        found[name] = [str(number) for number in range(first, end)]
+    return found

@@ -1,105 +1,134 @@
-"""Training sequences from robomimic HDF5, read by robomimic's own `SequenceDataset`."""
+"""robomimic's HDF5 files, as `specpolicy collect` and robomimic write them: the vectors in them, and their filter keys.
 
-import contextlib
-import io
-from collections.abc import Iterator, Sequence
+robomimic's own reader trusts `num_samples` and the masks; here both are checked, and either may be missing.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
-import torch
 
-from specpolicy.data.episodes import Sequences
+from specpolicy.data.episodes import DataSet, Episode, as_vectors
 from specpolicy.errors import SpecpolicyError
+from specpolicy.rates import one_rate, parse_hz
 
 
-def load_sequences(
-    path: str | Path,
-    observation_keys: Sequence[str],
-    n_obs_steps: int,
-    horizon: int,
-    split: str | None = "train",
-    validation: float = 0.1,
-) -> Sequences:
-    """See `specpolicy.data.dataset.load_sequences`. split: a filter key; the file itself says what `validation` is."""
-    check_file(path, observation_keys, split)
-    try:
-        with _quiet():
-            from robomimic.utils.dataset import SequenceDataset
-            from robomimic.utils.obs_utils import initialize_obs_modality_mapping_from_dict
-    except ModuleNotFoundError as error:
-        raise SpecpolicyError(
-            f"reading demonstrations needs robomimic ({error}): pip install 'specpolicy[train]'"
-        ) from None
-    initialize_obs_modality_mapping_from_dict({"low_dim": list(observation_keys)})
-    with _quiet():
-        dataset = SequenceDataset(
-            hdf5_path=str(path),
-            obs_keys=list(observation_keys),
-            dataset_keys=("actions",),
-            frame_stack=n_obs_steps,
-            seq_length=horizon - n_obs_steps + 1,
-            pad_frame_stack=True,
-            pad_seq_length=True,
-            load_next_obs=False,
-            hdf5_cache_mode="low_dim",
-            hdf5_use_swmr=True,
-            hdf5_normalize_obs=False,
-            filter_by_attribute=split,
-        )
-    windows = [dataset[index] for index in range(len(dataset))]
-    dataset.close_and_delete_hdf5_handle()
-    observation = {
-        key: torch.from_numpy(np.stack([window["obs"][key][:n_obs_steps] for window in windows])).float()
-        for key in observation_keys
-    }
-    return Sequences(observation, torch.from_numpy(np.stack([window["actions"] for window in windows])).float())
+def read(path: str | Path, observation_keys: Sequence[str]) -> DataSet:
+    """See `specpolicy.data.dataset.read_data`. The parts are the filter keys under `mask`."""
+    with _opened(path) as file:
+        widths: dict[str, int] = {}
+        episodes = {
+            name: _episode(path, f"data/{name}", file["data"][name], observation_keys, widths)
+            for name in _names(path, file)
+        }
+        return DataSet(Path(path), episodes, _parts(path, file), _hz(path, file["data"].attrs))
 
 
 def observation_keys(path: str | Path) -> list[str]:
     """See `specpolicy.data.dataset.observation_keys`."""
-    check_file(path, [], None)
-    with h5py.File(path, "r") as file:
-        return sorted(next(iter(file["data"].values()))["obs"])
+    with _opened(path) as file:
+        first = _names(path, file)[0]
+        demo = file["data"][first]
+        _require_parts(path, f"data/{first}", demo)
+        return sorted(
+            key for key, values in demo["obs"].items() if isinstance(values, h5py.Dataset) and values.ndim == 2
+        )
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """robomimic greets on import and prints while it reads."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
-
-
-def check_file(path: str | Path, observation_keys: Sequence[str], split: str | None) -> None:
-    """Raise one clear line for whatever would make the data set unusable further on."""
+@contextmanager
+def _opened(path: str | Path) -> Iterator[h5py.File]:
+    """The file; whatever HDF5 cannot read in it is one line."""
     if not Path(path).exists():
         raise SpecpolicyError(f"no demonstrations at {path}: record some with 'specpolicy collect', or give data=FILE")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise SpecpolicyError(f"{path} is not a readable HDF5 file ({error})") from None
+        raise SpecpolicyError(f"{path} is not a readable HDF5 file ({_line(error)})") from None
     with file:
-        if "data" not in file or not len(file["data"]):
-            raise SpecpolicyError(f"{path} has no demonstrations under 'data': it is not a robomimic file")
-        if split is not None and f"mask/{split}" not in file:
-            raise SpecpolicyError(
-                f"{path} has no filter key 'mask/{split}': split it, or give validation and train keys"
-            )
-        widths: dict[str, int] = {}
-        for name, demo in file["data"].items():
-            if "actions" not in demo or "obs" not in demo:
-                raise SpecpolicyError(f"{path}: data/{name} lacks 'actions' or 'obs'")
-            for key in observation_keys:
-                if key not in demo["obs"]:
-                    present = ", ".join(sorted(demo["obs"]))
-                    raise SpecpolicyError(f"{path}: data/{name}/obs has no key '{key}' (it has {present})")
-            length = len(demo["actions"])
-            for key in ("actions", *(f"obs/{key}" for key in observation_keys)):
-                array = demo[key]
-                width = widths.setdefault(key, array.shape[-1])
-                if array.ndim != 2 or array.shape != (length, width):
-                    raise SpecpolicyError(
-                        f"{path}: data/{name}/{key} has shape {array.shape}, expected ({length}, {width})"
-                    )
-                if not np.isfinite(array[()]).all():
-                    raise SpecpolicyError(f"{path}: data/{name}/{key} has values that are not finite")
+        try:
+            yield file
+        except SpecpolicyError:
+            raise
+        except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:  # links to nothing, damaged chunks
+            raise SpecpolicyError(f"{path} is damaged ({type(error).__name__}: {_line(error)})") from None
+
+
+def _names(path: str | Path, file: h5py.File) -> list[str]:
+    """Names of the demonstrations, by their number as robomimic sorts them, others after them."""
+    if not isinstance(file.get("data"), h5py.Group) or not len(file["data"]):
+        raise SpecpolicyError(f"{path} has no demonstrations under 'data': it is not a robomimic file")
+
+    def number(name: str) -> tuple[float, str]:
+        found = re.fullmatch(r"demo_(\d+)", name, re.ASCII)
+        return (int(found[1]) if found else float("inf")), name
+
+    return sorted(file["data"], key=number)
+
+
+def _episode(path: str | Path, where: str, demo: Any, keys: Sequence[str], widths: dict[str, int]) -> Episode:
+    """One demonstration; `widths` of what was read before it, which it must share."""
+    _require_parts(path, where, demo)
+    for key in keys:
+        if key not in demo["obs"]:
+            present = ", ".join(sorted(demo["obs"]))
+            raise SpecpolicyError(f"{path}: {where}/obs has no key '{key}' (it has {present})")
+    actions = _read(path, where, "actions", demo, None, widths)
+    told = demo.attrs.get("num_samples", len(actions))
+    if np.ndim(told) or told != len(actions):
+        raise SpecpolicyError(f"{path}: {where} says num_samples={told} and has {len(actions)} actions")
+    return Episode(actions, {key: _read(path, where, f"obs/{key}", demo, len(actions), widths) for key in keys})
+
+
+def _require_parts(path: str | Path, where: str, demo: Any) -> None:
+    if not isinstance(demo, h5py.Group) or "actions" not in demo or not isinstance(demo.get("obs"), h5py.Group):
+        raise SpecpolicyError(f"{path}: {where} lacks 'actions' or 'obs'")
+
+
+def _read(
+    path: str | Path, where: str, key: str, demo: h5py.Group, length: int | None, widths: dict[str, int]
+) -> np.ndarray:
+    array = demo[key]
+    shape = array.shape if isinstance(array, h5py.Dataset) else None
+    rows = length if length is not None or not shape else shape[0]
+    if not shape or len(shape) != 2 or shape != (rows, widths.setdefault(key, shape[1])):
+        expected = f"({'T' if rows is None else rows}, {widths.get(key, 'D')})"
+        raise SpecpolicyError(f"{path}: {where}/{key} has shape {shape}, expected {expected}")
+    return as_vectors(array[()], f"{where}/{key}", path)
+
+
+def _parts(path: str | Path, file: h5py.File) -> dict[str, list[str]]:
+    mask = file.get("mask", {})
+    if not isinstance(mask, Mapping):
+        raise SpecpolicyError(f"{path}: mask is no group of filter keys")
+    found = {}
+    for name, entry in mask.items():
+        values = entry[()] if isinstance(entry, h5py.Dataset) and entry.ndim == 1 else np.zeros(1)
+        texts = [value.decode(errors="replace") if isinstance(value, bytes) else value for value in values]
+        if not all(isinstance(text, str) for text in texts):
+            raise SpecpolicyError(f"{path}: mask/{name} is no list of names of demonstrations")
+        found[str(name)] = texts
+    return found
+
+
+def _hz(path: str | Path, attributes: Mapping[str, Any]) -> float | None:
+    """The rate that `control_hz` (ours) or `control_freq` of the environment's description says."""
+    own = parse_hz(attributes.get("control_hz"), f"{path}: data's attribute control_hz")
+    text = attributes.get("env_args")
+    if text is None:
+        return own
+    try:
+        description = json.loads(text)
+        arguments = description.get("env_kwargs") or {}
+        frequency = arguments.get("control_freq")
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise SpecpolicyError(f"{path}: data's attribute env_args is no description of an environment") from None
+    return one_rate(own, parse_hz(frequency, f"{path}: control_freq of env_args"), f"{path}: control_hz and env_args")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

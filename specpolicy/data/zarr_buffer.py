@@ -4,6 +4,7 @@
 `meta/episode_ends` the end of each episode. Entries of any shape that is no image are read as flat vectors.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,24 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from specpolicy.data.episodes import Episode, Sequences, check_finite, cut, held_out
+from specpolicy.data.episodes import DataSet, Episode, as_vectors
 from specpolicy.errors import SpecpolicyError
 
 ACTION = "action"
 LARGEST = 1024  # numbers in an observation; images have more
+# Words in the names of what divides episodes. diffusion_policy has nothing of the kind.
+PARTS = {"train", "training", "valid", "val", "validation", "test", "split", "splits", "mask"}
 
 
-def load_sequences(
-    path: str | Path,
-    observation_keys: Sequence[str],
-    n_obs_steps: int,
-    horizon: int,
-    split: str | None = "train",
-    validation: float = 0.1,
-) -> Sequences:
-    """See `specpolicy.data.dataset.load_sequences`."""
-    with _opened(path) as data_and_ends:
-        data, ends = data_and_ends
+def read(path: str | Path, observation_keys: Sequence[str]) -> DataSet:
+    """See `specpolicy.data.dataset.read_data`. A buffer names no parts and no rate."""
+    with _opened(path) as (data, ends):
         known = _vectors(data)
         for key in observation_keys:
             if key not in known or key == ACTION:
@@ -37,12 +32,11 @@ def load_sequences(
                     "give task.observation_keys"
                 )
         arrays = {key: _read(data, key, int(ends[-1]), path) for key in (ACTION, *observation_keys)}
-    chosen = _chosen(len(ends), split, validation, path)
-    episodes = []
-    for number in chosen:
-        rows = slice(int(ends[number - 1]) if number else 0, int(ends[number]))
-        episodes.append(Episode(arrays[ACTION][rows], {key: arrays[key][rows] for key in observation_keys}))
-    return cut(episodes, n_obs_steps, horizon)
+    episodes = {
+        str(number): Episode(arrays[ACTION][start:end], {key: arrays[key][start:end] for key in observation_keys})
+        for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True))
+    }
+    return DataSet(Path(path), episodes, {})
 
 
 def observation_keys(path: str | Path) -> list[str]:
@@ -65,13 +59,22 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, np.ndarray]]:
                 cleanup.callback(store.close)
             data, ends = root["data"], np.asarray(root["meta/episode_ends"][:])
             data[ACTION]
+            described = sorted(root["meta"].array_keys()) + sorted(root["meta"].group_keys())
         # A damaged store shows in many ways: KeyError, ValueError, OSError, BadZipFile, errors of the codecs.
         except Exception as error:
             raise SpecpolicyError(
                 f"{path} is no replay buffer of diffusion_policy ({type(error).__name__}: {error}): "
                 "expected data/action and meta/episode_ends"
             ) from None
-        if ends.ndim != 1 or not len(ends) or ends.dtype.kind not in "iu" or (np.diff(ends, prepend=0) <= 0).any():
+        for name in described:
+            if PARTS & set(re.split("[^a-z]+", name.casefold())):
+                raise SpecpolicyError(
+                    f"{path}: meta/{name} seems to say which episodes are for what, and is not understood: remove it, "
+                    "and the episodes that are not to be learned from"
+                )
+        if ends.ndim == 1 and not len(ends):
+            raise SpecpolicyError(f"{path} has no episodes")
+        if ends.ndim != 1 or ends.dtype.kind not in "iu" or (np.diff(ends, prepend=0) <= 0).any():
             raise SpecpolicyError(f"{path}: meta/episode_ends must be rising whole numbers")
         yield data, ends
 
@@ -87,23 +90,13 @@ def _vectors(data: Any) -> list[str]:
 
 
 def _read(data: Any, key: str, rows: int, path: str | Path) -> np.ndarray:
-    """The first rows of an entry as (N, D) float32."""
+    """An entry as (N, D) float32."""
     array = data[key]
-    if array.shape[0] < rows:
-        raise SpecpolicyError(f"{path}: data/{key} has {array.shape[0]} rows, meta/episode_ends says {rows}")
+    if not array.shape or array.shape[0] != rows:
+        found = array.shape[0] if array.shape else "no"
+        raise SpecpolicyError(f"{path}: data/{key} has {found} rows, meta/episode_ends says {rows}")
     try:
-        values = np.asarray(array[:rows], np.float32)
+        values = np.asarray(array[:])
     except Exception as error:  # a chunk that is damaged, in whatever way its codec says so
         raise SpecpolicyError(f"{path}: data/{key} cannot be read ({type(error).__name__}: {error})") from None
-    values = values.reshape(rows, -1)
-    check_finite(values, f"data/{key}", path)
-    return values
-
-
-def _chosen(count: int, split: str | None, share: float, path: str | Path) -> list[int]:
-    if split is None:
-        return list(range(count))
-    if split not in ("train", "valid"):
-        raise SpecpolicyError(f"{path} has no split '{split}': use train or valid")
-    valid = set(held_out(count, share, path))
-    return [number for number in range(count) if (number in valid) == (split == "valid")]
+    return as_vectors(values.reshape(rows, -1), f"data/{key}", path)

@@ -8,8 +8,6 @@ import pytest
 from specpolicy import load_policy
 from specpolicy.cli import main
 
-pytest.importorskip("robomimic")
-
 TINY = [
     "task=gym",
     "task.id=Pendulum-v1",

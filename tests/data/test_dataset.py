@@ -1,4 +1,4 @@
-"""Training windows: what robomimic's reader gives for a file of known numbers, and one line for each broken file."""
+"""Training windows: what is read of a file of known numbers, and one line for each broken file."""
 
 import h5py
 import numpy as np
@@ -7,8 +7,6 @@ import torch
 
 from specpolicy import SpecpolicyError
 from specpolicy.data.dataset import load_sequences
-
-pytest.importorskip("robomimic")
 
 LENGTHS = (5, 9)
 HORIZON, FRAMES = 6, 2

@@ -169,7 +169,6 @@ def test_collect_and_train_from_the_command_line(arguments, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["reach_lerobot", "reach_lerobot.yaml"]
     same = [*record[:-1], "format=hdf5"]
     assert main(same) == 0
-    pytest.importorskip("robomimic")
     for split in ("train", "valid"):
         one, other = (
             load_sequences(path, ["goal", "position"], FRAMES, HORIZON, split)

@@ -38,7 +38,6 @@ def data(tmp_path_factory, write_demonstrations):
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     """A policy that six steps of training have left."""
-    pytest.importorskip("robomimic")
     output = tmp_path_factory.mktemp("run") / "policy"
     more = ["rollout_every=6", "rollout_episodes=1", "rollout_seconds=0.5", "policy.tokens.kind=quantile"]
     assert main(["train", *TINY, *more, f"data={data}", f"output={output}"]) == 0
