@@ -22,6 +22,7 @@ EFFORT = Effort(
     passes=(Distillation(200, batch=128), Distillation(100, batch=128)),
     tests=32,
     steps=(5,),
+    options={"hidden": 64, "observation": 64},
 )
 CHAIN = GaussianChain.ddpm(train_steps=20)
 
