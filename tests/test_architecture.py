@@ -14,6 +14,7 @@ ROOMS = (
     "parsing",
     "files",
     "processes",
+    "precision",
     "logging",
     "wrappers",
     "rates",

@@ -40,6 +40,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.cli.observations import conditions, write_held_out
     from specpolicy.evaluation.provenance import hardware
     from specpolicy.loading import load_policy
+    from specpolicy.precision import check_precision
     from specpolicy.samplers import calibrate
     from specpolicy.samplers.speculative.calibration.calibration import machine
     from specpolicy.token_policy import TokenPolicy
@@ -48,6 +49,7 @@ def run(config: DictConfig) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     policy = load_policy(config.policy, config.device)
+    check_precision(config.precision, policy.device)
     known = None if config.learn or isinstance(policy, TokenPolicy) else _known(config)
     if config.engine != "eager":
         policy = policy.with_engine(config.engine)
@@ -99,8 +101,6 @@ def _known(config: DictConfig) -> Calibration:
 def _effort(config: DictConfig) -> Effort:
     from specpolicy.samplers.speculative.calibration import Distillation, Effort
 
-    if config.precision not in ("float32", "bfloat16"):
-        raise SpecpolicyError(f"precision={config.precision}: use float32 or bfloat16")
     first, half = config.training_steps * 3 // 5, config.precision == "bfloat16"
     passes = (
         Distillation(first, half=half),

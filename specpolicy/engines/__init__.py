@@ -2,6 +2,6 @@
 
 from specpolicy.engines.base import Engine, row_sizes
 from specpolicy.engines.recorder import RowRecorder
-from specpolicy.engines.registry import ENGINES, PRECISIONS, make_engine
+from specpolicy.engines.registry import ENGINES, make_engine
 
-__all__ = ["ENGINES", "PRECISIONS", "Engine", "RowRecorder", "make_engine", "row_sizes"]
+__all__ = ["ENGINES", "Engine", "RowRecorder", "make_engine", "row_sizes"]

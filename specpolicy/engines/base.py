@@ -1,5 +1,6 @@
 """What an engine is, and what engines for fixed numbers of rows share: padding, cutting, checking."""
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -121,13 +122,16 @@ Runner = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # takes up to its nu
 class PaddedEngine(Engine):
     """Rows are padded to the next of `sizes` and the result is cut, so that every call has a known shape.
 
-    Rows do not know of each other inside the network, so the padding has no influence on the others.
+    Rows do not know of each other inside the network, so the padding has no influence on the others. Threads may share
+    an engine: they take turns, as its runners have one set of buffers.
     """
 
     def __init__(self, workload: Workload, sizes: Sequence[int]):
         super().__init__(workload)
         self.sizes = tuple(sizes)
         self._runners: dict[int, Runner] = {}
+        self._turn = threading.Lock()
+        self._stream: torch.cuda.Stream | None = None
 
     @abstractmethod
     def make_runner(self, size: int) -> Runner:
@@ -144,10 +148,21 @@ class PaddedEngine(Engine):
         if len(x) == 0:
             return torch.zeros_like(x)
         size = next(size for size in self.sizes if size >= len(x))
-        if size not in self._runners:
-            with torch.inference_mode(False), torch.no_grad():
-                self._runners[size] = self.make_runner(size)
-        return self._runners[size](x, t, cond).clone()
+        with self._turn:
+            self._await_other_streams()
+            if size not in self._runners:
+                with torch.inference_mode(False), torch.no_grad():
+                    self._runners[size] = self.make_runner(size)
+            return self._runners[size](x, t, cond).clone()
+
+    def _await_other_streams(self) -> None:
+        """On CUDA a turn is over when it has been computed, not when it has been launched."""
+        if self.device.type != "cuda":
+            return
+        current = torch.cuda.current_stream(self.device)
+        if self._stream is not None and self._stream != current:
+            current.wait_stream(self._stream)
+        self._stream = current
 
 
 class Buffers:

@@ -9,13 +9,13 @@ from specpolicy.engines.cuda_graph import CudaGraphEngine
 from specpolicy.engines.eager import EagerEngine
 from specpolicy.engines.openvino import OpenVINOEngine
 from specpolicy.errors import SpecpolicyError
+from specpolicy.precision import check_precision
 from specpolicy.samplers.base import Denoiser
 
 ENGINES: dict[str, type[Engine]] = {
     kind.name: kind  # type: ignore[type-abstract]
     for kind in (EagerEngine, CompiledEngine, CudaGraphEngine, OpenVINOEngine)
 }
-PRECISIONS = ("float32", "bfloat16")
 
 
 def make_engine(
@@ -44,11 +44,11 @@ def make_engine(
         close = difflib.get_close_matches(name, ENGINES, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"use one of {', '.join(ENGINES)}"
         raise SpecpolicyError(f"unknown engine '{name}': {hint}")
-    if precision not in PRECISIONS:
-        raise SpecpolicyError(f"unknown precision '{precision}': use one of {', '.join(PRECISIONS)}")
     if max_rows < 1:
         raise SpecpolicyError(f"max_rows={max_rows}: expected at least one row")
     shape = None if cond_shape is None else tuple(cond_shape)
-    engine = ENGINES[name](Workload(denoiser, tuple(chunk_shape), shape, max_rows, precision, train_steps))
+    workload = Workload(denoiser, tuple(chunk_shape), shape, max_rows, precision, train_steps)
+    check_precision(precision, workload.device)
+    engine = ENGINES[name](workload)
     engine.warm_up()
     return engine

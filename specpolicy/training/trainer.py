@@ -20,6 +20,7 @@ from specpolicy.data.dataset import Sequences
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path
 from specpolicy.policy_base import Policy
+from specpolicy.precision import PRECISIONS, check_precision
 from specpolicy.training.ema import ema_decay, update_ema
 from specpolicy.training.loss import make_objective
 
@@ -48,8 +49,8 @@ class TrainingOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.precision not in ("float32", "bfloat16"):
-            raise SpecpolicyError(f"precision must be float32 or bfloat16, got '{self.precision}'")
+        if self.precision not in PRECISIONS:
+            raise SpecpolicyError(f"precision must be one of {', '.join(PRECISIONS)}, got '{self.precision}'")
         for name in ("steps", "batch_size", "log_every", "validate_every", "save_every"):
             if getattr(self, name) < 1:
                 raise SpecpolicyError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -82,6 +83,7 @@ def train(
     `rollout` is called with the EMA policy and the step every `rollout_every` steps and returns metrics to log.
     """
     directory = Path(directory)
+    check_precision(options.precision, policy.device)
     run = _Run(policy, options)
     start = run.load(directory / STATE)
     batches = _Batches(policy, training)

@@ -1,7 +1,10 @@
 """Engines: every one is the same denoiser, whatever it does with the rows inside."""
 
+import contextlib
 import pickle
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -53,6 +56,28 @@ class Doubling(PaddedEngine):
             output.fill_(torch.nan)
             output[: len(x)] = 2 * x + self.error
             return output[: len(x)]
+
+        return run
+
+
+class Meeting(PaddedEngine):
+    """Twice x, out of one buffer, between whose filling and reading a second thread may come."""
+
+    name = "meeting"
+
+    def __init__(self, workload):
+        super().__init__(workload, (5,))
+        self.met, self.others = threading.Barrier(2, timeout=0.2), 0
+
+    def make_runner(self, size):
+        buffer = torch.zeros(size, H, D)
+
+        def run(x, t, cond):
+            buffer[: len(x)] = x
+            with contextlib.suppress(threading.BrokenBarrierError):
+                self.met.wait()
+                self.others += 1
+            return 2 * buffer[: len(x)]
 
         return run
 
@@ -140,6 +165,15 @@ def test_a_missing_package_is_named_with_its_extra(network, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(SpecpolicyError, match=r"pip install 'specpolicy\[openvino\]'"):
         make_engine("openvino", network, (H, D), (C,))
+
+
+def test_threads_that_share_an_engine_do_not_meet_in_its_buffers():
+    engine = Meeting(workload())
+    given = [inputs(rows, seed=rows) for rows in (3, 4)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda one: engine(*one), given))
+    assert engine.others == 0
+    assert all(torch.equal(doubled, 2 * x) for doubled, (x, _, _) in zip(found, given, strict=True))
 
 
 def test_eager_is_the_network(network):

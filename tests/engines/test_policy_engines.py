@@ -1,6 +1,8 @@
 """A policy on an engine: the same chunks, and exact samplers have the law of the sequential one on that engine."""
 
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -41,6 +43,26 @@ def test_chunks_do_not_depend_on_the_engine(policies, sampler):
         for policy in policies.values()
     ]
     assert all(torch.allclose(actions, drawn[0], atol=1e-3) for actions in drawn)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_two_threads_share_a_policy_on_any_engine(policies, sampler):
+    """Each draws the chunks that it would draw alone."""
+
+    def draw(policy, seed):
+        seen, generator = observation(1 + seed % 3), torch.Generator().manual_seed(seed)
+        return policy.predict({key: value + seed for key, value in seen.items()}, sampler, generator).actions
+
+    for policy in policies.values():
+        alone = [draw(policy, seed) for seed in range(16)]
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)  # so that threads meet wherever they can
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                together = list(pool.map(lambda seed, policy=policy: draw(policy, seed), range(16)))
+        finally:
+            sys.setswitchinterval(before)
+        assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
 
 
 def test_the_policy_itself_stays_as_it_was(small_policy):
