@@ -6,4 +6,4 @@ ruff check .
 ruff format --check .
 mypy
 export OMP_NUM_THREADS=1
-pytest -n "${TEST_PROCESSES:-2}" -m "not slow and not gpu" "$@"
+pytest -n "${TEST_PROCESSES:-2}" --durations=10 -m "not slow and not gpu" "$@"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -109,7 +111,7 @@ def _expand_mish(model: openvino.Model) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def _quiet() -> Iterator[None]:
     """Exporting logs and warns at length about things that do not matter here; the result is checked."""
     logger = logging.getLogger("torch.export")
     level = logger.level
@@ -123,8 +125,31 @@ def _quiet() -> Any:
 
 
 def _import_openvino() -> Any:
+    """The package, which tells nobody that it is used: its telemetry would call Google Analytics when it is imported
+    and keep a file in the home directory. Without the package of the telemetry it takes a stub of its own."""
+    if "openvino" not in sys.modules:
+        with _hidden("openvino_telemetry"):
+            return _import_or_refuse()
+    return _import_or_refuse()
+
+
+def _import_or_refuse() -> Any:
     try:
         import openvino
     except ModuleNotFoundError:
         raise SpecpolicyError("engine 'openvino' needs a package: pip install 'specpolicy[openvino]'") from None
     return openvino
+
+
+@contextlib.contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """Importing the package fails in this block, as if it were not installed."""
+    before = sys.modules.get(package)
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules[package]
+        else:
+            sys.modules[package] = before
