@@ -41,6 +41,16 @@ DEFAULTS = {
     "beta_schedule": "squaredcos_cap_v2",
 }
 
+SCHEDULER = (  # what LeRobot hands to its scheduler
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "clip_sample",
+    "clip_sample_range",
+    "prediction_type",
+)
+
 
 def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
     """The checkpoint of a directory with that config.json.
@@ -72,7 +82,11 @@ def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
     network, action_dim, _ = unet_options(unet, str(directory), int(options["n_groups"]))
     ours: dict[str, Any] = {
         "network": network,
-        "chain": chain_config(str(options["noise_scheduler_type"]), options, options.get("num_inference_steps")),
+        "chain": chain_config(
+            str(options["noise_scheduler_type"]),
+            {name: options[name] for name in SCHEDULER if name in options},
+            options.get("num_inference_steps"),
+        ),
         "observation": {key: inputs[key][1] if key in cameras else inputs[key][1][0] for key in keys},
         "action_dim": action_dim,
         **{name: int(options[name]) for name in NEEDED},

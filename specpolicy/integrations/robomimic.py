@@ -24,6 +24,18 @@ from specpolicy.samplers import Sampler
 from specpolicy.samplers.base import Generators
 
 ENCODER_NETS = "policy.obs_encoder.nets.obs.obs_nets."
+# What robomimic hands to its schedulers; whatever else stands there it does not know either.
+SCHEDULERS = {
+    "ddpm": ("num_train_timesteps", "beta_schedule", "clip_sample", "prediction_type"),
+    "ddim": (
+        "num_train_timesteps",
+        "beta_schedule",
+        "clip_sample",
+        "prediction_type",
+        "set_alpha_to_one",
+        "steps_offset",
+    ),
+}
 ROTATIONS = {"rot_axis_angle": "axis_angle", "rot_euler": "euler_xyz"}
 
 
@@ -135,10 +147,14 @@ def _crop(cfg: Config) -> list[int] | None:
 
 
 def _chain(cfg: Config, path: Path) -> dict[str, Any]:
-    for kind in ("ddpm", "ddim"):
+    for kind, names in SCHEDULERS.items():
         if cfg.get(f"algo.{kind}.enabled", False):
             settings = cfg.need(f"algo.{kind}")
-            return chain_config(kind.upper(), settings, settings.get("num_inference_timesteps"))
+            strange = [name for name in settings if name not in (*names, "enabled", "num_inference_timesteps")]
+            if strange:
+                raise SpecpolicyError(f"{path}: algo.{kind}.{strange[0]} is not known: robomimic has no such setting")
+            handed = {name: settings[name] for name in names if name in settings}
+            return chain_config(kind.upper(), handed, settings.get("num_inference_timesteps"))
     raise SpecpolicyError(f"{path}: neither algo.ddpm nor algo.ddim is enabled in its configuration")
 
 
