@@ -2,7 +2,8 @@
 
 A client sends observations and gets chunks of actions. Requests of several clients are planned together. Beside it,
 /healthz says whether the server lives, /metrics tells Prometheus of latency, calls, rows and the queue. Only this
-machine can connect unless host= says otherwise. Ctrl-C ends it. The whole protocol: docs/serving.md.
+machine can connect unless host= says otherwise. Ctrl-C ends it; it ends by itself, with code 1, if the policy can no
+longer be run, so that whoever watches over it starts it again. The whole protocol: docs/serving.md.
 
 Examples:
   specpolicy serve policy=checkpoints/lift sampler=ddim
@@ -13,6 +14,7 @@ Examples:
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.control import API_KEY
     from specpolicy.files import write_text
+    from specpolicy.serving.inference import InferenceEnded
     from specpolicy.serving.server import PolicyServer
 
     if config.seed < 0 or config.max_message_mb <= 0:
@@ -48,19 +51,28 @@ def run(config: DictConfig) -> None:
     )
     service.warm_up(config.max_batch)
 
+    output = Path(config.output)
+    shown = config.copy()
+    shown.api_key = None if config.api_key is None else "..."
+
     def ready() -> None:
+        # Not before the port is ours: the directory may be that of a server that runs.
+        save_config(shown, output)
         name = f"[{server.host}]" if ":" in server.host else server.host
         print(f"serving {config.policy} ({service.metadata.more['sampler']}) at ws://{name}:{server.port}", flush=True)
         if key is None and server.host not in ("localhost", "127.0.0.1", "::1"):
             print(f"whoever reaches this address can use it: set {API_KEY} to ask for a key", flush=True)
 
-    output = Path(config.output)
-    shown = config.copy()
-    shown.api_key = None if config.api_key is None else "..."
-    save_config(shown, output)
-    server.run(ready)
+    ended: InferenceEnded | None = None
+    try:
+        server.run(ready)
+    except InferenceEnded as error:
+        ended = error
     write_text(output / "metrics.txt", server.metrics.text().decode())
     print(f"the server has ended; its figures: {output / 'metrics.txt'}")
+    if ended is not None:  # not the user's mistake, and nothing for this process to mend: a supervisor starts it again
+        print(f"specpolicy serve: {ended}", file=sys.stderr)
+        raise SystemExit(1)
 
 
 def _service(config: DictConfig) -> PolicyService:

@@ -9,6 +9,7 @@ policy server in our control loop, see `specpolicy.serving.RemotePlanner`.
 
 from typing import Any
 
+from specpolicy.serving.answers import check_actions
 from specpolicy.serving.connection import Connection
 from specpolicy.serving.protocol import NAME, RESET
 
@@ -40,9 +41,12 @@ class WebsocketClientPolicy:
         """The answer to an observation {key: array}: `actions` (T, D), `server_timing`, `policy_timing`.
 
         Raises:
-            SpecpolicyError: the server's error, or the connection is lost.
+            SpecpolicyError: the server's error, actions that are none, or the connection is lost.
         """
-        return self._connection.ask(obs)
+        answer = self._connection.ask(obs)
+        if RESET not in answer:  # which is all that a server of ours says to a `reset` without an observation
+            check_actions(answer, self._connection.metadata.action_dim)
+        return answer
 
     def reset(self) -> None:
         """Begin an episode: a server of ours forgets the frames before. Others know no episodes."""

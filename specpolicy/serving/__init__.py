@@ -11,13 +11,19 @@ Needs the extra `serve`. Importing this package imports none of it: each name br
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from specpolicy.serving.background import in_background
     from specpolicy.serving.client import RemotePlanner
-    from specpolicy.serving.server import PolicyServer, in_background
+    from specpolicy.serving.server import PolicyServer
     from specpolicy.serving.service import PolicyService
 
 __all__ = ["PolicyServer", "PolicyService", "RemotePlanner", "in_background"]
 
-_MODULES = {"PolicyServer": "server", "in_background": "server", "PolicyService": "service", "RemotePlanner": "client"}
+_MODULES = {
+    "PolicyServer": "server",
+    "in_background": "background",
+    "PolicyService": "service",
+    "RemotePlanner": "client",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,9 +10,10 @@ import numpy as np
 
 from specpolicy.control.chunk import Chunk, History
 from specpolicy.errors import SpecpolicyError
-from specpolicy.serving.codec import ProtocolError
+from specpolicy.serving.answers import check_actions, check_timing
 from specpolicy.serving.connection import Connection, ConnectionLost
 from specpolicy.serving.protocol import RESET, SEED, Metadata
+from specpolicy.serving.scan import ProtocolError
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between attempts to connect again
 
@@ -79,17 +80,17 @@ class RemotePlanner:
         """See `Planner.plan`."""
         start = time.perf_counter()
         answer = self._ask(self._message(history))
-        actions = answer.get("actions")
-        if not isinstance(actions, np.ndarray) or actions.ndim != 2:
-            raise ProtocolError(f"the server at {self._url} answered without `actions` (T, D): {', '.join(answer)}")
-        told = answer.get("policy_timing")
-        spent: dict[str, Any] = told if isinstance(told, dict) else {}
+        try:
+            actions = check_actions(answer, self.metadata.action_dim, self.n_action_steps)
+            spent = check_timing(answer)
+        except ProtocolError as error:
+            raise ProtocolError(f"{self._url}: {error}") from None
         return Chunk(
             actions,
             seconds=time.perf_counter() - start,
-            network_seconds=1e-3 * float(spent.get("network_ms", spent.get("infer_ms", 0.0))),
-            calls=int(spent.get("calls", 0)),
-            rows=int(spent.get("rows", 0)),
+            network_seconds=1e-3 * spent["network_ms"],
+            calls=int(spent["calls"]),
+            rows=int(spent["rows"]),
         )
 
     def close(self) -> None:

@@ -1,25 +1,30 @@
 """Messages as bytes: msgpack, and numpy arrays as maps of `__ndarray__`, `data`, `dtype` and `shape`.
 
 This is the encoding of openpi (openpi_client.msgpack_numpy), which has no pickle in it: arrays of objects and of
-records do not exist here. What comes in is checked before it becomes an array, and a message cannot unfold into much
-more memory than it took on the way.
+records do not exist here. What comes in is measured before it is decoded and checked before it becomes an array, so
+that a message cannot unfold into much more memory than it took on the way.
 """
 
 import math
+import re
 from typing import Any
 
 import msgpack
 import numpy as np
 
-from specpolicy.errors import SpecpolicyError
+from specpolicy.serving.scan import MOST_OBJECTS, Limits, ProtocolError, check_size
 
-KINDS = "biufSU"  # booleans, integers, floats, bytes, text; not objects, records or complex numbers
-# Numbers travel as arrays; lists and maps are for structure. An empty list of one byte becomes one of 56 bytes.
-MOST_OBJECTS = 200_000
+__all__ = ["MOST_OBJECTS", "Limits", "ProtocolError", "pack", "unpack"]
 
-
-class ProtocolError(SpecpolicyError):
-    """A message that is not what the protocol says."""
+# Booleans, integers, floats, bytes, text; not objects, records, dates or complex numbers.
+NUMBERS, TEXTS = "biuf", "SU"
+MOST_DIMENSIONS = 32
+LAST_CHARACTER = 0x10FFFF  # of Unicode
+DTYPE = re.compile(
+    r"[<>|=]?(\?|b1|[iu][1248]|f[248]|[SU][1-9][0-9]{0,6})|bool|u?int(8|16|32|64)|float(16|32|64)", re.ASCII
+)
+ARRAY, SCALAR = b"__ndarray__", b"__npgeneric__"
+FIELDS = {ARRAY: {ARRAY, b"data", b"dtype", b"shape"}, SCALAR: {SCALAR, b"data", b"dtype"}}
 
 
 def pack(message: Any) -> bytes:
@@ -30,86 +35,100 @@ def pack(message: Any) -> bytes:
         raise ProtocolError(f"this cannot be sent: {error}") from None
 
 
-def unpack(data: bytes) -> Any:
-    """The message in some bytes. Arrays are new and may be written to.
+def unpack(data: bytes, limits: Limits | None = None) -> Any:
+    """The message in some bytes. Arrays are new and may be written to. limits: what it may hold.
 
     Raises:
-        ProtocolError: bytes that are no such message.
+        ProtocolError: bytes that are no such message, or one of more than the limits allow.
     """
-    budget = _Budget()
+    limits = limits or Limits()
+    check_size(data, limits)
     try:
         return msgpack.unpackb(
-            data, object_hook=budget.decode, list_hook=budget.count, ext_hook=_refuse, max_array_len=MOST_OBJECTS
+            data,
+            object_pairs_hook=_decode,
+            strict_map_key=True,
+            max_str_len=limits.text,
+            max_array_len=limits.parts,
+            max_map_len=limits.parts,
+            max_ext_len=0,
         )
     except ProtocolError:
         raise
     # msgpack has errors of its own and raises ValueError, TypeError, RecursionError and UnicodeDecodeError, too.
     except Exception as error:
-        raise ProtocolError(f"not a msgpack message ({type(error).__name__}: {error})") from None
+        raise ProtocolError(f"not a msgpack message ({type(error).__name__}: {str(error)[:100]})") from None
 
 
 def _encode(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
-        if value.dtype.kind not in KINDS:
+        if not _travels(value.dtype):
             raise ProtocolError(f"an array of dtype {value.dtype} cannot be sent: use numbers, booleans or text")
         if isinstance(value, np.generic):
-            return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
-        return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
+            return {SCALAR: True, b"data": value.item(), b"dtype": value.dtype.str}
+        return {ARRAY: True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
     raise ProtocolError(f"a {type(value).__name__} cannot be sent: use arrays, numbers, text, lists and maps")
 
 
-class _Budget:
-    """Counts the objects of one message while they are made."""
+def _travels(dtype: np.dtype) -> bool:
+    """Whether arrays of a dtype are sent and taken: what has the same bytes on every machine."""
+    return dtype.kind in TEXTS or (dtype.kind in NUMBERS and dtype.itemsize <= 8)
 
-    def __init__(self) -> None:
-        self._left = MOST_OBJECTS
 
-    def count(self, values: Any) -> Any:
-        self._left -= 1 + len(values)
-        if self._left < 0:
-            raise ProtocolError(f"the message has more than {MOST_OBJECTS} parts: send numbers as arrays")
-        return values
-
-    def decode(self, fields: dict[Any, Any]) -> Any:
-        self.count(fields)
-        if b"__ndarray__" in fields:
-            return _array(fields)
-        if b"__npgeneric__" in fields:
-            return _scalar(fields)
-        return fields
+def _decode(pairs: list[tuple[Any, Any]]) -> Any:
+    """A map, or the array or scalar that it stands for."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ProtocolError("a map has the same key twice")
+    for mark in (ARRAY, SCALAR):
+        if mark in fields:
+            if fields.keys() != FIELDS[mark] or fields[mark] is not True:
+                wanted = ", ".join(sorted(name.decode() for name in FIELDS[mark]))
+                raise ProtocolError(f"a map with `{mark.decode()}` has the fields {wanted}, and no others")
+            return _array(fields) if mark == ARRAY else _scalar(fields)
+    if not all(isinstance(key, str) for key in fields):
+        raise ProtocolError("the keys of a map are text")
+    return fields
 
 
 def _array(fields: dict[Any, Any]) -> np.ndarray:
-    dtype, data, shape = _dtype(fields), fields.get(b"data"), fields.get(b"shape")
-    if not isinstance(data, bytes) or not isinstance(shape, list | tuple):
+    dtype, data, shape = _dtype(fields), fields[b"data"], fields[b"shape"]
+    if not isinstance(data, bytes) or not isinstance(shape, list):
         raise ProtocolError("an array needs `data` of bytes and `shape`, a list")
-    if not all(isinstance(size, int) and size >= 0 for size in shape) or len(shape) > 32:
-        raise ProtocolError(f"an array of shape {shape}")
+    if len(shape) > MOST_DIMENSIONS:
+        raise ProtocolError(f"an array of {len(shape)} dimensions")
+    if not all(type(size) is int and 0 <= size < 2**31 for size in shape):
+        raise ProtocolError(f"an array of shape {str(shape)[:60]}")
     if math.prod(shape) * dtype.itemsize != len(data):
         raise ProtocolError(f"an array of shape {shape} and dtype {dtype} cannot have {len(data)} bytes")
-    return np.frombuffer(data, dtype).reshape(shape).copy()
+    array = np.frombuffer(data, dtype)
+    if dtype.kind == "b" and (array.view(np.uint8) > 1).any():
+        raise ProtocolError("an array of booleans has bytes that are neither 0 nor 1")
+    if dtype.kind == "U" and (array.view(f"{dtype.byteorder}u4") > LAST_CHARACTER).any():
+        raise ProtocolError("an array of text has characters that do not exist")
+    return array.reshape(shape).copy()
 
 
 def _scalar(fields: dict[Any, Any]) -> np.generic:
-    dtype = _dtype(fields)
-    try:
-        return dtype.type(fields.get(b"data"))
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ProtocolError(f"a scalar of dtype {dtype}: {error}") from None
+    dtype, data = _dtype(fields), fields[b"data"]
+    kinds: dict[str, type | tuple[type, ...]] = {"b": bool, "i": int, "u": int, "f": (float, int), "S": bytes, "U": str}
+    fits = isinstance(data, kinds[dtype.kind]) and isinstance(data, bool) == (dtype.kind == "b")
+    if fits and dtype.kind in "iu":
+        fits = np.iinfo(dtype).min <= data <= np.iinfo(dtype).max
+    if not fits:
+        raise ProtocolError(f"a scalar of dtype {dtype} cannot be {_shown(data)}")
+    with np.errstate(over="ignore"):  # too large for its dtype is infinite, which is refused where it matters
+        return dtype.type(data)
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, bool | int | float) else f"a {type(value).__name__}"
 
 
 def _dtype(fields: dict[Any, Any]) -> np.dtype:
-    name = fields.get(b"dtype")
-    try:
-        if not isinstance(name, str) or len(name) > 16:
-            raise TypeError
-        dtype = np.dtype(name)
-    except (TypeError, ValueError, SyntaxError):
-        raise ProtocolError(f"unknown dtype {str(name)[:40]!r}") from None
-    if dtype.kind not in KINDS or dtype.itemsize == 0:
-        raise ProtocolError(f"an array of dtype {dtype} is refused")
-    return dtype
-
-
-def _refuse(code: int, data: bytes) -> Any:
-    raise ProtocolError(f"msgpack's extension type {code} is refused")
+    name = fields[b"dtype"]
+    # By our own words: numpy understands records, dates, sizes that wrap around below zero and much else.
+    if not isinstance(name, str) or not DTYPE.fullmatch(name):
+        shown = name[:40] if isinstance(name, str) else type(name).__name__
+        raise ProtocolError(f"dtype {shown!r} is refused: use those of booleans, integers, floats, bytes or text")
+    return np.dtype(name)

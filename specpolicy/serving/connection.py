@@ -10,9 +10,11 @@ from websockets.sync.client import ClientConnection, connect
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.serving.codec import ProtocolError, pack, unpack
+from specpolicy.serving.lines import last_line, one_line
 from specpolicy.serving.protocol import PORT, Metadata
 
 CONNECT_SECONDS = 10.0
+MOST_BYTES = 16 * 2**20  # of an answer: chunks and metadata are thousands of times smaller
 
 
 class ConnectionLost(SpecpolicyError):
@@ -49,7 +51,7 @@ class Connection:
                 self.url,
                 additional_headers=headers,
                 compression=None,
-                max_size=None,  # whom we ask, we trust
+                max_size=MOST_BYTES,
                 open_timeout=min(timeout, CONNECT_SECONDS),
                 close_timeout=1.0,
                 proxy=None,  # a robot talks to its own network
@@ -57,13 +59,14 @@ class Connection:
         except InvalidURI as error:
             raise SpecpolicyError(f"{url} is no address of a server: write ws://host:port ({error})") from None
         except InvalidStatus as error:
-            reason = (error.response.body or b"").decode(errors="replace").strip()
+            reason = one_line((error.response.body or b"").decode(errors="replace"))
             text = f"the server at {self.url} refuses us (HTTP {error.response.status_code}; {reason})"
             raise (ConnectionLost if error.response.status_code == 503 else ServerError)(text) from None
         except (OSError, TimeoutError, EOFError) as error:
-            raise ConnectionLost(f"no policy server answers at {self.url} ({error or type(error).__name__})") from None
+            reason = one_line(str(error)) or type(error).__name__
+            raise ConnectionLost(f"no policy server answers at {self.url} ({reason})") from None
         except (InvalidHandshake, WebSocketException) as error:
-            raise ConnectionLost(f"no policy server answers at {self.url} ({error})") from None
+            raise ConnectionLost(f"no policy server answers at {self.url} ({one_line(str(error))})") from None
         try:
             self.metadata = Metadata.from_message(self._receive())
         except SpecpolicyError:
@@ -108,14 +111,15 @@ class Connection:
         except (ConnectionClosed, OSError) as error:
             raise self._gone(error) from None
         if isinstance(data, str):
-            raise ServerError(f"the server at {self.url} answered: {_last_line(data)}")
+            raise ServerError(f"the server at {self.url} answered: {last_line(data) or 'an empty text frame'}")
         return unpack(data)
 
     def _gone(self, error: Exception) -> SpecpolicyError:
-        text = f"the server at {self.url} has closed the connection ({error})"
+        text = f"the server at {self.url} has closed the connection ({one_line(str(error))})"
         close = getattr(error, "rcvd", None)
-        # 1009: message too big. To send it again would not help.
-        return ServerError(text) if close is not None and close.code == 1009 else ConnectionLost(text)
+        # 1009: message too big, ours or the server's. To ask again would not help.
+        codes = [one.code for one in (close, getattr(error, "sent", None)) if one is not None]
+        return ServerError(text) if 1009 in codes else ConnectionLost(text)
 
 
 def full_url(url: str) -> str:
@@ -128,9 +132,3 @@ def full_url(url: str) -> str:
     if scheme == "ws" and not re.search(r":\d+$", host):
         host = f"{host}:{PORT}"
     return f"{scheme}://{host}{slash}{path}"
-
-
-def _last_line(text: str) -> str:
-    """Servers send tracebacks; the line that says what happened is their last."""
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else "an empty text frame"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -9,11 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from specpolicy.control.checks import check_chunk
 from specpolicy.control.chunk import Chunk, History
 from specpolicy.errors import SpecpolicyError
 from specpolicy.serving.metrics import Metrics
 from specpolicy.serving.service import Service
+from specpolicy.serving.streams import rewinder
+
+LOGGER = logging.getLogger("specpolicy.serving")
+
+
+class InferenceEnded(SpecpolicyError):
+    """The thread that plans has ended: nothing is planned any more in this process."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,12 @@ class Inference:
     """Plans chunks in a thread, in the order of the requests.
 
     Requests that wait at the same time become one batch: a network evaluates eight rows in little more time than one.
-    A batch that fails is planned again one by one, so that nobody suffers from what another has sent.
+    A batch that fails is planned again one by one, so that nobody suffers from what another has sent; the streams of
+    all are set back first, so that each draws what it would have drawn alone.
+
+    What is no ordinary exception, such as SystemExit, and what leaves a GPU unusable ends the thread, and with it every
+    request there is and will be: `InferenceEnded`. It is not started again, for nobody knows the state it left; a new
+    process begins with a clean one.
 
     Args:
         service: see `Service`.
@@ -55,6 +70,7 @@ class Inference:
         self._changed = threading.Condition()
         self._running: list[_Job] = []
         self._closed = False
+        self._ended: InferenceEnded | None = None
         self._since: float | None = None
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
@@ -63,6 +79,7 @@ class Inference:
         """The chunk for a history. wanted: asked when its turn comes; False drops the request (a client has left).
 
         Raises:
+            InferenceEnded: see above.
             SpecpolicyError: inference failed in a way that it explains.
             asyncio.CancelledError: the request was dropped, or the server closes.
             Exception: whatever else the service raises.
@@ -72,10 +89,19 @@ class Inference:
         with self._changed:
             if self._closed:
                 raise asyncio.CancelledError
+            if not self.alive:
+                raise self._ended or InferenceEnded("inference has ended")
             self._waiting.append(job)
             self._metrics.queued(len(self._waiting))
             self._changed.notify()
         return await job.future
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests are planned. What waits when the thread has ended unseen is answered by this question."""
+        if self._ended is None and not self._thread.is_alive():
+            self._end(None)
+        return self._ended is None
 
     def busy_seconds(self) -> float:
         """For how long inference has been at the same batch; 0 if it is at none."""
@@ -92,40 +118,79 @@ class Inference:
             self._changed.notify()
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closed)
-                if self._closed:
-                    return
-                jobs = self._running = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-                self._metrics.queued(len(self._waiting))
-            wanted = [job for job in jobs if job.wanted()]
-            for job in jobs:
-                if job not in wanted:
-                    _settle(job, asyncio.Future.cancel)
-            self._since = time.perf_counter()
-            if wanted and not self._try(wanted) and len(wanted) > 1:
-                for job in wanted:
-                    self._try([job])
+        try:
+            while jobs := self._next():
+                self._plan(jobs)
+        except BaseException as error:
+            LOGGER.critical("inference has ended", exc_info=True)
+            self._end(error)
+
+    def _next(self) -> list[_Job]:
+        """The requests whose turn it is; none if inference is closed."""
+        with self._changed:
+            self._running = []
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if self._closed:
+                return []
+            self._running = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            self._metrics.queued(len(self._waiting))
+            return self._running
+
+    def _plan(self, jobs: list[_Job]) -> None:
+        wanted = [job for job in jobs if job.wanted()]
+        for job in jobs:
+            if job not in wanted:
+                _settle(job, asyncio.Future.cancel)
+        self._since = time.perf_counter()
+        if wanted and not self._try(wanted) and len(wanted) > 1:
+            for job in wanted:
+                self._try([job])
+        self._since = None
+
+    def _end(self, error: BaseException | None) -> None:
+        """Answer everybody: there will be no chunks."""
+        with self._changed:
+            if self._closed or self._ended is not None:
+                return
+            reason = f" ({type(error).__name__})" if error is not None else ""
+            self._ended = InferenceEnded(f"inference has ended{reason} and this server with it: its log says more")
             self._since = None
+            jobs = [*self._running, *self._waiting]
+            self._waiting.clear()
+            self._metrics.queued(0)
+        for job in jobs:
+            _settle(job, asyncio.Future.set_exception, self._ended)
 
     def _try(self, jobs: list[_Job]) -> bool:
         """Plan some requests together and answer them. A failure is an answer only to one that is alone."""
         start = time.perf_counter()
+        rewind = rewinder([job.stream for job in jobs])
         try:
             chunks = self._service.plan([job.history for job in jobs], [job.stream for job in jobs])
             if len(chunks) != len(jobs):
                 raise RuntimeError(f"{len(chunks)} chunks for {len(jobs)} requests")
             for chunk in chunks:
                 check_chunk(chunk, None)
+            self._metrics.planned(chunks, time.perf_counter() - start)
         except Exception as error:
+            rewind()
+            if _ruins_device(error):
+                raise
             if len(jobs) == 1:
+                if isinstance(error, StopIteration):  # which no future takes
+                    error = RuntimeError(f"StopIteration: {error}")
                 _settle(jobs[0], asyncio.Future.set_exception, error)
             return False
-        self._metrics.planned(chunks, time.perf_counter() - start)
         for job, chunk in zip(jobs, chunks, strict=True):
             _settle(job, asyncio.Future.set_result, Planned(chunk, start - job.submitted, len(jobs)))
         return True
+
+
+def _ruins_device(error: Exception) -> bool:
+    """Whether a GPU cannot be used any more in this process; one that only lacks memory can."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    return isinstance(error, getattr(torch, "AcceleratorError", ())) or "CUDA error" in str(error)
 
 
 def _settle(job: _Job, how: Callable[..., Any], *values: Any) -> None:

@@ -4,24 +4,29 @@ server -> client, first    Metadata, a map
 client -> server           an observation, {key: array}: one frame (...) per key, or all of the policy's (To, ...);
                            `reset`: true begins an episode (its `seed`: an integer), alone or with an observation
 server -> client           `actions` (T, D), `server_timing`, `policy_timing`; or {`reset`: true}
-server -> client           a text frame: what was wrong with the request, or a traceback
+server -> client           a text frame: what was wrong, in one line
 
 The first action belongs to the newest frame; `n_action_steps` of them are to be executed before the next request.
 """
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from specpolicy.control.chunk import History
-from specpolicy.serving.codec import ProtocolError
+from specpolicy.control.chunk import Chunk, History
+from specpolicy.serving.frames import read_frames
+from specpolicy.serving.scan import MOST_OBJECTS, Limits, ProtocolError
 
 PORT = 8000
 NAME = "specpolicy"
 RESET, SEED = "reset", "seed"
 RESERVED = (RESET, SEED)
+COUNTS = ("n_obs_steps", "n_action_steps", "action_dim")  # of the metadata
+OTHER_PARTS, OTHER_LEVELS = 4096, 6  # of a request: what the policy does not observe, such as a prompt, is ignored
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,16 @@ class Metadata:
             raise ProtocolError(f"the first message of a server is a map, this one is {type(message).__name__}")
         if message.get("server") != NAME:
             return cls(more=message)
-        try:
-            shapes = {str(key): tuple(map(int, shape)) for key, shape in message["observation"].items()}
-            own = int(message["n_obs_steps"]), int(message["n_action_steps"]), shapes, int(message["action_dim"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ProtocolError(f"the server's metadata is not understood ({type(error).__name__}: {error})") from None
-        return cls(*own, more={key: value for key, value in message.items() if key not in cls.__annotations__})
+        shapes = message.get("observation")
+        if not isinstance(shapes, dict) or not all(_is_shape(shape) for shape in shapes.values()):
+            raise ProtocolError("the server's metadata is not understood: `observation` is {key: shape of a frame}")
+        for name in COUNTS:
+            if type(number := message.get(name)) is not int or not 0 < number < 2**31:
+                raise ProtocolError(f"the server's metadata is not understood: `{name}` is a whole number from 1 on")
+        n_obs_steps, n_action_steps, action_dim = (message[name] for name in COUNTS)
+        more = {key: value for key, value in message.items() if key not in cls.__annotations__}
+        observation = {key: tuple(shape) for key, shape in shapes.items()}
+        return cls(n_obs_steps, n_action_steps, observation, action_dim, more)
 
     def same_policy(self, other: "Metadata") -> bool:
         """Whether a loop that began with the one can go on with the other."""
@@ -76,6 +85,10 @@ class Metadata:
             other.observation,
             other.action_dim,
         )
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, list) and all(type(size) is int and 0 < size < 2**31 for size in shape)
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,13 @@ class Request:
     frames: History
 
 
+def request_limits(shapes: Mapping[str, tuple[int, ...]], n_obs_steps: int) -> Limits:
+    """What the largest request for a policy may hold, every number of its frames in a list of its own."""
+    numbers = n_obs_steps * sum(math.prod(shape) for shape in shapes.values())
+    levels = 2 + max((len(shape) for shape in shapes.values()), default=0)
+    return Limits(parts=min(MOST_OBJECTS, OTHER_PARTS + 2 * numbers), depth=levels + OTHER_LEVELS)
+
+
 def read_request(message: Any, shapes: Mapping[str, tuple[int, ...]], n_obs_steps: int) -> Request:
     """Check a client's message against the shapes of the policy's frames. Keys that it does not know are ignored.
 
@@ -104,35 +124,35 @@ def read_request(message: Any, shapes: Mapping[str, tuple[int, ...]], n_obs_step
     reset, seed = message.get(RESET, False), message.get(SEED)
     if not isinstance(reset, bool | np.bool_):
         raise ProtocolError(f"`{RESET}` is true or false")
-    if seed is not None and not (isinstance(seed, int) and 0 <= seed < 2**63):
-        raise ProtocolError(f"`{SEED}` is a whole number, 0 or more")
+    if seed is not None:
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+            raise ProtocolError(f"`{SEED}` is a whole number, 0 or more and below 2**63")
+        seed = int(seed)
     if reset and not any(key in message for key in shapes):
         return Request(True, seed, {})
     missing = [key for key in shapes if key not in message]
     if missing:
         sent = ", ".join(sorted(str(key)[:60] for key in message if key not in RESERVED)[:20]) or "nothing"
         raise ProtocolError(f"the observation has no key '{missing[0]}' (sent: {sent}; needed: {', '.join(shapes)})")
-    frames = {key: _frames(key, message[key], shape, n_obs_steps) for key, shape in shapes.items()}
+    frames = {key: read_frames(key, message[key], shape, n_obs_steps) for key, shape in shapes.items()}
     if len({len(value) for value in frames.values()}) > 1:
         raise ProtocolError(f"send one frame of each key, or {n_obs_steps} frames of each")
     return Request(bool(reset), seed, frames)
 
 
-def _frames(key: str, value: Any, shape: tuple[int, ...], n_obs_steps: int) -> np.ndarray:
-    """The frames (1, ...) or (To, ...) of one key."""
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ProtocolError(f"'{key}' is not an array of numbers") from None
-    if array.dtype.kind not in "biuf":
-        raise ProtocolError(f"'{key}' has dtype {array.dtype}: expected numbers")
-    shapes = {shape, (*shape[1:], shape[0])} if len(shape) == 3 else {shape}  # images may have their channels last
-    if array.shape in shapes:
-        array = array[None]
-    elif array.shape[1:] not in shapes or len(array) != n_obs_steps:
-        raise ProtocolError(
-            f"'{key}' has shape {array.shape}: expected {shape}, or ({n_obs_steps}, ...) for all frames at once"
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ProtocolError(f"'{key}' has values that are not finite")
-    return array
+def answer_message(chunk: Chunk, batch: int, server_timing: Mapping[str, float]) -> dict[str, Any]:
+    """The answer to a request. batch: how many requests were planned together."""
+    policy_timing = {
+        "infer_ms": 1e3 * chunk.seconds,
+        "network_ms": 1e3 * chunk.network_seconds,
+        "calls": chunk.calls,
+        "rows": chunk.rows,
+        "batch": batch,
+    }
+    return {"actions": chunk.actions, "server_timing": dict(server_timing), "policy_timing": policy_timing}
+
+
+def timing(start: float, waited: float, before: float | None) -> dict[str, float]:
+    """Milliseconds: from the message to its answer, those of it in the queue, and all of the answer before."""
+    timing = {"infer_ms": 1e3 * (time.perf_counter() - start), "queue_ms": 1e3 * waited}
+    return timing if before is None else {**timing, "prev_total_ms": 1e3 * before}

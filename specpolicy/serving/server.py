@@ -1,25 +1,24 @@
 """The server: openpi's protocol over websockets, `/healthz` and `/metrics` beside it on the same port.
 
-The event loop only moves messages; inference has a thread of its own. Whatever a client sends, the answer is a text
-frame to that client, and nobody else notices.
+The event loop only moves messages; inference has a thread of its own, and so has the reading of large messages.
+Whatever a client sends, the answer is a text frame to that client, one line, and nobody else notices.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
+import functools
 import http
 import itertools
 import logging
 import signal
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
@@ -27,9 +26,13 @@ from websockets.protocol import State
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.serving.codec import pack, unpack
-from specpolicy.serving.inference import Inference
+from specpolicy.serving.door import HANDSHAKE_SECONDS, Door, Visitor
+from specpolicy.serving.inference import Inference, InferenceEnded
+from specpolicy.serving.lines import one_line, without_places
 from specpolicy.serving.metrics import Metrics
-from specpolicy.serving.protocol import PORT, read_request
+from specpolicy.serving.pages import page, quiet_logger
+from specpolicy.serving.protocol import PORT, Request, answer_message, read_request, request_limits, timing
+from specpolicy.serving.scan import ProtocolError
 from specpolicy.serving.service import Service
 from specpolicy.serving.session import Session
 
@@ -37,6 +40,9 @@ LOGGER = logging.getLogger("specpolicy.serving")
 LOOPBACK = "127.0.0.1"
 HUNG_SECONDS = 30.0  # a batch that takes longer makes /healthz report trouble
 CLOSING_SECONDS = 2.0  # what clients are given to say goodbye
+WATCH_SECONDS = 0.25  # between looks at whether inference lives
+FAREWELL_SECONDS = 3.0  # for how long a server without inference says so before it ends
+AT_ONCE = 8192  # bytes of a message that is read in the event loop: a few milliseconds at worst
 POLICY_VIOLATION, GOING_AWAY = 1008, 1001  # close codes of RFC 6455
 
 
@@ -84,16 +90,19 @@ class PolicyServer:
             raise SpecpolicyError("api_key: expected one or more printable ASCII characters")
         self.service, self.host, self.port = service, host, port
         self.metrics = Metrics()
-        self._key, self._max_message, self._max_clients = api_key, max_message, max_clients
-        self._max_batch, self._idle = max_batch, idle_seconds
+        self._door = Door(self.metrics, max_clients, api_key)
+        self._limits = request_limits(service.shapes, service.n_obs_steps)
+        self._max_message, self._max_batch, self._idle = max_message, max_batch, idle_seconds
         self._seeds = itertools.count(seed)
-        self._clients = 0
+        self._readers: ThreadPoolExecutor | None = None
         self._inference: Inference | None = None
 
     async def serve(self, stop: asyncio.Event, ready: Callable[[], object] = lambda: None) -> None:
         """Serve until `stop` is set. ready: called once clients can connect, when `port` is known.
 
         Raises:
+            InferenceEnded: inference cannot go on. Whoever waits has been told, and `/healthz` has been 503 for
+                `FAREWELL_SECONDS`.
             SpecpolicyError: the address cannot be listened on.
         """
         self._inference = Inference(self.service, self.metrics, self._max_batch)
@@ -103,29 +112,47 @@ class PolicyServer:
                 self.host,
                 self.port,
                 process_request=self._answer_http,
+                create_connection=cast(Any, functools.partial(Visitor, door=self._door)),
+                open_timeout=HANDSHAKE_SECONDS,
                 origins=[None],  # browsers name their page, robots do not: no web page reaches a server on localhost
                 compression=None,  # arrays hardly shrink, and nothing small unfolds into something huge
                 max_size=self._max_message,
                 max_queue=2,
                 server_header=None,
                 close_timeout=CLOSING_SECONDS,
-                logger=_quiet_logger(),
+                logger=quiet_logger(),
             )
         except OSError as error:
             self._inference.close()
             reason = error.strerror or str(error)
             raise SpecpolicyError(f"cannot listen on {self.host}:{self.port} ({reason}): choose another port") from None
+        self._readers = ThreadPoolExecutor(2, "reader")
         try:
             self.port = next(iter(server.sockets)).getsockname()[1]
             ready()
-            await stop.wait()
+            await self._until(stop, self._inference)
         finally:
             self._inference.close()
+            self._readers.shutdown(wait=False, cancel_futures=True)
             server.close()
             await server.wait_closed()
 
+    async def _until(self, stop: asyncio.Event, inference: Inference) -> None:
+        """Wait for `stop`, or for the end of inference, which is the server's."""
+        while not stop.is_set():
+            if not inference.alive:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), FAREWELL_SECONDS)
+                raise InferenceEnded("inference has ended: the log says why. Start the server again")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), WATCH_SECONDS)
+
     def run(self, ready: Callable[[], object] = lambda: None) -> None:
-        """Serve until Ctrl-C or SIGTERM, which say goodbye to the clients first. For the main thread."""
+        """Serve until Ctrl-C or SIGTERM, which say goodbye to the clients first. For the main thread.
+
+        Raises:
+            SpecpolicyError: as `serve`.
+        """
 
         async def until_signal() -> None:
             stop = asyncio.Event()
@@ -139,30 +166,28 @@ class PolicyServer:
         """The answer to a plain HTTP request, or why a client may not connect; None lets it."""
         path = request.path.partition("?")[0]
         if path == "/healthz":
-            busy = self._inference.busy_seconds() if self._inference else 0.0
-            if busy > HUNG_SECONDS:
-                return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, f"inference has not answered for {busy:.0f} s\n")
-            return _text(http.HTTPStatus.OK, "OK\n")
-        if not self._may_enter(request.headers):
+            trouble = self._trouble()
+            status = http.HTTPStatus.OK if trouble is None else http.HTTPStatus.SERVICE_UNAVAILABLE
+            return page(status, f"{trouble or 'OK'}\n")
+        if not self._door.knows(request.headers):
             self.metrics.refused()
-            return _text(http.HTTPStatus.UNAUTHORIZED, "wrong or missing key: send 'Authorization: Api-Key KEY'\n")
+            return page(http.HTTPStatus.UNAUTHORIZED, "wrong or missing key: send 'Authorization: Api-Key KEY'\n")
         if path == "/metrics":
-            return _text(http.HTTPStatus.OK, self.metrics.text(), self.metrics.content_type)
-        if self._clients >= self._max_clients:
+            return page(http.HTTPStatus.OK, self.metrics.text(), self.metrics.content_type)
+        if not self._door.enter(connection):
             self.metrics.refused()
-            return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, f"{self._clients} clients are connected already\n")
+            return page(http.HTTPStatus.SERVICE_UNAVAILABLE, f"{self._door.most} clients are connected already\n")
         return None
 
-    def _may_enter(self, headers: Headers) -> bool:
-        if self._key is None:
-            return True
-        given = headers.get_all("Authorization")
-        return len(given) == 1 and hmac.compare_digest(given[0].encode(), f"Api-Key {self._key}".encode())
+    def _trouble(self) -> str | None:
+        """Why clients would wait in vain; None if they would not."""
+        if self._inference is None or not self._inference.alive:
+            return "inference has ended"
+        busy = self._inference.busy_seconds()
+        return f"inference has not answered for {busy:.0f} s" if busy > HUNG_SECONDS else None
 
     async def _handle(self, connection: ServerConnection) -> None:
         """The life of one connection."""
-        self._clients += 1
-        self.metrics.clients(1)
         try:
             await connection.send(pack(self.service.metadata.as_message()))
             session = Session(self.service, self._seeds)
@@ -175,9 +200,6 @@ class PolicyServer:
             pass
         except asyncio.CancelledError:  # its request was dropped: the server ends, or the client has left already
             await connection.close(GOING_AWAY, "the server ends")
-        finally:
-            self._clients -= 1
-            self.metrics.clients(-1)
 
     async def _receive(self, connection: ServerConnection) -> bytes | str | None:
         """The next message; None after a client that has sent nothing for too long was sent away."""
@@ -196,88 +218,36 @@ class PolicyServer:
         start = time.perf_counter()
         outcome = "refused"
         try:
-            if isinstance(message, str):
-                raise SpecpolicyError("expected a binary frame of msgpack, got a text frame")
-            request = read_request(unpack(message), self.service.shapes, self.service.n_obs_steps)
-            history = session.take(request)
+            history = session.take(await self._read(message))
             if history is None:
                 outcome = "reset"
-                return pack({"reset": True, "server_timing": _timing(start, 0.0, before)})
+                return pack({"reset": True, "server_timing": timing(start, 0.0, before)})
             outcome = "failed"
             planned = await self._inference.plan(history, session.stream, lambda: connection.state is State.OPEN)
+            session.keep()
+            answer = pack(answer_message(planned.chunk, planned.batch, timing(start, planned.waited, before)))
             outcome = "answered"
-            chunk = planned.chunk
-            return pack(
-                {
-                    "actions": chunk.actions,
-                    "server_timing": _timing(start, planned.waited, before),
-                    "policy_timing": {
-                        "infer_ms": 1e3 * chunk.seconds,
-                        "network_ms": 1e3 * chunk.network_seconds,
-                        "calls": chunk.calls,
-                        "rows": chunk.rows,
-                        "batch": planned.batch,
-                    },
-                }
-            )
+            return answer
+        except ProtocolError as error:  # of what the client itself has sent
+            return one_line(str(error))
         except SpecpolicyError as error:
-            return " ".join(str(error).split())
+            return without_places(error)
         except asyncio.CancelledError:
             outcome = "dropped"
             raise
-        except Exception:
-            LOGGER.exception("inference failed")
-            return traceback.format_exc()
+        except Exception as error:
+            LOGGER.exception("a request failed")
+            return one_line(f"this request failed: {type(error).__name__}: {without_places(error)}")
         finally:
             self.metrics.request(outcome, time.perf_counter() - start)
 
+    async def _read(self, message: bytes | str) -> Request:
+        """A message, checked. A large one is read beside the event loop: it may take a while to be refused."""
+        if isinstance(message, str):
+            raise ProtocolError("expected a binary frame of msgpack, got a text frame")
+        if len(message) <= AT_ONCE:
+            return self._parse(message)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._parse, message)
 
-@contextlib.contextmanager
-def in_background(server: PolicyServer) -> Iterator[PolicyServer]:
-    """Run a server in a thread of this process while the block lasts: for tests, and for trying things out."""
-    loop = asyncio.new_event_loop()
-    stop, ready = asyncio.Event(), threading.Event()
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            loop.run_until_complete(server.serve(stop, ready.set))
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            loop.close()
-            ready.set()
-
-    thread = threading.Thread(target=work, name="server", daemon=True)
-    thread.start()
-    ready.wait()
-    try:
-        if errors:
-            raise errors[0]
-        yield server
-    finally:
-        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
-            loop.call_soon_threadsafe(stop.set)
-        thread.join()
-
-
-def _timing(start: float, waited: float, before: float | None) -> dict[str, float]:
-    """Milliseconds: from the message to its answer, those of it in the queue, and all of the answer before."""
-    timing = {"infer_ms": 1e3 * (time.perf_counter() - start), "queue_ms": 1e3 * waited}
-    return timing if before is None else {**timing, "prev_total_ms": 1e3 * before}
-
-
-def _text(status: http.HTTPStatus, body: str | bytes, content_type: str = "text/plain; charset=utf-8") -> Response:
-    data = body.encode() if isinstance(body, str) else body
-    headers = Headers({"Content-Type": content_type, "Content-Length": str(len(data)), "Connection": "close"})
-    if status is http.HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = "Api-Key"
-    return Response(status.value, status.phrase, headers, data)
-
-
-def _quiet_logger() -> logging.Logger:
-    """A port scan, a lost connection or a health check are no news; tracebacks of the library are, in debug mode."""
-    logger = logging.getLogger("specpolicy.serving.websockets")
-    if logger.level == logging.NOTSET:
-        logger.setLevel(logging.CRITICAL)
-    return logger
+    def _parse(self, message: bytes) -> Request:
+        return read_request(unpack(message, self._limits), self.service.shapes, self.service.n_obs_steps)

@@ -11,6 +11,7 @@ import torch
 
 from specpolicy.control.chunk import Chunk, History
 from specpolicy.errors import SpecpolicyError
+from specpolicy.serving.frames import DTYPE
 from specpolicy.serving.protocol import RESERVED, Metadata
 
 
@@ -71,15 +72,15 @@ class PolicyService:
 
     def warm_up(self, most: int) -> None:
         """Plan chunks that nobody sees, alone and in a batch of `most`, so that the first client need not wait."""
-        nothing = {key: np.zeros((self.n_obs_steps, *shape), np.float32) for key, shape in self.shapes.items()}
+        nothing = {key: np.zeros((self.n_obs_steps, *shape), DTYPE) for key, shape in self.shapes.items()}
         for count in sorted({1, most}):
             self.plan([nothing] * count, [self.begin(0) for _ in range(count)])
 
     def _batch(self, key: str, frames: Sequence[np.ndarray]) -> np.ndarray:
         """The frames (B, To, ...) of one key; images come with channels first or last, as bytes or as numbers."""
         if len(self.shapes[key]) < 3:
-            return np.stack(frames).astype(np.float32, copy=False)
-        alike = [images / np.float32(255) if images.dtype == np.uint8 else images for images in frames]
+            return np.stack(frames).astype(DTYPE, copy=False)
+        alike = [images / DTYPE(255) if images.dtype == np.uint8 else images for images in frames]
         last = [images.shape[1:] != self.shapes[key] for images in frames]
         images = [np.moveaxis(one, -1, 1) if wrong else one for one, wrong in zip(alike, last, strict=True)]
-        return np.stack(images).astype(np.float32, copy=False)
+        return np.stack(images).astype(DTYPE, copy=False)

@@ -1,18 +1,20 @@
 """What a server keeps for one connection: the last frames it sent, and the random stream of its episode."""
 
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from specpolicy.control.chunk import History
-from specpolicy.serving.protocol import Request
+from specpolicy.serving.protocol import RESET, SEED, Request
+from specpolicy.serving.scan import ProtocolError
 from specpolicy.serving.service import Service
 
 
 class Session:
     """The episode of one client. The first frame of an episode stands for those before it.
+
+    A request that fails leaves the episode as it was: its frames are kept only when its chunk has been planned.
 
     Args:
         service: what is served.
@@ -21,22 +23,32 @@ class Session:
 
     def __init__(self, service: Service, seeds: Iterator[int]):
         self._service, self._seeds = service, seeds
-        self._frames: deque[History] = deque(maxlen=service.n_obs_steps)
+        self._frames: list[History] = []
+        self._offered: list[History] = []
         self.stream: Any = None
 
     def take(self, request: Request) -> History | None:
-        """Take in a request that has been checked; the history (To, ...) to plan from, None if none was sent."""
+        """The history (To, ...) to plan from for a request that has been checked; None if it has no frames.
+
+        Raises:
+            ProtocolError: a seed in the middle of an episode.
+        """
         if request.reset or self.stream is None:
-            self._frames.clear()
+            self._frames = []
             self.stream = self._service.begin(next(self._seeds) if request.seed is None else request.seed)
+        elif request.seed is not None:
+            raise ProtocolError(f"the episode has begun: `{SEED}` is sent with `{RESET}`: true")
         if not request.frames:
             return None
         count = len(next(iter(request.frames.values())))
-        for number in range(count):
-            frame = {key: value[number] for key, value in request.frames.items()}
-            if self._frames and any(self._frames[-1][key].shape != frame[key].shape for key in frame):
-                self._frames.clear()  # an image that had its channels last until now
-            self._frames.append(frame)
-        while len(self._frames) < self._service.n_obs_steps:
-            self._frames.appendleft(self._frames[0])
-        return {key: np.stack([frame[key] for frame in self._frames]) for key in request.frames}
+        new = [{key: value[number] for key, value in request.frames.items()} for number in range(count)]
+        old = self._frames
+        if old and any(old[-1][key].shape != frame.shape for key, frame in new[0].items()):
+            old = []  # an image that had its channels last until now
+        frames = [*old, *new][-self._service.n_obs_steps :]
+        self._offered = [frames[0]] * (self._service.n_obs_steps - len(frames)) + frames
+        return {key: np.stack([frame[key] for frame in self._offered]) for key in request.frames}
+
+    def keep(self) -> None:
+        """The chunk has been planned: what was taken last belongs to the episode."""
+        self._frames = self._offered

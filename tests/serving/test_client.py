@@ -14,6 +14,7 @@ from websockets.sync.server import serve as serve_by_hand
 
 from specpolicy import SpecpolicyError
 from specpolicy.control import Controller, DeadlineMissed, PolicyPlanner
+from specpolicy.integrations.openpi_client import WebsocketClientPolicy
 from specpolicy.serving import PolicyServer, PolicyService, RemotePlanner, in_background
 from specpolicy.serving.codec import pack, unpack
 from specpolicy.serving.connection import Connection, ConnectionLost, ServerError
@@ -236,20 +237,81 @@ def test_a_server_of_openpi_plans_for_our_loop():
         (pack({"action": 1}), SpecpolicyError, "answered without `actions`"),
         (pack({"actions": np.zeros(3)}), SpecpolicyError, "answered without `actions`"),
         (None, ConnectionLost, "has not answered for 0.3 s"),
+        ("", ServerError, "an empty text frame"),
+        ("a\x1b[2Jb" + "c" * 10_000, ServerError, "answered: a [2Jbccc"),
+        (pack({"actions": np.zeros((3, 1, 2))}), SpecpolicyError, "answered without `actions`"),
+        (pack({"actions": np.array([["a"]])}), SpecpolicyError, "answered without `actions`"),
+        (pack({"actions": np.ones((3, 2), bool)}), SpecpolicyError, "answered without `actions`"),
+        (pack({"actions": [[0.0, 1.0]]}), SpecpolicyError, "answered without `actions`"),
+        (pack({"actions": np.zeros((0, 2))}), SpecpolicyError, "0 actions; 1 are to be executed"),
+        (pack({"actions": np.zeros((3, 0))}), SpecpolicyError, "cannot be executed"),
+        (pack({"actions": np.full((3, 2), np.nan)}), SpecpolicyError, "not finite"),
+        (pack({"actions": np.full((3, 2), -np.inf, np.float32)}), SpecpolicyError, "not finite"),
+        (pack({"actions": np.full((3, 2), 1e300)}), SpecpolicyError, "not finite"),
+        (pack({"actions": np.zeros((3, 2)), "policy_timing": {"calls": "many"}}), SpecpolicyError, "`calls`"),
+        (pack({"actions": np.zeros((3, 2)), "policy_timing": {"calls": 1e300}}), SpecpolicyError, "`calls`"),
+        (pack({"actions": np.zeros((3, 2)), "policy_timing": {"rows": -1}}), SpecpolicyError, "`rows`"),
+        (pack({"actions": np.zeros((3, 2)), "policy_timing": {"rows": True}}), SpecpolicyError, "`rows`"),
+        (pack({"actions": np.zeros((3, 2)), "policy_timing": {"infer_ms": np.nan}}), SpecpolicyError, "`infer_ms`"),
+        (pack({"actions": np.zeros((3, 2)), "policy_timing": {"network_ms": []}}), SpecpolicyError, "`network_ms`"),
+        (pack({"actions": [["x" * 40_000] + [""] * 40_000]}), SpecpolicyError, "answered without `actions`"),
+        (b"\x91" * 100_000, SpecpolicyError, "in each other"),
+        (pack({"actions": np.zeros((2**22, 1))}), ServerError, "closed the connection"),  # 32 MiB
     ],
 )
 def test_what_a_server_may_answer_is_one_clear_line(answer, kind, complaint):
     server, address, _ = by_hand([answer])
-    planner = RemotePlanner(address, n_action_steps=1, timeout=0.3)
+    planner = RemotePlanner(address, n_action_steps=1, timeout=20.0 if answer is not None else 0.3)
     with pytest.raises(kind) as caught:
         planner.plan({"state": np.zeros((1, 1))})
-    assert complaint in str(caught.value) and "\n" not in str(caught.value)
+    assert complaint in str(caught.value) and str(caught.value).isprintable() and len(str(caught.value)) < 1000
+    server.shutdown()
+
+
+METADATA = {
+    "server": "specpolicy",
+    "n_obs_steps": 1,
+    "n_action_steps": 3,
+    "observation": {"state": [1]},
+    "action_dim": 2,
+}
+
+
+@pytest.mark.parametrize(
+    "actions, complaint",
+    [(np.zeros((4, 3)), "actions of 3 numbers, not of 2"), (np.zeros((2, 2)), "2 actions; 3 are to be executed")],
+)
+def test_an_answer_is_what_the_metadata_promised(actions, complaint):
+    server, address, _ = by_hand([pack({"actions": actions})] * 2, pack(METADATA))
+    with pytest.raises(SpecpolicyError, match=complaint):
+        RemotePlanner(address).plan({"state": np.zeros((1, 1))})
+    server.shutdown()
+
+
+def test_openpis_interface_checks_its_answers_too():
+    answers = [pack({"actions": np.zeros((4, 2))}), pack({"actions": np.full((4, 2), np.nan)}), pack({"action": 1})]
+    server, address, _ = by_hand([*answers, pack({"actions": np.zeros((4, 3))}), pack({"reset": True})], pack(METADATA))
+    client = WebsocketClientPolicy(address)
+    assert client.infer({"state": np.zeros(1)})["actions"].shape == (4, 2)
+    for complaint in ("not finite", "without `actions`", "actions of 3 numbers"):
+        with pytest.raises(SpecpolicyError, match=complaint):
+            client.infer({"state": np.zeros(1)})
+    client.reset()
     server.shutdown()
 
 
 @pytest.mark.parametrize(
     "first, complaint",
     [
+        (pack({**METADATA, "n_obs_steps": True}), "`n_obs_steps` is a whole number"),
+        (pack({**METADATA, "n_obs_steps": "2"}), "`n_obs_steps` is a whole number"),
+        (pack({**METADATA, "n_action_steps": 0}), "`n_action_steps` is a whole number"),
+        (pack({**METADATA, "action_dim": 2.0}), "`action_dim` is a whole number"),
+        (pack({**METADATA, "action_dim": 2**40}), "`action_dim` is a whole number"),
+        (pack({**METADATA, "observation": {"state": 1}}), "`observation` is"),
+        (pack({**METADATA, "observation": {"state": [-1]}}), "`observation` is"),
+        (pack({**METADATA, "observation": {"state": ["1"]}}), "`observation` is"),
+        (pack({**METADATA, "observation": []}), "`observation` is"),
         (pack([1]), "is a map"),
         ("no GPU here", "answered: no GPU here"),
         (pack({"server": "specpolicy"}), "metadata is not understood"),

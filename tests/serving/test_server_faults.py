@@ -1,6 +1,7 @@
 """The server against every client that one would rather not have, and inference that fails."""
 
 import socket
+import threading
 import time
 
 import numpy as np
@@ -9,8 +10,10 @@ from clients import ask, get, metrics, openpi_client, raw_client
 from services import Counting, frame, wait_until
 from websockets.exceptions import ConnectionClosed
 
+from specpolicy import SpecpolicyError
 from specpolicy.serving import PolicyServer, in_background
 from specpolicy.serving.codec import pack, unpack
+from specpolicy.serving.protocol import read_request
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,21 @@ from specpolicy.serving.codec import pack, unpack
         ({**frame(1), "reset": "now"}, "`reset` is true or false"),
         ({**frame(1), "reset": True, "seed": -1}, "`seed` is a whole number"),
         ({**frame(1), "seed": 0.5}, "`seed` is a whole number"),
+        ({"reset": True, "seed": True}, "`seed` is a whole number"),
+        ({"reset": True, "seed": False}, "`seed` is a whole number"),
+        ({"reset": True, "seed": np.bool_(True)}, "`seed` is a whole number"),
+        ({"reset": True, "seed": 2**63}, "`seed` is a whole number"),
+        ({"reset": True, "seed": "1"}, "`seed` is a whole number"),
+        ({"reset": True, "seed": [1]}, "`seed` is a whole number"),
+        ({"reset": True, "seed": np.array(1)}, "`seed` is a whole number"),
+        ({"reset": True, "seed": 1.0}, "`seed` is a whole number"),
+        ({"reset": 1}, "`reset` is true or false"),
+        ({"reset": None}, "`reset` is true or false"),
+        ({"reset": np.array(True)}, "`reset` is true or false"),
+        ({**frame(1), "step": np.array([1e300])}, "'step' has values that are not finite"),
+        ({**frame(1), "step": [1e300]}, "'step' has values that are not finite"),
+        ({**frame(1), "step": ["x" * 40_000] + [""] * 4000}, "'step' has dtype str"),
+        ({**frame(1), "step": [0.0] * 40_000}, "more than"),
     ],
 )
 def test_a_bad_request_gets_an_error_and_the_next_one_an_answer(server, message, complaint):
@@ -42,6 +60,69 @@ def test_a_bad_request_gets_an_error_and_the_next_one_an_answer(server, message,
     np.testing.assert_array_equal(ask(client, frame(4))["actions"][:2, 0], [4, 5])
     np.testing.assert_array_equal(ask(bystander, frame(5))["actions"][:2, 0], [5, 6])
     assert metrics(server)["specpolicy_requests_total", "refused"] == 1
+
+
+def test_a_refused_request_leaves_the_episode_as_it_was(server, service):
+    client = raw_client(server)
+    ask(client, {**frame(1), "reset": True, "seed": 7})
+    for wrong in ({"step": np.array([1e300])}, {"step": np.array([np.inf])}, {"seed": 8}):
+        assert isinstance(ask(client, {**frame(2), **wrong}), str)
+    assert "the episode has begun" in ask(client, {**frame(2), "seed": 8})
+    assert ask(client, frame(3))["actions"][0].tolist() == [3, 7]
+    assert service.histories[-1]["step"][:, 0].tolist() == [1, 3]
+    assert service.histories[-1]["step"].dtype == np.float32
+
+
+def test_a_frame_on_which_inference_fails_is_not_kept():
+    service = Counting("raise")
+    with in_background(PolicyServer(service, port=0)) as server:
+        client = raw_client(server)
+        ask(client, frame(1))
+        assert isinstance(ask(client, frame(-2)), str)
+        ask(client, frame(3))
+        assert service.histories[-1]["step"][:, 0].tolist() == [1, 3]
+        assert isinstance(ask(client, {**frame(-4), "reset": True, "seed": 5}), str)  # the episode has begun even so
+        assert ask(client, frame(6))["actions"][0].tolist() == [6, 5]
+        assert service.histories[-1]["step"][:, 0].tolist() == [6, 6]
+
+
+@pytest.mark.parametrize(
+    "error, told",
+    [
+        (FileNotFoundError(2, "No such file or directory", "/srv/robots/secret/model.bin"), "model.bin"),
+        (ValueError("a\nb\x1b[31m in /home/somebody/policy.py"), "a b [31m in policy.py"),
+        (SpecpolicyError("no calibration in /srv/secret/speculation.json"), "no calibration in speculation.json"),
+        (RuntimeError("x" * 10_000), "RuntimeError: xxx"),
+        (StopIteration(), "StopIteration"),
+        (TypeError("inputs/outputs of shape (2, 3)"), "TypeError: inputs/outputs of shape (2, 3)"),
+    ],
+)
+def test_a_failure_is_one_line_without_places_on_our_disk(error, told, monkeypatch, caplog):
+    service = Counting()
+
+    def plan(histories, streams):
+        raise error
+
+    monkeypatch.setattr(service, "plan", plan)
+    with in_background(PolicyServer(service, port=0)) as server:
+        answer = ask(raw_client(server), frame(1))
+    assert told in answer and len(answer) < 1000 and answer.isprintable()
+    assert not {"/srv", "/home", "Traceback", "File"} & set(answer.replace("/", " /").split())
+    assert ("Traceback" in caplog.text) == (not isinstance(error, SpecpolicyError))
+
+
+def test_a_large_message_is_read_beside_the_event_loop(server, monkeypatch):
+    threads = []
+
+    def reading(*arguments):
+        threads.append(threading.current_thread().name)
+        return read_request(*arguments)
+
+    monkeypatch.setattr("specpolicy.serving.server.read_request", reading)
+    client = raw_client(server)
+    ask(client, frame(1))
+    assert "actions" in ask(client, {**frame(2), "camera": np.zeros(100_000, np.uint8)})
+    assert threads[0] == "server" and threads[1].startswith("reader")
 
 
 def test_openpis_client_raises_what_the_server_says(server):
@@ -106,7 +187,7 @@ def test_a_failure_of_inference_is_told_to_the_one_who_asked(fault, complaint):
         service.gate.set()
         error = bad.recv(10)
         assert isinstance(error, str) and complaint in error
-        assert ("Traceback" in error) == (fault == "raise")
+        assert "\n" not in error and "Traceback" not in error
         np.testing.assert_array_equal(unpack(good.recv(10))["actions"][:, 0], np.arange(5, 11))
         assert "actions" in ask(bad, frame(1))
         assert metrics(server)["specpolicy_requests_total", "failed"] == 1

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,19 @@ def test_bad_settings_are_one_line(arguments, complaint, small_policy, tmp_path,
     assert main(["serve", *own, *arguments]) == 2
     error = capsys.readouterr().err
     assert complaint in error and error.count("\n") == 1
+
+
+def test_a_port_that_is_taken_leaves_what_is_in_the_output(small_policy, tmp_path, capsys):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "config.yaml").write_text("of the server that runs\n")
+    (output / "metrics.txt").write_text("its figures\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        own = [f"policy={small_policy.save(tmp_path / 'p')}", f"output={output}", "max_batch=1"]
+        assert main(["serve", *own, f"port={taken.getsockname()[1]}"]) == 2
+    assert "cannot listen on" in capsys.readouterr().err
+    assert (output / "config.yaml").read_text() == "of the server that runs\n"
+    assert sorted(path.name for path in output.iterdir()) == ["config.yaml", "metrics.txt"]
 
 
 @pytest.fixture

@@ -1,0 +1,77 @@
+"""The frames of an observation, from whatever a client has sent as them: checked first, converted afterwards.
+
+numpy makes an array of nearly everything, at any price: a list of one long text and many empty ones becomes a text as
+long for each. A policy knows how many numbers it observes, so a list is looked at entry by entry, as far as that goes.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from specpolicy.serving.scan import ProtocolError
+
+DTYPE = np.float32  # what policies compute in
+
+
+def read_frames(key: str, value: Any, shape: tuple[int, ...], n_obs_steps: int) -> np.ndarray:
+    """The frames (1, ...) or (n_obs_steps, ...) of one key: integers as they are, floats as float32.
+
+    Args:
+        key: its name, for messages.
+        value: arrays, or lists of numbers.
+        shape: of one frame. Images (three numbers) may have their channels last.
+        n_obs_steps: of the policy.
+
+    Raises:
+        ProtocolError: one line: another shape, no numbers, or one that is not finite, as float32.
+    """
+    shapes = {shape, (*shape[1:], shape[0])} if len(shape) == 3 else {shape}
+    found = _shape(key, value, len(shape) + 1)
+    if found not in shapes and (found[1:] not in shapes or found[0] != n_obs_steps):
+        raise ProtocolError(
+            f"'{key}' has shape {found}: expected {shape}, or ({n_obs_steps}, ...) for all frames at once"
+        )
+    if not _has_shape(value, found):
+        raise ProtocolError(f"'{key}' is not an array of numbers")
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":  # whole numbers of more than 64 bits
+        raise ProtocolError(f"'{key}' has dtype {array.dtype}: expected numbers")
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            array = array.astype(DTYPE, copy=False)
+        if not np.isfinite(array).all():
+            raise ProtocolError(f"'{key}' has values that are not finite in {np.dtype(DTYPE)}")
+    return array[None] if found in shapes else array
+
+
+def _shape(key: str, value: Any, most: int) -> tuple[int, ...]:
+    """The shape of an array or of nested lists, by the first entry of each."""
+    sizes: list[int] = []
+    while isinstance(value, list | tuple):
+        sizes.append(len(value))
+        if len(sizes) > most:
+            raise ProtocolError(f"'{key}' has more than {most} lists in each other")
+        if not value:
+            return tuple(sizes)
+        value = value[0]
+    if isinstance(value, np.ndarray | np.generic):
+        if value.dtype.kind not in "biuf":
+            raise ProtocolError(f"'{key}' has dtype {value.dtype}: expected numbers")
+        return (*sizes, *value.shape)
+    if not isinstance(value, bool | int | float):
+        kind = "object" if value is None else type(value).__name__
+        raise ProtocolError(f"'{key}' has dtype {kind}: expected numbers")
+    return tuple(sizes)
+
+
+def _has_shape(value: Any, shape: tuple[int, ...]) -> bool:
+    """Whether arrays or nested lists hold numbers, as many everywhere as `shape` says."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.shape == shape and value.dtype.kind in "biuf"
+    if not shape:
+        return isinstance(value, bool | int | float)
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == shape[0]
+        and all(_has_shape(entry, shape[1:]) for entry in value)
+    )
