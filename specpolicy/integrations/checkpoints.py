@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import one_line, shown
 
 CONFIG = "config.json"
 ARCHIVES = (".ckpt", ".pth", ".pt", ".bin")
@@ -75,13 +76,19 @@ def _read_archive(path: Path, trust: bool) -> ForeignCheckpoint:
         if isinstance(content, dict) and project.recognises(content):
             try:
                 return project.convert(content, path)
-            except (KeyError, TypeError, AttributeError, IndexError) as error:  # a file with parts of unexpected kinds
-                raise SpecpolicyError(f"{path} is not understood ({type(error).__name__}: {error})") from error
-    names = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+            except SpecpolicyError as error:
+                raise SpecpolicyError(one_line(error)) from None
+            except Exception as error:  # parts of unexpected kinds, sizes that no memory has, nesting without an end
+                raise SpecpolicyError(f"{path} is not understood ({one_line(_describe(error))})") from error
+    names = ", ".join(map(shown, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
     raise SpecpolicyError(
         f"{path} holds {names}: it is no checkpoint of diffusion_policy (cfg, state_dicts) "
         "nor of robomimic (algo_name, model)"
     )
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -7,9 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import shown
 
 INNERMOST = re.compile(r"\$\{([^${}]*)\}")
 DEEPEST = 50  # more than any real configuration nests; a cycle ends here
+MOST_STEPS = 20_000  # values that are looked at in all; a real configuration has a few thousand, each asked for once
+LONGEST = 10_000  # characters of a text with interpolations, before and after
+FORMULA = 500  # characters of a formula
+LARGEST = 2**63  # its numbers
 OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -33,7 +38,7 @@ class Config:
     def __init__(self, root: Mapping[str, Any], where: str):
         """`where` names the file in errors."""
         self._root, self._where = root, where
-        self._depth = 0
+        self._depth, self._steps = 0, 0
 
     def get(self, path: str, default: Any = None) -> Any:
         """The value at a dotted path, resolved; `default` where there is none."""
@@ -67,14 +72,33 @@ class Config:
 
     def _resolve(self, value: Any) -> Any:
         if self._depth > DEEPEST:
-            raise SpecpolicyError(f"{self._where}: an interpolation in its configuration never ends ({value})")
+            raise SpecpolicyError(f"{self._where}: an interpolation in its configuration never ends ({shown(value)})")
         self._depth += 1
+        self._step(value)
         while isinstance(value, str) and (match := INNERMOST.search(value)):
+            self._step(value)
             found = self._evaluate(match[1].strip())
             whole = match.span() == (0, len(value))
-            value = found if whole else value[: match.start()] + str(found) + value[match.end() :]
+            value = found if whole else value[: match.start()] + self._text(found) + value[match.end() :]
         self._depth -= 1
         return value
+
+    def _step(self, value: Any) -> None:
+        """Count what is looked at: each of fifty texts that holds the next one twice is short, the last one is not."""
+        self._steps += 1
+        if self._steps > MOST_STEPS:
+            raise SpecpolicyError(
+                f"{self._where}: the interpolations in its configuration come to more than {MOST_STEPS}"
+            )
+        if isinstance(value, str) and len(value) > LONGEST and "${" in value:
+            raise SpecpolicyError(f"{self._where}: an interpolation in its configuration is too long ({shown(value)})")
+
+    def _text(self, value: Any) -> str:
+        """A value in the middle of a text: of a list, only if it is short and flat."""
+        many = value if isinstance(value, list) else [value]
+        if len(many) > DEEPEST or any(isinstance(one, Mapping | list) for one in many):
+            raise SpecpolicyError(f"{self._where}: its configuration puts {shown(value)} into a text")
+        return str(value)
 
     def _evaluate(self, inner: str) -> Any:
         resolver, colon, argument = inner.partition(":")
@@ -93,6 +117,12 @@ def calculate(text: str, where: str) -> Any:
     """
 
     def value(node: ast.AST) -> Any:
+        found = calculated(node)
+        if isinstance(found, int | float) and not -LARGEST < found < LARGEST:  # NaN neither
+            raise ValueError
+        return found
+
+    def calculated(node: ast.AST) -> Any:
         match node:
             case ast.Expression(body):
                 return value(body)
@@ -111,6 +141,8 @@ def calculate(text: str, where: str) -> Any:
         raise ValueError
 
     try:
+        if len(text) > FORMULA:
+            raise ValueError
         return value(ast.parse(text, mode="eval"))
-    except (ValueError, SyntaxError, TypeError, ArithmeticError):
-        raise SpecpolicyError(f"{where}: cannot calculate '{text}' in its configuration") from None
+    except (ValueError, SyntaxError, TypeError, ArithmeticError, RecursionError, MemoryError):
+        raise SpecpolicyError(f"{where}: cannot calculate {shown(text)} in its configuration") from None

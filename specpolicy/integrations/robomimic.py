@@ -4,7 +4,6 @@ A `.pth` is a dictionary: `config` is JSON, `model` holds `nets` and perhaps `em
 U-Net are not those of the network, which robomimic builds with its defaults; so all sizes come from the weights.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from specpolicy.integrations.sizes import unet_options, vision_options
 from specpolicy.integrations.unpickling import plain
 from specpolicy.integrations.wrapping import Drawer, require
 from specpolicy.networks import VisionOptions
+from specpolicy.parsing import parse_json, shown
 from specpolicy.samplers import Sampler
 from specpolicy.samplers.base import Generators
 
@@ -96,13 +96,15 @@ def convert(content: Mapping[str, Any], path: Path) -> ForeignCheckpoint:
 
 
 def _configuration(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    try:
-        config = content["config"]
-        return json.loads(config) if isinstance(config, str) else dict(plain(config))
-    except KeyError:
-        raise SpecpolicyError(f"{path} lacks its 'config': the checkpoint is incomplete") from None
-    except (ValueError, TypeError) as error:
-        raise SpecpolicyError(f"{path}: its 'config' is not valid JSON ({error})") from None
+    if "config" not in content:
+        raise SpecpolicyError(f"{path} lacks its 'config': the checkpoint is incomplete")
+    config = content["config"]
+    if isinstance(config, str):
+        return parse_json(config, f"{path}: its 'config'")
+    found = plain(config)
+    if not isinstance(found, dict):
+        raise SpecpolicyError(f"{path}: its 'config' is {shown(found)}, no mapping")
+    return found
 
 
 def _task(content: Mapping[str, Any]) -> str | None:

@@ -1,126 +1,29 @@
 """Reading the pickles of other projects without running what they say.
 
-A pickle is a program: it may call any function by its name. The files read here need few names, listed below; they
-build containers, numbers, arrays and tensors. Anything else is refused by its name. The configuration objects of
-OmegaConf become inert stand-ins, so that neither omegaconf nor dill need be installed.
+A file of `torch.save` is opened by a parser of our own, whatever kind of file it makes itself out to be: `archive` for
+the zip, `machine` for the pickle in it, `tensors` for the numbers. What it names is on the short list of `stand_ins`,
+or refused by its name. With `trust` the file is given to torch, and can run any code.
 """
 
+import io
 import pickle
 import types
-import zipfile
-from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch._utils
-from numpy._core import multiarray
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.integrations import archive, legacy
+from specpolicy.integrations.budget import MOST_DEPTH, MOST_VALUES, Budget, Damaged, Refused
+from specpolicy.integrations.machine import Machine
+from specpolicy.integrations.stand_ins import CLASSES, TYPES, Container, Node
+from specpolicy.integrations.tensors import STORAGES, Tensors
+from specpolicy.parsing import check_regular, one_line
 
-
-class Stub:
-    """Stands for an object of a class that is not needed; keeps its state."""
-
-    state: Any = None
-
-    def __init__(self, *arguments: Any, **options: Any):
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class Node(Stub):
-    """A value of an OmegaConf configuration."""
-
-
-class Container(Stub):
-    """A mapping or a list of an OmegaConf configuration."""
-
-
-def _load_type(name: str) -> type:
-    """dill's name for a built-in type."""
-    if name not in BUILTIN_TYPES:
-        raise Refused(f"dill type {name}")
-    return BUILTIN_TYPES[name]
-
-
-class Refused(Exception):
-    """A name that the pickle asks for and that is not on the list."""
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """How pickle's old protocols store bytes."""
-    return text.encode(encoding)
-
-
-def _array_from_bytes(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
-    """How pickle's newer protocols store arrays."""
-    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
-
-
-BUILTIN_TYPES = {kind.__name__: kind for kind in (dict, list, tuple, set, frozenset, int, float, bool, str, bytes)}
-_NODES = ("AnyNode", "StringNode", "IntegerNode", "FloatNode", "BooleanNode", "BytesNode", "PathNode", "EnumNode")
-
-ALLOWED: dict[str, Any] = {
-    **{f"builtins.{name}": kind for name, kind in BUILTIN_TYPES.items()},
-    # Python 2's names, which the protocol that torch.save uses still has.
-    **{f"__builtin__.{name}": kind for name, kind in (BUILTIN_TYPES | {"long": int, "unicode": str}).items()},
-    "builtins.complex": complex,
-    "builtins.slice": slice,
-    "builtins.bytearray": bytearray,
-    "_codecs.encode": _encode,
-    "collections.OrderedDict": OrderedDict,
-    "collections.defaultdict": defaultdict,
-    "typing.Any": Any,
-    "dill._dill._load_type": _load_type,
-    "dill.dill._load_type": _load_type,
-    "omegaconf.dictconfig.DictConfig": Container,
-    "omegaconf.listconfig.ListConfig": Container,
-    "omegaconf.base.ContainerMetadata": Stub,
-    "omegaconf.base.Metadata": Stub,
-    **{f"omegaconf.nodes.{name}": Node for name in _NODES},
-    **{f"pathlib.{name}": Stub for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath")},
-    "pathlib._local.PosixPath": Stub,
-    "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
-    "torch._utils._rebuild_tensor": torch._utils._rebuild_tensor,
-    "torch._utils._rebuild_parameter": torch._utils._rebuild_parameter,
-    "torch.Size": torch.Size,
-    "torch.device": torch.device,
-    "torch.Tensor": torch.Tensor,
-    "torch.nn.parameter.Parameter": torch.nn.Parameter,
-    "torch.serialization._get_layout": Stub,
-    **{f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
-    "numpy.dtype": np.dtype,
-    "numpy.ndarray": np.ndarray,
-    **{
-        f"numpy.{core}.multiarray.{name}": getattr(multiarray, name)
-        for core in ("core", "_core")
-        for name in ("_reconstruct", "scalar")
-    },
-    **{f"numpy.{core}.numeric._frombuffer": _array_from_bytes for core in ("core", "_core")},
-}
-# A storage is named by its class; torch looks the class up itself and reads the numbers from the archive.
-_STORAGES = {f"torch.{name}" for name in dir(torch) if name.endswith("Storage")} | {
-    "torch.storage.UntypedStorage",
-    "torch.storage.TypedStorage",
-}
-
-
-def _unpickler(trust: bool) -> type[pickle.Unpickler]:
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            full = f"{module}.{name}"
-            if full in ALLOWED:
-                return ALLOWED[full]
-            if trust or full in _STORAGES:
-                return super().find_class(module, name)
-            raise Refused(full)
-
-    return Unpickler
+TAIL = 66_000  # bytes at the end of a zip in which its last record begins
 
 
 def load(path: str | Path, trust: bool = False) -> Any:
@@ -129,52 +32,110 @@ def load(path: str | Path, trust: bool = False) -> Any:
     trust: import whatever the file names. A file from someone else can then run any code.
 
     Raises:
-        SpecpolicyError: no such file, a truncated file, or one that names more than the list above.
+        SpecpolicyError: no such file, a damaged one, or one that asks for more than checkpoints of these projects need.
     """
     path = Path(path)
-    unpickler = _unpickler(trust)
-
-    def load_stream(file: Any, **options: Any) -> Any:
-        return unpickler(file, **options).load()
-
-    # torch.load asks for a module; this one has all that it uses.
-    module: Any = types.SimpleNamespace(__name__="specpolicy", Unpickler=unpickler, load=load_stream)
+    if not path.exists():
+        raise SpecpolicyError(f"no policy at {path}")
+    check_regular(path)
     try:
-        return torch.load(path, map_location="cpu", pickle_module=module, weights_only=False)
-    except FileNotFoundError:
-        raise SpecpolicyError(f"no policy at {path}") from None
+        return _load_trusted(path) if trust else _load(path)
     except Refused as error:
         raise SpecpolicyError(
-            f"{path} asks for {error}, which checkpoints of these projects do not need: it was not opened; "
+            f"{path} asks for {one_line(error)}, which checkpoints of these projects do not need: it was not opened; "
             "if you trust who made it, set trust=true"
         ) from None
     except ModuleNotFoundError as error:
         raise SpecpolicyError(f"{path} needs the package {error.name}, which is not installed") from None
-    except Exception as error:  # a damaged archive fails in many ways, by exceptions of many kinds
+    except OSError as error:
+        raise SpecpolicyError(f"{path} cannot be read: {error.strerror or one_line(error)}") from None
+    except Exception as error:  # a damaged file fails in many ways, by exceptions of many kinds
         raise SpecpolicyError(f"{path} cannot be read ({_reason(path, error)}): copy the checkpoint again") from None
+
+
+def _load(path: Path) -> Any:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(4)
+        file.seek(0)
+        if start[:1] == b"\x80":
+            return legacy.read(file, size)
+        if start != archive.SIGNATURE:
+            raise Damaged("it is no file of torch.save")
+        source = archive.Archive(file, size)
+        tensors = Tensors(source)
+        machine = Machine(tensors.storage, tensors.calls(), set(STORAGES))
+        content = machine.run(io.BytesIO(source.pickle()))
+        source.finish()
+        return content
+
+
+def _load_trusted(path: Path) -> Any:
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            try:
+                return super().find_class(module, name)
+            except ModuleNotFoundError:  # neither omegaconf nor dill is needed to read a checkpoint
+                if name == "_load_type" and module.partition(".")[0] == "dill":
+                    return _load_type
+                if f"{module}.{name}" in CLASSES:
+                    return CLASSES[f"{module}.{name}"]
+                raise
+
+    def load_stream(file: Any, **options: Any) -> Any:
+        return Unpickler(file, **options).load()
+
+    # torch.load asks for a module; this one has all that it uses.
+    module: Any = types.SimpleNamespace(__name__="specpolicy", Unpickler=Unpickler, load=load_stream)
+    return torch.load(path, map_location="cpu", pickle_module=module, weights_only=False)
+
+
+def _load_type(name: str) -> type:
+    """dill's name for a built-in type."""
+    if name not in TYPES:
+        raise Refused(f"dill type {name}")
+    return {kind.__name__: kind for kind in (dict, list, tuple, set, frozenset, int, float, bool, str, bytes)}[name]
 
 
 def _reason(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         starts_as_archive = file.read(2) == b"PK"
-    if starts_as_archive and not zipfile.is_zipfile(path):
-        return "the file is truncated"
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        file.seek(max(0, path.stat().st_size - TAIL))
+        if starts_as_archive and b"PK\x05\x06" not in file.read():
+            return "the file is truncated"
+    text = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
+    return one_line(text)
 
 
 def plain(value: Any) -> Any:
-    """Configuration objects, stand-ins or OmegaConf's own, as dicts, lists and values; interpolations stay text."""
+    """Configuration objects, stand-ins or OmegaConf's own, as dicts, lists and values; interpolations stay text.
+
+    Raises:
+        SpecpolicyError: they hold more values, or nest deeper, than any configuration does.
+    """
+    budget = Budget(MOST_VALUES, "values in a configuration")
+    try:
+        return _plain(value, budget, 0)
+    except Refused as error:
+        raise SpecpolicyError(f"{error}, which no policy has") from None
+
+
+def _plain(value: Any, budget: Budget, depth: int) -> Any:
+    budget.spend(1)
+    if depth > MOST_DEPTH:
+        raise Refused(f"a configuration that nests deeper than {MOST_DEPTH}")
     if isinstance(value, Container | Node):
         state = value.state if isinstance(value.state, dict) else {}
-        return plain(state.get("_content" if isinstance(value, Container) else "_val"))
+        return _plain(state.get("_content" if isinstance(value, Container) else "_val"), budget, depth + 1)
     if type(value).__module__.startswith("omegaconf"):
         from omegaconf import OmegaConf
 
         return OmegaConf.to_container(value, resolve=False)
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: _plain(item, budget, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [_plain(item, budget, depth + 1) for item in value]
     if isinstance(value, Tensor | np.ndarray | np.generic):
+        budget.spend(value.numel() if isinstance(value, Tensor) else value.size)
         return value.tolist()
     return value

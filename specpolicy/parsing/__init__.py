@@ -1,7 +1,17 @@
 """The door for what comes from outside: files and configurations become checked values, unknown is refused by name."""
 
-from specpolicy.parsing.json_file import check_regular, read_json
+from specpolicy.parsing.json_file import check_regular, parse_json, read_json
 from specpolicy.parsing.schema import check_choice, check_ranges, parse
-from specpolicy.parsing.words import closest, shown
+from specpolicy.parsing.words import closest, one_line, shown
 
-__all__ = ["check_choice", "check_ranges", "check_regular", "closest", "parse", "read_json", "shown"]
+__all__ = [
+    "check_choice",
+    "check_ranges",
+    "check_regular",
+    "closest",
+    "one_line",
+    "parse",
+    "parse_json",
+    "read_json",
+    "shown",
+]

@@ -26,10 +26,20 @@ def read_json(path: str | Path, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
     Raises:
         SpecpolicyError: as said, and what the system says against reading it.
     """
-    data = read_bytes(path, most_bytes)
+    return parse_json(read_bytes(path, most_bytes), path)
+
+
+def parse_json(data: bytes | str, path: str | Path) -> dict[str, Any]:
+    """The object in a JSON text; `path` says in messages where it stands. See `read_json` for what is refused.
+
+    Raises:
+        SpecpolicyError: as said there.
+    """
+    if len(data) > MOST_BYTES:
+        raise SpecpolicyError(f"{path} is larger than {MOST_BYTES / MIB:g} MiB")
     try:
         found = json.loads(
-            data.decode("utf-8"),
+            data.decode("utf-8") if isinstance(data, bytes) else data,
             object_pairs_hook=_object,
             parse_constant=_constant,
             parse_float=_float,

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 LONGEST = 60  # characters of a foreign value that a message repeats
+LINE = 300  # characters of a foreign message
 
 
 def closest(word: str, words: Iterable[str]) -> str:
@@ -23,3 +24,10 @@ def shown(value: object) -> str:
         return "a number of more than 64 bits"
     text = repr(value[: LONGEST + 1] if isinstance(value, str) else value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def one_line(message: object, longest: int = LINE) -> str:
+    """A message with foreign words in it: on one line, printable (so that a terminal takes no orders), not long."""
+    text = " ".join(str(message)[: 2 * longest].split())
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= longest else f"{text[:longest]}..."
