@@ -1,8 +1,8 @@
 """Run a policy live: a control loop on the wall clock moves a task's simulated robot, and its timing is reported.
 
-Inference runs beside the loop, and the world does not wait for it. The run ends with the episode. Whatever goes
-wrong (an action that is not finite, an exception or a hang in inference, a lost observation, Ctrl-C), the robot is
-stopped first. The report is printed and saved as timing.json, with config.yaml beside it.
+Inference runs beside the loop, and the world does not wait for it. The run ends with the episode. Whatever ends it
+(an action that is not finite, an exception or a hang in inference, a lost observation, Ctrl-C, `kill`, a lost
+terminal), the robot is stopped first. The report is printed and saved as timing.json, with config.yaml beside it.
 
 Examples:
   specpolicy control task=lift policy=checkpoints/lift sampler=ddim hz=20
@@ -17,9 +17,7 @@ import contextlib
 import json
 import os
 import shlex
-import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +39,12 @@ def run(config: DictConfig) -> None:
     """Control the robot as `config` (configs/control.yaml) says."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.control import GymRobot, timing_report
+    from specpolicy.control.signals import EndingSignals
     from specpolicy.tasks import control_hz, make_task_env
 
     if config.seed < 0 or config.max_seconds <= 0:
         raise SpecpolicyError("max_seconds must be positive and seed not negative (specpolicy control --help)")
-    with contextlib.closing(make_task_env(_plain(config.task))) as env, _stopped_by_sigterm():
+    with contextlib.closing(make_task_env(_plain(config.task))) as env:
         own_hz = control_hz(env)
         hz = own_hz if config.hz is None else float(config.hz)
         if config.clock == "wall" and abs(hz - own_hz) > 1e-6 * own_hz:
@@ -63,9 +62,10 @@ def run(config: DictConfig) -> None:
             raise
         finally:
             if controller.log.ticks:
-                print(_outcome(config, robot, hz))
-                print(timing_report(controller.log.summary()))
-                print(f"report: {_save(config, controller, robot, error, output)}")
+                with EndingSignals():  # a second Ctrl-C waits until the report is on the disk
+                    path = _save(config, controller, robot, error, output)
+                    summary = timing_report(controller.log.summary())
+                    _print(f"{_outcome(config, robot, hz)}\n{summary}\nreport: {path}")
 
 
 def _planner(config: DictConfig, env: gymnasium.Env) -> Planner:
@@ -154,18 +154,13 @@ def _clock(config: DictConfig, hz: float) -> Clock:
     return make_clock(config.clock, hz, delay=config.delay, trace=trace, scale=float(config.time_scale))
 
 
-@contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Let `kill` do what Ctrl-C does: stop the robot, then leave with an exit code that says so."""
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
+def _print(text: str) -> None:
+    """Print what can be read in a file as well: a terminal that has gone changes nothing about how the run ended."""
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        print(text, flush=True)
+    except OSError:
+        with contextlib.suppress(OSError):  # nor does Python's own attempt at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _outcome(config: DictConfig, robot: GymRobot, hz: float) -> str:
@@ -188,7 +183,7 @@ def _save(
         "steps": robot.steps,
         "held_steps": robot.held_steps,
         "return": robot.total_reward,
-        "error": None if error is None else str(error) or type(error).__name__,
+        "error": _line(controller, error),
         "timing": controller.log.summary(),
         "machine": hardware(),
         "load": load(),
@@ -199,6 +194,14 @@ def _save(
     path = output / "timing.json"
     write_text(path, json.dumps(report, indent=2) + "\n")
     return path
+
+
+def _line(controller: Controller, error: BaseException | None) -> str | None:
+    """What went wrong; an exception that a signal has raised has no text of its own."""
+    if error is None or isinstance(error, Exception):
+        return None if error is None else str(error)
+    cause = "" if controller.log.end is None else controller.log.end.cause
+    return "; ".join(filter(None, [cause, str(error.__cause__ or "")])) or type(error).__name__
 
 
 def _plain(config: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -20,10 +21,13 @@ from specpolicy.control.pilot import Pilot
 from specpolicy.control.planner import Policy, as_planner
 from specpolicy.control.process_worker import READY_SECONDS, ProcessWorker
 from specpolicy.control.robot import Robot, standing
-from specpolicy.control.supervisor import Supervisor
+from specpolicy.control.signals import EndingSignals
+from specpolicy.control.supervisor import STOP_SECONDS, Supervisor
 from specpolicy.control.timing import TimingLog
 from specpolicy.control.worker import WORKERS, InlineWorker, ThreadWorker, Worker
 from specpolicy.errors import SpecpolicyError
+
+LOGGER = logging.getLogger("specpolicy.control")
 
 
 class Controller:
@@ -31,7 +35,8 @@ class Controller:
 
     Before the first control step the policy is warmed up and plans its first chunk; then, in every period: observe,
     hand the newest observations to inference if a chunk is to be asked for, act. Inference runs beside the loop.
-    Whatever goes wrong, the robot is stopped within one period of its being noticed, and `run` raises one error.
+    Whatever ends the run, the robot is stopped within one period of its being noticed, and nothing gets between;
+    docs/control.md lists the ways.
 
     Args:
         policy: from `specpolicy.load_policy`, or a planner of your own (see `Planner`).
@@ -50,6 +55,8 @@ class Controller:
             `robot.position()`.
         watchdog: seconds that one call to the robot (or of `until`) may take before the robot is stopped; None for any
             time.
+        stop_timeout: seconds that the robot's `stop` is waited for before `run` goes on to raise what went wrong; more
+            for a robot that takes longer to come to rest.
         inference_timeout: seconds after which inference counts as hung; None for ten times the slowest warm-up call
             (without warm-up, the first call), but at least one second.
         warm_up: calls before the first control step, which are not in the timing report.
@@ -74,11 +81,13 @@ class Controller:
         limits: Limits | None = None,
         start: Any = None,
         watchdog: float | None = 0.5,
+        stop_timeout: float = STOP_SECONDS,
         inference_timeout: float | None = None,
         warm_up: int = 3,
         seed: int = 0,
     ):
-        for name, value in (("hz", hz), ("watchdog", watchdog), ("inference_timeout", inference_timeout)):
+        seconds = {"watchdog": watchdog, "stop_timeout": stop_timeout, "inference_timeout": inference_timeout}
+        for name, value in {"hz": hz, **seconds}.items():
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise SpecpolicyError(f"{name}={value}: expected a positive number")
         if warm_up < 0:
@@ -88,16 +97,19 @@ class Controller:
         self.execution = Execution(replan_every, lead, on_miss, stitching, ensemble_decay, hold)
         self.clock = make_clock(clock, hz) if isinstance(clock, str) else clock
         self.worker = self._make_worker(as_planner(policy, sampler), worker)
-        self.watchdog, self.inference_timeout = watchdog, inference_timeout
+        self.watchdog, self.inference_timeout, self.stop_timeout = watchdog, inference_timeout, stop_timeout
         self.warm_up, self.seed = warm_up, seed
         self.log = TimingLog(self.hz, self.clock.name, self.worker.name, warm_up)
+        self._supervisor: Supervisor | None = None
 
     def run(
         self, seconds: float | None = None, until: Callable[[], bool] = lambda: False, *, start: Any = None
     ) -> TimingLog:
         """Control the robot until `seconds` of control steps are over or `until()` is true, then stop it.
 
-        `log` holds the times of the run also when this raises.
+        `log` holds the times of the run also when this raises, and in `log.end` how it ended. Signals that would end
+        the program stop the robot first (see `EndingSignals`). Python handles signals in the main thread only: where
+        this is called in another one, the program has to (see docs/control.md).
 
         Args:
             seconds: counted from control step 0; None for no limit.
@@ -108,21 +120,30 @@ class Controller:
         Raises:
             SpecpolicyError: whatever went wrong. The robot has been stopped.
             KeyboardInterrupt: Ctrl-C. The robot has been stopped.
+            SystemExit: another signal that asks the program to end, unless it has a handler of its own, which is called
+                then. The robot has been stopped.
         """
+        if self._supervisor is not None and (doing := self._supervisor.running) is not None:
+            raise SpecpolicyError(f"the controller's last run has not ended: it is still at {doing}")
         steps = math.inf if seconds is None else max(1, round(seconds * self.hz))
         self.log = TimingLog(self.hz, self.clock.name, self.worker.name, self.warm_up)
         if start is None:
             start, self._start = self._start, None  # by the next run the robot has moved
-        supervisor = Supervisor(self.robot.stop, 1.0 / self.hz, self.watchdog)
-        try:
-            with _quiet_garbage_collector():
-                supervisor.run(lambda: self._control(supervisor, steps, until, start))
-        finally:
-            self.worker.close()
+        supervisor = self._supervisor = Supervisor(
+            self.robot.stop, self.worker.close, 1.0 / self.hz, self.watchdog, self.stop_timeout
+        )
+        with EndingSignals(supervisor.end) as signals:
+            if not signals.installed:
+                LOGGER.warning("run() is not in the main thread: signals such as SIGTERM do not stop the robot")
+            try:
+                with _quiet_garbage_collector():
+                    supervisor.run(lambda: self._control(supervisor, steps, until, start))
+            finally:
+                self.log.end = supervisor.ended
         return self.log
 
-    def _control(self, supervisor: Supervisor, steps: float, until: Callable[[], bool], start: Any) -> None:
-        """The loop. `supervisor` is told beforehand of every call that might not come back."""
+    def _control(self, supervisor: Supervisor, steps: float, until: Callable[[], bool], start: Any) -> str:
+        """The loop; returns why it ended. `supervisor` is told beforehand of every call that might not come back."""
         worker, clock, robot = self.worker, self.clock, self.robot
         self._standing(supervisor, start)
         supervisor.begins("the start of inference", READY_SECONDS, always=True)
@@ -146,12 +167,12 @@ class Controller:
         while step < steps:
             supervisor.begins("until()")
             if until():
-                return
+                return "until()"
             supervisor.begins("the wait for the next control step", 1.0 / self.hz)
             step = clock.wait_until(step)
             supervisor.check()
             if step >= steps:
-                return
+                break
             now = step / self.hz if clock.simulated else time.perf_counter() - began
             supervisor.begins("robot.observe()")
             observation = check_observation(robot.observe(), like=first)
@@ -164,6 +185,7 @@ class Controller:
                 supervisor.begins("robot.act()")
                 supervisor.act(robot.act, command.action)
             step += 1
+        return "the time was over"
 
     def _standing(self, supervisor: Supervisor, start: Any) -> np.ndarray | None:
         """Where the robot stands, as an action, if that is known; refused where it must be and is not."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
-
-import torch
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from specpolicy.control.chunk import Chunk, History, Planner
 from specpolicy.errors import SpecpolicyError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Policy(Protocol):
@@ -38,6 +39,8 @@ class PolicyPlanner:
     """
 
     def __init__(self, policy: Policy, sampler: Any = "ddpm"):
+        import torch  # here, as planners of other kinds, such as a remote policy's, do without
+
         self.policy, self.sampler = policy, sampler
         self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
         # A CPU generator gives the same noises on every device.

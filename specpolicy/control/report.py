@@ -18,6 +18,8 @@ def timing_report(summary: Mapping[str, Any]) -> str:
     ]
     if summary["limited_actions"]:
         rows.append(("limits", f"changed {summary['limited_actions']} actions"))
+    if summary["end"]:
+        rows.append(("end", _end(summary["end"])))
     worker = "" if simulated else f", inference in a {summary['worker']}"
     title = f"control at {summary['hz']:g} Hz, {summary['clock']} clock{worker}"
     return "\n".join([title, *(f"  {name:<16} {text}" for name, text in rows)])
@@ -53,6 +55,11 @@ def _misses(summary: Mapping[str, Any]) -> str:
     if summary["expired_chunks"]:
         text += f", {summary['expired_chunks']} too late to be of use"
     return f"{text} (due {summary['lead']} steps after their observation)"
+
+
+def _end(end: Mapping[str, Any]) -> str:
+    took = "has not come back" if end["stop_seconds"] is None else f"took {1e3 * end['stop_seconds']:.1f} ms"
+    return f"{end['cause']}; robot.stop() was called {1e3 * end['stop_after']:.1f} ms after that and {took}"
 
 
 def _times(quantiles: Mapping[str, float] | None, digits: int = 1) -> str:

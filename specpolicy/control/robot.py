@@ -14,6 +14,8 @@ class Robot(Protocol):
     """A robot: three methods, none of which should take longer than a small part of a control period.
 
     The loop calls them from one thread of its own. Only if a call does not come back is `stop` called from another.
+    If the program is killed none is called at all: the driver should stop a robot that has been told nothing for a few
+    control periods.
 
     A fourth method, `position()`, may say where the robot stands, as an action (D,): the one that keeps it as it is.
     That is the measured pose where actions are target poses, and zeros where they are velocities or changes of pose.
@@ -28,7 +30,11 @@ class Robot(Protocol):
         """Take up an action (D,) in the policy's units, and keep it until the next one comes."""
 
     def stop(self) -> None:
-        """Come to rest safely. Called once at the end of a run, whatever ended it."""
+        """Come to rest safely, and only then print or log. Called at the end of a run, whatever ended it.
+
+        Called once, but where a call hangs by another thread than that call's; and once more when an `act` that was
+        under way comes back afterwards, as its action may have reached the robot. So it must be safe to call again.
+        """
 
 
 def standing(robot: Robot, start: Any = None) -> np.ndarray | None:

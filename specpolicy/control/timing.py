@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,22 @@ class ChunkTiming:
     expired: bool = False
 
 
+@dataclass(frozen=True)
+class RunEnd:
+    """How a run on a robot ended.
+
+    Attributes:
+        cause: what ended it: "the time was over", "until()", the name of a signal, the line of an error.
+        stop_after: seconds from that (where a call hung: from the end of the time that it had) until the robot's `stop`
+            was called.
+        stop_seconds: what that call took; None if it has not come back.
+    """
+
+    cause: str
+    stop_after: float
+    stop_seconds: float | None
+
+
 @dataclass
 class TimingLog:
     """The record of one run. Warm-up calls are not in it.
@@ -43,6 +59,7 @@ class TimingLog:
         clock, worker: their names.
         warm_up: calls that came before and are left out.
         lead: control steps from an observation to the step at which its chunk is due.
+        end: how it ended; None before that, and for worlds without a robot.
     """
 
     hz: float
@@ -52,6 +69,7 @@ class TimingLog:
     lead: int = 0
     chunks: list[ChunkTiming] = field(default_factory=list)
     ticks: Ticks = field(default_factory=Ticks)
+    end: RunEnd | None = None
 
     @property
     def starved_ticks(self) -> int:
@@ -111,6 +129,7 @@ class TimingLog:
             "starved_ticks": self.starved_ticks,
             "limited_actions": sum(tick.limited for tick in self.ticks),
             "boundary_jump": quantiles(self.boundary_jumps),
+            "end": None if self.end is None else asdict(self.end),
         }
 
 

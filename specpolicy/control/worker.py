@@ -91,7 +91,7 @@ class ThreadWorker:
         """See `Worker.reset`."""
         if self._thread is None:
             self._requests: queue.SimpleQueue[tuple[History, float] | None] = queue.SimpleQueue()
-            self._answers: queue.SimpleQueue[Chunk | Exception] = queue.SimpleQueue()
+            self._answers: queue.SimpleQueue[Chunk | BaseException] = queue.SimpleQueue()
             # A daemon: one that hangs must not keep the program from ending.
             self._thread = threading.Thread(
                 target=self._work, args=(self._requests, self._answers), name="inference", daemon=True
@@ -109,7 +109,7 @@ class ThreadWorker:
             answer = self._answers.get(timeout=seconds) if seconds > 0 else self._answers.get_nowait()
         except queue.Empty:
             return None
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise inference_error(answer) from answer
         return answer
 
@@ -123,13 +123,13 @@ class ThreadWorker:
     def _work(
         self,
         requests: "queue.SimpleQueue[tuple[History, float] | None]",
-        answers: "queue.SimpleQueue[Chunk | Exception]",
+        answers: "queue.SimpleQueue[Chunk | BaseException]",
     ) -> None:
         while (request := requests.get()) is not None:
             history, submitted = request
             try:
                 answers.put(timed(self._planner.plan(history), submitted))
-            except Exception as error:
+            except BaseException as error:  # sys.exit() of a planner, too, would leave the loop without an answer
                 answers.put(error)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from specpolicy.control.report import timing_report
 from specpolicy.control.ticks import Tick, Ticks
-from specpolicy.control.timing import ChunkTiming, TimingLog, longest_run, quantiles, spread
+from specpolicy.control.timing import ChunkTiming, RunEnd, TimingLog, longest_run, quantiles, spread
 
 
 @pytest.fixture
@@ -70,6 +70,20 @@ def test_the_summary_is_json_and_the_report_names_its_figures(log):
         "changed 1 actions",
     ):
         assert words in report, report
+
+
+@pytest.mark.parametrize(
+    "end, words",
+    (
+        (RunEnd("SIGTERM", 0.0004, 0.02), "SIGTERM; robot.stop() was called 0.4 ms after that and took 20.0 ms"),
+        (RunEnd("until()", 0.0, None), "until(); robot.stop() was called 0.0 ms after that and has not come back"),
+    ),
+)
+def test_the_report_says_how_the_run_ended(log, end, words):
+    assert log.summary()["end"] is None and "robot.stop()" not in timing_report(log.summary())
+    log.end = end
+    summary = json.loads(json.dumps(log.summary()))
+    assert summary["end"]["stop_after"] == end.stop_after and words in timing_report(summary)
 
 
 def test_a_run_that_never_began_has_a_report_too():

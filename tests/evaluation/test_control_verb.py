@@ -1,5 +1,6 @@
 """The verb control, as a user types it: the report, the files, and the exit codes of faults and interruptions."""
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 
 from specpolicy import load_policy
 from specpolicy.cli import main
+from specpolicy.control import GymRobot
 
 FAST = ["warm_up=1", "worker=thread", "max_seconds=0.6", "hz=40", "watchdog=60", "inference_timeout=60"]
 
@@ -135,6 +137,42 @@ def test_a_policy_of_another_task_is_refused(drift_policy, tmp_path, capsys):
     assert "give the task it was trained on" in capsys.readouterr().err
 
 
+class LostTerminal:
+    """Standard output after an ssh session has gone."""
+
+    def write(self, text):
+        raise OSError(errno.EIO, "Input/output error")
+
+    def flush(self):
+        raise OSError(errno.EIO, "Input/output error")
+
+    def fileno(self):
+        raise OSError(errno.EBADF, "no file")
+
+
+@pytest.mark.parametrize("name, code", ((None, 0), ("SIGHUP", 129)))
+def test_a_terminal_that_has_gone_costs_no_report(arguments, tmp_path, monkeypatch, name, code):
+    act = GymRobot.act
+
+    def lose(self, action):
+        monkeypatch.setattr(sys, "stdout", LostTerminal())
+        if name and self.steps == 3:
+            os.kill(os.getpid(), getattr(signal, name))
+        act(self, action)
+
+    monkeypatch.setattr(GymRobot, "act", lose)
+    before = signal.getsignal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        found = main(["control", *arguments, *FAST, "clock=paused", f"max_seconds={60 if name else 1}"])
+    except SystemExit as left:
+        found = left.code
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert found == code and saved(tmp_path)["error"] == name
+    assert saved(tmp_path)["timing"]["end"]["cause"] == (name or "the time was over")
+
+
 @pytest.mark.parametrize("number, code", ((signal.SIGINT, 130), (signal.SIGTERM, 143)))
 def test_an_interrupted_run_stops_the_robot_reports_and_says_so(arguments, tmp_path, number, code):
     """The whole program, process worker included. A robot of the test's own tells when it moves and when it stops."""
@@ -165,4 +203,4 @@ def test_an_interrupted_run_stops_the_robot_reports_and_says_so(arguments, tmp_p
     assert process.returncode == code, error
     assert marks.read_text().splitlines()[-1] == "stop" and marks.read_text().count("stop") == 1
     assert "chunk latency" in out and "Traceback" not in error
-    assert saved(tmp_path)["error"] is not None
+    assert saved(tmp_path)["error"] == signal.Signals(number).name

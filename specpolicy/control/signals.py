@@ -1,0 +1,123 @@
+"""Signals that ask the program to end: kept until the robot has been stopped, then given their usual effect."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+LOGGER = logging.getLogger("specpolicy.control")
+
+# What asks a program to end: Ctrl-C, `kill` and shutdowns, a lost terminal, Ctrl-\, and Ctrl-Break of Windows.
+ASKING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")
+# What ends a program, or suspends it with a robot that moves on, where the program has not said what it means by them.
+ENDING_BY_DEFAULT = (
+    *("SIGALRM", "SIGIO", "SIGPIPE", "SIGPROF", "SIGPWR", "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGXCPU"),
+    *("SIGTSTP", "SIGTTIN", "SIGTTOU"),
+)
+
+
+class EndingSignals:
+    """A block in which no signal ends the program: they are noted, and have their effect behind the block.
+
+    The effect is what it would have been: the handler that was there before is called, such as Python's for Ctrl-C,
+    which raises KeyboardInterrupt; where there was none, SystemExit(128 + number) is raised, the exit code that a shell
+    gives to a program that a signal ended. An exception of the block becomes the cause of that, and is logged.
+
+    Signals that are ignored stay ignored (`nohup`). Handlers of C code stay in place: they cannot be put back. Outside
+    the main thread, where Python lets nobody handle signals, this does nothing (`installed` is False).
+
+    Args:
+        notice: called with the name of each signal when it comes, in the main thread, between any two instructions.
+    """
+
+    def __init__(self, notice: Callable[[str], object] = lambda name: None):
+        self._notice = notice
+        self._before: dict[int, Any] = {}
+        self._received: list[int] = []
+        self._process = 0
+        self.installed = False
+
+    def __enter__(self) -> EndingSignals:
+        self._process = os.getpid()
+        try:
+            for number in _replaceable():
+                self._before[number] = signal.getsignal(number)
+                signal.signal(number, self._receive)
+            self.installed = True
+        except ValueError:  # not in the main thread
+            self._before.clear()
+        except BaseException:  # raised by a handler whose turn had not come
+            self._restore()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        raised = self._restore()
+        try:
+            for number in dict.fromkeys(self._received):  # one whose handler lets the program go on hides no other
+                self._take_effect(number)
+            if raised is not None:
+                raise raised
+        except BaseException as effect:
+            if error is None:
+                raise
+            LOGGER.error("%s", error)  # SystemExit would not show its cause
+            raise effect from error
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a fork of this program inherits the handler, and has no robot to stop
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)
+            return
+        self._received.append(number)
+        self._notice(signal.Signals(number).name)
+
+    def _restore(self) -> BaseException | None:
+        """Put every handler back; what those that are back already raise meanwhile."""
+        raised: BaseException | None = None
+        for number, handler in self._before.items():
+            while True:
+                try:
+                    signal.signal(number, handler)
+                    break
+                except BaseException as error:
+                    raised = error
+        return raised
+
+    def _take_effect(self, number: int) -> None:
+        handler = self._before[number]
+        if not callable(handler):
+            raise SystemExit(128 + number)
+        handler(number, inspect.currentframe())
+
+
+def _replaceable() -> Iterator[int]:
+    """The signals to be kept: those that would end the program, and whose handlers can be put back."""
+    elsewhere = _caught_by_c()
+    for name in (*ASKING, *ENDING_BY_DEFAULT):
+        number = getattr(signal, name, None)
+        if number is None:  # not on this system
+            continue
+        handler = signal.getsignal(number)
+        by_default = handler is signal.SIG_DFL and number not in elsewhere
+        if by_default or (name in ASKING and callable(handler)):
+            yield number
+
+
+def _caught_by_c() -> set[int]:
+    """Signals that have a handler (`faulthandler.register`, a profiler), as far as the system says which."""
+    try:
+        found = re.search(r"^SigCgt:\s*([0-9a-f]+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        return set()
+    mask = int(found[1], 16) if found else 0
+    return {bit + 1 for bit in range(mask.bit_length()) if mask >> bit & 1}
