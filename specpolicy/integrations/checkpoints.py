@@ -1,7 +1,6 @@
 """Whose checkpoint lies at a path, and its contents in our layout."""
 
 import importlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.parsing import one_line, shown
+from specpolicy.integrations.lerobot_output import trained_by_lerobot
+from specpolicy.parsing import one_line, read_json, shown
 
 CONFIG = "config.json"
 ARCHIVES = (".ckpt", ".pth", ".pt", ".bin")
@@ -26,8 +26,9 @@ class ForeignCheckpoint:
 def read(path: str | Path, trust: bool = False) -> ForeignCheckpoint | None:
     """Read the checkpoint at `path` if it is one of another project; None if that is for our own loader to say.
 
-    A LeRobot directory, the `pretrained_model` in it or a file of it; a Diffusion Policy `.ckpt` or the output
-    directory around it; a robomimic `.pth`. trust: open pickles that ask for more than these projects write.
+    LeRobot's output directory, a checkpoint in it, a `pretrained_model` in that or a file of it; a Diffusion Policy
+    `.ckpt` or the output directory around it; a robomimic `.pth`. trust: open pickles that ask for more than these
+    projects write.
 
     Raises:
         SpecpolicyError: a file that cannot be read, or holds a policy that we cannot run.
@@ -46,8 +47,10 @@ def read(path: str | Path, trust: bool = False) -> ForeignCheckpoint | None:
 
 
 def _read_directory(path: Path, trust: bool) -> ForeignCheckpoint | None:
-    for directory in (path, path / "pretrained_model"):
+    for directory in (path, *trained_by_lerobot(path)):
         config = _json(directory / CONFIG)
+        if config is None and directory != path and directory.is_dir():
+            config = read_json(directory / CONFIG)  # says what is wrong with it
         if config is None:
             continue
         # Ours has the fields network and chain; LeRobot's the type of its policy, in early versions the shapes alone.
@@ -94,7 +97,6 @@ def _describe(error: Exception) -> str:
 def _json(path: Path) -> dict[str, Any] | None:
     """A JSON object, None where there is no such file or it is none; our own loader reports damage."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path)
+    except SpecpolicyError:
         return None
-    return content if isinstance(content, dict) else None

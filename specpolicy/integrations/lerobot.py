@@ -14,7 +14,8 @@ from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.checkpoints import ForeignCheckpoint
-from specpolicy.integrations.lerobot_statistics import load_tensors, read_normalisation
+from specpolicy.integrations.lerobot_settings import ACTION, ENVIRONMENT, STATE, DiffusionConfig
+from specpolicy.integrations.lerobot_statistics import BUFFERS, load_tensors, read_normalisation
 from specpolicy.integrations.names import (
     LEROBOT_RGB,
     LEROBOT_RGB_IGNORED,
@@ -26,21 +27,12 @@ from specpolicy.integrations.names import (
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.integrations.sizes import unet_options, vision_options
 from specpolicy.integrations.wrapping import Drawer, require
+from specpolicy.parsing import parse
 from specpolicy.policy_base import ENCODER
 from specpolicy.samplers import Sampler
 from specpolicy.samplers.base import Generators
 
 WEIGHTS = "model.safetensors"
-STATE, ENVIRONMENT, ACTION = "observation.state", "observation.environment_state", "action"
-NEEDED = ("horizon", "n_obs_steps", "n_action_steps")
-# The constructor's defaults that matter here, for files that leave something out.
-DEFAULTS = {
-    "n_groups": 8,
-    "noise_scheduler_type": "DDPM",
-    "num_train_timesteps": 100,
-    "beta_schedule": "squaredcos_cap_v2",
-}
-
 SCHEDULER = (  # what LeRobot hands to its scheduler
     "num_train_timesteps",
     "beta_start",
@@ -50,6 +42,7 @@ SCHEDULER = (  # what LeRobot hands to its scheduler
     "clip_sample_range",
     "prediction_type",
 )
+PARTS = ("diffusion.unet.", "diffusion.rgb_encoder.", *(f"{module}." for module in BUFFERS))
 
 
 def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
@@ -64,61 +57,62 @@ def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
         raise SpecpolicyError(
             f"{directory} holds {what}, which is no diffusion policy: LeRobot's type diffusion is read"
         )
+    settings = parse(DiffusionConfig, config, directory / "config.json")
     weights = unwrapped(load_tensors(directory / WEIGHTS))
     if not any(name.startswith("diffusion.unet.") for name in weights):
         raise SpecpolicyError(f"{directory / WEIGHTS} has no 'diffusion.unet.' weights: it is no diffusion policy")
-    for name in NEEDED:
-        if name not in config:
-            raise SpecpolicyError(f"{directory}: its config.json lacks '{name}'")
-    options = {**DEFAULTS, **config}
-    inputs, outputs = (_features(config, side) for side in ("input", "output"))
-    for name, features in ((STATE, inputs), (ACTION, outputs)):
-        if name not in features:
-            raise SpecpolicyError(f"{directory}: its config.json lacks the feature '{name}'")
-    cameras = [key for key, (type_, _) in inputs.items() if type_ == "VISUAL"]
+    strange = [name for name in weights if not name.startswith(PARTS)]
+    if strange:
+        raise SpecpolicyError(f"{directory / WEIGHTS}: the weight '{strange[0]}' is not known")
+    try:
+        inputs, outputs = settings.features("input"), settings.features("output")
+        for name, features in ((STATE, inputs), (ACTION, outputs)):
+            if name not in features:
+                raise SpecpolicyError(f"it lacks the feature '{name}'")
+    except SpecpolicyError as error:
+        raise SpecpolicyError(f"{directory / 'config.json'}: {error}") from None
+    cameras = [key for key, feature in inputs.items() if feature.type == "VISUAL"]
     # The order of the condition: state, images, state of the environment.
     keys = [STATE, *cameras, *([ENVIRONMENT] if ENVIRONMENT in inputs else [])]
     unet, _ = renamed(below(weights, "diffusion.unet."), LEROBOT_UNET)
-    network, action_dim, _ = unet_options(unet, str(directory), int(options["n_groups"]))
+    network, action_dim, _ = unet_options(unet, str(directory), settings.n_groups)
+    settings.compare(
+        directory,
+        **{name: network[name] for name in ("down_dims", "kernel_size", "diffusion_step_embed_dim")},
+        use_film_scale_modulation=network["cond_predict_scale"],
+    )
+    normalisation = read_normalisation(directory, weights, settings)
+    # An observation comes in by the name that it has before the policy's own processor renames it.
+    outer = {key: normalisation.outer_name(key) for key in keys}
     ours: dict[str, Any] = {
         "network": network,
         "chain": chain_config(
-            str(options["noise_scheduler_type"]),
-            {name: options[name] for name in SCHEDULER if name in options},
-            options.get("num_inference_steps"),
+            settings.noise_scheduler_type,
+            {name: getattr(settings, name) for name in SCHEDULER},
+            settings.num_inference_steps,
         ),
-        "observation": {key: inputs[key][1] if key in cameras else inputs[key][1][0] for key in keys},
+        "observation": {
+            outer[key]: list(inputs[key].shape) if key in cameras else inputs[key].shape[0] for key in keys
+        },
         "action_dim": action_dim,
-        **{name: int(options[name]) for name in NEEDED},
-        "source": {"project": "lerobot", "policy": "DiffusionPolicy", "task": config.get("repo_id")},
+        **{name: getattr(settings, name) for name in ("horizon", "n_obs_steps", "n_action_steps")},
+        "source": {
+            "project": "lerobot",
+            "policy": "DiffusionPolicy",
+            "task": settings.repo_id,
+            "weights": directory.resolve().name,
+        },
     }
     encoder: dict[str, Tensor] = {}
     if cameras:
-        encoder, ours["vision"] = _vision(weights, options, cameras, directory)
-    normalisation = read_normalisation(directory, weights, config)
-    ours["normaliser"] = {key: normalisation.entry(key, *inputs[key]) for key in keys}
-    ours["normaliser"][ACTION] = normalisation.entry(ACTION, *outputs[ACTION])
+        encoder, ours["vision"] = _vision(weights, settings, cameras, directory)
+    ours["normaliser"] = {outer[key]: normalisation.entry(key, inputs[key]) for key in keys}
+    ours["normaliser"][ACTION] = normalisation.entry(ACTION, outputs[ACTION])
     return ForeignCheckpoint(ours, unet | encoder)
 
 
-def _features(config: Mapping[str, Any], side: str) -> dict[str, tuple[str, list[int]]]:
-    """{key: (type, shape)} of the inputs or outputs; the first versions gave shapes alone."""
-    try:
-        if f"{side}_shapes" in config:
-            return {key: (_type(key), list(shape)) for key, shape in config[f"{side}_shapes"].items()}
-        return {key: (entry["type"], list(entry["shape"])) for key, entry in config[f"{side}_features"].items()}
-    except (KeyError, TypeError, AttributeError):
-        raise SpecpolicyError(f"its config.json has no usable {side}_features") from None
-
-
-def _type(key: str) -> str:
-    if key.startswith("observation.image"):
-        return "VISUAL"
-    return {ENVIRONMENT: "ENV", ACTION: "ACTION"}.get(key, "STATE")
-
-
 def _vision(
-    weights: Mapping[str, Tensor], options: Mapping[str, Any], cameras: list[str], directory: Path
+    weights: Mapping[str, Tensor], settings: DiffusionConfig, cameras: list[str], directory: Path
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(weights of the image encoders under our names, their options)."""
     found = below(weights, "diffusion.rgb_encoder.")
@@ -130,14 +124,22 @@ def _vision(
         raise SpecpolicyError(f"{directory / WEIGHTS}: the weight 'diffusion.rgb_encoder.{strange[0]}' is not known")
     for index in range(1 if shared else len(cameras)):
         encoder[f"{ENCODER}vision.{index}.pool.temperature"] = torch.ones(1)
-    resize, crop = options.get("resize_shape"), options.get("crop_shape")
+    resize, crop = settings.resize_shape, settings.crop_shape
     if resize is not None:  # its crop then follows from a ratio
-        ratio = float(options.get("crop_ratio", 1.0))
-        crop = [int(side * ratio) for side in resize] if ratio < 1 else None
+        ratio = settings.crop_ratio
+        crop = (int(resize[0] * ratio), int(resize[1] * ratio)) if ratio < 1 else None
+    options = vision_options(encoder, str(directory))
+    settings.compare(
+        directory,
+        vision_backbone=f"resnet{options['layers']}",
+        use_group_norm=options["group_norm"],
+        spatial_softmax_num_keypoints=options["keypoints"],
+        use_separate_rgb_encoder_per_camera=not shared,
+    )
     return encoder, {
-        **vision_options(encoder, str(directory)),
-        "resize": resize,
-        "crop": crop,
+        **options,
+        "resize": None if resize is None else list(resize),
+        "crop": None if crop is None else list(crop),
         "crop_offset": "round",
         "shared": shared,
     }

@@ -1,6 +1,5 @@
 """How a LeRobot policy normalises: current versions say it in processor files, earlier ones among the weights."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,61 +11,86 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.integrations.lerobot_processors import AFTER, BEFORE, EPSILON, Processor, read_processor
+from specpolicy.integrations.lerobot_settings import ACTION, DiffusionConfig, Feature
 from specpolicy.integrations.names import below
 
-ACTION = "action"
-EPSILON = 1e-8
 # What the modes need: the statistics that become -1 and 1.
 RANGES = {"MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}
 MODES = {"VISUAL": "MEAN_STD", "STATE": "MIN_MAX", "ACTION": "MIN_MAX"}  # LeRobot's own for diffusion policies
+BUFFERS = ("normalize_inputs", "normalize_targets", "unnormalize_outputs")  # modules of versions before 0.4
 
 
-@dataclass
+@dataclass(frozen=True)
 class Normalisation:
     """Statistics by key, modes by the type of a feature.
 
     Attributes:
-        where: the directory, for errors.
+        where: the file, or the directory of the weights, for errors.
         statistics: {key: {"min": ..., "max": ..., ...}}; a key that is missing has none.
         modes: {type: mode}; a type that is missing is not normalised.
         modes_by_key: the first versions gave modes by key instead.
         epsilon: what keeps divisions from zero.
-        legacy: epsilon is added to every range, and every normalised feature has statistics; else it only replaces
-            a range of zero, and features without statistics pass as they are.
+        legacy: every normalised feature has statistics, and epsilon is added to every range; else it only replaces a
+            range of zero, and features without statistics pass as they are.
+        features: those that a processor knows; others pass as they are. None: all.
         only: observations that are normalised at all, if the processor names them.
     """
 
     where: Path
     statistics: Mapping[str, Mapping[str, Tensor]]
-    modes: Mapping[str, str]
+    modes: Mapping[Any, str]
     modes_by_key: Mapping[str, str] = field(default_factory=dict)
     epsilon: float = EPSILON
     legacy: bool = False
-    only: list[str] | None = None
+    features: Mapping[str, Feature] | None = None
+    only: tuple[str, ...] | None = None
 
-    def entry(self, key: str, kind: str, shape: list[int]) -> dict[str, Any]:
-        """The entry of our normaliser for one feature of that type and shape."""
-        found = self.statistics.get(key)
-        mode = self.modes_by_key.get(key, "IDENTITY").upper() if self.modes_by_key else self.modes.get(kind, "IDENTITY")
-        excluded = self.only is not None and key != ACTION and key not in self.only
-        if mode == "IDENTITY" or excluded or (found is None and not self.legacy):
+    def entry(self, key: str, feature: Feature) -> dict[str, Any]:
+        """The entry of our normaliser for one feature."""
+        shape = list(feature.shape)
+        found, mode = self.statistics.get(key), self._mode(key, feature)
+        if mode == "IDENTITY" or (found is None and not self.legacy):
             size = [1] * len(shape) if len(shape) == 3 else shape
             return _entry(torch.ones(size), 0.0, torch.zeros(size))
         names = ("mean", "std") if mode == "MEAN_STD" else RANGES.get(mode)
         if names is None:
             raise SpecpolicyError(f"{self.where}: the normalisation mode '{mode}' of '{key}' is not supported")
         if found is None or not set(names) <= found.keys():
-            raise SpecpolicyError(f"{self.where} lacks the statistics {' and '.join(names)} of '{key}'")
-        low, high = (found[name].double() for name in names)
-        if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
-            raise SpecpolicyError(f"{self.where}: the statistics of '{key}' were never set")
-        if len(shape) == 3:
-            low, high = low.reshape(-1, 1, 1), high.reshape(-1, 1, 1)
+            where = f"{self.where}{_missing(self.where)}: it" if self.legacy and not self.statistics else self.where
+            raise SpecpolicyError(f"{where} lacks the statistics {' and '.join(names)} of '{key}'")
+        low, high = (self._statistic(found[name], name, key, shape) for name in names)
         if mode == "MEAN_STD":
+            if key == ACTION:  # LeRobot multiplies by the deviation alone
+                return _entry(1 / torch.where(high == 0, EPSILON, high), 0.0, low)
             return _entry(1 / (high + self.epsilon), 0.0, low)
         span = high - low
         span = span + self.epsilon if self.legacy else torch.where(span == 0, self.epsilon, span)
         return _entry(2 / span, -1.0, low)
+
+    def _mode(self, key: str, feature: Feature) -> str:
+        if self.modes_by_key:
+            return self.modes_by_key.get(key, "IDENTITY").upper()
+        if key == ACTION:
+            return self.modes.get("ACTION", "IDENTITY")
+        if self.features is not None:
+            known = self.features.get(key)
+            if known is None or known.type == "ACTION" or (self.only is not None and key not in self.only):
+                return "IDENTITY"
+            feature = known
+        return self.modes.get(feature.type, "IDENTITY")
+
+    def _statistic(self, value: Tensor, name: str, key: str, shape: list[int]) -> Tensor:
+        """One statistic in float64, of a vector's size or an image's number of channels."""
+        if value.numel() not in (1, shape[0]) or not value.is_floating_point():
+            raise SpecpolicyError(
+                f"{self.where}: the statistic {name} of '{key}' has {value.numel()} numbers ({value.dtype}), "
+                f"the feature {shape[0]}"
+            )
+        value = value.double().flatten()
+        if not bool(torch.isfinite(value).all()):
+            raise SpecpolicyError(f"{self.where}: the statistics of '{key}' were never set")
+        return value.reshape(-1, 1, 1) if len(shape) == 3 else value.expand(shape[0])
 
 
 @dataclass(frozen=True)
@@ -75,28 +99,47 @@ class Normalisations:
 
     observations: Normalisation
     actions: Normalisation
+    before: Processor | None = None
 
-    def entry(self, key: str, kind: str, shape: list[int]) -> dict[str, Any]:
+    def entry(self, key: str, feature: Feature) -> dict[str, Any]:
         """See `Normalisation.entry`."""
-        return (self.actions if key == ACTION else self.observations).entry(key, kind, shape)
+        return (self.actions if key == ACTION else self.observations).entry(key, feature)
+
+    def outer_name(self, key: str) -> str:
+        """The name by which an observation comes in: processors may rename it."""
+        return key if self.before is None else self.before.outer_name(key)
 
 
-def read_normalisation(directory: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> Normalisations:
+def read_normalisation(directory: Path, weights: Mapping[str, Tensor], config: DiffusionConfig) -> Normalisations:
     """The normalisation of a policy directory with those weights and that config.json."""
-    before = directory / "policy_preprocessor.json"
-    if before.exists():
-        after = directory / "policy_postprocessor.json"
-        return Normalisations(_processor(before, "normalizer_processor"), _processor(after, "unnormalizer_processor"))
-    modes_by_key = {
-        **(config.get("input_normalization_modes") or {}),
-        **(config.get("output_normalization_modes") or {}),
-    }
-    modes = config.get("normalization_mapping") or MODES
-    return Normalisations(
-        *(
-            Normalisation(directory, _among(weights, module, config), modes, modes_by_key, legacy=True)
-            for module in ("normalize_inputs", "unnormalize_outputs")
-        )
+    paths = directory / BEFORE, directory / AFTER
+    if all(path.exists() for path in paths):
+        first, last = (read_processor(path) for path in paths)
+        return Normalisations(_of(first, paths[0]), _of(last, paths[1]), first)
+    if paths[0].exists():
+        raise SpecpolicyError(f"{directory}{_missing(directory)}")
+    modes_by_key = {**(config.input_normalization_modes or {}), **(config.output_normalization_modes or {})}
+    modes = MODES if config.normalization_mapping is None else config.normalization_mapping
+    keys = [*config.features("input"), *config.features("output")]
+    before, after = (
+        Normalisation(directory, _among(weights, module, keys), modes, modes_by_key, legacy=True)
+        for module in ("normalize_inputs", "unnormalize_outputs")
+    )
+    if paths[1].exists():
+        for key, feature in config.features("input").items():
+            before.entry(key, feature)  # says which statistics are missing
+        raise SpecpolicyError(f"{directory}{_missing(directory)}")
+    return Normalisations(before, after)
+
+
+def _missing(directory: Path) -> str:
+    """Which processor files are not there, and how LeRobot writes them."""
+    missing = " and no ".join(name for name in (BEFORE, AFTER) if not (directory / name).exists())
+    return (
+        f" has no {missing} (nor statistics among its weights, as before LeRobot 0.4): lerobot-train writes both with "
+        "their .safetensors beside model.safetensors, and push_to_hub uploads them, so copy them from there, or let "
+        "LeRobot write them again by make_pre_post_processors(config, dataset_stats=...) and save_pretrained of both, "
+        "for weights from before 0.4 by python -m lerobot.processor.migrate_policy_normalization --pretrained-path DIR"
     )
 
 
@@ -114,34 +157,26 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise SpecpolicyError(f"{path} cannot be read ({error}): copy the checkpoint again") from None
 
 
-def _processor(path: Path, name: str) -> Normalisation:
-    """The normalising step of a processor."""
-    try:
-        steps = json.loads(path.read_text(encoding="utf-8"))["steps"]
-        step = next(step for step in steps if step.get("registry_name") == name)
-        config, file = step["config"], step.get("state_file")
-        modes = dict(config["norm_map"])
-    except FileNotFoundError:
-        raise SpecpolicyError(f"{path.parent} has no {path.name}: the checkpoint is incomplete") from None
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
-        raise SpecpolicyError(f"{path} is not understood: a step '{name}' with its settings is expected") from None
+def _of(processor: Processor, path: Path) -> Normalisation:
+    """The normalisation of a processor file, with its statistics."""
+    settings = processor.normalise
     statistics: dict[str, dict[str, Tensor]] = {}
-    for full, value in (load_tensors(path.parent / file) if file else {}).items():
+    for full, value in ({} if processor.state_file is None else load_tensors(processor.state_file)).items():
         key, _, statistic = full.rpartition(".")
         statistics.setdefault(key, {})[statistic] = value
+    only = settings.normalize_observation_keys
     return Normalisation(
-        path.parent,
+        path,
         statistics,
-        modes,
-        epsilon=config.get("eps", EPSILON),
-        only=config.get("normalize_observation_keys"),
+        settings.norm_map,
+        epsilon=settings.eps,
+        features=settings.features,
+        only=None if only is None else tuple(only),
     )
 
 
-def _among(weights: Mapping[str, Tensor], module: str, config: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+def _among(weights: Mapping[str, Tensor], module: str, keys: list[str]) -> dict[str, dict[str, Tensor]]:
     """Statistics that stand among the weights; the dots of a key are underscores there."""
-    sides = (config.get(f"{side}_{what}") or {} for side in ("input", "output") for what in ("features", "shapes"))
-    keys = [key for side in sides for key in side]
     found = {key: below(weights, f"{module}.buffer_{key.replace('.', '_')}.") for key in keys}
     return {key: statistics for key, statistics in found.items() if statistics}
 
