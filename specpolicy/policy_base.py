@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from specpolicy.checkpoints import write_checkpoint
 from specpolicy.errors import SpecpolicyError
+from specpolicy.images import is_image, unit_images
 from specpolicy.networks import LowDimEncoder
 from specpolicy.normaliser import Normaliser
 
@@ -65,7 +66,7 @@ class Policy(nn.Module):
     def encode(self, observation: Observation) -> Tensor:
         """Condition of the denoiser for `observation`: {key: (B, To, ...) or (To, ...)}, arrays or tensors.
 
-        Images are (channels, height, width) in [0, 1]; unsigned bytes and channels last are understood, too.
+        Images are bytes, or floats in [0, 1]; their channels come first or last (see `unit_images`).
         """
         frames = {}
         for key in self.encoder.keys:
@@ -73,7 +74,7 @@ class Policy(nn.Module):
                 raise SpecpolicyError(
                     f"the observation has no key '{key}': the policy needs {', '.join(self.encoder.keys)}"
                 )
-            frames[key] = self.normaliser.normalise(key, self._frames(key, torch.as_tensor(observation[key])))
+            frames[key] = self.normaliser.normalise(key, self._frames(key, _tensor(key, observation[key])))
         counts = {key: len(value) for key, value in frames.items()}
         if len(set(counts.values())) > 1:
             found = ", ".join(f"'{key}' {count}" for key, count in counts.items())
@@ -89,15 +90,15 @@ class Policy(nn.Module):
         """The frames (B, To, ...) of one key, checked."""
         expected = self._frame_shape(key)
         value = value[None] if value.dim() == len(expected) else value
-        if len(expected) == 4 and value.dim() == 5:  # images
-            if value.dtype == torch.uint8:
-                value = value / 255
-            if tuple(value.shape[2:]) == (*expected[2:], expected[1]):
-                value = value.movedim(-1, 2)
-        if value.dim() != len(expected) + 1 or tuple(value.shape[1:]) != expected:
+        layouts = [expected]
+        if is_image(expected[1:]):
+            layouts.append((expected[0], *expected[2:], expected[1]))  # channels last
+        if value.dim() != len(expected) + 1 or tuple(value.shape[1:]) not in layouts:
             raise SpecpolicyError(
                 f"observation '{key}' has shape {tuple(value.shape)}: expected {expected} or (batch, *{expected})"
             )
+        if is_image(expected[1:]):
+            value = unit_images(key, value, expected[1:])
         return value.to(self.device, torch.float32)
 
     def executable(self, actions: Tensor) -> Tensor:
@@ -122,6 +123,16 @@ class Policy(nn.Module):
         weights = self.denoiser.state_dict()
         weights |= {f"{ENCODER}{name}": value for name, value in self.encoder.state_dict().items()}
         return write_checkpoint(directory, weights, config, dtype)
+
+
+def _tensor(key: str, value: Any) -> Tensor:
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise SpecpolicyError(f"observation '{key}' is no array of numbers ({error})") from None
+    if tensor.is_complex():
+        raise SpecpolicyError(f"observation '{key}' holds complex numbers: real ones are expected")
+    return tensor
 
 
 def _load(module: nn.Module, weights: Mapping[str, Tensor], prefix: str) -> None:

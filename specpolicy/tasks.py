@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def make_task_env(task: Mapping[str, Any], **kwargs: Any) -> gymnasium.Env:
     """Return the task's environment.
 
-    Its observation is a dict of float32 arrays (a Box observation becomes `{"state": ...}`), its action
-    space a Box, and every `info`, that of `reset` included, has a bool `is_success`.
+    Its observation is a dict of arrays, images of bytes and float32 for the rest (a Box observation becomes
+    `{"state": ...}`), its action space a Box, and every `info`, that of `reset` included, has a bool `is_success`.
 
     Args:
         task: `id`, and optionally `kwargs` and `observation_keys`.

@@ -7,10 +7,14 @@ import numpy as np
 from gymnasium import spaces
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.images import as_recorded
 
 
 class DictObservation(gymnasium.ObservationWrapper):
-    """Observations as a dict of float32 arrays: a Box becomes `{"state": ...}`, a Dict keeps its keys."""
+    """Observations as a dict of arrays: a Box becomes `{"state": ...}`, a Dict keeps its keys.
+
+    Images of bytes stay as they are, everything else becomes float32.
+    """
 
     def __init__(self, env: gymnasium.Env, name: str) -> None:
         super().__init__(env)
@@ -26,13 +30,13 @@ class DictObservation(gymnasium.ObservationWrapper):
         for key, part in space.spaces.items():
             if not isinstance(part, spaces.Box):
                 raise SpecpolicyError(f"task {name}: the observation '{key}' is {part}; a Box is needed")
-            low, high = part.low.astype(np.float32), part.high.astype(np.float32)
-            boxes[key] = spaces.Box(low, high, dtype=np.float32)
+            low, high = as_recorded(part.low), as_recorded(part.high)
+            boxes[key] = spaces.Box(low, high, dtype=low.dtype.type)
         self.observation_space = spaces.Dict(boxes)
 
     def observation(self, observation: Any) -> dict[str, np.ndarray]:
         parts = {"state": observation} if self._is_box else observation
-        return {key: np.asarray(value, dtype=np.float32) for key, value in parts.items()}
+        return {key: as_recorded(value) for key, value in parts.items()}
 
 
 class SuccessInfo(gymnasium.Wrapper):

@@ -16,6 +16,7 @@ ROOMS = (
     "processes",
     "precision",
     "logging",
+    "images",
     "wrappers",
     "rates",
     "tasks",

@@ -15,6 +15,7 @@ from specpolicy.control.clock import PausedClock
 from specpolicy.evaluation.episode import run_episode
 from specpolicy.evaluation.planners import PolicyPlanner, check_policy_fits
 from specpolicy.histories import Histories, read_histories, write_histories
+from specpolicy.images import as_recorded
 from specpolicy.loading import load_policy
 from specpolicy.processes import run_jobs
 from specpolicy.tasks import make_task_env
@@ -71,7 +72,7 @@ class EpisodeRecorder:
         frames = [frames[0]] * (count - 1) + frames
         histories = {}
         for key in self.policy.observation_keys:
-            column = np.stack([frame[key] for frame in frames]).astype(np.float32)
+            column = as_recorded(np.stack([frame[key] for frame in frames]))
             histories[key] = np.stack([column[i : i + count] for i in range(len(column) - count + 1)])
         return seed, histories
 
@@ -91,7 +92,7 @@ def record_histories(
     engine: str = "eager",
     on_episode: Callable[[], object] = lambda: None,
 ) -> Histories:
-    """{key: (count, To, ...)} float32 histories that a checkpoint's policy meets in its task.
+    """{key: (count, To, ...)} histories that a checkpoint's policy meets in its task: vectors float32, images bytes.
 
     Drawn, with a seed, from all control steps of `episodes` episodes of the seeds from `seed` on. `workers`: processes.
     """

@@ -7,14 +7,16 @@ long for each. A policy knows how many numbers it observes, so a list is looked 
 from typing import Any
 
 import numpy as np
+import torch
 
+from specpolicy.images import is_image, unit_images
 from specpolicy.serving.scan import ProtocolError
 
 DTYPE = np.float32  # what policies compute in
 
 
 def read_frames(key: str, value: Any, shape: tuple[int, ...], n_obs_steps: int) -> np.ndarray:
-    """The frames (1, ...) or (n_obs_steps, ...) of one key: integers as they are, floats as float32.
+    """The frames (1, ...) or (n_obs_steps, ...) of one key, as float32; images in [0, 1], channels first.
 
     Args:
         key: its name, for messages.
@@ -24,8 +26,9 @@ def read_frames(key: str, value: Any, shape: tuple[int, ...], n_obs_steps: int) 
 
     Raises:
         ProtocolError: one line: another shape, no numbers, or one that is not finite, as float32.
+        SpecpolicyError: images that are neither bytes nor in [0, 1].
     """
-    shapes = {shape, (*shape[1:], shape[0])} if len(shape) == 3 else {shape}
+    shapes = {shape, (*shape[1:], shape[0])} if is_image(shape) else {shape}
     found = _shape(key, value, len(shape) + 1)
     if found not in shapes and (found[1:] not in shapes or found[0] != n_obs_steps):
         raise ProtocolError(
@@ -36,12 +39,17 @@ def read_frames(key: str, value: Any, shape: tuple[int, ...], n_obs_steps: int) 
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":  # whole numbers of more than 64 bits
         raise ProtocolError(f"'{key}' has dtype {array.dtype}: expected numbers")
-    if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            array = array.astype(DTYPE, copy=False)
-        if not np.isfinite(array).all():
-            raise ProtocolError(f"'{key}' has values that are not finite in {np.dtype(DTYPE)}")
-    return array[None] if found in shapes else array
+    array = array[None] if found in shapes else array
+    with np.errstate(over="ignore"):
+        # Numbers are made floats but in images, where bytes mean something else than numbers.
+        dtype = array.dtype.newbyteorder("=") if is_image(shape) and array.dtype.kind != "f" else np.dtype(DTYPE)
+        array = array.astype(dtype, copy=False)
+    if not np.isfinite(array).all():
+        raise ProtocolError(f"'{key}' has values that are not finite in {np.dtype(DTYPE)}")
+    if is_image(shape):
+        # Some frames come as bytes, others as floats: from here on they are alike, for a history holds both.
+        return unit_images(key, torch.from_numpy(np.array(array)), shape).numpy()
+    return array
 
 
 def _shape(key: str, value: Any, most: int) -> tuple[int, ...]:

@@ -60,7 +60,7 @@ class PolicyService:
     def plan(self, histories: Sequence[History], streams: Sequence[torch.Generator]) -> list[Chunk]:
         """See `Service.plan`. The network's time is that of the whole batch."""
         start = time.perf_counter()
-        observation = {key: self._batch(key, [history[key] for history in histories]) for key in self.shapes}
+        observation = {key: np.stack([history[key] for history in histories]) for key in self.shapes}
         out = self.policy.predict(observation, sampler=self.sampler, generator=list(streams))
         actions = out.actions[:, self.policy.first_action :].cpu().numpy()  # the copy waits for a GPU to finish
         seconds = time.perf_counter() - start
@@ -75,12 +75,3 @@ class PolicyService:
         nothing = {key: np.zeros((self.n_obs_steps, *shape), DTYPE) for key, shape in self.shapes.items()}
         for count in sorted({1, most}):
             self.plan([nothing] * count, [self.begin(0) for _ in range(count)])
-
-    def _batch(self, key: str, frames: Sequence[np.ndarray]) -> np.ndarray:
-        """The frames (B, To, ...) of one key; images come with channels first or last, as bytes or as numbers."""
-        if len(self.shapes[key]) < 3:
-            return np.stack(frames).astype(DTYPE, copy=False)
-        alike = [images / DTYPE(255) if images.dtype == np.uint8 else images for images in frames]
-        last = [images.shape[1:] != self.shapes[key] for images in frames]
-        images = [np.moveaxis(one, -1, 1) if wrong else one for one, wrong in zip(alike, last, strict=True)]
-        return np.stack(images).astype(DTYPE, copy=False)

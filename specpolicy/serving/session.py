@@ -42,10 +42,7 @@ class Session:
             return None
         count = len(next(iter(request.frames.values())))
         new = [{key: value[number] for key, value in request.frames.items()} for number in range(count)]
-        old = self._frames
-        if old and any(old[-1][key].shape != frame.shape for key, frame in new[0].items()):
-            old = []  # an image that had its channels last until now
-        frames = [*old, *new][-self._service.n_obs_steps :]
+        frames = [*self._frames, *new][-self._service.n_obs_steps :]
         self._offered = [frames[0]] * (self._service.n_obs_steps - len(frames)) + frames
         return {key: np.stack([frame[key] for frame in self._offered]) for key in request.frames}
 

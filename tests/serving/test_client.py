@@ -74,15 +74,6 @@ def test_what_a_client_gets_does_not_depend_on_who_else_asks(small_policy):
         np.testing.assert_allclose(alone.actions, chunk.actions, atol=1e-4)
 
 
-def test_a_policy_that_sees_images_is_served_bytes_and_numbers_alike(small_policy):
-    service = PolicyService(small_policy)
-    service.shapes = {"image": (3, 4, 5)}
-    image = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5), np.uint8)
-    batch = service._batch("image", [image, image / 255, np.moveaxis(image, 1, -1)])
-    assert batch.dtype == np.float32
-    np.testing.assert_allclose(batch, np.stack([image / 255] * 3), rtol=1e-6)
-
-
 def test_a_process_gets_a_connection_of_its_own():
     with in_background(PolicyServer(Counting(), port=0)) as server:
         remote = pickle.loads(pickle.dumps(RemotePlanner(url(server), timeout=7.0, reconnect=2.0)))

@@ -4,6 +4,7 @@ import msgpack
 import numpy as np
 import pytest
 
+from specpolicy import SpecpolicyError
 from specpolicy.serving.codec import ProtocolError, pack, unpack
 from specpolicy.serving.frames import read_frames
 
@@ -82,17 +83,39 @@ def test_numbers_of_every_kind_and_byte_order_are_the_same_numbers(dtype):
     sent = np.array([0, 1], dtype)
     frames = read_frames("state", unpack(pack(sent)), (2,), STEPS)
     assert frames.shape == (1, 2) and frames.astype(float).tolist() == [[0, 1]]
-    assert frames.dtype == np.float32 if sent.dtype.kind == "f" else frames.dtype.kind == sent.dtype.kind
+    assert frames.dtype == np.float32
     assert read_frames("state", [sent, sent], (2,), STEPS).astype(float).tolist() == [[0, 1], [0, 1]]
 
 
 def test_lists_of_numbers_are_the_same_numbers():
     for value in ([0.5, 2], [True, 2.0], [np.float32(0.5), 2], (0.5, 2)):
         assert read_frames("state", value, (2,), STEPS).tolist() == [[float(value[0]), 2]]
-    image = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    np.testing.assert_array_equal(read_frames("image", image.tolist(), (2, 3, 4), STEPS), image[None])
-    last = np.moveaxis(image, 0, -1)
-    np.testing.assert_array_equal(read_frames("image", [last, last], (2, 3, 4), STEPS), [last, last])
+
+
+IMAGE = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+LAST = np.moveaxis(IMAGE, 0, -1)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [IMAGE, LAST, IMAGE / 255, (IMAGE / 255).tolist(), (LAST / 255).astype(">f4"), list(LAST)],
+    ids=("bytes", "channels last", "floats", "lists", "big endian", "a list of arrays"),
+)
+def test_images_are_the_same_numbers_however_they_are_sent(sent):
+    found = read_frames("image", sent, (2, 3, 4), STEPS)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, IMAGE[None] / 255, atol=1e-7)
+    np.testing.assert_array_equal(read_frames("image", [sent, sent], (2, 3, 4), STEPS), [found[0], found[0]])
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [IMAGE.tolist(), IMAGE.astype(float), IMAGE.astype(">i2"), IMAGE / 255 - 1, IMAGE > 3],
+    ids=("whole numbers", "floats of bytes", "short", "below zero", "true and false"),
+)
+def test_images_of_an_unknown_scale_are_refused(sent):
+    with pytest.raises(SpecpolicyError, match=r"give .*bytes \(uint8\)"):
+        read_frames("image", sent, (2, 3, 4), STEPS)
 
 
 @pytest.mark.parametrize(

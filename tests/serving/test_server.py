@@ -61,7 +61,10 @@ def test_images_may_have_their_channels_last(server, service):
     client = raw_client(server)
     image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
     assert "actions" in ask(client, {**frame(1), "image": image})
-    np.testing.assert_array_equal(service.histories[-1]["image"], [image, image])
+    seen = np.moveaxis(image, -1, 0) / 255
+    np.testing.assert_allclose(service.histories[-1]["image"], [seen, seen], atol=1e-7)
+    assert "actions" in ask(client, {**frame(2), "image": np.moveaxis(image, -1, 0) / 255})  # a float now
+    np.testing.assert_allclose(service.histories[-1]["image"], [seen, seen], atol=1e-7)
 
 
 def test_a_key_is_asked_for(service):

@@ -1,0 +1,64 @@
+"""Images on their way to a policy: bytes until its door, and one function that says what they mean there.
+
+Between an environment, a robot, a recording and a file, images stay what they are, bytes as a rule. Only `unit_images`
+gives them a scale and a layout, so that no picture is scaled twice, or not at all.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from specpolicy.errors import SpecpolicyError
+
+ROUNDING = 1e-3  # above 1 and below 0: what resizing and half precision may add, and no scale of bytes
+
+
+def unit_images(key: str, images: Tensor, shape: Sequence[int]) -> Tensor:
+    """Images as a network sees them: float32 in [0, 1], channels first.
+
+    Args:
+        key: name of the observation, for messages.
+        images: (..., C, H, W) or (..., H, W, C), bytes of 0 to 255 or floats in [0, 1].
+        shape: (C, H, W). Where both layouts have this shape, channels are first.
+
+    Returns:
+        (..., C, H, W).
+
+    Raises:
+        SpecpolicyError: another shape, whole numbers that are no bytes, or floats outside [0, 1].
+    """
+    channels, height, width = shape
+    found = tuple(images.shape[-3:])
+    if found not in ((channels, height, width), (height, width, channels)):
+        raise SpecpolicyError(
+            f"the images '{key}' have shape {found}: expected {(channels, height, width)}, or channels last"
+        )
+    if found != (channels, height, width):
+        images = images.movedim(-1, -3)
+    if images.dtype == torch.uint8:
+        return images.to(torch.float32) / 255
+    if not images.is_floating_point():
+        kind = str(images.dtype).removeprefix("torch.")
+        raise SpecpolicyError(f"the images '{key}' are {kind}: give bytes (uint8), or floats in [0, 1]")
+    images = images.to(torch.float32)
+    if images.numel():
+        least, most = (float(value) for value in torch.aminmax(images))
+        if not (least >= -ROUNDING and most <= 1 + ROUNDING):  # also for what is no number
+            raise SpecpolicyError(
+                f"the images '{key}' hold numbers from {least:g} to {most:g}: give floats in [0, 1], or bytes (uint8)"
+            )
+    return images
+
+
+def is_image(shape: Any) -> bool:
+    """Whether frames of this shape are images, (C, H, W), and not vectors."""
+    return not isinstance(shape, int) and len(shape) == 3
+
+
+def as_recorded(value: Any) -> np.ndarray:
+    """A part of an observation as it is kept and handed on: images of bytes as they are, all else as float32."""
+    array = np.asarray(value)
+    return array if array.dtype == np.uint8 and array.ndim >= 2 else array.astype(np.float32, copy=False)
