@@ -4,18 +4,21 @@
 `meta/episode_ends` the end of each episode. Entries of any shape that is no image are read as flat vectors.
 """
 
+import math
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from specpolicy.data.episodes import DataSet, Episode, as_vectors
+from specpolicy.data.zarr_arrays import Description, Files, Folder, Zip
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import one_line
 
-ACTION = "action"
+ACTION, ENDS = "action", "meta/episode_ends"
 LARGEST = 1024  # numbers in an observation; images have more
 # Words in the names of what divides episodes. diffusion_policy has nothing of the kind.
 PARTS = {"train", "training", "valid", "val", "validation", "test", "split", "splits", "mask"}
@@ -23,15 +26,16 @@ PARTS = {"train", "training", "valid", "val", "validation", "test", "split", "sp
 
 def read(path: str | Path, observation_keys: Sequence[str]) -> DataSet:
     """See `specpolicy.data.dataset.read_data`. A buffer names no parts and no rate."""
-    with _opened(path) as (data, ends):
-        known = _vectors(data)
-        for key in observation_keys:
-            if key not in known or key == ACTION:
-                raise SpecpolicyError(
-                    f"{path} has no vectors data/{key} (it has {', '.join(one for one in known if one != ACTION)}): "
-                    "give task.observation_keys"
-                )
-        arrays = {key: _read(data, key, int(ends[-1]), path) for key in (ACTION, *observation_keys)}
+    buffer = _opened(path)
+    known = buffer.vectors()
+    for key in observation_keys:
+        if key not in known or key == ACTION:
+            raise SpecpolicyError(
+                f"{path} has no vectors data/{key} (it has {', '.join(one for one in known if one != ACTION)}): "
+                "give task.observation_keys"
+            )
+    ends = buffer.ends()
+    arrays = {key: buffer.vector(key, int(ends[-1])) for key in (ACTION, *observation_keys)}
     episodes = {
         str(number): Episode(arrays[ACTION][start:end], {key: arrays[key][start:end] for key in observation_keys})
         for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True))
@@ -41,62 +45,87 @@ def read(path: str | Path, observation_keys: Sequence[str]) -> DataSet:
 
 def observation_keys(path: str | Path) -> list[str]:
     """See `specpolicy.data.dataset.observation_keys`."""
-    with _opened(path) as (data, _):
-        return [key for key in _vectors(data) if key != ACTION]
+    return [key for key in _opened(path).vectors() if key != ACTION]
 
 
-@contextmanager
-def _opened(path: str | Path) -> Iterator[tuple[Any, np.ndarray]]:
-    """The group `data` and the ends of the episodes, checked."""
-    import zarr
-    from zarr.storage import ZipStore
-
-    with ExitStack() as cleanup:
-        try:
-            store: Any = ZipStore(str(path), mode="r") if Path(path).is_file() else str(path)
-            root: Any = zarr.open_group(store, mode="r")
-            if not isinstance(store, str):
-                cleanup.callback(store.close)
-            data, ends = root["data"], np.asarray(root["meta/episode_ends"][:])
-            data[ACTION]
-            described = sorted(root["meta"].array_keys()) + sorted(root["meta"].group_keys())
-        # A damaged store shows in many ways: KeyError, ValueError, OSError, BadZipFile, errors of the codecs.
-        except Exception as error:
-            raise SpecpolicyError(
-                f"{path} is no replay buffer of diffusion_policy ({type(error).__name__}: {error}): "
-                "expected data/action and meta/episode_ends"
-            ) from None
-        for name in described:
-            if PARTS & set(re.split("[^a-z]+", name.casefold())):
-                raise SpecpolicyError(
-                    f"{path}: meta/{name} seems to say which episodes are for what, and is not understood: remove it, "
-                    "and the episodes that are not to be learned from"
-                )
-        if ends.ndim == 1 and not len(ends):
-            raise SpecpolicyError(f"{path} has no episodes")
-        if ends.ndim != 1 or ends.dtype.kind not in "iu" or (np.diff(ends, prepend=0) <= 0).any():
-            raise SpecpolicyError(f"{path}: meta/episode_ends must be rising whole numbers")
-        yield data, ends
-
-
-def _vectors(data: Any) -> list[str]:
-    """Names of the entries that are no images, sorted."""
-    arrays = {name: array for name, array in data.arrays()}
-    return sorted(
-        name
-        for name, array in arrays.items()
-        if array.dtype.kind in "fiub" and len(array.shape) > 0 and np.prod(array.shape[1:]) <= LARGEST
-    )
-
-
-def _read(data: Any, key: str, rows: int, path: str | Path) -> np.ndarray:
-    """An entry as (N, D) float32."""
-    array = data[key]
-    if not array.shape or array.shape[0] != rows:
-        found = array.shape[0] if array.shape else "no"
-        raise SpecpolicyError(f"{path}: data/{key} has {found} rows, meta/episode_ends says {rows}")
+def _opened(path: str | Path) -> "_Buffer":
+    """The buffer, checked as far as its metadata go."""
     try:
-        values = np.asarray(array[:])
-    except Exception as error:  # a chunk that is damaged, in whatever way its codec says so
-        raise SpecpolicyError(f"{path}: data/{key} cannot be read ({type(error).__name__}: {error})") from None
-    return as_vectors(values.reshape(rows, -1), f"data/{key}", path)
+        files: Files = Zip(Path(path)) if Path(path).is_file() else Folder(Path(path))
+        missing = [name for name in (f"data/{ACTION}", ENDS) if files.describe(name) is None]
+    # A damaged store shows in many ways: ValueError, OSError, BadZipFile.
+    except Exception as error:
+        raise SpecpolicyError(f"{path} is no replay buffer of diffusion_policy: {one_line(error)}") from None
+    if missing:
+        raise SpecpolicyError(f"{path} is no replay buffer of diffusion_policy: it lacks {' and '.join(missing)}")
+    for name in files.children("meta"):
+        if PARTS & set(re.split("[^a-z]+", name.casefold())):
+            raise SpecpolicyError(
+                f"{path}: meta/{name} seems to say which episodes are for what, and is not understood: remove it, "
+                "and the episodes that are not to be learned from"
+            )
+    return _Buffer(files, path)
+
+
+@dataclass
+class _Buffer:
+    """The arrays of an open store."""
+
+    files: Files
+    path: str | Path
+
+    def vectors(self) -> list[str]:
+        """Names of the entries that are no images, sorted."""
+        names = self.files.children("data")
+        found = {name: self._describe(f"data/{name}") for name in names if not name.startswith((".", "zarr."))}
+        return [
+            name
+            for name, array in found.items()
+            if array is not None and array.kind and array.shape and math.prod(array.shape[1:]) <= LARGEST
+        ]
+
+    def ends(self) -> np.ndarray:
+        """Where each episode ends (episodes,)."""
+        ends = self._read(ENDS)
+        if ends.ndim == 1 and not len(ends):
+            raise SpecpolicyError(f"{self.path} has no episodes")
+        if ends.ndim != 1 or ends.dtype.kind not in "iu" or (np.diff(ends, prepend=0) <= 0).any():
+            raise SpecpolicyError(f"{self.path}: {ENDS} must be rising whole numbers")
+        return ends
+
+    def vector(self, key: str, rows: int) -> np.ndarray:
+        """An entry as (N, D) float32."""
+        array = self._describe(f"data/{key}")
+        shape = array.shape if array is not None else ()
+        if not shape or shape[0] != rows:
+            found = shape[0] if shape else "no"
+            raise SpecpolicyError(f"{self.path}: data/{key} has {found} rows, {ENDS} says {rows}")
+        return as_vectors(self._read(f"data/{key}").reshape(rows, -1), f"data/{key}", self.path)
+
+    def _describe(self, name: str) -> Description | None:
+        try:
+            return self.files.describe(name)
+        except SpecpolicyError as error:
+            raise SpecpolicyError(f"{self.path}: {error}") from None
+
+    def _read(self, name: str) -> np.ndarray:
+        import zarr
+        from zarr.storage import LocalStore, ZipStore
+
+        array = self._describe(name)
+        assert array is not None  # it was there when the buffer was opened, or is one of its vectors
+        try:
+            self.files.check(name, array)
+            store: Any = (
+                ZipStore(str(self.path)) if Path(self.path).is_file() else LocalStore(self.path, read_only=True)
+            )
+            # By its own metadata, whatever those of the store as a whole say of it.
+            opened: Any = zarr.open_array(store, path=name, mode="r", zarr_format=2 if array.version == 2 else 3)
+            values = np.asarray(opened[:])
+            store.close()
+            return values
+        except SpecpolicyError as error:
+            raise SpecpolicyError(f"{self.path}: {error}") from None
+        except Exception as error:  # a chunk that is damaged, in whatever way its codec says so
+            reason = one_line(f"{type(error).__name__}: {error}")
+            raise SpecpolicyError(f"{self.path}: {name} cannot be read ({reason})") from None
