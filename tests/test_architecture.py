@@ -13,6 +13,7 @@ ROOMS = (
     "errors",
     "parsing",
     "files",
+    "outputs",
     "processes",
     "precision",
     "logging",

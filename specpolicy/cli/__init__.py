@@ -121,4 +121,6 @@ def _error_line(error: Exception) -> str | None:
         return f"the package {package} is not installed: pip install {target}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {os.fsdecode(error.filename)}"
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.strerror or os.strerror(error.errno)
     return None

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from specpolicy.histories import Histories
     from specpolicy.logging import MetricLogger
     from specpolicy.policy import DiffusionPolicy
+    from specpolicy.samplers import Sampler
     from specpolicy.token_policy import TokenPolicy
 
 RECORDED_EPISODES = 40
+FILES = ("chunks.csv", "table.md", "summary.json", "metrics.csv", "config.yaml")
 WINDOWS = ("calibrated", "tuned", "end")
 
 
@@ -36,11 +38,9 @@ def run(config: DictConfig) -> None:
     """Measure as `config` (configs/benchmark.yaml) says."""
     import torch
 
-    from specpolicy.benchmark import benchmark, notes, plain_table, result_table, write_report
-    from specpolicy.cli.configuration import save_config
+    from specpolicy.cli.own_outputs import check_own
     from specpolicy.loading import load_policy
-    from specpolicy.logging import make_logger
-    from specpolicy.logging.progress import progress_bar
+    from specpolicy.outputs import claim, default_name
     from specpolicy.samplers import make_sampler
 
     if config.threads is not None:
@@ -50,8 +50,27 @@ def run(config: DictConfig) -> None:
     specs, tuned = read_samplers(config)
     settings = _settings(config, tuned)
     samplers = {label: make_sampler(**spec) for label, spec in specs.items()}
-    policy = load_policy(config.policy, config.device)
-    output = Path(config.output or Path("outputs/benchmark") / Path(config.policy).resolve().stem)
+    output = Path(config.output or Path("outputs/benchmark") / default_name(config.policy))
+    with claim(output, "benchmark"):
+        check_own(output, "benchmark", FILES)
+        policy = load_policy(config.policy, config.device)
+        _measure(config, policy, samplers, settings, output)
+
+
+def _measure(
+    config: DictConfig,
+    policy: DiffusionPolicy | TokenPolicy,
+    samplers: dict[str, Sampler],
+    settings: Settings,
+    output: Path,
+) -> None:
+    """Measure, write and print the figures; `output` is held by this run."""
+    from specpolicy.benchmark import benchmark, notes, plain_table, result_table, write_report
+    from specpolicy.cli.configuration import save_config
+    from specpolicy.logging import make_logger
+    from specpolicy.logging.progress import progress_bar
+
+    tuned = settings.tuned
     histories = _histories(policy, config, output)
     name = output.name
     with make_logger(config.logger, output, _plain(config), name=name) as logger:
@@ -67,7 +86,7 @@ def run(config: DictConfig) -> None:
         summary["policy"]["path"] = str(config.policy)
         summary["command"] = shlex.join(["specpolicy", *sys.argv[1:]])
         summary["config"] = _plain(config)
-        save_config(config, output)
+        save_config(config, output, "benchmark")
         write_report(summary, draws, output)
         _log(summary, output, logger)
     print(plain_table(result_table(summary)))

@@ -35,27 +35,35 @@ if TYPE_CHECKING:
 
 def run(config: DictConfig) -> None:
     """Calibrate as `config` (configs/calibrate.yaml) says."""
-    from specpolicy.cli import calibrate_tokens
-    from specpolicy.cli.configuration import save_config
-    from specpolicy.cli.observations import conditions, write_held_out
-    from specpolicy.evaluation.provenance import hardware
     from specpolicy.loading import load_policy
+    from specpolicy.outputs import claim
     from specpolicy.precision import check_precision
-    from specpolicy.samplers import calibrate
-    from specpolicy.samplers.speculative.calibration.calibration import machine
-    from specpolicy.token_policy import TokenPolicy
 
     effort = _effort(config)  # what is wrong shall be said before an hour of work
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     policy = load_policy(config.policy, config.device)
     check_precision(config.precision, policy.device)
-    known = None if config.learn or isinstance(policy, TokenPolicy) else _known(config)
-    if config.engine != "eager":
-        policy = policy.with_engine(config.engine)
     output = Path(config.output or config.policy)
     if not output.is_dir() and config.output is None:
         raise SpecpolicyError(f"{output} is no directory: give output=, where the calibration shall go")
+    with claim(output, "calibrate"):
+        _calibrate(config, policy, effort, output)
+
+
+def _calibrate(config: DictConfig, policy: Any, effort: Effort, output: Path) -> None:
+    """Calibrate and write what was found to `output`, which this run holds."""
+    from specpolicy.cli import calibrate_tokens
+    from specpolicy.cli.configuration import save_config
+    from specpolicy.cli.observations import conditions, write_held_out
+    from specpolicy.evaluation.provenance import hardware
+    from specpolicy.samplers import calibrate
+    from specpolicy.samplers.speculative.calibration.calibration import machine
+    from specpolicy.token_policy import TokenPolicy
+
+    known = None if config.learn or isinstance(policy, TokenPolicy) else _known(config)
+    if config.engine != "eager":
+        policy = policy.with_engine(config.engine)
     if isinstance(policy, TokenPolicy):
         print(calibrate_tokens.describe(calibrate_tokens.calibrate_tokens(policy, config, output), policy.machine))
         print(f"wrote {output}/drafts.json")
@@ -71,7 +79,7 @@ def run(config: DictConfig) -> None:
     calibration.report[where] |= {"hardware": hardware(), "threads": torch.get_num_threads()}
     if config.learn:
         calibration.report["config"] = OmegaConf.to_container(config)
-        save_config(config, output / "calibrate.yaml")
+        save_config(config, output / "calibrate.yaml", "calibrate")
     calibration.save(output)
     print(describe(calibration, where))
     print(f"wrote {output}/speculation.safetensors and .json")

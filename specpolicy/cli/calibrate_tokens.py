@@ -35,14 +35,13 @@ def calibrate_tokens(policy: TokenPolicy, config: DictConfig, output: Path) -> T
         raise SpecpolicyError(f"traces={config.traces}: expected at least 2 chunks to calibrate on")
     _check_choices(config)
     samplers = _samplers(policy, config)
-    output.mkdir(parents=True, exist_ok=True)
     calibration = _timed(policy, _known(policy, output), {"config": OmegaConf.to_container(config)})
     cost = calibration.costs[policy.machine]
     wanted = config.copy()
     wanted.count = config.traces
     cond = conditions(policy, wanted)[: config.traces]
     write_held_out(policy, config, output / "observations.safetensors")
-    save_config(config, output / "calibrate.yaml")
+    save_config(config, output / "calibrate.yaml", "calibrate")
     generator = torch.Generator().manual_seed(config.seed)
     with progress_bar(len(samplers), "calibrate decoders") as bar:
         for law, sampler in samplers.items():

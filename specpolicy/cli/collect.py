@@ -17,6 +17,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from specpolicy.errors import SpecpolicyError
+
 
 def run(config: DictConfig) -> None:
     """Collect the demonstrations and write them with their configuration."""
@@ -26,12 +28,17 @@ def run(config: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     from specpolicy.cli.configuration import save_config
+    from specpolicy.cli.own_outputs import saved_by
     from specpolicy.data.collect import collect
     from specpolicy.data.recorder import Recording
     from specpolicy.logging.progress import progress_bar
 
     _check(config)
     output = _output(config)
+    # Beside the data; output=data/lift.h5 is not to meet data/lift.hdf5.
+    beside = output.with_suffix(".yaml") if output.suffix == ".hdf5" else output.with_name(f"{output.name}.yaml")
+    if beside.exists() and not saved_by(beside, "collect"):
+        raise SpecpolicyError(f"{beside}, where the settings go, is not of specpolicy collect: choose another output")
     recording = Recording(
         task=json.dumps(OmegaConf.to_container(config.task), sort_keys=True),
         noise=float(config.noise),
@@ -61,7 +68,7 @@ def run(config: DictConfig) -> None:
     if collected is None:
         print(f"{output} is complete already: {config.episodes} demonstrations")
         return
-    save_config(config, output.with_suffix(".yaml"))
+    save_config(config, beside, "collect")
     print(
         f"wrote {output}: {collected.demonstrations} demonstrations, {collected.samples} steps; the expert "
         f"succeeded in {collected.successes} of {collected.attempts} attempts"
@@ -69,8 +76,6 @@ def run(config: DictConfig) -> None:
 
 
 def _check(config: DictConfig) -> None:
-    from specpolicy.errors import SpecpolicyError
-
     limits = {
         "episodes": config.episodes >= 1,
         "noise": config.noise >= 0,
@@ -87,7 +92,6 @@ def _check(config: DictConfig) -> None:
 def _output(config: DictConfig) -> Path:
     """The file or directory to write, by default named after the task."""
     from specpolicy.data.collect import FORMATS
-    from specpolicy.errors import SpecpolicyError
 
     if config.format not in FORMATS:
         raise SpecpolicyError(f"format={config.format}: use one of {', '.join(FORMATS)}")

@@ -109,13 +109,21 @@ def compose_verb(verb: str, overrides: Sequence[str] = (), config_directories: S
     return composed
 
 
-def save_config(config: DictConfig, path: Path | str) -> Path:
-    """Write the resolved configuration to `path`, or to `path/config.yaml` unless `path` ends in .yaml."""
+def save_config(config: DictConfig, path: Path | str, verb: str | None = None) -> Path:
+    """Write the resolved configuration to `path`, or to `path/config.yaml` unless `path` ends in .yaml.
+
+    `verb`: named in its first line, so that a later run knows the directory as one of its own.
+    """
     path = Path(path)
     if path.suffix != ".yaml":
         path = path / "config.yaml"
-    write_text(path, OmegaConf.to_yaml(config, resolve=True))
+    write_text(path, ("" if verb is None else saved_line(verb)) + OmegaConf.to_yaml(config, resolve=True))
     return path
+
+
+def saved_line(verb: str) -> str:
+    """The first line of a verb's saved configuration."""
+    return f"# specpolicy {verb}\n"
 
 
 def _with_steps(text: str, config_directories: Sequence[Path]) -> list[str]:

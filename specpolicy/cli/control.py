@@ -38,13 +38,17 @@ FORMAT = 1
 def run(config: DictConfig) -> None:
     """Control the robot as `config` (configs/control.yaml) says."""
     from specpolicy.cli.configuration import save_config
+    from specpolicy.cli.own_outputs import check_own
     from specpolicy.control import GymRobot, timing_report
     from specpolicy.control.signals import EndingSignals
+    from specpolicy.outputs import claim, default_name, file_name
     from specpolicy.tasks import control_hz, make_task_env
 
     if config.seed < 0 or config.max_seconds <= 0:
         raise SpecpolicyError("max_seconds must be positive and seed not negative (specpolicy control --help)")
-    with contextlib.closing(make_task_env(_plain(config.task))) as env:
+    output = Path(config.output or f"outputs/control/{file_name(config.task.name)}-{default_name(config.policy)}")
+    with claim(output, "control"), contextlib.closing(make_task_env(_plain(config.task))) as env:
+        check_own(output, "control", ["timing.json", "config.yaml"])
         own_hz = control_hz(env)
         hz = own_hz if config.hz is None else float(config.hz)
         if config.clock == "wall" and abs(hz - own_hz) > 1e-6 * own_hz:
@@ -52,8 +56,7 @@ def run(config: DictConfig) -> None:
         planner = _planner(config, env)
         robot = GymRobot(env, config.seed, hz if config.clock == "wall" else None, _execution(config).held)
         controller = _controller(config, planner, robot, hz)
-        output = Path(config.output)
-        save_config(config, output)
+        save_config(config, output, "control")
         error: BaseException | None = None
         try:
             controller.run(seconds=float(config.max_seconds), until=lambda: robot.done)

@@ -10,11 +10,15 @@ Examples:
   specpolicy convert path=model_epoch_600.pth out=checkpoints/can_robomimic half_precision=true
 """
 
+import contextlib
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from specpolicy.errors import SpecpolicyError
+
+PART = ".part"  # the directory in `out` where a conversion is until it is complete
+FILES = ("convert.yaml", "model.safetensors", "config.json")  # the last one makes it a checkpoint
 
 
 def run(config: DictConfig) -> None:
@@ -22,21 +26,44 @@ def run(config: DictConfig) -> None:
     import torch
 
     from specpolicy.cli.configuration import save_config
+    from specpolicy.cli.own_outputs import is_checkpoint
+    from specpolicy.cli.train import BESIDE
     from specpolicy.loading import load_policy
+    from specpolicy.outputs import LOCK, claim, remove
 
-    out = Path(str(config.out))
-    if out.exists() and not out.is_dir():
-        raise SpecpolicyError(f"out={out} is a file: name a directory")
-    if out.exists() and any(out.iterdir()) and not config.overwrite:
-        raise SpecpolicyError(f"out={out} is not empty: choose another directory or overwrite=true")
-    if out.exists() and Path(str(config.path)).resolve() == out.resolve():
+    out = Path(config.out)
+    if out.exists() and Path(config.path).resolve() == out.resolve() and out.is_dir():
         raise SpecpolicyError(f"out={out} is the checkpoint itself: choose another directory")
-    policy = load_policy(str(config.path), trust=config.trust)
-    policy.save(out, torch.float16 if config.half_precision else torch.float32)
-    save_config(config, out / "convert.yaml")
-    load_policy(out)  # what was written can be read
+    with claim(out, "convert"):
+        part = out / PART
+        _discard(part)  # of a run that was killed
+        if [path for path in out.iterdir() if path.name != LOCK]:
+            if not config.overwrite:
+                raise SpecpolicyError(f"out={out} is not empty: choose another directory or overwrite=true")
+            if not is_checkpoint(out):
+                raise SpecpolicyError(f"out={out} holds no checkpoint of ours: choose another directory")
+        policy = load_policy(config.path, trust=config.trust)
+        try:
+            policy.save(part, torch.float16 if config.half_precision else torch.float32)
+            save_config(config, part / "convert.yaml", "convert")
+            load_policy(part)  # what was written can be read
+            remove(out, [*BESIDE, *FILES])
+            for name in FILES:
+                (part / name).rename(out / name)
+        finally:
+            _discard(part)
     print(describe(policy))
     print(f"saved {out}")
+
+
+def _discard(part: Path) -> None:
+    """Delete what there is of a conversion that was not completed."""
+    from specpolicy.outputs import remove, remove_temporary
+
+    remove(part, FILES)
+    remove_temporary(part, FILES)
+    with contextlib.suppress(OSError):
+        part.rmdir()
 
 
 def describe(policy) -> str:

@@ -46,12 +46,11 @@ MOST_RATES = 6  # success rates beside the progress bar
 
 def run(config: DictConfig) -> None:
     """Evaluate as `config` (configs/evaluate.yaml) says."""
-    from specpolicy.cli.configuration import save_config
+    from specpolicy.cli.own_outputs import check_own
     from specpolicy.evaluation import runner
-    from specpolicy.evaluation.power import sample_size_note
-    from specpolicy.evaluation.provenance import hardware, load
+    from specpolicy.evaluation.provenance import hardware
     from specpolicy.evaluation.tracks import times_are_measured
-    from specpolicy.logging import make_logger
+    from specpolicy.outputs import claim
 
     if not (0 < config.margin < 1 and 0 < config.expected_success < 1):
         raise SpecpolicyError("margin and expected_success must lie between 0 and 1")
@@ -61,15 +60,32 @@ def run(config: DictConfig) -> None:
         if label not in evaluation.setup.samplers:
             known = ", ".join(evaluation.setup.samplers)
             raise SpecpolicyError(f"references: no sampler is called '{label}'; there are {known}")
-    output = Path(config.output)
     cores = hardware()["cores"]
     # One at a time where times decide: episodes side by side slow each other down.
     workers = (1 if times_are_measured(track) else cores) if config.workers is None else config.workers
     if workers < 0:
         raise SpecpolicyError(f"workers={workers}: expected 0 or more")
+    output = Path(config.output)
+    with claim(output, "evaluate"):
+        check_own(output, "evaluate", ["config.yaml"], runner.is_evaluation, config.overwrite)
+        _evaluate(config, evaluation, track, references, workers)
+
+
+def _evaluate(
+    config: DictConfig, evaluation: Evaluation, track: dict[str, Any], references: list[str], workers: int
+) -> None:
+    """Play what is missing in the output, which this run holds, and report."""
+    from specpolicy.cli.configuration import save_config
+    from specpolicy.evaluation import runner
+    from specpolicy.evaluation.power import sample_size_note
+    from specpolicy.evaluation.provenance import hardware, load
+    from specpolicy.evaluation.tracks import times_are_measured
+    from specpolicy.logging import make_logger
+
+    output, cores = Path(config.output), hardware()["cores"]
     origin = runner.check(evaluation)
     results = runner.claim(evaluation, origin, output, config.overwrite)
-    save_config(config, output)
+    save_config(config, output, "evaluate")
     note = sample_size_note(config.episodes, config.expected_success, config.margin)
     print(f"{len(evaluation.arms)} arms. {note}")
     busy = load()

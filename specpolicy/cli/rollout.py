@@ -28,10 +28,12 @@ def run(config: DictConfig) -> None:
     """Play the episode that `config` (configs/rollout.yaml) describes."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.evaluate import read_video_size, sampler_specs
+    from specpolicy.cli.own_outputs import check_own
     from specpolicy.evaluation import runner
     from specpolicy.evaluation.arms import Arm
     from specpolicy.evaluation.player import EXPERT, Job, Player, Setup
     from specpolicy.evaluation.viewer import window
+    from specpolicy.outputs import claim, default_name, file_name
 
     config_directories = config.get("config_directories", [])
     task: Any = OmegaConf.to_container(config.task)
@@ -39,7 +41,7 @@ def run(config: DictConfig) -> None:
     samplers = sampler_specs([sampler], config_directories)
     (label,) = samplers
     show = _wants_window(config.viewer)
-    output = Path(config.output)
+    output = Path(config.output or f"outputs/rollout/{file_name(config.task.name)}-{default_name(config.policy)}")
     video = runner.video_path(output, label, config.seed) if config.video else None
     if show and not _has_physics(task):  # then its own window, which leaves no frames for a video
         task["kwargs"] = {**(task.get("kwargs") or {}), "render_mode": "human"}
@@ -53,10 +55,12 @@ def run(config: DictConfig) -> None:
         video_size=read_video_size(config.video_size),
     )
     arm = Arm(label)
-    runner.check(runner.Evaluation(setup, (arm,), episodes=1, seed=config.seed))
-    with contextlib.closing(Player(setup)) as player:
-        played = player(Job(arm, config.seed, str(video) if video else None), watch=window if show else None)
-    save_config(config, output)
+    with claim(output, "rollout"):
+        check_own(output, "rollout", ["config.yaml"])
+        runner.check(runner.Evaluation(setup, (arm,), episodes=1, seed=config.seed))
+        with contextlib.closing(Player(setup)) as player:
+            played = player(Job(arm, config.seed, str(video) if video else None), watch=window if show else None)
+        save_config(config, output, "rollout")
     print(describe(played))
     if played.no_video:
         print(f"no video: {played.no_video}", file=sys.stderr)

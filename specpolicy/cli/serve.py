@@ -13,6 +13,7 @@ Examples:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -25,17 +26,29 @@ from specpolicy.errors import SpecpolicyError
 if TYPE_CHECKING:
     from specpolicy.serving.service import PolicyService
 
+OUTPUT = Path("outputs/serve")  # what configs/serve.yaml says
+
 
 def run(config: DictConfig) -> None:
     """Serve as `config` (configs/serve.yaml) says, until Ctrl-C or SIGTERM."""
+    from specpolicy.cli.own_outputs import check_own
+
+    if config.seed < 0 or config.max_message_mb <= 0:
+        raise SpecpolicyError("max_message_mb must be positive and seed not negative (specpolicy serve --help)")
+    with contextlib.ExitStack() as stack:
+        output = _hold(stack, Path(config.output))
+        check_own(output, "serve", ["metrics.txt", "config.yaml"])
+        _serve(config, output)
+
+
+def _serve(config: DictConfig, output: Path) -> None:
+    """Serve; `output` is held by this server."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.control import API_KEY
     from specpolicy.files import write_text
     from specpolicy.serving.inference import InferenceEnded
     from specpolicy.serving.server import PolicyServer
 
-    if config.seed < 0 or config.max_message_mb <= 0:
-        raise SpecpolicyError("max_message_mb must be positive and seed not negative (specpolicy serve --help)")
     service = _service(config)
     key = os.environ.get(API_KEY) if config.api_key is None else str(config.api_key)
     server = PolicyServer(
@@ -51,13 +64,12 @@ def run(config: DictConfig) -> None:
     )
     service.warm_up(config.max_batch)
 
-    output = Path(config.output)
     shown = config.copy()
     shown.api_key = None if config.api_key is None else "..."
 
     def ready() -> None:
         # Not before the port is ours: the directory may be that of a server that runs.
-        save_config(shown, output)
+        save_config(shown, output, "serve")
         name = f"[{server.host}]" if ":" in server.host else server.host
         print(f"serving {config.policy} ({service.metadata.more['sampler']}) at ws://{name}:{server.port}", flush=True)
         if key is None and server.host not in ("localhost", "127.0.0.1", "::1"):
@@ -73,6 +85,18 @@ def run(config: DictConfig) -> None:
     if ended is not None:  # not the user's mistake, and nothing for this process to mend: a supervisor starts it again
         print(f"specpolicy serve: {ended}", file=sys.stderr)
         raise SystemExit(1)
+
+
+def _hold(stack: contextlib.ExitStack, output: Path) -> Path:
+    """Claim the output; servers that were given none run side by side, each with one of its own."""
+    from specpolicy.outputs import InUse, claim
+
+    try:
+        return stack.enter_context(claim(output, "serve"))
+    except InUse:
+        if output != OUTPUT:
+            raise
+        return stack.enter_context(claim(output.with_name(f"{output.name}-{os.getpid()}"), "serve"))
 
 
 def _service(config: DictConfig) -> PolicyService:

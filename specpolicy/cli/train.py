@@ -18,18 +18,41 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from specpolicy.errors import SpecpolicyError
+
 if TYPE_CHECKING:
     from specpolicy.data.dataset import Sequences
     from specpolicy.policy_base import Policy
     from specpolicy.training.trainer import Rollout
 
+# What other verbs put beside a policy's weights, of no use beside others.
+BESIDE = (
+    "observations.safetensors",
+    "speculation.safetensors",
+    "speculation.json",
+    "calibrate.yaml",
+    "drafters.safetensors",
+    "drafters.json",
+    "train_drafter.yaml",
+    "drafts.json",
+)
+# What overwrite=true deletes. What tells whose the directory is comes last: a deletion that was interrupted can be
+# begun again.
+FILES = (
+    "training.pt",
+    "metrics.csv",
+    "wandb_run_id.txt",
+    *BESIDE,
+    "model.safetensors",
+    "config.json",
+    "config.yaml",
+)
 ROLLOUT_SEED = 50_000  # first reset seed of the rollouts during training
 
 
@@ -37,36 +60,58 @@ def run(config: DictConfig) -> None:
     """Train as `config` (configs/train.yaml) says."""
     import torch
 
+    from specpolicy.checkpoints import CONFIG
     from specpolicy.cli.configuration import save_config
+    from specpolicy.cli.own_outputs import check_own, is_checkpoint
     from specpolicy.data.dataset import read_data, windows
     from specpolicy.logging import make_logger
     from specpolicy.logging.progress import progress_bar
-    from specpolicy.training import TrainingOptions, saved_step, train
+    from specpolicy.outputs import claim, remove
+    from specpolicy.training import TrainingOptions, run_identity, saved_step, train
+    from specpolicy.training.trainer import STATE
 
-    output = Path(config.output)
-    if config.overwrite and output.exists():
-        shutil.rmtree(output)
+    options = TrainingOptions(**{field.name: config[field.name] for field in dataclasses.fields(TrainingOptions)})
     if config.threads:
         torch.set_num_threads(config.threads)
-    options = TrainingOptions(**{field.name: config[field.name] for field in dataclasses.fields(TrainingOptions)})
-    data = read_data(config.data, _observation_keys(config))
-    shape = (config.policy.n_obs_steps, config.policy.horizon)
-    training, validation = (
-        windows(data, *shape, split, config.validation, config.pad_after) for split in ("train", "valid")
-    )
-    torch.manual_seed(config.seed)
-    policy = make_policy(config, training).to(config.device)
-    resume = saved_step(output, options)
-    save_config(config, output)
-    count = sum(parameter.numel() for parameter in policy.denoiser.parameters())
-    print(f"{len(training)} windows, {len(validation)} for validation; {count / 1e6:.2f} M parameters; {output}")
-    with (
-        make_logger(config.logger, output, _plain(config), name=output.name, resume_step=resume) as logger,
-        progress_bar(options.steps, f"train {config.task.name}") as bar,
-    ):
+    output = Path(config.output)
+    with claim(output, "train"):
+        known = check_own(output, "train", FILES, is_checkpoint, config.overwrite)
+        data = read_data(config.data, _observation_keys(config))
+        shape = (config.policy.n_obs_steps, config.policy.horizon)
+        training, validation = (
+            windows(data, *shape, split, config.validation, config.pad_after) for split in ("train", "valid")
+        )
+        torch.manual_seed(config.seed)
+        policy = make_policy(config, training).to(config.device)
+        identity = run_identity(policy, training, validation, options, _settings(config))
         rollout = _rollout(config) if options.rollout_every else None
-        train(policy, training, validation, options, output, logger, bar, rollout)
+        # All that can be wrong has been looked at: what an earlier run has left is deleted now, or gone on with.
+        if config.overwrite:
+            remove(output, FILES)
+        elif known and (output / CONFIG).exists() and not (output / STATE).exists():
+            raise SpecpolicyError(
+                f"{output} holds a checkpoint without {STATE}, so its training cannot go on: use another output, or "
+                "overwrite=true"
+            )
+        resume = saved_step(output, identity)
+        save_config(config, output, "train")
+        count = sum(parameter.numel() for parameter in policy.denoiser.parameters())
+        print(f"{len(training)} windows, {len(validation)} for validation; {count / 1e6:.2f} M parameters; {output}")
+        with (
+            make_logger(config.logger, output, _plain(config), name=output.name, resume_step=resume) as logger,
+            progress_bar(options.steps, f"train {config.task.name}") as bar,
+        ):
+            train(policy, training, validation, options, output, logger, bar, rollout, identity)
     print(f"saved {output}")
+
+
+def _settings(config: DictConfig) -> dict[str, Any]:
+    """What decides the result besides the options of the trainer: what is held out, what is played."""
+    settings = {"validation": config.validation, "pad_after": config.pad_after}
+    if config.rollout_every:
+        names = ("rollout_episodes", "rollout_sampler", "rollout_seconds")
+        settings |= {name: config[name] for name in names}
+    return settings
 
 
 def make_policy(config: DictConfig, training: Sequences) -> Policy:

@@ -12,34 +12,50 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from specpolicy.errors import SpecpolicyError
 
+if TYPE_CHECKING:
+    from specpolicy.policy import DiffusionPolicy
+
 
 def run(config: DictConfig) -> None:
     """Train as `config` (configs/train_drafter.yaml) says."""
-    from specpolicy.cli.configuration import save_config
-    from specpolicy.cli.observations import conditions
-    from specpolicy.draft_models import KINDS, DraftModels
+    from specpolicy.draft_models import KINDS
     from specpolicy.loading import load_policy
-    from specpolicy.logging.progress import progress_bar
+    from specpolicy.outputs import claim
     from specpolicy.policy import DiffusionPolicy
-    from specpolicy.samplers.base import NoiseSource
-    from specpolicy.samplers.speculative.calibration.recording import record_sequential
-    from specpolicy.training.draft_models import train_denoiser, train_head
 
     unknown = [kind for kind in config.kinds if kind not in KINDS]
     if unknown or not config.kinds:
         raise SpecpolicyError(f"kinds={list(config.kinds)}: expected some of {', '.join(KINDS)}")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    start = time.perf_counter()
     policy = load_policy(config.policy, config.device)
     if not isinstance(policy, DiffusionPolicy):
         raise SpecpolicyError(f"{config.policy} needs no draft model: policies of action tokens draft from themselves")
+    output = Path(config.output or config.policy)
+    if not output.is_dir() and config.output is None:
+        raise SpecpolicyError(f"{output} is no directory: give output=, where the draft models shall go")
+    with claim(output, "train_drafter"):
+        _train(config, policy, output)
+
+
+def _train(config: DictConfig, policy: DiffusionPolicy, output: Path) -> None:
+    """Train the draft models and write them to `output`, which this run holds."""
+    from specpolicy.cli.configuration import save_config
+    from specpolicy.cli.observations import conditions
+    from specpolicy.draft_models import DraftModels
+    from specpolicy.logging.progress import progress_bar
+    from specpolicy.samplers.base import NoiseSource
+    from specpolicy.samplers.speculative.calibration.recording import record_sequential
+    from specpolicy.training.draft_models import train_denoiser, train_head
+
+    start = time.perf_counter()
     cond = conditions(policy, config)
     generator = torch.Generator().manual_seed(config.seed)
     shape, device = torch.Size(policy.sample_shape), cond.device
@@ -76,8 +92,7 @@ def run(config: DictConfig) -> None:
                 generator,
                 lambda loss: bar.advance(1, loss=loss),
             )
-    output = Path(config.output or config.policy)
     models.report = {"config": OmegaConf.to_container(config), "seconds": round(time.perf_counter() - start, 1)}
     models.save(output)
-    save_config(config, output / "train_drafter.yaml")
+    save_config(config, output / "train_drafter.yaml", "train_drafter")
     print(f"wrote {output}/drafters.safetensors and .json")

@@ -5,6 +5,7 @@ numbered; the demonstrations kept are the first successful ones by number. So th
 alone, not on how many processes recorded them or on how often the run was killed and started again.
 """
 
+import glob
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from specpolicy.data.recorder import Recorder, Recording, describe
-from specpolicy.data.robomimic_hdf5 import assemble, read_attribute, read_part, remove_parts, write_part
+from specpolicy.data.robomimic_hdf5 import SETTINGS, assemble, read_attribute, read_part, remove_parts, write_part
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
+from specpolicy.outputs import claim_path, first_difference, remove_temporary
 from specpolicy.processes import run_jobs
 
 FORMATS = ("hdf5", "lerobot")
@@ -79,9 +81,34 @@ def collect(
     if output.exists():
         _require_same(read_settings(output), wanted, output)
         return None
-    env_args, hz = describe(recording)  # first, so that a wrong task or expert is found before anything is written
+    with claim_path(output, "collect"):
+        if output.exists():  # by now: another run has just ended
+            return None
+        _check_parts(output.with_name(output.name + ".parts"), settings)
+        env_args, hz = describe(recording)  # so that a wrong task or expert is found before anything is recorded
+        return _collect(recording, output, workers, settings, episodes, validation, env_args, hz, write, on_attempt)
+
+
+def _collect(
+    recording: Recording,
+    output: Path,
+    workers: int,
+    settings: Mapping[str, Any],
+    episodes: int,
+    validation: float,
+    env_args: Mapping[str, Any],
+    hz: float,
+    write: Callable[..., int],
+    on_attempt: Callable[[bool, bool], None],
+) -> Collected:
+    """Record what is missing and write the output, whose place this run holds."""
+    keep_failures = bool(settings["keep_failures"])
     directory = output.with_name(output.name + ".parts")
-    _claim(directory, settings)
+    # Of a run that was killed:
+    remove_temporary(output.parent, [glob.escape(output.name)])
+    remove_temporary(directory, ["attempt_*.hdf5", SETTINGS])
+    if not (directory / SETTINGS).exists():
+        write_text(directory / SETTINGS, json.dumps(settings, indent=2))
     setup = _Setup(recording, directory, keep_failures)
 
     outcomes: dict[int, tuple[bool, bool]] = {}  # attempt number: succeeded, kept
@@ -107,7 +134,10 @@ def collect(
         if outcomes[attempts][1]:
             kept.append(_part(directory, attempts))
         attempts += 1
-    attributes = {"task": settings["task"], "collection": wanted}
+    attributes = {
+        "task": settings["task"],
+        "collection": {**settings, "episodes": episodes, "validation": validation},
+    }
     valid = _validation(episodes, validation, recording.seed)
     samples = write(output, kept, env_args, attributes, valid, hz)
     remove_parts(directory)
@@ -171,32 +201,25 @@ def _part(directory: Path, number: int) -> Path:
     return directory / f"attempt_{number:06d}.hdf5"
 
 
-def _claim(directory: Path, settings: dict[str, object]) -> None:
-    """Make the directory of parts, or check that it was made for the same settings."""
-    path = directory / "settings.json"
+def _check_parts(directory: Path, settings: Mapping[str, object]) -> None:
+    """Check that the directory of parts, if it is there, was made for the same settings."""
+    path = directory / SETTINGS
     if path.exists():
-        _require_same(json.loads(path.read_text(encoding="utf-8")), settings, directory)
-    else:
-        write_text(path, json.dumps(settings, indent=2))
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            found = None
+        _require_same(found if isinstance(found, dict) else None, settings, directory)
+    elif directory.exists() and any(not entry.name.startswith(".") for entry in directory.iterdir()):
+        _require_same(None, settings, directory)
 
 
 def _require_same(found: dict[str, object] | None, wanted: Mapping[str, object], path: Path) -> None:
     if found is None:
         raise SpecpolicyError(f"{path} exists and was not written by collect; choose another output")
-    difference = _first_difference(found, wanted)
-    if difference:
-        raise SpecpolicyError(f"{path} was made with {difference}; choose another output or delete it")
-
-
-def _first_difference(found: Mapping[str, object], wanted: Mapping[str, object], prefix: str = "") -> str | None:
-    for key in sorted({*found, *wanted}):
-        old, new = found.get(key), wanted.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            if deeper := _first_difference(old, new, f"{prefix}{key}."):
-                return deeper
-        elif old != new:
-            return f"{prefix}{key}={old}, not {new}"
-    return None
+    if difference := first_difference(found, wanted):
+        name, old, new = difference
+        raise SpecpolicyError(f"{path} was made with {name}={old}, not {new}; choose another output or delete it")
 
 
 def _validation(episodes: int, share: float, seed: int) -> list[int]:

@@ -24,6 +24,7 @@ import h5py
 import numpy as np
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.files import writing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,6 +65,18 @@ def write_lerobot(
         valid: numbers of the demonstrations to validate on.
         hz: frames per second.
     """
+    with writing(path):
+        return _write(path, parts, env_args, attributes, valid, hz)
+
+
+def _write(
+    path: Path,
+    parts: Sequence[Path],
+    env_args: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+    valid: Sequence[int],
+    hz: float,
+) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     try:

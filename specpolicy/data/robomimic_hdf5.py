@@ -6,8 +6,8 @@ data/demo_i     attributes num_samples, model_file, success
 mask/train, mask/valid   names of demonstrations, as bytes
 """
 
+import contextlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,9 @@ import numpy as np
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path
+from specpolicy.outputs import remove
+
+SETTINGS = "settings.json"  # of a collection, beside its parts
 
 
 @dataclass
@@ -122,5 +125,7 @@ def read_attribute(path: Path, name: str) -> Any:
 
 
 def remove_parts(directory: Path) -> None:
-    """Delete a directory of part files."""
-    shutil.rmtree(directory)
+    """Delete the part files of a directory, and the directory if nothing else lies there."""
+    remove(directory, ["attempt_*.hdf5", SETTINGS])
+    with contextlib.suppress(OSError):
+        directory.rmdir()

@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from specpolicy.control.timing import TimingLog, longest_run, mean
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.arms import Arm
 from specpolicy.evaluation.episode import Episode
-from specpolicy.files import write_text
+from specpolicy.files import write_text, writing
 
 # fmt: off
 EPISODE_COLUMNS = (
@@ -51,16 +51,15 @@ class Table:
         """Add rows, all of them or, if killed, the first few and a torn line."""
         added = [{column: _text(row[column]) for column in self.columns} for row in rows]
         self.rows += added
-        with self.path.open("a", encoding="utf-8", newline="") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
             file.write(self._lines(added))
             file.flush()
             os.fsync(file.fileno())
 
-    def keep(self, wanted: Callable[[Row], bool]) -> None:
-        """Drop the other rows."""
-        kept = [row for row in self.rows if wanted(row)]
-        if len(kept) < len(self.rows):
-            self.rows = kept
+    def keep(self, rows: list[Row]) -> None:
+        """Keep these rows alone."""
+        if len(rows) < len(self.rows):
+            self.rows = rows
             self._rewrite()
 
     def _rewrite(self) -> None:
@@ -79,9 +78,9 @@ class Results:
         directory.mkdir(parents=True, exist_ok=True)
         self.episodes = Table(directory / "episodes.csv", EPISODE_COLUMNS)
         self.chunks = Table(directory / "chunks.csv", CHUNK_COLUMNS)
-        # Chunks are written first; those of an episode that was not finished are played again.
-        done = self.done
-        self.chunks.keep(lambda row: (row["arm"], int(row["seed"])) in done)
+        episodes, chunks = whole_episodes(self.episodes.rows, self.chunks.rows)
+        self.chunks.keep(chunks)
+        self.episodes.keep(episodes)
 
     @property
     def done(self) -> set[tuple[str, int]]:
@@ -107,6 +106,31 @@ class Results:
             for number, chunk in enumerate(episode.chunks)
         )
         self.episodes.append([episode_row(task, arm, episode, execution_horizon)])
+
+
+def whole_episodes(episodes: Iterable[Row], chunks: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows of episodes that are complete, each once, and of their chunks.
+
+    Chunks are written before their episode: those of one that was not finished are dropped, and it is played again.
+    Where two runs have written the same episode, the first is kept with the chunks that are its own, by their number
+    and their calls; an episode without such chunks is played again.
+    """
+    written: dict[tuple[str, str], list[list[Row]]] = {}
+    for row in chunks:
+        takes = written.setdefault((row["arm"], row["seed"]), [])
+        if not takes or int(row["chunk"]) != len(takes[-1]):
+            takes.append([])
+        takes[-1].append(row)
+    kept: dict[tuple[str, str], list[Row]] = {}
+    rows = []
+    for row in episodes:
+        key, wanted = (row["arm"], row["seed"]), (int(row["chunks"]), float(row["calls"]))
+        takes = written.get(key, []) or [[]]
+        own = [take for take in takes if (len(take), sum(float(one["calls"]) for one in take)) == wanted]
+        if key not in kept and own:
+            kept[key] = own[0]
+            rows.append(row)
+    return rows, [row for take in kept.values() for row in take]
 
 
 def episode_row(task: str, arm: Arm, episode: Episode, execution_horizon: int) -> dict[str, object]:

@@ -3,8 +3,6 @@
 import contextlib
 import itertools
 import json
-import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +19,7 @@ from specpolicy.evaluation.results import Results
 from specpolicy.evaluation.together import Players
 from specpolicy.files import write_text
 from specpolicy.loading import load_policy, usable_device
+from specpolicy.outputs import file_name, matching, remove
 from specpolicy.processes import run_jobs
 from specpolicy.samplers import make_sampler
 from specpolicy.samplers.registry import beyond_defaults
@@ -29,7 +28,8 @@ from specpolicy.tasks import make_task_env
 FORMAT = 2
 SETTINGS = "settings.json"
 BATCHES = 4  # of a block: more keep the batch full for longer, and cost more when a run is interrupted
-WRITTEN = (SETTINGS, "episodes.csv", "chunks.csv", "summary.json", "report.html")
+WRITTEN = ("episodes.csv", "chunks.csv", "summary.json", "report.html", "metrics.csv", "plot_*.png")
+REMOVED = (*WRITTEN, "wandb_run_id.txt", "videos/*-[0-9]*.mp4", "config.yaml", SETTINGS)  # what tells whose it is, last
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool 
     A directory of the same settings is continued; more episodes or other arms may be asked for than before.
 
     Raises:
-        SpecpolicyError: it holds other settings, or files that no evaluation has written.
+        SpecpolicyError: it holds other settings, or files that no evaluation has written, which nothing overwrites.
     """
     setup = asdict(evaluation.setup)
     for name in ("video_size", "policy"):  # neither changes a result: the policy is known by its fingerprint
@@ -124,10 +124,12 @@ def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool 
     wanted = json.loads(json.dumps({"format": FORMAT, **setup, "policy": origin.policy, "seed": evaluation.seed}))
     path = output / SETTINGS
     machines = [hardware()]
-    if overwrite:
-        _remove(output)
-    elif path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+    found = _read_settings(path)
+    if found is None and (foreign := matching(output, WRITTEN)):
+        raise SpecpolicyError(f"{output} holds {foreign[0].name} without {SETTINGS}: choose another output")
+    if found is not None and overwrite:
+        remove(output, REMOVED)
+    elif found is not None:
         machines = [*found["machines"], *(machine for machine in machines if machine not in found["machines"])]
         # Rows belong to an arm and a seed, so other arms may join; one of the same label must be the same.
         _require_same({key: value for key, value in wanted.items() if key != "arms"}, found, output)
@@ -140,8 +142,6 @@ def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool 
                     f"{output}: the policy's calibration or draft model is not known to be the one that '{label}' was "
                     "played with: choose another output, or set overwrite=true"
                 )
-    elif any((output / name).exists() for name in WRITTEN):
-        raise SpecpolicyError(f"{output} holds results without {SETTINGS}: choose another output or overwrite=true")
     write_text(path, json.dumps({**wanted, "machines": machines}, indent=2) + "\n")
     return Results(output)
 
@@ -204,7 +204,7 @@ def unfilmed(evaluation: Evaluation, results: Results, output: Path) -> int:
 
 def video_path(output: Path, label: str, seed: int) -> Path:
     """Where the video of an episode is written."""
-    return output / "videos" / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', label)}-{seed}.mp4"
+    return output / "videos" / f"{file_name(label)}-{seed}.mp4"
 
 
 def _settings(arm: Arm, setup: Setup, origin: Origin) -> dict[str, Any]:
@@ -224,11 +224,22 @@ def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**others, "sampler": beyond_defaults(settings["sampler"])}
 
 
-def _remove(output: Path) -> None:
-    """Delete what an evaluation writes, and nothing else that may lie in the directory."""
-    for path in [*(output / name for name in WRITTEN), *output.glob("plot_*.png"), output / "config.yaml"]:
-        path.unlink(missing_ok=True)
-    shutil.rmtree(output / "videos", ignore_errors=True)
+def is_evaluation(output: Path) -> bool:
+    """Whether an evaluation has written into a directory."""
+    return _read_settings(output / SETTINGS) is not None
+
+
+def _read_settings(path: Path) -> dict[str, Any] | None:
+    """The settings of the evaluation that a directory holds, None if it holds none."""
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not {"arms", "machines", "format"} <= found.keys():
+        raise SpecpolicyError(f"{path} is not of an evaluation: choose another output")
+    return found
 
 
 def _require_same(wanted: dict[str, Any], found: dict[str, Any], output: Path) -> None:

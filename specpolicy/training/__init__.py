@@ -1,5 +1,7 @@
 """Training of diffusion policies from demonstrations."""
 
-from specpolicy.training.trainer import TrainingOptions, saved_step, train
+from specpolicy.training.identity import run_identity
+from specpolicy.training.options import TrainingOptions
+from specpolicy.training.trainer import saved_step, train
 
-__all__ = ["TrainingOptions", "saved_step", "train"]
+__all__ = ["TrainingOptions", "run_identity", "saved_step", "train"]

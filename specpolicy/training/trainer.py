@@ -9,7 +9,6 @@ import math
 import pickle
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,40 +19,15 @@ from specpolicy.data.dataset import Sequences
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path
 from specpolicy.policy_base import Policy
-from specpolicy.precision import PRECISIONS, check_precision
+from specpolicy.precision import check_precision
 from specpolicy.training.ema import ema_decay, update_ema
+from specpolicy.training.identity import Identity, difference, run_identity
 from specpolicy.training.loss import make_objective
+from specpolicy.training.options import TrainingOptions
 
 STATE = "training.pt"
 AnyPolicy = TypeVar("AnyPolicy", bound=Policy)
 Rollout = Callable[[Any, int], Mapping[str, float]]
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """What the trainer needs to know; times are in optimiser steps."""
-
-    steps: int = 10_000
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    warmup_steps: int = 200
-    weight_decay: float = 1e-6
-    ema_power: float = 0.75
-    precision: str = "float32"
-    compile: bool = False
-    log_every: int = 50
-    validate_every: int = 500
-    rollout_every: int = 0
-    save_every: int = 500
-    half_precision_weights: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise SpecpolicyError(f"precision must be one of {', '.join(PRECISIONS)}, got '{self.precision}'")
-        for name in ("steps", "batch_size", "log_every", "validate_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise SpecpolicyError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 class Logger(Protocol):
@@ -77,14 +51,21 @@ def train(
     logger: Logger,
     bar: Bar | None = None,
     rollout: Rollout | None = None,
+    identity: Identity | None = None,
 ) -> AnyPolicy:
     """Train `policy` in place and return its EMA copy, which is also saved in `directory` at every save.
 
-    `rollout` is called with the EMA policy and the step every `rollout_every` steps and returns metrics to log.
+    Args:
+        rollout: called with the EMA policy and the step every `rollout_every` steps; returns metrics to log.
+        identity: what a run saved in `directory` must have been, to be gone on with; None: the same data, policy and
+            options (see `run_identity`).
+
+    Raises:
+        SpecpolicyError: `directory` holds another run.
     """
     directory = Path(directory)
     check_precision(options.precision, policy.device)
-    run = _Run(policy, options)
+    run = _Run(policy, options, identity or run_identity(policy, training, validation, options))
     start = run.load(directory / STATE)
     batches = _Batches(policy, training)
     held_out = _Batches(policy, validation) if validation is not None and len(validation) else None
@@ -138,30 +119,33 @@ def learning_rate(options: TrainingOptions, step: int) -> float:
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def saved_step(directory: str | Path, options: TrainingOptions) -> int:
+def saved_step(directory: str | Path, identity: Identity) -> int:
     """The step at which the run saved in `directory` would go on; 0 if there is none.
 
     Raises:
-        SpecpolicyError: the saved run had other options.
+        SpecpolicyError: the saved run is another one (see `run_identity`).
     """
-    state = _read(Path(directory) / STATE, options)
+    state = _read(Path(directory) / STATE, identity)
     return 0 if state is None else state["step"]
 
 
-def _read(path: Path, options: TrainingOptions) -> dict[str, Any] | None:
-    """The saved state of a run with these options, None if nothing was saved."""
+def _read(path: Path, identity: Identity) -> dict[str, Any] | None:
+    """The saved state of the run of this identity, None if nothing was saved."""
     if not path.exists():
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise SpecpolicyError(f"{path} cannot be read ({error}): delete it, or set overwrite=true") from None
-    saved = state["options"]
-    changed = [name for name, value in asdict(options).items() if saved.get(name) != value]
-    if changed:
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SpecpolicyError(f"{path} cannot be read ({reason}): delete it, or set overwrite=true") from None
+    if not isinstance(state, dict) or not isinstance(state.get("identity"), dict):
         raise SpecpolicyError(
-            f"{path} belongs to a run with another {changed[0]} ({saved.get(changed[0])}): "
-            "use the same options, another output, or overwrite=true"
+            f"{path} does not say which data and which policy it was trained with (it is of an earlier version, or no "
+            "training run): use another output, or overwrite=true"
+        )
+    if different := difference(state["identity"], identity):
+        raise SpecpolicyError(
+            f"{path} belongs to a run with {different}: use the same, another output, or overwrite=true"
         )
     return state
 
@@ -169,8 +153,8 @@ def _read(path: Path, options: TrainingOptions) -> dict[str, Any] | None:
 class _Run:
     """Weights, their average and the optimiser: what is saved and resumed."""
 
-    def __init__(self, policy: Policy, options: TrainingOptions):
-        self.policy, self.options = policy, options
+    def __init__(self, policy: Policy, options: TrainingOptions, identity: Identity):
+        self.policy, self.options, self.identity = policy, options, identity
         self.average: Any = copy.deepcopy(policy).requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
             policy.denoiser.parameters(), lr=1.0, betas=(0.95, 0.999), weight_decay=options.weight_decay
@@ -189,7 +173,7 @@ class _Run:
         self.average.save(directory, dtype)
         state = {
             "step": step,
-            "options": asdict(self.options),
+            "identity": self.identity,
             "model": self.policy.denoiser.state_dict(),
             "average": self.average.denoiser.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -199,14 +183,14 @@ class _Run:
 
     def load(self, path: Path) -> int:
         """Restore a saved run and return its step; 0 if there is none."""
-        state = _read(path, self.options)
+        state = _read(path, self.identity)
         if state is None:
             return 0
         try:
             self.policy.denoiser.load_state_dict(state["model"])
             self.average.denoiser.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
-        except (RuntimeError, ValueError):
+        except (RuntimeError, ValueError, KeyError):
             raise SpecpolicyError(f"{path} belongs to another network: use another output, or overwrite=true") from None
         return state["step"]
 

@@ -62,3 +62,48 @@ def test_a_file_of_another_layout_is_refused(tmp_path):
     (tmp_path / "episodes.csv").write_text("a,b\n1,2\n")
     with pytest.raises(SpecpolicyError, match="other columns"):
         Results(tmp_path)
+
+
+def lines(tmp_path):
+    return [(tmp_path / name).read_text().splitlines() for name in ("episodes.csv", "chunks.csv")]
+
+
+def append(path, rows):
+    with path.open("a") as file:
+        file.writelines(f"{row}\n" for row in rows)
+
+
+def test_episodes_that_two_runs_have_written_count_once(tmp_path):
+    results = Results(tmp_path)
+    for seed in (1, 2, 3):
+        results.add("lift", Arm("ddpm"), episode(seed), 4)
+    expected = lines(tmp_path)
+    (head, one, two, three), (chunk_head, *chunks) = expected
+    for file, rows in (("episodes.csv", (three, one, one)), ("chunks.csv", (*chunks[4:], *chunks[:2], *chunks[:2]))):
+        append(tmp_path / file, rows)
+    assert Results(tmp_path).done == {("ddpm", seed) for seed in (1, 2, 3)}
+    assert lines(tmp_path) == expected == [[head, one, two, three], [chunk_head, *chunks]]
+
+
+def test_an_episode_keeps_the_chunks_that_are_its_own(tmp_path):
+    """Another run has played the same seed in another way: its chunks came first, its episode came last."""
+    (tmp_path / "other").mkdir()
+    Results(tmp_path / "other").add("lift", Arm("ddpm"), episode(1, chunks=3), 4)
+    results = Results(tmp_path)
+    append(tmp_path / "chunks.csv", lines(tmp_path / "other")[1][1:])
+    results.add("lift", Arm("ddpm"), episode(1, chunks=2), 4)
+    append(tmp_path / "episodes.csv", lines(tmp_path / "other")[0][1:])
+    results = Results(tmp_path)
+    assert [row["chunks"] for row in results.episodes.rows] == ["2"]
+    assert [float(row["seconds"]) for row in results.chunks.rows] == [0.1, 0.2]
+
+
+def test_an_episode_without_its_chunks_is_played_again(tmp_path):
+    results = Results(tmp_path)
+    for seed in (1, 2):
+        results.add("lift", Arm("ddpm"), episode(seed), 4)
+    (episodes, chunks) = lines(tmp_path)
+    mixed = [chunks[0], chunks[1], chunks[3], chunks[2], chunks[4]]  # two runs wrote into each other's lines
+    (tmp_path / "chunks.csv").write_text("\n".join([*mixed[:4], ""]))
+    assert Results(tmp_path).done == {("ddpm", 1)}
+    assert lines(tmp_path) == [episodes[:2], chunks[:3]]

@@ -203,8 +203,9 @@ def test_bad_settings_are_found_before_anything_is_written(evaluation, tmp_path,
 
 def test_results_of_an_unknown_origin_are_not_overwritten(evaluation, tmp_path):
     (tmp_path / "episodes.csv").write_text("precious\n")
-    with pytest.raises(SpecpolicyError, match=r"without settings\.json"):
-        run(evaluation, tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(SpecpolicyError, match=r"without settings\.json"):
+            run(evaluation, tmp_path, overwrite=overwrite)
     assert (tmp_path / "episodes.csv").read_text() == "precious\n"
 
 

@@ -89,11 +89,73 @@ def test_a_killed_run_resumes_to_the_same_curve_and_weights(policy_config, tmp_p
     assert not again.rows  # a finished run has nothing left to do
 
 
-@pytest.mark.parametrize("change", ({"learning_rate": 1e-4}, {"seed": 1}))
-def test_a_run_with_other_options_is_not_continued(policy_config, tmp_path, change):
-    train(fresh(policy_config), sequences(), None, TrainingOptions(**OPTIONS), tmp_path, Curve())
-    with pytest.raises(SpecpolicyError, match=next(iter(change))):
-        train(fresh(policy_config), sequences(), None, TrainingOptions(**OPTIONS | change), tmp_path, Curve())
+def scaled(found, factor):
+    return Sequences(found.observation, found.action * factor)
+
+
+def with_observation(found, **changes):
+    return Sequences({**found.observation, **changes}, found.action)
+
+
+OTHERS = {  # what is changed after a kill, of (options, policy's configuration, training and validation windows); words
+    "learning rate": (lambda o, p, t, v: ({**o, "learning_rate": 1e-4}, p, t, v), "another learning_rate"),
+    "schedule": (lambda o, p, t, v: ({**o, "steps": 50}, p, t, v), "another steps"),
+    "seed": (lambda o, p, t, v: ({**o, "seed": 1}, p, t, v), "another seed"),
+    "larger actions": (lambda o, p, t, v: (o, p, scaled(t, 100), v), "other data"),
+    "one value": (
+        lambda o, p, t, v: (o, p, with_observation(t, object=t.observation["object"] + 1e-3), v),
+        "other data",
+    ),
+    "more windows": (lambda o, p, t, v: (o, p, sequences(65), v), r"other data \(64 windows for training, not 65\)"),
+    "validation windows": (lambda o, p, t, v: (o, p, t, sequences(17, 1)), "16 windows for validation, not 17"),
+    "no validation": (lambda o, p, t, v: (o, p, t, None), "validation"),
+    "prediction": (
+        lambda o, p, t, v: (o, {**p, "chain": {**p["chain"], "prediction": "sample"}}, t, v),
+        r"another chain \(prediction=None, not sample\)",
+    ),
+    "beta schedule": (lambda o, p, t, v: (o, {**p, "chain": {**p["chain"], "beta_schedule": "linear"}}, t, v), "chain"),
+    "normaliser": (
+        lambda o, p, t, v: (
+            o,
+            {**p, "normaliser": {**p["normaliser"], "action": {"scale": [5.0, 2.5], "offset": [0.0, 0.0]}}},
+            t,
+            v,
+        ),
+        "another normaliser",
+    ),
+    "order of the observation": (
+        lambda o, p, t, v: (o, {**p, "observation": dict(reversed(p["observation"].items()))}, t, v),
+        "another observation_keys",
+    ),
+    "steps executed": (lambda o, p, t, v: (o, {**p, "n_action_steps": 3}, t, v), "another n_action_steps"),
+    "task": (lambda o, p, t, v: (o, {**p, "task": {"name": "other"}}, t, v), "another task"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_run_is_not_continued_under_the_old_weights(policy_config, tmp_path, name):
+    options = OPTIONS | {"steps": 2, "save_every": 1}
+    given = options, policy_config, sequences(), sequences(16, 1)
+    train(fresh(given[1]), given[2], given[3], TrainingOptions(**given[0]), tmp_path, Curve())
+    before = (tmp_path / "training.pt").read_bytes(), (tmp_path / "model.safetensors").read_bytes()
+    change, words = OTHERS[name]
+    other, config, training, validation = change(*copy.deepcopy(given))
+    with pytest.raises(SpecpolicyError, match=words) as caught:
+        train(fresh(config), training, validation, TrainingOptions(**other), tmp_path, Curve())
+    assert "\n" not in str(caught.value) and "overwrite=true" in str(caught.value)
+    assert ((tmp_path / "training.pt").read_bytes(), (tmp_path / "model.safetensors").read_bytes()) == before
+    again = Curve()  # and the same run, from another command, goes on: there is nothing left to do
+    train(fresh({**policy_config, "command": "other"}), *given[2:], TrainingOptions(**options), tmp_path, again)
+    assert not again.rows
+
+
+def test_a_state_that_does_not_say_whose_it_is_is_not_continued(policy_config, tmp_path):
+    torch.save({"step": 2, "options": OPTIONS}, tmp_path / "training.pt")
+    with pytest.raises(SpecpolicyError, match="does not say which data"):
+        train(fresh(policy_config), sequences(), None, TrainingOptions(**OPTIONS), tmp_path, Curve())
+    (tmp_path / "training.pt").write_bytes(b"notes")
+    with pytest.raises(SpecpolicyError, match="cannot be read"):
+        train(fresh(policy_config), sequences(), None, TrainingOptions(**OPTIONS), tmp_path, Curve())
 
 
 def test_another_network_is_not_continued(policy_config, tmp_path):
