@@ -31,13 +31,10 @@ OUTPUT = Path("outputs/serve")  # what configs/serve.yaml says
 
 def run(config: DictConfig) -> None:
     """Serve as `config` (configs/serve.yaml) says, until Ctrl-C or SIGTERM."""
-    from specpolicy.cli.own_outputs import check_own
-
     if config.seed < 0 or config.max_message_mb <= 0:
         raise SpecpolicyError("max_message_mb must be positive and seed not negative (specpolicy serve --help)")
     with contextlib.ExitStack() as stack:
         output = _hold(stack, Path(config.output))
-        check_own(output, "serve", ["metrics.txt", "config.yaml"])
         _serve(config, output)
 
 
@@ -45,6 +42,7 @@ def _serve(config: DictConfig, output: Path) -> None:
     """Serve; `output` is held by this server."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.control import API_KEY
+    from specpolicy.cli.own_outputs import check_own
     from specpolicy.files import write_text
     from specpolicy.serving.inference import InferenceEnded
     from specpolicy.serving.server import PolicyServer
@@ -69,6 +67,7 @@ def _serve(config: DictConfig, output: Path) -> None:
 
     def ready() -> None:
         # Not before the port is ours: the directory may be that of a server that runs.
+        check_own(output, "serve", ["metrics.txt", "config.yaml"])
         save_config(shown, output, "serve")
         name = f"[{server.host}]" if ":" in server.host else server.host
         print(f"serving {config.policy} ({service.metadata.more['sampler']}) at ws://{name}:{server.port}", flush=True)

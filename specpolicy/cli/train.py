@@ -48,6 +48,7 @@ FILES = (
     "training.pt",
     "metrics.csv",
     "wandb_run_id.txt",
+    "wandb_row.txt",
     *BESIDE,
     "model.safetensors",
     "config.json",

@@ -29,7 +29,14 @@ FORMAT = 2
 SETTINGS = "settings.json"
 BATCHES = 4  # of a block: more keep the batch full for longer, and cost more when a run is interrupted
 WRITTEN = ("episodes.csv", "chunks.csv", "summary.json", "report.html", "metrics.csv", "plot_*.png")
-REMOVED = (*WRITTEN, "wandb_run_id.txt", "videos/*-[0-9]*.mp4", "config.yaml", SETTINGS)  # what tells whose it is, last
+REMOVED = (
+    *WRITTEN,
+    "wandb_run_id.txt",
+    "wandb_row.txt",
+    "videos/*-[0-9]*.mp4",
+    "config.yaml",
+    SETTINGS,
+)  # what tells whose it is, last
 
 
 @dataclass(frozen=True)

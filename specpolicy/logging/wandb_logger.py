@@ -15,10 +15,12 @@ VIDEOS = (".mp4", ".gif", ".webm")
 
 
 class WandbLogger(MetricLogger):
-    """One W&B run per output directory; its id is kept in `wandb_run_id.txt` there.
+    """One W&B run per output directory; its id is kept in `wandb_run_id.txt` there, its last row in `wandb_row.txt`.
 
-    Metrics are plotted against our own `step`, because W&B drops rows whose step goes back, as the first
-    rows of a run that resumes from a checkpoint do.
+    Metrics are plotted against our own `step`. The rows of W&B, which it counts itself, are given the same numbers
+    where they can be: it drops a row whose number goes back, as the first rows of a run that resumes from a checkpoint
+    do, so these get the next free one. A run that resumes offline is a second record that knows nothing of the first,
+    and would begin at row 0: it goes on behind the last row of the first.
 
     Args:
         directory: output directory of the run.
@@ -72,9 +74,11 @@ class WandbLogger(MetricLogger):
             ) from error
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")
+        self._row_file = directory / "wandb_row.txt"
+        self._next_row = max(self.run.starting_step, _read_number(self._row_file) + 1)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        self.run.log({**{key: float(value) for key, value in metrics.items()}, "step": int(step)})
+        self._log({key: float(value) for key, value in metrics.items()}, step)
 
     def log_file(self, name: str, path: Path | str, step: int | None = None) -> None:
         import wandb
@@ -86,17 +90,32 @@ class WandbLogger(MetricLogger):
         if suffix in IMAGES or suffix in VIDEOS:
             kind = suffix[1:]
             media = wandb.Image(str(path)) if suffix in IMAGES else wandb.Video(str(path), format=kind)  # type: ignore[arg-type]
-            self.run.log({name: media} if step is None else {name: media, "step": int(step)})
+            self._log({name: media}, step)
         else:
             self.run.save(str(path), base_path=str(path.parent), policy="now")
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         import wandb
 
-        self.run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+        self._log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
 
     def summary(self, metrics: Mapping[str, Any]) -> None:
         self.run.summary.update(dict(metrics))
 
     def close(self) -> None:
         self.run.finish()
+
+    def _log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        """Log a row; one that belongs to no step comes behind those that are there."""
+        row = self._next_row if step is None else max(int(step), self._next_row)
+        self.run.log({**values, **({} if step is None else {"step": int(step)})}, step=row, commit=True)
+        self._next_row = row + 1
+        write_text(self._row_file, f"{row}\n")
+
+
+def _read_number(path: Path) -> int:
+    """The number in a file, -1 if there is none."""
+    try:
+        return int(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return -1

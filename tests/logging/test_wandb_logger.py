@@ -1,7 +1,12 @@
 """Weights & Biases without a network: offline runs are written, and a resumed run keeps its id."""
 
+import signal
+import subprocess
+import sys
+
 import matplotlib
 import pytest
+from wandb_run import read_run
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.logging import make_logger
@@ -42,3 +47,47 @@ def test_wrong_options_are_named(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE")
     with pytest.raises(SpecpolicyError, match="mode=of: expected online, offline or disabled"):
         make_logger({"name": "wandb", "mode": "of"}, tmp_path)
+
+
+def records(directory):
+    """The rows of each segment of a run, in the order in which they were begun, as their files hold them."""
+    segments = sorted((directory / "wandb").glob("offline-run-*"), key=lambda path: path.stat().st_mtime_ns)
+    return [read_run(segment).rows for segment in segments]
+
+
+KILLED = """
+import os, signal, sys
+from specpolicy.logging import make_logger
+logger = make_logger({"name": "wandb"}, sys.argv[1])
+for step in (10, 20, 25):
+    logger.log({"loss": step / 10}, step)
+logger.log_table("seen", ["a"], [[1]])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_steps_of_a_killed_run_go_on_where_it_resumes(tmp_path):
+    """Training is saved at step 20, killed behind step 25, and resumed."""
+    output = tmp_path / "run"
+    done = subprocess.run([sys.executable, "-c", KILLED, output], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with make_logger({"name": "wandb"}, output, resume_step=20) as logger:
+        for step in (25, 30, 40):
+            logger.log({"loss": step / 10}, step)
+        logger.log_table("results", ["a"], [[1]])
+    with make_logger({"name": "wandb"}, output, resume_step=40) as logger:
+        logger.log_table("results", ["a"], [[2]])  # nothing was left to do but to report
+    _, second, third = records(output)
+    assert [(row["_step"], row["step"]) for row in second if "loss" in row] == [(27, 25), (30, 30), (40, 40)]
+    numbers = [row["_step"] for row in second + third]
+    assert numbers == sorted(set(numbers)) and numbers[0] > 26  # behind the last row of the first
+    assert third[0]["_step"] == 42
+
+
+def test_rows_bear_the_step_that_they_are_of(tmp_path):
+    with make_logger({"name": "wandb"}, tmp_path) as logger:
+        for step in (1, 2, 10, 10, 11, 50):
+            logger.log({"loss": 1.0}, step)
+    (rows,) = records(tmp_path)
+    assert [row["step"] for row in rows] == [1, 2, 10, 10, 11, 50]  # none is dropped
+    assert [row["_step"] for row in rows] == [1, 2, 10, 11, 12, 50]
