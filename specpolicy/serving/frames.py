@@ -40,10 +40,11 @@ def read_frames(key: str, value: Any, shape: tuple[int, ...], n_obs_steps: int) 
     if array.dtype.kind not in "biuf":  # whole numbers of more than 64 bits
         raise ProtocolError(f"'{key}' has dtype {array.dtype}: expected numbers")
     array = array[None] if found in shapes else array
-    with np.errstate(over="ignore"):
-        # Numbers are made floats but in images, where bytes mean something else than numbers.
-        dtype = array.dtype.newbyteorder("=") if is_image(shape) and array.dtype.kind != "f" else np.dtype(DTYPE)
-        array = array.astype(dtype, copy=False)
+    # Numbers are made floats but in images, where bytes mean something else than numbers.
+    dtype = array.dtype.newbyteorder("=") if is_image(shape) and array.dtype.kind != "f" else np.dtype(DTYPE)
+    if array.dtype != dtype:
+        with np.errstate(over="ignore"):
+            array = array.astype(dtype)
     if not np.isfinite(array).all():
         raise ProtocolError(f"'{key}' has values that are not finite in {np.dtype(DTYPE)}")
     if is_image(shape):

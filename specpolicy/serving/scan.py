@@ -32,13 +32,13 @@ class Limits:
     text: int = 2**16
 
 
-_NOTHING, _TEXT, _BYTES, _LIST, _MAP, _EXTENSION, _UNKNOWN = range(7)
+_NUMBER, _TEXT, _BYTES, _LIST, _MAP, _EXTENSION, _UNKNOWN = range(7)
 
 
 def _kind(first: int) -> tuple[int, int, int]:
     """By the first byte of a part: what it is, how many bytes tell its size, and its size if none do."""
     if first < 0x80 or first >= 0xE0 or first in (0xC0, 0xC2, 0xC3):
-        return _NOTHING, 0, 0
+        return _NUMBER, 0, 0
     if first < 0x90:
         return _MAP, 0, first & 15
     if first < 0xA0:
@@ -53,7 +53,7 @@ def _kind(first: int) -> tuple[int, int, int]:
         return *told[first], 0
     numbers = {0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
     if first in numbers:
-        return _NOTHING, 0, numbers[first]
+        return _NUMBER, 0, numbers[first]
     return (_UNKNOWN if first == 0xC1 else _EXTENSION), 0, 0
 
 
@@ -70,38 +70,36 @@ def check_size(data: bytes, limits: Limits) -> None:
             than the limits allow.
     """
     position, end, parts = 0, len(data), 1
-    missing = [1]  # entries still to come, of each list and map that is open
-    while missing:
-        if not missing[-1]:
-            missing.pop()
+    missing, outside = 1, list[int]()  # entries still to come: of the innermost list or map, and of those around it
+    while missing or outside:
+        if not missing:
+            missing = outside.pop()
             continue
-        missing[-1] -= 1
+        missing -= 1
         if position >= end:
             raise ProtocolError("not a msgpack message: it ends too early")
         kind, width, size = _KINDS[data[position]]
         position += 1
-        if kind == _NOTHING:
+        if width:
+            size = int.from_bytes(data[position : position + width], "big")
+            position += width
+        if kind <= _BYTES:
+            if kind == _TEXT and size > limits.text:
+                raise ProtocolError(f"the message has a text of {size} bytes: {limits.text} are taken")
             position += size
             continue
         if kind == _EXTENSION:
             raise ProtocolError("msgpack's extension types are refused")
         if kind == _UNKNOWN:
             raise ProtocolError("not a msgpack message: it holds the byte 0xc1")
-        if width:
-            size = int.from_bytes(data[position : position + width], "big")
-            position += width
-        if kind == _TEXT and size > limits.text:
-            raise ProtocolError(f"the message has a text of {size} bytes: {limits.text} are taken")
-        if kind in (_TEXT, _BYTES):
-            position += size
-            continue
         entries = 2 * size if kind == _MAP else size
         parts += entries
         if parts > limits.parts:
             raise ProtocolError(f"the message has more than {limits.parts} parts: send numbers as arrays")
-        if len(missing) > limits.depth:
+        outside.append(missing)
+        missing = entries
+        if len(outside) > limits.depth:
             raise ProtocolError(f"the message has more than {limits.depth} lists and maps in each other")
-        missing.append(entries)
     if position != end:
         reason = "ends too early" if position > end else "goes on behind its end"
         raise ProtocolError(f"not a msgpack message: it {reason}")
