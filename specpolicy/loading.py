@@ -8,7 +8,9 @@ import torch
 from specpolicy.checkpoints import read_config, read_weights
 from specpolicy.draft_models import read_draft_models
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing.tensors import check_layout, layout_of
 from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy_config import PolicyConfig
 from specpolicy.samplers.speculative.calibration import read_calibration
 from specpolicy.token_policy import TokenPolicy
 from specpolicy.tokens.calibration import read_token_calibration
@@ -42,14 +44,16 @@ def load_policy(
     # By name, not by an import statement: the integrations know all rooms, so no room may know them. This is the one
     # door at which a path of unknown origin comes in.
     foreign = importlib.import_module("specpolicy.integrations").read(path, trust)
-    config = read_config(path) if foreign is None else foreign.config
-    weights = read_weights(path) if foreign is None else foreign.weights
     try:
-        kind = TokenPolicy if "tokens" in config else DiffusionPolicy
+        config = read_config(path) if foreign is None else PolicyConfig.parse(foreign.config)
+        kind = DiffusionPolicy if config.tokens is None else TokenPolicy
+        expected = kind.expected_weights(config)
+        weights = read_weights(path, expected) if foreign is None else foreign.weights
+        check_layout(layout_of(weights), expected)  # before memory is taken
         policy: DiffusionPolicy | TokenPolicy = kind.from_config(config)
         policy.load_weights(weights)
     except SpecpolicyError as error:
-        raise SpecpolicyError(f"{path}: {error}") from None
+        raise error if str(path) in str(error) else SpecpolicyError(f"{path}: {error}") from None
     if isinstance(policy, TokenPolicy):
         policy.calibration = read_token_calibration(path)
     elif foreign is None:

@@ -1,14 +1,59 @@
 """Normalisation of observations and actions, fixed at training time and saved with the policy."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import shown
 
 CONSTANT_RANGE = 1e-4  # a dimension that varies less than this is shifted to zero and not scaled
+EXTREME = 1e12  # no scale of data is as large, nor its inverse: float32 holds what comes out
+Numbers = Sequence[float] | Sequence[Sequence[Sequence[float]]]  # one per dimension, or of an image's shape
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """How one key is normalised, as it stands in a checkpoint: (x - shift) * scale + offset."""
+
+    scale: Numbers
+    offset: Numbers
+    shift: Numbers | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "offset", "shift"):
+            for value in _flat(getattr(self, name), name):
+                if not abs(value) <= EXTREME or (name == "scale" and abs(value) < 1 / EXTREME):
+                    wanted = f"it must lie between {1 / EXTREME:g} and" if name == "scale" else "it must not exceed"
+                    raise SpecpolicyError(f"{name} holds {shown(value)}: {wanted} {EXTREME:g} in size")
+
+    def check(self, key: str, shape: int | Sequence[int]) -> None:
+        """Raise unless these are numbers for a key of such a shape."""
+        sides = (shape,) if isinstance(shape, int) else tuple(shape)
+        for name in ("scale", "offset", "shift"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            own = tuple(torch.tensor(values).shape)
+            fits = own == (1,) or (len(own) == len(sides) and all(a in (1, b) for a, b in zip(own, sides, strict=True)))
+            if not fits:
+                raise SpecpolicyError(
+                    f"the normaliser's {name} of '{key}' has the shape {list(own)}: it must have {list(sides)}, "
+                    "or one number for all"
+                )
+
+
+def _flat(values: object, name: str) -> list[float]:
+    """All numbers of nested lists, which must be as long as each other."""
+    if not isinstance(values, Sequence):
+        return [] if values is None else [values]  # type: ignore[list-item]
+    parts = [_flat(part, name) for part in values]
+    lengths = {len(part) if isinstance(part, Sequence) else 0 for part in values}
+    if len(lengths) != 1:
+        raise SpecpolicyError(f"{name} is empty, or its lists differ in length")
+    return [value for part in parts for value in part]
 
 
 class Normaliser(nn.Module):
@@ -54,19 +99,23 @@ class Normaliser(nn.Module):
         x = (x - offset) / scale
         return x if shift is None else x + shift
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, Statistics]:
         """Plain numbers for config.json."""
-        names = ("scale", "offset", "shift")
-        return {
-            key: {name: value.tolist() for name, value in zip(names, self._of(key), strict=True) if value is not None}
-            for key in self.keys
-        }
+        found = {}
+        for key in self.keys:
+            scale, offset, shift = self._of(key)
+            found[key] = Statistics(scale.tolist(), offset.tolist(), None if shift is None else shift.tolist())
+        return found
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Normaliser":
+    def from_config(cls, config: Mapping[str, Statistics]) -> "Normaliser":
         """The inverse of `to_config`."""
         scales, offsets, shifts = (
-            {key: torch.tensor(entry[name], dtype=torch.float64) for key, entry in config.items() if name in entry}
+            {
+                key: torch.tensor(getattr(entry, name), dtype=torch.float64)
+                for key, entry in config.items()
+                if getattr(entry, name) is not None
+            }
             for name in ("scale", "offset", "shift")
         )
         return cls(scales, offsets, shifts)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from specpolicy.conditioning import Inpainting, LocalCondition
 from specpolicy.diffusion import GaussianChain
@@ -19,24 +19,20 @@ from specpolicy.networks import (
     ImageEncoder,
     LowDimEncoder,
     TransformerForDiffusion,
-    VisionOptions,
 )
 from specpolicy.normaliser import Normaliser
-from specpolicy.policy_base import Observation, Policy
-from specpolicy.rotations import CONVERSIONS, convert_rotations
+from specpolicy.parsing import plain
+from specpolicy.parsing.tensors import prefixed
+from specpolicy.policy_base import ENCODER, Observation, Policy
+from specpolicy.policy_config import PolicyConfig
+from specpolicy.rotations import convert_rotations
 from specpolicy.samplers import Calibration, Sample, Sampler, make_sampler, sample
 from specpolicy.samplers.base import Generators
 
-NETWORKS = {
+NETWORKS: dict[str, Any] = {
     "unet": ConditionalUnet1D,
     "transformer": TransformerForDiffusion,
     "encoder_transformer": EncoderTransformer,
-}
-# How the denoiser is told the observation. The first one of a network is its default.
-CONDITIONINGS = {
-    "unet": ("global", "local", "inpainting"),
-    "transformer": ("tokens", "inpainting"),
-    "encoder_transformer": ("inpainting",),
 }
 
 
@@ -49,60 +45,42 @@ class DiffusionPolicy(Policy):
         chain: GaussianChain,
         encoder: LowDimEncoder,
         normaliser: Normaliser,
-        *,
-        action_dim: int,
-        horizon: int,
-        n_action_steps: int,
-        first_action: int | None = None,
-        rotations: Mapping[int, str] | None = None,
-        config: dict[str, Any] | None = None,
+        config: PolicyConfig,
     ):
-        """`action_dim` is that of the network. `rotations`: {index: name}, see `specpolicy.rotations`."""
-        super().__init__(
-            denoiser,
-            encoder,
-            normaliser,
-            horizon=horizon,
-            n_action_steps=n_action_steps,
-            first_action=first_action,
-            config=config,
-        )
+        super().__init__(denoiser, encoder, normaliser, config)
         self.chain = chain
-        self.rotations = dict(rotations or {})
+        self.rotations = dict(config.rotations)
         self.engine: Engine | None = None
         self.calibration: Calibration | None = None
         self.draft_models = DraftModels()
-        self._network_action_dim = action_dim
+        self._network_action_dim = config.action_dim
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "DiffusionPolicy":
-        """Build an untrained policy from the layout of config.json (see `specpolicy.checkpoints`)."""
-        kind = config["network"]["kind"]
-        if kind not in NETWORKS:
-            raise SpecpolicyError(f"unknown network kind '{kind}': use one of {', '.join(NETWORKS)}")
-        conditioning = config.get("conditioning", CONDITIONINGS[kind][0])
-        if conditioning not in CONDITIONINGS[kind]:
-            raise SpecpolicyError(
-                f"a {kind} network has no conditioning '{conditioning}': use one of {', '.join(CONDITIONINGS[kind])}"
-            )
-        rotations = {int(start): name for start, name in config.get("rotations", {}).items()}  # JSON's keys are text
-        if not set(rotations.values()) <= set(CONVERSIONS):
-            raise SpecpolicyError(f"unknown conversion in rotations {rotations}: use one of {', '.join(CONVERSIONS)}")
-        encoder = _make_encoder(config, tokens=conditioning != "global")
-        chain = make_chain(config["chain"])
-        denoiser = _make_denoiser(config, conditioning, encoder, chain)
-        return cls(
-            denoiser,
-            chain,
-            encoder,
-            Normaliser.from_config(config["normaliser"]),
-            action_dim=config["action_dim"],
-            horizon=config["horizon"],
-            n_action_steps=config["n_action_steps"],
-            first_action=config.get("first_action"),
-            rotations=rotations,
-            config=config,
-        ).eval()
+    def from_config(cls, config: PolicyConfig | Mapping[str, Any]) -> "DiffusionPolicy":
+        """Build an untrained policy from what config.json says (see `PolicyConfig`).
+
+        Raises:
+            SpecpolicyError: a configuration that is none, or not one of a diffusion policy.
+        """
+        config = PolicyConfig.parse(config)
+        if config.chain is None:
+            raise SpecpolicyError("a diffusion policy needs a chain; this is a policy of action tokens")
+        encoder, network = _make_networks(config)
+        chain = config.chain.make()
+        denoiser = network
+        if config.told == "inpainting":
+            denoiser = Inpainting(network, chain, config.action_dim)
+        elif config.told == "local":
+            denoiser = LocalCondition(network)
+        return cls(denoiser, chain, encoder, Normaliser.from_config(config.normaliser), config).eval()
+
+    @staticmethod
+    def expected_weights(config: PolicyConfig) -> dict[str, Tensor]:
+        """Tensors without memory, of the names, shapes and kinds that the weights of such a policy have."""
+        with torch.device("meta"):
+            encoder, network = _make_networks(config)
+        wrapped = "network." if config.told in ("inpainting", "local") else ""
+        return prefixed(network.state_dict(), wrapped) | prefixed(encoder.state_dict(), ENCODER)
 
     @property
     def action_dim(self) -> int:
@@ -177,43 +155,26 @@ class DiffusionPolicy(Policy):
         return policy
 
 
-def _make_encoder(config: Mapping[str, Any], tokens: bool) -> LowDimEncoder:
-    if "vision" in config:
-        try:
-            options = VisionOptions(**config["vision"])
-        except TypeError as error:
-            raise SpecpolicyError(f"bad option for the image encoder: {error}") from None
-        return ImageEncoder(config["observation"], config["n_obs_steps"], options, tokens)
-    return LowDimEncoder(config["observation"], config["n_obs_steps"], tokens)
-
-
-def make_chain(config: Mapping[str, Any]) -> GaussianChain:
-    """The chain of config.json: options of `GaussianChain.ddpm`; and `ddim`, {eta, reuse_epsilon}, for a DDIM chain."""
-    options = dict(config)
-    ddim = options.pop("ddim", None)
-    chain = GaussianChain.ddpm(**options)
-    return chain if ddim is None else chain.with_ddim(len(chain), **ddim)
-
-
-def _make_denoiser(
-    config: Mapping[str, Any], conditioning: str, encoder: LowDimEncoder, chain: GaussianChain
-) -> nn.Module:
-    kind, action_dim, horizon = config["network"]["kind"], config["action_dim"], config["horizon"]
-    options = {name: value for name, value in config["network"].items() if name != "kind"}
-    inpaints = conditioning == "inpainting"
-    input_dim = action_dim + (encoder.frame_dim if inpaints else 0)
+def _make_networks(config: PolicyConfig) -> tuple[LowDimEncoder, nn.Module]:
+    """The encoder and the bare network."""
+    shapes, tokens = dict(config.observation), config.told != "global"
+    encoder: LowDimEncoder
+    if config.vision is not None:
+        encoder = ImageEncoder(shapes, config.n_obs_steps, config.vision, tokens)
+    else:
+        encoder = LowDimEncoder(
+            {key: size for key, size in shapes.items() if isinstance(size, int)}, config.n_obs_steps, tokens
+        )
+    kind, horizon, inpaints = config.network.kind, config.horizon, config.told == "inpainting"
+    options = {name: value for name, value in plain(config.network).items() if name != "kind"}
+    input_dim = config.action_dim + (encoder.frame_dim if inpaints else 0)
     if kind == "unet":
-        options["local_cond_dim"] = encoder.output_dim if conditioning == "local" else None
-        options["global_cond_dim"] = encoder.output_dim if conditioning == "global" else None
+        options["local_cond_dim"] = encoder.output_dim if config.told == "local" else None
+        options["global_cond_dim"] = encoder.output_dim if config.told == "global" else None
     else:
         options |= dict(output_dim=input_dim, horizon=horizon)
     if kind == "transformer":
         options |= dict(n_obs_steps=encoder.n_obs_steps, cond_dim=0 if inpaints else encoder.output_dim)
-    try:
-        network = NETWORKS[kind](input_dim=input_dim, **options)
-    except TypeError as error:
-        raise SpecpolicyError(f"bad option for the {kind} network: {error}") from None
+    network = NETWORKS[kind](input_dim=input_dim, **options)
     network.check_horizon(horizon)
-    if inpaints:
-        return Inpainting(network, chain, action_dim)
-    return LocalCondition(network) if conditioning == "local" else network
+    return encoder, network

@@ -1,5 +1,6 @@
 """What all policies share, however they make their actions."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from torch import Tensor, nn
 
 from specpolicy.checkpoints import write_checkpoint
 from specpolicy.errors import SpecpolicyError
+from specpolicy.fingerprints import policy_fingerprint
 from specpolicy.images import is_image, unit_images
 from specpolicy.networks import LowDimEncoder
 from specpolicy.normaliser import Normaliser
+from specpolicy.parsing.tensors import check_finite, check_layout, layout_of, part_of, prefixed
+from specpolicy.policy_config import PolicyConfig
 
 Observation = Mapping[str, Any]
 ENCODER = "observation_encoder."  # prefix of an image encoder's weights beside those of the denoiser
@@ -32,26 +36,17 @@ class Policy(nn.Module):
         denoiser: nn.Module,
         encoder: LowDimEncoder,
         normaliser: Normaliser,
-        *,
-        horizon: int,
-        n_action_steps: int,
-        first_action: int | None = None,
-        config: dict[str, Any] | None = None,
+        config: PolicyConfig,
     ):
         super().__init__()
         self.denoiser = denoiser
         self.encoder = encoder
         self.normaliser = normaliser
-        self.horizon = horizon
-        self.n_obs_steps = encoder.n_obs_steps
-        self.n_action_steps = n_action_steps
-        self.first_action = self.n_obs_steps - 1 if first_action is None else first_action
-        self.config = config or {}
-        if self.first_action + n_action_steps > horizon:
-            raise SpecpolicyError(
-                f"horizon={horizon} is too short for n_obs_steps={self.n_obs_steps} and "
-                f"n_action_steps={n_action_steps}: it must be at least {self.first_action + n_action_steps}"
-            )
+        self.config = config
+        self.horizon = config.horizon
+        self.n_obs_steps = config.n_obs_steps
+        self.n_action_steps = config.n_action_steps
+        self.first_action = config.first
 
     @property
     def observation_keys(self) -> tuple[str, ...]:
@@ -110,19 +105,31 @@ class Policy(nn.Module):
             )
         return actions[..., self.first_action : self.first_action + self.n_action_steps, :]
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights: what calibrations and draft models name the policy by that they were made for."""
+        return policy_fingerprint(self.denoiser, self.encoder)
+
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Load the weights that `save` writes: the denoiser's, and those of an image encoder after a prefix."""
-        own = {name: value for name, value in weights.items() if not name.startswith(ENCODER)}
-        encoder = {name.removeprefix(ENCODER): value for name, value in weights.items() if name.startswith(ENCODER)}
-        _load(self.denoiser, own, "")
-        _load(self.encoder, encoder, ENCODER)
+        """Load the weights that `save` writes: the denoiser's, and those of an image encoder after a prefix.
+
+        Raises:
+            SpecpolicyError: weights that do not fit, or that are not finite.
+        """
+        own = self._weights()
+        check_layout(layout_of(weights), own)
+        check_finite(weights, own)
+        encoder = part_of(weights, ENCODER)
+        self.denoiser.load_state_dict({name: value for name, value in weights.items() if not name.startswith(ENCODER)})
+        self.encoder.load_state_dict(encoder)
 
     def save(self, directory: str | Path, dtype: torch.dtype = torch.float32) -> Path:
         """Write `model.safetensors` and `config.json`; weights are stored as `dtype`."""
-        config = {**self.config, "normaliser": self.normaliser.to_config()}
-        weights = self.denoiser.state_dict()
-        weights |= {f"{ENCODER}{name}": value for name, value in self.encoder.state_dict().items()}
-        return write_checkpoint(directory, weights, config, dtype)
+        config = dataclasses.replace(self.config, normaliser=self.normaliser.to_config())
+        return write_checkpoint(directory, self._weights(), config, dtype)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return self.denoiser.state_dict() | prefixed(self.encoder.state_dict(), ENCODER)
 
 
 def _tensor(key: str, value: Any) -> Tensor:
@@ -133,20 +140,3 @@ def _tensor(key: str, value: Any) -> Tensor:
     if tensor.is_complex():
         raise SpecpolicyError(f"observation '{key}' holds complex numbers: real ones are expected")
     return tensor
-
-
-def _load(module: nn.Module, weights: Mapping[str, Tensor], prefix: str) -> None:
-    """Load a state dict; what does not fit is named in one line."""
-    own = module.state_dict()
-    missing = [f"{prefix}{name} is missing" for name in own if name not in weights]
-    unknown = [f"{prefix}{name} has no place" for name in weights if name not in own]
-    other = [
-        f"{prefix}{name} has shape {tuple(weights[name].shape)} in place of {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in weights and weights[name].shape != value.shape
-    ]
-    wrong = [*missing, *unknown, *other]
-    if wrong:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise SpecpolicyError(f"the weights do not fit the configuration: {wrong[0]}{more}")
-    module.load_state_dict(dict(weights))

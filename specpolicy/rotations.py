@@ -1,6 +1,6 @@
 """Rotations as policies predict them, six continuous numbers, and as robots take them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ CONVERSIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def convert_rotations(actions: Tensor, starts: dict[int, str]) -> Tensor:
+def convert_rotations(actions: Tensor, starts: Mapping[int, str]) -> Tensor:
     """Replace six numbers of each action (..., D) by three, at each of the `starts`: {index: name of CONVERSIONS}."""
     parts, position = [], 0
     for start, name in sorted(starts.items()):

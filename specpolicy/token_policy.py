@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from specpolicy.engines.base import allows_tf32
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks import LowDimEncoder, MaskedTransformer
 from specpolicy.normaliser import Normaliser
+from specpolicy.parsing import plain
 from specpolicy.policy_base import Observation, Policy
+from specpolicy.policy_config import PolicyConfig
 from specpolicy.samplers import Sample, Sampler, SampleStatistics, make_sampler
 from specpolicy.samplers.base import Denoiser, Generators, NoiseSource
 from specpolicy.samplers.meter import Meter
@@ -21,8 +24,6 @@ from specpolicy.tokens.calibration import TokenCalibration, Trace, record_traces
 from specpolicy.tokens.ordinary import Network
 from specpolicy.tokens.samplers import TOKEN_SAMPLERS, TokenSampler
 from specpolicy.tokens.tokeniser import Tokeniser
-
-KIND = "masked_transformer"
 
 
 class TokenPolicy(Policy):
@@ -37,20 +38,9 @@ class TokenPolicy(Policy):
         tokeniser: Tokeniser,
         encoder: LowDimEncoder,
         normaliser: Normaliser,
-        *,
-        n_action_steps: int,
-        first_action: int | None = None,
-        config: dict[str, Any] | None = None,
+        config: PolicyConfig,
     ):
-        super().__init__(
-            denoiser,
-            encoder,
-            normaliser,
-            horizon=denoiser.horizon,
-            n_action_steps=n_action_steps,
-            first_action=first_action,
-            config=config,
-        )
+        super().__init__(denoiser, encoder, normaliser, config)
         self.tokeniser = tokeniser
         self.engine: Denoiser | None = None
         self.calibration: TokenCalibration | None = None
@@ -58,30 +48,25 @@ class TokenPolicy(Policy):
         self._drafters: dict[tuple[TokenSampler, str, int], Drafter | None] = {}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "TokenPolicy":
-        """Build an untrained policy from the layout of config.json (see `specpolicy.checkpoints`)."""
-        options = dict(config["network"])
-        kind = options.pop("kind")
-        if kind != KIND:
-            raise SpecpolicyError(f"tokens are predicted by a {KIND}, not by a '{kind}'")
-        if "vision" in config:
-            raise SpecpolicyError("a policy of action tokens with images is not offered: leave the cameras out")
-        encoder = LowDimEncoder(config["observation"], config["n_obs_steps"], tokens=True)
-        tokeniser = Tokeniser.from_config(config["tokens"], config["action_dim"])
-        shape = (tokeniser.bins, config["horizon"], config["action_dim"], encoder.output_dim, encoder.n_obs_steps)
-        try:
-            network = MaskedTransformer(*shape, **options)
-        except TypeError as error:
-            raise SpecpolicyError(f"bad option for the {KIND} network: {error}") from None
-        return cls(
-            network,
-            tokeniser,
-            encoder,
-            Normaliser.from_config(config["normaliser"]),
-            n_action_steps=config["n_action_steps"],
-            first_action=config.get("first_action"),
-            config=config,
-        ).eval()
+    def from_config(cls, config: PolicyConfig | Mapping[str, Any]) -> "TokenPolicy":
+        """Build an untrained policy from what config.json says (see `PolicyConfig`).
+
+        Raises:
+            SpecpolicyError: a configuration that is none, or not one of action tokens.
+        """
+        config = PolicyConfig.parse(config)
+        if config.tokens is None:
+            raise SpecpolicyError("a policy of action tokens needs tokens; this is a diffusion policy")
+        encoder, network = _make_networks(config, config.tokens.bins)
+        tokeniser = Tokeniser.from_config(config.tokens, config.action_dim)
+        return cls(network, tokeniser, encoder, Normaliser.from_config(config.normaliser), config).eval()
+
+    @staticmethod
+    def expected_weights(config: PolicyConfig) -> dict[str, Tensor]:
+        """Tensors without memory, of the names, shapes and kinds that the weights of such a policy have."""
+        assert config.tokens is not None
+        with torch.device("meta"):
+            return _make_networks(config, config.tokens.bins)[1].state_dict()
 
     @property
     def sample_shape(self) -> tuple[int, int]:
@@ -215,6 +200,15 @@ class TokenPolicy(Policy):
         steps = max(map(len, out.paths))
         paths = [torch.stack([*path, *[path[-1]] * (steps - len(path))]) for path in out.paths]
         return torch.stack(paths, dim=1).view(steps, -1, *self.sample_shape)
+
+
+def _make_networks(config: PolicyConfig, bins: int) -> tuple[LowDimEncoder, MaskedTransformer]:
+    """The encoder and the network."""
+    sizes = {key: size for key, size in config.observation.items() if isinstance(size, int)}
+    encoder = LowDimEncoder(sizes, config.n_obs_steps, tokens=True)
+    options = {name: value for name, value in plain(config.network).items() if name != "kind"}
+    shape = (bins, config.horizon, config.action_dim, encoder.output_dim, encoder.n_obs_steps)
+    return encoder, MaskedTransformer(*shape, **options)
 
 
 def _inexact(precision: torch.dtype, device: torch.device) -> str | None:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
     "errors",
     "parsing",
+    "fingerprints",
     "files",
     "outputs",
     "processes",
@@ -29,6 +30,7 @@ ROOMS = (
     "samplers",
     "engines",
     "normaliser",
+    "policy_config",
     "checkpoints",
     "draft_models",
     "policy_base",
@@ -46,7 +48,17 @@ ROOMS = (
     "integrations",  # above all others: nobody imports it
 )
 # What a policy is made of: whoever only asks one for chunks does not know it.
-INSIDES = {"diffusion", "networks", "samplers", "normaliser", "checkpoints", "policy", "policy_base", "loading"}
+INSIDES = {
+    "diffusion",
+    "networks",
+    "samplers",
+    "normaliser",
+    "policy_config",
+    "checkpoints",
+    "policy",
+    "policy_base",
+    "loading",
+}
 # What else a room must not know, though it lies below.
 STRANGERS = {
     "networks": {"diffusion", "tasks"},

@@ -79,7 +79,7 @@ def test_save_and_load(small_policy, tmp_path, dtype, tolerance):
     loaded = load_policy(tmp_path / "policy")
     for name, value in small_policy.denoiser.state_dict().items():
         torch.testing.assert_close(loaded.denoiser.state_dict()[name], value, rtol=tolerance, atol=tolerance)
-    assert loaded.config["task"] == {"name": "toy"} and loaded.observation_keys == ("position", "object")
+    assert loaded.config.task == {"name": "toy"} and loaded.observation_keys == ("position", "object")
     if dtype is torch.float32:
         ours, theirs = (p.predict(observation(), generator=seeded()).actions for p in (small_policy, loaded))
         assert torch.equal(ours, theirs)
@@ -116,7 +116,7 @@ def test_a_bad_observation_is_one_clear_line(small_policy, change, word):
             lambda c: c["network"].update(down_dims=[16, 32, 48, 64], kind="unet") or c.update(horizon=12),
             "multiple of 8",
         ),
-        (lambda c: c["network"].update(kind="mlp"), "unknown network"),
+        (lambda c: c["network"].update(kind="mlp"), "network.kind. is .mlp."),
         (lambda c: c["network"].update(depth=3), "depth"),
         (lambda c: c.update(n_action_steps=8), "too short"),
     ),

@@ -45,14 +45,14 @@ def random_network(policy: DiffusionPolicy, options: Mapping[str, Any], seed: in
     Raises:
         SpecpolicyError: an option that the network does not have, or another kind of network.
     """
-    network = policy.config["network"]
-    if options.get("kind", network["kind"]) != network["kind"]:
+    kind = policy.config.network.kind
+    if options.get("kind", kind) != kind:
         raise SpecpolicyError(
-            f"network: the policy has a {network['kind']}, and its conditions fit no {options['kind']}; "
+            f"network: the policy has a {kind}, and its conditions fit no {options['kind']}; "
             "give other options of the same kind"
         )
     # Its random weights shall not disturb the random numbers of whoever called.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        other = DiffusionPolicy.from_config({**policy.config, "network": {**network, **options}})
+        other = DiffusionPolicy.from_config(policy.config.with_network(options))
     return other.to(policy.device).eval()

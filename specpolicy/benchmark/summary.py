@@ -9,6 +9,7 @@ import torch
 from specpolicy.benchmark.measure import Draw
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import plain
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Sampler
 from specpolicy.samplers.ancestral import DDPM
@@ -115,7 +116,7 @@ def _describe_limits(limits: Windows) -> str:
 def describe_network(policy: DiffusionPolicy | TokenPolicy, trained: bool) -> dict[str, Any]:
     """What stands in the summary of the network that was timed."""
     parameters = sum(parameter.numel() for parameter in policy.denoiser.parameters())
-    return {"trained": trained, "parameters": parameters, "options": policy.config.get("network")}
+    return {"trained": trained, "parameters": parameters, "options": plain(policy.config.network)}
 
 
 def distribution(values: Sequence[float]) -> dict[str, float]:

@@ -68,7 +68,7 @@ def _discard(part: Path) -> None:
 
 def describe(policy) -> str:
     """What a policy sees, plans and costs, in a few lines."""
-    source = policy.config.get("source", {})
+    source = policy.config.source or {}
     parameters = sum(parameter.numel() for parameter in policy.parameters())
     seen = ", ".join(
         f"{key} {shape if isinstance(shape, int) else ' x '.join(map(str, shape))}"
@@ -81,7 +81,7 @@ def describe(policy) -> str:
         f"plans {policy.horizon} actions of {policy.action_dim} numbers, "
         f"executes {policy.n_action_steps} from entry {policy.first_action}",
     ]
-    if "tokens" in policy.config:
+    if policy.config.tokens is not None:
         lines.append(f"decodes {policy.length} tokens of {policy.tokeniser.bins} {policy.tokeniser.kind} bins")
     else:
         chain = policy.chain

@@ -53,8 +53,8 @@ def _play(policy: Policy, config: DictConfig, name: str, count: int, seed: int, 
     from specpolicy.evaluation.recording import record_histories
     from specpolicy.logging.progress import progress_bar
 
-    task: Any = policy.config.get("task")
-    if not task:
+    task = policy.config.task
+    if not task or "id" not in task:
         raise SpecpolicyError(
             f"{config.policy} names no task to play: give observations= (a safetensors file, each key of shape "
             f"(N, {policy.n_obs_steps}, size)), and held_out=0 if there is such a key"

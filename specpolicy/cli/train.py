@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from specpolicy.errors import SpecpolicyError
 if TYPE_CHECKING:
     from specpolicy.data.dataset import Sequences
     from specpolicy.policy_base import Policy
+    from specpolicy.policy_config import PolicyOptions
     from specpolicy.training.trainer import Rollout
 
 # What other verbs put beside a policy's weights, of no use beside others.
@@ -68,22 +70,25 @@ def run(config: DictConfig) -> None:
     from specpolicy.logging import make_logger
     from specpolicy.logging.progress import progress_bar
     from specpolicy.outputs import claim, remove
+    from specpolicy.parsing import parse
+    from specpolicy.policy_config import PolicyOptions
     from specpolicy.training import TrainingOptions, run_identity, saved_step, train
     from specpolicy.training.trainer import STATE
 
     options = TrainingOptions(**{field.name: config[field.name] for field in dataclasses.fields(TrainingOptions)})
+    chosen = parse(PolicyOptions, _plain(config.policy), "train", at="policy")
     if config.threads:
         torch.set_num_threads(config.threads)
     output = Path(config.output)
     with claim(output, "train"):
         known = check_own(output, "train", FILES, is_checkpoint, config.overwrite)
         data = read_data(config.data, _observation_keys(config))
-        shape = (config.policy.n_obs_steps, config.policy.horizon)
+        shape = (chosen.n_obs_steps, chosen.horizon)
         training, validation = (
             windows(data, *shape, split, config.validation, config.pad_after) for split in ("train", "valid")
         )
         torch.manual_seed(config.seed)
-        policy = make_policy(config, training).to(config.device)
+        policy = make_policy(chosen, training, _plain(config.task)).to(config.device)
         identity = run_identity(policy, training, validation, options, _settings(config))
         rollout = _rollout(config) if options.rollout_every else None
         # All that can be wrong has been looked at: what an earlier run has left is deleted now, or gone on with.
@@ -115,27 +120,33 @@ def _settings(config: DictConfig) -> dict[str, Any]:
     return settings
 
 
-def make_policy(config: DictConfig, training: Sequences) -> Policy:
-    """An untrained policy for `config`, its normaliser and its tokens fitted to the training windows."""
+def make_policy(options: PolicyOptions, training: Sequences, task: Mapping[str, Any]) -> Policy:
+    """An untrained policy for a task, its normaliser and its tokens fitted to the training windows."""
     from specpolicy.normaliser import Normaliser
     from specpolicy.policy import DiffusionPolicy
+    from specpolicy.policy_config import PolicyConfig
     from specpolicy.token_policy import TokenPolicy
     from specpolicy.tokens.tokeniser import make_tokeniser
 
-    policy = _plain(config.policy)
     normaliser = Normaliser.min_max(training.ranges())
-    settings = {
-        **{name: policy[name] for name in ("network", "horizon", "n_obs_steps", "n_action_steps")},
-        "observation": {key: value.shape[-1] for key, value in training.observation.items()},
-        "action_dim": training.action.shape[-1],
-        "normaliser": normaliser.to_config(),
-        "task": _plain(config.task),
-        "command": shlex.join(["specpolicy", *sys.argv[1:]]),
-    }
-    if "tokens" not in policy:
-        return DiffusionPolicy.from_config({**settings, "chain": policy["chain"]})
-    tokeniser = make_tokeniser(**policy["tokens"], actions=normaliser.normalise("action", training.action))
-    return TokenPolicy.from_config({**settings, "tokens": tokeniser.to_config()})
+    bins = None
+    if options.tokens is not None:
+        actions = normaliser.normalise("action", training.action)
+        bins = make_tokeniser(options.tokens.kind, options.tokens.bins, actions).to_config()
+    settings = PolicyConfig(
+        network=options.network,
+        chain=options.chain,
+        tokens=bins,
+        horizon=options.horizon,
+        n_obs_steps=options.n_obs_steps,
+        n_action_steps=options.n_action_steps,
+        observation={key: value.shape[-1] for key, value in training.observation.items()},
+        action_dim=training.action.shape[-1],
+        normaliser=normaliser.to_config(),
+        task=task,
+        command=shlex.join(["specpolicy", *sys.argv[1:]]),
+    )
+    return (DiffusionPolicy if bins is None else TokenPolicy).from_config(settings)
 
 
 def _observation_keys(config: DictConfig) -> list[str]:

@@ -1,5 +1,6 @@
 """Noise schedules and the Gaussian chain they define: pure numbers, no networks."""
 
 from specpolicy.diffusion.chain import GaussianChain
+from specpolicy.diffusion.options import ChainOptions
 
-__all__ = ["GaussianChain"]
+__all__ = ["ChainOptions", "GaussianChain"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from specpolicy.evaluation.provenance import add_weights
+from specpolicy.fingerprints import add_weights
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Calibration, make_sampler
 from specpolicy.token_policy import TokenPolicy

@@ -5,13 +5,12 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from specpolicy.fingerprints import add_weights
 from specpolicy.policy_base import Policy
 
 PACKAGES = ("specpolicy", "torch", "numpy", "gymnasium", "mujoco", "robosuite", "diffusers")
@@ -48,16 +47,9 @@ def versions() -> dict[str, str]:
 
 def fingerprint(policy: Policy) -> str:
     """A hash of the policy's weights and configuration: the same policy elsewhere on the disk has the same."""
-    digest = hashlib.sha256(json.dumps(policy.config, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps(policy.config.to_dict(), sort_keys=True).encode())
     add_weights(digest, policy.state_dict())
     return digest.hexdigest()[:16]
-
-
-def add_weights(digest: Any, weights: Mapping[str, Tensor]) -> None:
-    """Feed the names and values of a state dict to a hash of `hashlib`."""
-    for name, value in sorted(weights.items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
 
 
 def _cpu_name() -> str:

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.lerobot_processors import AFTER, BEFORE, EPSILON, Processor, read_processor
 from specpolicy.integrations.lerobot_settings import ACTION, DiffusionConfig, Feature
 from specpolicy.integrations.names import below
+from specpolicy.parsing.tensors import read_tensors
 
 # What the modes need: the statistics that become -1 and 1.
 RANGES = {"MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}
@@ -149,12 +148,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         SpecpolicyError: no such file, or a damaged one.
     """
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise SpecpolicyError(f"{path.parent} has no {path.name}: the checkpoint is incomplete") from None
-    except SafetensorError as error:
-        raise SpecpolicyError(f"{path} cannot be read ({error}): copy the checkpoint again") from None
+    if not path.exists():
+        raise SpecpolicyError(f"{path.parent} has no {path.name}: the checkpoint is incomplete")
+    return read_tensors(path, remedy="copy the checkpoint again")
 
 
 def _of(processor: Processor, path: Path) -> Normalisation:

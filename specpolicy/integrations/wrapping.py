@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from specpolicy.conditioning import paint_in, x0_table
-from specpolicy.diffusion import GaussianChain
+from specpolicy.diffusion import ChainOptions, GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.schedulers import chain_config
-from specpolicy.policy import make_chain
+from specpolicy.parsing import parse
 from specpolicy.samplers import Sample, Sampler, make_sampler
 from specpolicy.samplers.base import Generators, NoiseSource
 from specpolicy.samplers.meter import Meter
@@ -60,7 +60,7 @@ class Drawer:
         config = chain_config(type(scheduler).__name__, dict(scheduler.config), steps, eta, reuse_epsilon)
         key = str(config)  # a user may change any of it between two chunks
         if key not in self._chains:
-            self._chains = {key: make_chain(config)}
+            self._chains = {key: parse(ChainOptions, config, "the scheduler").make()}
         chain = self._chains[key]
         table = getattr(scheduler, "alphas_cumprod", None)  # where somebody has changed it, the settings do not tell
         if table is not None and not same_schedule(chain.process.alpha_bar, table):

@@ -2,6 +2,13 @@
 
 from specpolicy.networks.encoders import ImageEncoder, LowDimEncoder
 from specpolicy.networks.masked_transformer import MaskedTransformer
+from specpolicy.networks.options import (
+    DenoiserOptions,
+    EncoderTransformerOptions,
+    MaskedTransformerOptions,
+    TransformerOptions,
+    UnetOptions,
+)
 from specpolicy.networks.transformer import TransformerForDiffusion
 from specpolicy.networks.transformer_encoder import EncoderTransformer
 from specpolicy.networks.unet import ConditionalUnet1D
@@ -9,10 +16,15 @@ from specpolicy.networks.vision import VisionOptions
 
 __all__ = [
     "ConditionalUnet1D",
+    "DenoiserOptions",
     "EncoderTransformer",
+    "EncoderTransformerOptions",
     "ImageEncoder",
     "LowDimEncoder",
     "MaskedTransformer",
+    "MaskedTransformerOptions",
     "TransformerForDiffusion",
+    "TransformerOptions",
+    "UnetOptions",
     "VisionOptions",
 ]

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks.resnet import ResNet
+from specpolicy.parsing import check_choice, check_ranges
 
 CROPS = ("round", "floor")
+MOST_PIXELS = 4096  # of a side of an image
 
 
 @dataclass(frozen=True)
@@ -27,18 +30,18 @@ class VisionOptions:
         shared: one encoder for all cameras.
     """
 
-    layers: int = 18
+    layers: Literal[18, 34] = 18
     group_norm: bool = True
     keypoints: int | None = 32
     features: int | None = 64
-    resize: Sequence[int] | None = None
-    crop: Sequence[int] | None = None
-    crop_offset: str = "round"
+    resize: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    crop_offset: Literal["round", "floor"] = "round"
     shared: bool = False
 
     def __post_init__(self) -> None:
-        if self.crop_offset not in CROPS:
-            raise SpecpolicyError(f"unknown crop_offset '{self.crop_offset}': use one of {', '.join(CROPS)}")
+        check_choice("crop_offset", self.crop_offset, CROPS)
+        check_ranges(self, keypoints=(1, 4096), features=(1, 65536), resize=(1, MOST_PIXELS), crop=(1, MOST_PIXELS))
 
     @property
     def output_dim(self) -> int:

@@ -1,7 +1,7 @@
 """The door for what comes from outside: files and configurations become checked values, unknown is refused by name."""
 
 from specpolicy.parsing.json_file import check_regular, parse_json, read_json
-from specpolicy.parsing.schema import check_choice, check_ranges, parse
+from specpolicy.parsing.schema import check_choice, check_ranges, parse, plain
 from specpolicy.parsing.words import closest, one_line, shown
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "one_line",
     "parse",
     "parse_json",
+    "plain",
     "read_json",
     "shown",
 ]

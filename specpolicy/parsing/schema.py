@@ -72,6 +72,24 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
         raise SpecpolicyError(f"unknown {name} {shown(value)}{hint or one_of}")
 
 
+def plain(value: Any) -> Any:
+    """What `parse` read, as plain values for JSON or yaml; fields that are None by default are left out where they are.
+
+    Raises:
+        TypeError: a value that a schema cannot hold.
+    """
+    if dataclasses.is_dataclass(value):
+        found = {field: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+        return {f.name: plain(one) for f, one in found.items() if one is not None or f.default is not None}
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, int) else str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain(one) for one in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{type(value).__name__} is no plain value")
+
+
 @functools.lru_cache(maxsize=256)
 def _fields(kind: type) -> dict[str, tuple[dataclasses.Field, Any]]:
     """The fields of a dataclass that are given, with their types."""

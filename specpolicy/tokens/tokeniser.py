@@ -1,17 +1,66 @@
 """Actions as tokens: each dimension of an action falls into one of V bins, uniform ones or quantiles of the data."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import check_ranges, parse
 
 KINDS = ("uniform", "quantile")
 FEWEST, MOST = 2, 4096
+FURTHEST = 1e6  # of a bin, in units of normalised actions
 ROUNDING = 1e-6  # of the range: so far out the extremes of the data may come from the normaliser
+
+
+@dataclass(frozen=True)
+class TokenOptions:
+    """Which bins are fitted to the data when training starts."""
+
+    kind: Literal["uniform", "quantile"] = "uniform"
+    bins: int = 64
+
+    def __post_init__(self) -> None:
+        check_ranges(self, bins=(FEWEST, MOST))
+
+
+@dataclass(frozen=True)
+class UniformBins:
+    """Bins as they stand in a checkpoint: of equal width over [-1, 1]."""
+
+    bins: int
+    kind: Literal["uniform"] = "uniform"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, bins=(FEWEST, MOST))
+
+
+@dataclass(frozen=True)
+class QuantileBins:
+    """Bins as they stand in a checkpoint: `centres` (D, V) within `low` and `high` (D,)."""
+
+    bins: int
+    centres: Sequence[Sequence[float]]
+    low: Sequence[float]
+    high: Sequence[float]
+    kind: Literal["quantile"] = "quantile"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, bins=(FEWEST, MOST), low=(-FURTHEST, FURTHEST), high=(-FURTHEST, FURTHEST))
+        if any(len(row) != self.bins for row in self.centres):
+            raise SpecpolicyError(f"centres must have bins={self.bins} numbers in each dimension")
+        if any(not abs(value) <= FURTHEST for row in self.centres for value in row):
+            raise SpecpolicyError(f"centres of normalised actions must not exceed {FURTHEST:g} in size")
+        if not len(self.centres) == len(self.low) == len(self.high):
+            raise SpecpolicyError("centres, low and high must be of as many dimensions")
+        if any(low > high for low, high in zip(self.low, self.high, strict=True)):
+            raise SpecpolicyError("low must not exceed high")
+
+
+Bins = UniformBins | QuantileBins
 
 
 @dataclass(frozen=True)
@@ -100,38 +149,35 @@ class Tokeniser(nn.Module):
         """Normalised actions (..., D) of tokens."""
         return self.centres[torch.arange(len(self.centres), device=tokens.device), tokens]
 
-    def to_config(self) -> dict[str, Any]:
-        """Plain numbers for config.json; uniform bins follow from their number."""
-        config: dict[str, Any] = {"kind": self.kind, "bins": self.bins}
-        if self.kind != "uniform":
-            config |= {name: getattr(self, name).tolist() for name in ("centres", "low", "high")}
-        return config
+    def to_config(self) -> Bins:
+        """What config.json keeps; uniform bins follow from their number."""
+        if self.kind == "uniform":
+            return UniformBins(self.bins)
+        return QuantileBins(self.bins, self.centres.tolist(), self.low.tolist(), self.high.tolist())
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], dimensions: int) -> "Tokeniser":
-        """The inverse of `to_config`."""
-        if config.get("kind") not in KINDS:
-            raise SpecpolicyError(f"unknown kind of tokens '{config.get('kind')}': use one of {', '.join(KINDS)}")
-        if config["kind"] == "uniform":
-            return cls.uniform(dimensions, config["bins"])
-        if "centres" not in config:
-            raise SpecpolicyError(
-                "quantile tokens need the centres of their bins: they are fitted when training starts"
-            )
-        centres, low, high = (torch.tensor(config[name]) for name in ("centres", "low", "high"))
-        return cls(centres, low, high, config["kind"])
+    def from_config(cls, config: Bins, dimensions: int) -> "Tokeniser":
+        """The inverse of `to_config`.
+
+        Raises:
+            SpecpolicyError: bins for another number of dimensions.
+        """
+        if isinstance(config, UniformBins):
+            return cls.uniform(dimensions, config.bins)
+        if len(config.centres) != dimensions:
+            raise SpecpolicyError(f"tokens: bins for {len(config.centres)} dimensions, an action has {dimensions}")
+        return cls(torch.tensor(config.centres), torch.tensor(config.low), torch.tensor(config.high), config.kind)
 
 
 def make_tokeniser(kind: str, bins: int, actions: Tensor) -> Tokeniser:
     """A tokeniser by its kind, fitted to normalised actions (..., D) where that makes a difference."""
-    if kind == "uniform":
-        return Tokeniser.uniform(actions.shape[-1], bins)
-    if kind == "quantile":
-        return Tokeniser.quantile(actions, bins)
-    raise SpecpolicyError(f"unknown kind of tokens '{kind}': use one of {', '.join(KINDS)}")
+    options = parse(TokenOptions, {"kind": kind, "bins": bins}, "tokens")
+    if options.kind == "uniform":
+        return Tokeniser.uniform(actions.shape[-1], options.bins)
+    return Tokeniser.quantile(actions, options.bins)
 
 
-def _check_bins(bins: Any) -> None:
+def _check_bins(bins: int) -> None:
     if not isinstance(bins, int) or not FEWEST <= bins <= MOST:
         raise SpecpolicyError(f"bins={bins}: expected {FEWEST} to {MOST} bins")
 

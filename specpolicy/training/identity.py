@@ -8,6 +8,7 @@ from typing import Any
 
 from specpolicy.data.dataset import Sequences
 from specpolicy.outputs import first_difference
+from specpolicy.parsing import plain
 from specpolicy.policy_base import Policy
 from specpolicy.training.options import TrainingOptions
 
@@ -28,10 +29,10 @@ def run_identity(
         policy: untrained or trained: its configuration counts, its weights do not.
         settings: what else decides it, by name, such as what is played in rollouts.
     """
-    config = {name: value for name, value in policy.config.items() if name not in BESIDE}
+    config = {name: value for name, value in policy.config.to_dict().items() if name not in BESIDE}
     config |= {
         "first_action": policy.first_action,
-        "normaliser": policy.normaliser.to_config(),
+        "normaliser": plain(policy.normaliser.to_config()),
         "observation_keys": list(policy.observation_keys),  # in their order, which is that of the condition
     }
     return {

@@ -44,7 +44,7 @@ def test_it_writes_a_checkpoint_with_its_curves(data, tmp_path):
     assert train(data, output, "rollout_every=6", "rollout_episodes=1", "rollout_seconds=0.5") == 0
     policy = load_policy(output)
     assert policy.observation_keys == ("state",) and policy.horizon == 8 and policy.action_dim == 1
-    assert policy.config["task"]["id"] == "Pendulum-v1" and policy.config["command"].startswith("specpolicy")
+    assert policy.config.task["id"] == "Pendulum-v1" and policy.config.command.startswith("specpolicy")
     last = rows(output)[-1]
     assert last["step"] == "6" and float(last["train/loss"]) > 0 and float(last["validation/loss"]) > 0
     assert float(last["rollout/success"]) == 0 and float(last["rollout/length"]) > 0

@@ -14,14 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specpolicy import GaussianChain, SpecpolicyError
+from specpolicy.diffusion import ChainOptions
 from specpolicy.diffusion.schedules import cumulative_alphas
 from specpolicy.integrations.schedulers import chain_config
-from specpolicy.policy import make_chain
+from specpolicy.parsing import parse
 
 KINDS = ("DDPM", "DDIM")
 SPACINGS = ("leading", "trailing", "linspace")
 # (training steps, steps): all, divisors, others, and what leaves trailing or linspace lists that DDIM does not follow.
 LENGTHS = ((100, 100), (100, 10), (100, 64), (100, 16), (100, 7), (100, 3), (100, 1), (50, 20), (20, 15), (1000, 6))
+
+
+def make_chain(config):
+    return parse(ChainOptions, config, "the scheduler").make()
 
 
 def network(x, t):
@@ -184,7 +189,7 @@ def test_any_settings(kind, train_steps, share, spacing, offset, prediction, cli
 def test_what_no_chain_reproduces_is_refused_by_name(kind, setting, value):
     with pytest.raises(SpecpolicyError) as error:
         make_chain(chain_config(f"{kind}Scheduler", {"num_train_timesteps": 100, setting: value}, 10))
-    named = {"clip_sample_range": "clip", "steps_offset": "offset", "beta_end": "betas", "num_train_timesteps": "many"}
+    named = {"clip_sample_range": "clip", "steps_offset": "offset", "num_train_timesteps": "many"}
     assert named.get(setting, str(value) if setting.endswith(("type", "schedule", "spacing")) else setting) in str(
         error.value
     )

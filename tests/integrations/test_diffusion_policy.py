@@ -150,7 +150,7 @@ def test_the_output_directory_of_a_training(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     written(tmp_path / "checkpoints" / "latest.ckpt", lowdim_cfg(), unet(ACTION, global_cond_dim=2 * OBS))
     written(tmp_path / "checkpoints" / "epoch=1.ckpt", lowdim_cfg(), unet(ACTION, global_cond_dim=2 * OBS, seed=9))
-    assert load_policy(tmp_path).config["source"]["task"] == "pusht_lowdim"
+    assert load_policy(tmp_path).config.source["task"] == "pusht_lowdim"
     with pytest.raises(SpecpolicyError, match=r"holds 2 checkpoints: name one of them"):
         load_policy(tmp_path / "checkpoints")
 
@@ -170,7 +170,7 @@ def bad(change):
         (lambda c, w: c["policy"].pop("noise_scheduler"), "lacks 'policy.noise_scheduler"),
         (lambda c, w: c["policy"]["noise_scheduler"].update(_target_="diffusers.PNDMScheduler"), "PNDMScheduler"),
         (lambda c, w: c["policy"]["noise_scheduler"].update(thresholding=True), "thresholding=True"),
-        (lambda c, w: c["policy"]["noise_scheduler"].update(beta_schedule="sigmoid"), "beta_schedule 'sigmoid'"),
+        (lambda c, w: c["policy"]["noise_scheduler"].update(beta_schedule="sigmoid"), "beta_schedule' is 'sigmoid'"),
         (lambda c, w: c["policy"]["noise_scheduler"].update(variance_type="learned"), "'learned'"),
         (lambda c, w: w.pop("model.final_conv.1.weight"), "final_conv.1.weight is missing"),
         (lambda c, w: w.pop("model.diffusion_step_encoder.3.weight"), "lacks the weight 'diffusion_step_encoder.3"),

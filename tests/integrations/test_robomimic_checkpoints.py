@@ -49,7 +49,7 @@ def test_the_chunk_is_the_original_one(sampler, settings, steps, averaged, tmp_p
         out = candidate.predict(observation())
         torch.testing.assert_close(out.actions, expected, rtol=2e-5, atol=2e-5)
         assert candidate.executable(out.actions).shape == (2, 3, 3)
-    assert policy.first_action == 1 and policy.config["source"]["task"] == "Lift"
+    assert policy.first_action == 1 and policy.config.source["task"] == "Lift"
 
 
 @pytest.mark.parametrize("names", (("offset", "scale"), ("mean", "std")))

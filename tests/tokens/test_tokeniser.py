@@ -7,7 +7,8 @@ import torch
 
 from specpolicy import SpecpolicyError
 from specpolicy.normaliser import Normaliser
-from specpolicy.tokens.tokeniser import Tokeniser, make_tokeniser
+from specpolicy.parsing import parse, plain
+from specpolicy.tokens.tokeniser import Bins, QuantileBins, Tokeniser, make_tokeniser
 
 
 def actions(count=4_000):
@@ -24,7 +25,7 @@ def test_centres_make_an_exact_round_trip(kind, bins):
     tokens = torch.arange(bins)[:, None].expand(-1, 4)
     centres = tokeniser.decode(tokens)
     assert torch.equal(tokeniser.encode(centres).tokens, tokens)
-    again = Tokeniser.from_config(json.loads(json.dumps(tokeniser.to_config())), 4)
+    again = Tokeniser.from_config(parse(Bins, json.loads(json.dumps(plain(tokeniser.to_config()))), "tokens"), 4)
     assert torch.equal(again.decode(tokens), centres)
 
 
@@ -83,8 +84,11 @@ def test_what_is_no_action_has_no_tokens(kind, wrong, message):
         lambda: make_tokeniser("wavelet", 64, actions()),
         lambda: make_tokeniser("uniform", 1, actions()),
         lambda: make_tokeniser("uniform", 64.5, actions()),
-        lambda: Tokeniser.from_config({"kind": "quantile", "bins": 64}, 4),
-        lambda: Tokeniser.from_config({"bins": 64}, 4),
+        lambda: parse(Bins, {"kind": "quantile", "bins": 64}, "tokens"),
+        lambda: parse(Bins, {"bins": 64}, "tokens"),
+        lambda: Tokeniser.from_config(QuantileBins(2, [[0.0, 1.0]], [0.0], [1.0]), 4),
+        lambda: QuantileBins(3, [[0.0, 1.0]], [0.0], [1.0]),
+        lambda: QuantileBins(2, [[0.0, 1e9]], [0.0], [1.0]),
         lambda: Tokeniser(torch.zeros(2, 4), torch.zeros(2), torch.ones(2)),
     ],
 )

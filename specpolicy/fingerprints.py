@@ -1,0 +1,56 @@
+"""Fingerprints of weights: which policy a calibration, a draft model or a figure belongs to.
+
+They are taken of the values in float32 as they are used, wherever they are: a policy that was stored in half precision,
+copied or moved to another device keeps its fingerprint.
+"""
+
+import hashlib
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+LENGTH = 16  # hexadecimal digits
+JOINT = "-"  # between the denoiser's and the encoder's
+
+# A network's is taken once, for it costs as much as some calls, and anew when its weights were changed in place.
+_known: "weakref.WeakKeyDictionary[nn.Module, tuple[Any, str]]" = weakref.WeakKeyDictionary()
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """Of the weights of a network."""
+    state = module.state_dict()
+    versions = tuple((name, _version(value)) for name, value in state.items())
+    if module not in _known or _known[module][0] != versions:
+        digest = hashlib.sha256()
+        add_weights(digest, state)
+        _known[module] = versions, digest.hexdigest()[:LENGTH]
+    return _known[module][1]
+
+
+def policy_fingerprint(denoiser: nn.Module, encoder: nn.Module) -> str:
+    """Of a policy: its denoiser's, and behind it its encoder's, if that has weights."""
+    own = weights_fingerprint(denoiser)
+    return f"{own}{JOINT}{weights_fingerprint(encoder)}" if encoder.state_dict() else own
+
+
+def agrees(wanted: str, found: str) -> bool:
+    """Whether two fingerprints are of one policy, as far as both tell: one may be of the denoiser alone."""
+    ours, theirs = wanted.split(JOINT), found.split(JOINT)
+    return all(a == b for a, b in zip(ours, theirs, strict=False))
+
+
+def add_weights(digest: Any, weights: Mapping[str, Tensor]) -> None:
+    """Feed the names, shapes and values of a state dict to a hash of `hashlib`."""
+    for name, value in sorted(weights.items()):
+        value = value.detach().cpu()
+        value = value.to(torch.float32 if value.is_floating_point() else torch.int64)
+        digest.update(f"{name} {tuple(value.shape)}\n".encode())
+        digest.update(value.contiguous().flatten().numpy())
+
+
+def _version(value: Tensor) -> int:
+    """How often a tensor was changed in place; tensors of inference mode do not count."""
+    return -1 if value.is_inference() else value._version

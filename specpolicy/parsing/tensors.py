@@ -1,0 +1,112 @@
+"""`read_tensors`: the safetensors file of a stranger, compared with what is expected before anything is read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing.json_file import MIB, check_regular
+from specpolicy.parsing.words import shown
+
+MOST_HEADER = 16 * MIB  # a network of a thousand weights has 0.1
+FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+OTHERS = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8}
+OTHERS |= {"BOOL": torch.bool}
+Layout = Mapping[str, tuple[str, tuple[int, ...]]]  # {name: (type as safetensors calls it, shape)}
+
+
+def read_tensors(path: str | Path, expected: Mapping[str, Tensor] | None = None, remedy: str = "") -> dict[str, Tensor]:
+    """The tensors of a file, floating-point ones as float32.
+
+    Args:
+        path: a regular file.
+        expected: tensors of the names, shapes and kinds that must be there, on any device, "meta" too. None: any.
+        remedy: what to do about a file that is wrong, for messages.
+
+    Raises:
+        SpecpolicyError: no such file, a damaged one, or one of other tensors than expected.
+    """
+    end = f": {remedy}" if remedy else ""
+    size = check_regular(path)
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(MOST_HEADER, size - 8):
+            raise SpecpolicyError(f"{path} is no safetensors file, or cut off{end}")
+        with safe_open(path, "pt") as tensors:
+            parts = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            layout = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
+            if expected is not None:
+                check_layout(layout, expected, f"{path}: ")
+            for name, (kind, _) in layout.items():
+                if kind not in FLOATS | OTHERS:
+                    raise SpecpolicyError(f"{path} holds {shown(name)} as {kind}, which is no kind of weight{end}")
+            found = {name: tensors.get_tensor(name) for name in layout}
+    except OSError as error:
+        raise SpecpolicyError(f"{path} cannot be read: {error.strerror or error}{end}") from None
+    except (SafetensorError, RuntimeError, OverflowError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SpecpolicyError(f"{path} cannot be read ({reason}){end}") from None
+    return {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
+
+
+def layout_of(tensors: Mapping[str, Tensor]) -> Layout:
+    """The names, types and shapes of tensors that are in memory."""
+    names = {dtype: name for name, dtype in (FLOATS | OTHERS).items()}
+    return {name: (names.get(value.dtype, str(value.dtype)), tuple(value.shape)) for name, value in tensors.items()}
+
+
+def check_layout(found: Layout, expected: Mapping[str, Tensor], where: str = "") -> None:
+    """Raise, naming the first of them, if tensors are missing, are too many, or have another shape or kind.
+
+    `where`: begins the message.
+    """
+    wrong = [f"{_bare(name)} is missing" for name in expected if name not in found]
+    wrong += [f"{_bare(name)} has no place" for name in found if name not in expected]
+    for name, value in expected.items():
+        if name not in found:
+            continue
+        kind, shape = found[name]
+        if shape != tuple(value.shape):
+            wrong.append(f"{_bare(name)} has shape {shape} in place of {tuple(value.shape)}")
+        elif not (kind in FLOATS if value.is_floating_point() else OTHERS.get(kind) == value.dtype):
+            wanted = "a floating-point number" if value.is_floating_point() else str(value.dtype).removeprefix("torch.")
+            wrong.append(f"{_bare(name)} is of type {kind} in place of {wanted}")
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise SpecpolicyError(f"{where}the weights do not fit the configuration: {wrong[0]}{more}")
+
+
+def check_finite(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str = "") -> None:
+    """Raise if a tensor holds what is not finite, unless a network has just that there (the mask of an attention).
+
+    `where`: begins the message.
+    """
+    for name, value in tensors.items():
+        if value.is_floating_point() and value.numel() and not _finite(value):
+            if name in own and torch.equal(value.cpu(), own[name].cpu()):
+                continue
+            raise SpecpolicyError(f"{where}the weights {_bare(name)} hold what is not finite: the file is damaged")
+
+
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The same under names with a prefix."""
+    return {f"{prefix}{name}": value for name, value in tensors.items()}
+
+
+def _bare(name: str) -> str:
+    """A foreign name for a message, on one line, without quotes."""
+    return shown(name)[1:-1]
+
+
+def _finite(value: Tensor) -> bool:
+    low, high = value.aminmax()  # both NaN if anything is
+    return bool(torch.isfinite(low) & torch.isfinite(high))

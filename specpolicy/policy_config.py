@@ -1,0 +1,192 @@
+"""What a checkpoint's config.json says, as one checked value: `PolicyConfig`. A field more is one line more.
+
+The loaders of other projects' checkpoints and the trainer make the same value, so that a policy is built from nothing
+else.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from specpolicy.diffusion import ChainOptions
+from specpolicy.errors import SpecpolicyError
+from specpolicy.networks import DenoiserOptions, MaskedTransformerOptions, VisionOptions
+from specpolicy.networks.vision import MOST_PIXELS
+from specpolicy.normaliser import Statistics
+from specpolicy.parsing import check_ranges, parse, plain, shown
+from specpolicy.tokens.tokeniser import Bins, TokenOptions
+
+NetworkOptions = DenoiserOptions | MaskedTransformerOptions
+LONGEST, WIDEST = 4096, 65536  # a horizon, a dimension: far beyond what anyone trains
+SIX = 6  # numbers of a rotation, as a network plans it
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """What is chosen of a policy before training: configs/policy/NAME.yaml. One of `chain` and `tokens` is there."""
+
+    network: NetworkOptions
+    horizon: int
+    n_obs_steps: int
+    n_action_steps: int
+    chain: ChainOptions | None = None
+    tokens: TokenOptions | None = None
+    name: str = "policy"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, horizon=(1, LONGEST), n_obs_steps=(1, LONGEST), n_action_steps=(1, LONGEST))
+        _check_kind(self.network, self.chain, self.tokens)
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """All that a policy is built from, but for its weights.
+
+    Attributes:
+        network: its kind and options.
+        observation: the dimension of each key, or (channels, height, width) of an image, in the order of the condition.
+        action_dim: of what the network plans.
+        horizon, n_obs_steps, n_action_steps: control steps of a chunk, frames seen, actions executed of a chunk.
+        normaliser: of each key of the observation, and of "action".
+        first_action: entry of a chunk that is executed first; None: the newest frame's, n_obs_steps - 1.
+        chain: of a diffusion policy. tokens: of a policy of action tokens. One of them is there.
+        conditioning: how the network is told the observation; None: the first that its kind offers.
+        vision: how images are encoded, if there are some.
+        rotations: {index: conversion} of six numbers of an action that are executed as three.
+        task: what the policy was trained on, a note; where it has an `id`, verbs play that environment.
+        command, source: how it was made, or where it comes from, as notes.
+    """
+
+    network: NetworkOptions
+    observation: Mapping[str, int | tuple[int, int, int]]
+    action_dim: int
+    horizon: int
+    n_obs_steps: int
+    n_action_steps: int
+    normaliser: Mapping[str, Statistics]
+    first_action: int | None = None
+    chain: ChainOptions | None = None
+    tokens: Bins | None = None
+    conditioning: str | None = None
+    vision: VisionOptions | None = None
+    rotations: Mapping[int, Literal["axis_angle", "euler_xyz"]] = field(default_factory=dict)
+    task: Mapping[str, Any] | None = None
+    command: str | None = None
+    source: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self, action_dim=(1, WIDEST), horizon=(1, LONGEST), n_obs_steps=(1, LONGEST))
+        check_ranges(self, n_action_steps=(1, LONGEST), first_action=(0, LONGEST))
+        _check_kind(self.network, self.chain, self.tokens)
+        self._check_observation()
+        self._check_normaliser()
+        self._check_rotations()
+        if self.first + self.n_action_steps > self.horizon:
+            raise SpecpolicyError(
+                f"horizon={self.horizon} is too short for n_obs_steps={self.n_obs_steps} and "
+                f"n_action_steps={self.n_action_steps}: it must be at least {self.first + self.n_action_steps}"
+            )
+        if isinstance(self.network, MaskedTransformerOptions):
+            for name in ("conditioning", "vision"):
+                if getattr(self, name) is not None:
+                    raise SpecpolicyError(f"{name}: a policy of action tokens has none")
+            if self.rotations:
+                raise SpecpolicyError("rotations: a policy of action tokens has none")
+            return
+        known = self.network.conditionings
+        if self.told not in known:
+            raise SpecpolicyError(
+                f"a {self.network.kind} network has no conditioning {shown(self.told)}: use one of {', '.join(known)}"
+            )
+        if self.told in ("local", "inpainting") and self.n_obs_steps > self.horizon:
+            raise SpecpolicyError(
+                f"n_obs_steps={self.n_obs_steps} frames do not fit into a horizon of {self.horizon}, where "
+                f"{self.told} conditioning puts them"
+            )
+
+    @classmethod
+    def parse(cls, config: "PolicyConfig | Mapping[str, Any]", where: str | Path = "the policy") -> "PolicyConfig":
+        """The configuration from a mapping with these fields.
+
+        Raises:
+            SpecpolicyError: a field that is unknown, missing, or of another type, or values that do not go together.
+        """
+        return parse(cls, config, where)
+
+    @property
+    def told(self) -> str:
+        """`conditioning`, or what stands for None."""
+        if self.conditioning is not None:
+            return self.conditioning
+        return "tokens" if isinstance(self.network, MaskedTransformerOptions) else self.network.conditionings[0]
+
+    @property
+    def first(self) -> int:
+        """`first_action`, or what stands for None."""
+        return self.n_obs_steps - 1 if self.first_action is None else self.first_action
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The keys that are images."""
+        return tuple(key for key, shape in self.observation.items() if not isinstance(shape, int))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for config.json, without what was left to its default."""
+        return plain(self)
+
+    def with_network(self, options: Mapping[str, Any]) -> "PolicyConfig":
+        """The same with some other options of the network."""
+        network = parse(type(self.network), {**plain(self.network), **options}, "network")  # type: ignore[arg-type]
+        return dataclasses.replace(self, network=network)
+
+    def _check_observation(self) -> None:
+        if not self.observation:
+            raise SpecpolicyError("observation has no key: a policy sees something")
+        if "action" in self.observation:
+            raise SpecpolicyError("observation has the key 'action', which names the actions: call it otherwise")
+        for key, shape in self.observation.items():
+            sides = (shape,) if isinstance(shape, int) else shape
+            most = WIDEST if isinstance(shape, int) else MOST_PIXELS
+            if not all(1 <= side <= most for side in sides):
+                raise SpecpolicyError(f"observation '{key}' has the shape {list(sides)}: sizes go from 1 to {most}")
+        if self.cameras and self.vision is None:
+            raise SpecpolicyError(f"vision is missing: it says how the images '{self.cameras[0]}' are encoded")
+        if self.vision is not None and not self.cameras:
+            raise SpecpolicyError("vision is there, but no image among the observations: leave it out")
+
+    def _check_normaliser(self) -> None:
+        shapes = {**self.observation, "action": self.action_dim}
+        for key in shapes:
+            if key not in self.normaliser:
+                raise SpecpolicyError(f"the normaliser lacks {shown(key)}")
+        for key, statistics in self.normaliser.items():
+            if key not in shapes:
+                raise SpecpolicyError(f"the normaliser has {shown(key)}, which the policy neither sees nor plans")
+            statistics.check(key, shapes[key])
+
+    def _check_rotations(self) -> None:
+        end = 0
+        for start in sorted(self.rotations):
+            if not end <= start <= self.action_dim - SIX:
+                raise SpecpolicyError(
+                    f"rotations: entries {start} to {start + SIX - 1} of an action of {self.action_dim} numbers do not "
+                    "exist, or belong to the rotation before"
+                )
+            end = start + SIX
+
+
+def _check_kind(network: NetworkOptions, chain: object, tokens: object) -> None:
+    """Raise unless network and target are both of a diffusion policy, or both of one of action tokens."""
+    if (chain is None) == (tokens is None):
+        raise SpecpolicyError(
+            "chain and tokens are both there: leave one out"
+            if chain is not None
+            else "chain is missing (of a diffusion policy; tokens, of a policy of action tokens)"
+        )
+    if isinstance(network, MaskedTransformerOptions) != (tokens is not None):
+        wanted = "a masked_transformer" if tokens is not None else "another network"
+        raise SpecpolicyError(
+            f"network.kind is '{network.kind}': a policy with {'tokens' if chain is None else 'a chain'} has {wanted}"
+        )
