@@ -170,11 +170,15 @@ def test_the_policy_plans_from_the_newest_observation_on(drift_policy):
 def test_a_policy_of_another_task_is_named_before_anything_is_played(drift_task, drift_policy, policy_config):
     env = make_task_env(drift_task)
     check_policy_fits(load_policy(drift_policy), env, "Drift-v0")
-    for key, value, message in (
-        ("observation", {"position": 2, "wheel": 1}, "observes 'wheel'"),
-        ("observation", {"position": 4}, "'position' of size 4"),
-        ("action_dim", 5, "plans 5 actions"),
+    seen = policy_config["observation"]
+    for observation, action_dim, message in (
+        ({"position": 2, "wheel": 1}, 2, "observes 'wheel'"),
+        ({"position": 4}, 2, "'position' of size 4"),
+        (seen, 5, "plans 5 actions"),
     ):
-        policy = DiffusionPolicy.from_config({**policy_config, key: value})
+        sizes = {**observation, "action": action_dim}
+        normaliser = {key: {"scale": [1.0] * size, "offset": [0.0] * size} for key, size in sizes.items()}
+        changed = {"observation": observation, "action_dim": action_dim, "normaliser": normaliser}
+        policy = DiffusionPolicy.from_config({**policy_config, **changed})
         with pytest.raises(SpecpolicyError, match=message):
             check_policy_fits(policy, env, "Drift-v0")
