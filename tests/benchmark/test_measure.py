@@ -109,7 +109,7 @@ def test_random_networks_repeat_and_leave_random_numbers_alone(small_policy):
     assert all(torch.equal(one, other) for one, other in pairs)
     for options, words in (
         ({"kind": "transformer"}, "other options of the same kind"),
-        ({"depth": 3}, "bad option for the unet network"),
+        ({"depth": 3}, "unknown key 'depth'"),
         ({"down_dims": [10, 20]}, "multiples of n_groups"),
     ):
         with pytest.raises(SpecpolicyError, match=words):
