@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from specpolicy.data.bounds import check_table
 from specpolicy.data.episodes import DataSet, Episode, as_vectors
 from specpolicy.errors import SpecpolicyError
-from specpolicy.parsing import parse, read_json, shown
+from specpolicy.parsing import check_regular, parse, read_json, shown
 from specpolicy.rates import parse_hz
 
 INFO, OURS = "meta/info.json", "meta/specpolicy.json"
@@ -116,11 +117,14 @@ def read_columns(root: Path, info: Info, names: set[str]) -> dict[str, np.ndarra
         raise SpecpolicyError(f"{root / 'data'} has no parquet files: is the data set downloaded?")
     parts: dict[str, list[np.ndarray]] = {name: [] for name in (*sorted(names), "episode_index", "frame_index")}
     for file in files:
+        check_regular(file)
         try:
-            present = parquet.read_schema(file).names
+            metadata = parquet.read_metadata(file)
+            present = metadata.schema.to_arrow_schema().names
             missing = [name for name in parts if name not in present]
             if missing:
                 raise SpecpolicyError(f"{file} has no column '{missing[0]}' (it has {', '.join(present)})")
+            check_table(metadata, list(parts), file)
             table = parquet.read_table(file, columns=list(parts))
             if not len(table):
                 continue

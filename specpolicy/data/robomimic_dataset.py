@@ -13,8 +13,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from specpolicy.data.bounds import check_dataset
 from specpolicy.data.episodes import DataSet, Episode, as_vectors
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import check_regular
 from specpolicy.rates import one_rate, parse_hz
 
 
@@ -45,6 +47,7 @@ def _opened(path: str | Path) -> Iterator[h5py.File]:
     """The file; whatever HDF5 cannot read in it is one line."""
     if not Path(path).exists():
         raise SpecpolicyError(f"no demonstrations at {path}: record some with 'specpolicy collect', or give data=FILE")
+    check_regular(path)
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -98,6 +101,7 @@ def _read(
     if not shape or len(shape) != 2 or shape != (rows, widths.setdefault(key, shape[1])):
         expected = f"({'T' if rows is None else rows}, {widths.get(key, 'D')})"
         raise SpecpolicyError(f"{path}: {where}/{key} has shape {shape}, expected {expected}")
+    check_dataset(array, f"{where}/{key}", path)
     return as_vectors(array[()], f"{where}/{key}", path)
 
 
@@ -107,7 +111,10 @@ def _parts(path: str | Path, file: h5py.File) -> dict[str, list[str]]:
         raise SpecpolicyError(f"{path}: mask is no group of filter keys")
     found = {}
     for name, entry in mask.items():
-        values = entry[()] if isinstance(entry, h5py.Dataset) and entry.ndim == 1 else np.zeros(1)
+        values = np.zeros(1)
+        if isinstance(entry, h5py.Dataset) and entry.ndim == 1:
+            check_dataset(entry, f"mask/{name}", path)
+            values = entry[()]
         texts = [value.decode(errors="replace") if isinstance(value, bytes) else value for value in values]
         if not all(isinstance(text, str) for text in texts):
             raise SpecpolicyError(f"{path}: mask/{name} is no list of names of demonstrations")

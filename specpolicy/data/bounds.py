@@ -1,0 +1,45 @@
+"""What a data file of a stranger may claim: its own bytes only, and no more of them than a machine can hold.
+
+HDF5 lets a dataset lie in any other file of the machine, and both HDF5 and parquet write a million equal numbers in a
+few bytes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from specpolicy.errors import SpecpolicyError
+
+MOST_BYTES = 4 * 2**30  # of an array in memory
+PACKED = 1100  # at most so many bytes are packed into one, by deflate
+ALWAYS = 2**20  # bytes that any array may have
+
+
+def check_dataset(array: h5py.Dataset, where: str, path: str | Path) -> None:
+    """Raise unless an HDF5 dataset lies in its file, and can be as large as it says.
+
+    Raises:
+        SpecpolicyError: as said.
+    """
+    if array.external or array.is_virtual or array.file.filename != str(path):
+        raise SpecpolicyError(f"{path}: {where} lies in another file: copy it into this one")
+    if array.nbytes > MOST_BYTES or array.nbytes > ALWAYS + PACKED * array.id.get_storage_size():
+        raise SpecpolicyError(f"{path}: {where} says it has the shape {array.shape}, which is more than it can hold")
+
+
+def check_table(metadata: Any, names: list[str], file: Path) -> None:
+    """Raise if columns of a parquet file are too large.
+
+    metadata: of pyarrow's `ParquetFile`.
+
+    Raises:
+        SpecpolicyError: as said.
+    """
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    columns = [group.column(index) for group in groups for index in range(group.num_columns)]
+    # The numbers of a list `state` are the column `state.list.element`.
+    prefixes = tuple(f"{name}." for name in names)
+    count = sum(column.num_values for column in columns if f"{column.path_in_schema}.".startswith(prefixes))
+    if 8 * max(count, metadata.num_rows) > MOST_BYTES:
+        raise SpecpolicyError(f"{file} says it has {metadata.num_rows} rows, {count} numbers: that is too many")
