@@ -152,7 +152,12 @@ class Supervisor:
             control.start()
         except RuntimeError as error:  # there can be no more threads
             self._fail(SpecpolicyError(f"the control loop has not begun: {error}"))
-            self._finished.set()
+        except BaseException as error:  # should the loop begin after all, it finds itself ended
+            self.end(type(error).__name__)
+            raise
+        finally:
+            if control.ident is None:
+                self._finished.set()
             if not guard.is_alive():
                 self._stop_robot()
 

@@ -116,6 +116,28 @@ def test_a_thread_that_cannot_be_started(robots, monkeypatch, name):
     assert len(robot.stops) == 1 and running.worker._thread is None
 
 
+@pytest.mark.parametrize("begun", (False, True))
+@pytest.mark.parametrize("name", ("stop", "control"))
+def test_what_is_raised_while_a_thread_starts(robots, monkeypatch, name, begun):
+    start = threading.Thread.start
+
+    def interrupted(self):
+        if self.name != name or begun:
+            start(self)
+        if self.name == name:
+            raise TimeIsUp
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    robot = robots()
+    running = controller(robot)
+    with pytest.raises(TimeIsUp):
+        running.run(seconds=60)
+    assert len(robot.stops) == 1 and robot.acts_after_stop == 0 and running.log.end.cause == "TimeIsUp"
+    monkeypatch.undo()
+    running.run(seconds=0.1)
+    assert len(robot.stops) == 2
+
+
 def test_a_stop_that_is_slower_than_the_watchdog_is_waited_for(robots, caplog):
     robot = robots()
     stop = robot.stop
