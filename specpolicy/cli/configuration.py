@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from specpolicy.cli.groups import SHIPPED, default_groups, load_option, option_names
-from specpolicy.cli.mistakes import check_missing, check_types, explain
+from specpolicy.cli.mistakes import check_known, check_missing, check_types, explain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
 from specpolicy.parsing import closest
@@ -93,6 +93,7 @@ def compose_verb(verb: str, overrides: Sequence[str] = (), config_directories: S
             OmegaConf.update(composed, override.key_or_group, override.value())
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, verb, parsed, config_directories) from error
+    check_known(composed, own, verb)
     if config_directories:
         OmegaConf.set_struct(composed, False)
         composed.config_directories = [str(path) for path in config_directories]

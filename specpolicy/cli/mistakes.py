@@ -55,7 +55,7 @@ def explain(
                 options = option_names(parent, config_directories)
                 having = [one for one in options if name in load_option(parent, one, config_directories)]
                 hint = f"; {parent}={having[0]} has it" if having else ""
-            if not hint and parent in known:
+            if not hint and parent in known and (parent.endswith(".kwargs") or parent.partition(".")[0] in ELSEWHERE):
                 hint = f"; to add a key write +{override.input_line}"
             return SpecpolicyError(f"unknown key '{key}'{hint} (specpolicy {verb} --help lists the keys)")
     return SpecpolicyError(" ".join(str(error).splitlines()[:2]))
@@ -65,6 +65,48 @@ def check_missing(config: DictConfig, verb: str) -> None:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise SpecpolicyError(f"{missing[0]} is required: {missing[0]}=... (specpolicy {verb} --help)")
+
+
+# Groups whose options have schemas of their own, which are checked where they are used.
+ELSEWHERE = ("policy", "sampler")
+# What says which keys an option of a user's own may have: the shipped option of its name, for a task that of any task.
+ANY_TASK = "gym"
+
+
+def check_known(config: DictConfig, own: DictConfig, verb: str) -> None:
+    """Refuse keys that nobody would read, which `+key=value` and files of a user's own may hold.
+
+    Args:
+        config: what was composed for the verb.
+        own: the verb's shipped yaml.
+    """
+    groups, known = default_groups(verb), [str(key) for key in own]  # `in` would say that a required key is not there
+    for key in map(str, config):
+        if key not in known and key not in groups:
+            raise _unknown(key, [*known, *groups], verb)
+        if key not in groups:
+            _check_inside(config._get_node(key), own._get_node(key), key, verb)
+    for group in groups:
+        if group in config and group not in ELSEWHERE and isinstance(config[group], DictConfig):
+            name = ANY_TASK if group == "task" else str(config[group].get("name"))
+            if name in option_names(group):
+                _check_inside(config[group], load_option(group, name), group, verb)
+
+
+def _check_inside(config: Any, default: Any, prefix: str, verb: str) -> None:
+    """The same for the keys of a mapping; one that is empty by default takes any."""
+    if not isinstance(config, DictConfig) or not isinstance(default, DictConfig) or not default:
+        return
+    known = [str(key) for key in default]
+    for key in map(str, config):
+        if key not in known:
+            raise _unknown(f"{prefix}.{key}", [f"{prefix}.{name}" for name in known], verb)
+        _check_inside(config._get_node(key), default._get_node(key), f"{prefix}.{key}", verb)
+
+
+def _unknown(key: str, known: Sequence[str], verb: str) -> SpecpolicyError:
+    names = closest(key, known) or f"; known: {', '.join(name for name in known if name != 'defaults')}"
+    return SpecpolicyError(f"unknown key '{key}'{names} (specpolicy {verb} --help lists the keys)")
 
 
 def check_types(config: DictConfig, default: DictConfig, prefix: str) -> None:

@@ -95,7 +95,9 @@ def test_hints_name_a_near_key_or_the_option_that_has_it():
         ("track.delays=[1]", "'track.delays'; track=delay has it"),
         ("episode=3", "'episode'; did you mean 'episodes'?"),
         ("track.nam=3", "'track.nam'; did you mean 'track.name'?"),
-        ("track.zebra=3", r"'track.zebra'; to add a key write \+track.zebra=3"),
+        ("track.zebra=3", r"unknown key 'track.zebra' \(specpolicy"),
+        ("+track.zebra=3", r"unknown key 'track.zebra'; known: track.name"),
+        ("task.kwargs.zebra=3", r"'task.kwargs.zebra'; to add a key write \+task.kwargs.zebra=3"),
     ):
         with pytest.raises(SpecpolicyError, match=hint):
             compose_verb("evaluate", [*common, override])
