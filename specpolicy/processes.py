@@ -1,19 +1,30 @@
 """Work spread over processes that die with their parent, compute on one thread each and report every failure."""
 
+import ast
 import contextlib
+import ctypes
 import multiprocessing
 import os
+import queue
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from specpolicy.errors import SpecpolicyError
 
 GRACE_SECONDS = 5.0  # for a worker to close its files and its OpenGL context
+UNGUARDED = 86  # exit code of a process that found itself running the script that has started it
+GUARD = (
+    "a process that this script starts imports the script again, and would run all of it again, with a robot that is "
+    'connected already: write what the script does under `if __name__ == "__main__":`, indented'
+)
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def run_jobs(
@@ -30,7 +41,7 @@ def run_jobs(
         workers: processes; 0 works in this one, without processes.
 
     Raises:
-        SpecpolicyError: as raised by a worker, or because a worker died.
+        SpecpolicyError: as raised by a worker, or because a worker died; or the script lacks its main guard.
         RuntimeError: another exception in a worker, with its traceback.
     """
     if workers == 0:
@@ -41,6 +52,7 @@ def run_jobs(
         finally:
             _close(handle)
         return
+    check_main_guard()
     context = multiprocessing.get_context("spawn")
     processes: dict[Connection, Any] = {}
     orderly = False
@@ -49,7 +61,7 @@ def run_jobs(
             for _ in range(workers):
                 ours, theirs = context.Pipe()
                 processes[ours] = context.Process(target=_work, args=(theirs, make, setup), daemon=True)
-                processes[ours].start()
+                start_process(processes[ours])
                 theirs.close()
         waiting = iter(jobs)
         busy: set[Connection] = set()
@@ -59,7 +71,7 @@ def run_jobs(
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
                 busy.discard(ready)
-                yield _receive(ready, workers)
+                yield _receive(ready, processes[ready], workers)
                 for connection in processes.keys() - busy:
                     _assign(connection, waiting, busy)
         orderly = True
@@ -90,18 +102,116 @@ def one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def check_main_guard() -> None:
+    """Refuse to start processes in a script that has no `if __name__ == "__main__":` around what it does.
+
+    A process imports the main script, as planners and jobs may be defined there; what stands there unguarded, the
+    connection to the robot for one, is done twice. Where this is not seen beforehand, the process that finds itself
+    running the script leaves with the exit code `UNGUARDED`.
+
+    Raises:
+        SpecpolicyError: the script runs unguarded.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # it is still importing the script
+        sys.exit(UNGUARDED)
+    main: Any = sys.modules.get("__main__")
+    path, name = getattr(main, "__file__", None), getattr(getattr(main, "__spec__", None), "name", "")
+    if path is None or name.split(".")[-1] == "__main__":  # these are not imported again
+        return
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None and not (frame.f_globals is vars(main) and frame.f_code.co_name == "<module>"):
+        frame = frame.f_back
+    if frame is None or Path(frame.f_code.co_filename).name != Path(path).name:
+        return
+    try:
+        tree = ast.parse(Path(path).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return
+    if not any(_asks_who_runs(node) and getattr(node, "lineno", 0) <= frame.f_lineno for node in ast.walk(tree)):
+        raise SpecpolicyError(f"{path}, line {frame.f_lineno}: {GUARD}")
+
+
+def _asks_who_runs(node: Any) -> bool:
+    """Whether a condition tells the main script from its import by a process."""
+    names = {"__name__", "parent_process", "current_process"}
+    parts = ast.walk(node.test) if hasattr(node, "test") else ()
+    return any(getattr(part, "id", getattr(part, "attr", None)) in names for part in parts)
+
+
+def start_process(process: Any) -> None:
+    """Start a process that ends with this program, in whatever thread of it this is called.
+
+    On Linux a process ends with the *thread* that has started it (see `start_worker`), so a thread that lives as
+    long as the program starts all of them.
+    """
+    started: Future[None] = Future()
+    with _starter_lock:
+        global _starter
+        if _starter is None or not _starter.is_alive():  # no thread of its parent lives in a forked process
+            _starter = threading.Thread(target=_start_processes, name="starter", daemon=True)
+            _starter.start()
+    _to_start.put((process, started))
+    try:
+        started.result()
+    except KeyboardInterrupt:
+        started.result()  # whoever handles it finds the process started
+        raise
+
+
+_starter: threading.Thread | None = None
+_starter_lock = threading.Lock()
+_to_start: "queue.SimpleQueue[tuple[Any, Future[None]]]" = queue.SimpleQueue()
+
+
+def _start_processes() -> None:
+    while True:
+        process, started = _to_start.get()
+        try:
+            process.start()
+        except BaseException as error:
+            started.set_exception(error)
+        else:
+            started.set_result(None)
+
+
 def start_worker() -> None:
-    """Leave Ctrl-C to the main process, end cleanly when it says so, and do not outlive it."""
+    """Leave Ctrl-C to the main process, end cleanly when it says so, and do not outlive it, even when stopped."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unlike the default, this removes temporary files
     parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
+    if parent is None:
+        return
+    if sys.platform == "linux":  # a process that SIGSTOP has stopped runs none of its threads
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent.pid:  # it had died before it could be followed
             os._exit(1)
 
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
     threading.Thread(target=follow, daemon=True).start()
+
+
+def cause_of_death(process: Any, seconds: float = 1.0) -> str:
+    """How a process has ended, in a few words.
+
+    Args:
+        seconds: how long its end is waited for, if it has only just closed its connection.
+
+    Raises:
+        SpecpolicyError: it has found itself running the script that had started it.
+    """
+    process.join(seconds)
+    code = process.exitcode
+    if code == UNGUARDED:
+        raise SpecpolicyError(GUARD) from None
+    if code is None:
+        return "it has closed its connection"
+    if code >= 0:
+        return f"exit code {code}"
+    killed = f"killed by {signal.Signals(-code).name}" if -code in set(signal.Signals) else f"killed by signal {-code}"
+    return f"{killed}; out of memory?" if -code == signal.SIGKILL else killed
 
 
 def _assign(connection: Connection, jobs: Iterator[Any], busy: set[Connection]) -> None:
@@ -113,13 +223,13 @@ def _assign(connection: Connection, jobs: Iterator[Any], busy: set[Connection]) 
         return
 
 
-def _receive(connection: Connection, workers: int) -> Any:
+def _receive(connection: Connection, process: Any, workers: int) -> Any:
     try:
         kind, value = connection.recv()
     except (EOFError, ConnectionResetError):
         raise SpecpolicyError(
-            "a worker process died (out of memory?); what is finished is kept: start the same command again, "
-            f"with fewer than workers={workers}"
+            f"a worker process died ({cause_of_death(process)}); what is finished is kept: start the same command "
+            f"again, with fewer than workers={workers} if memory was short"
         ) from None
     if kind == "refused":
         raise SpecpolicyError(value)

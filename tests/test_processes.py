@@ -1,12 +1,18 @@
 """Jobs over processes: order, failures, deaths."""
 
+import contextlib
 import os
+import signal
+import subprocess
+import sys
 import time
+import types
+from pathlib import Path
 
 import pytest
 
 from specpolicy import SpecpolicyError
-from specpolicy.processes import run_jobs
+from specpolicy.processes import check_main_guard, run_jobs
 
 
 class Worker:
@@ -22,6 +28,8 @@ class Worker:
             raise SpecpolicyError("the job is bad")
         if job == "fail":
             raise ZeroDivisionError("a defect")
+        if job == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
         if job == "die":
             os._exit(7)
         if job == "hang":
@@ -52,9 +60,11 @@ def test_a_failure_reaches_the_caller(setup, job, error, message):
         list(run_jobs(Worker, setup, [job], 1))
 
 
-def test_a_dead_worker_is_noticed_and_ends_the_others():
-    with pytest.raises(SpecpolicyError, match="a worker process died"):
-        list(run_jobs(Worker, "setup", ["die", "hang"], 2))
+@pytest.mark.parametrize("how, why", (("die", "exit code 7"), ("kill", "killed by SIGKILL; out of memory?")))
+def test_a_dead_worker_is_noticed_and_ends_the_others(how, why):
+    with pytest.raises(SpecpolicyError) as caught:
+        list(run_jobs(Worker, "setup", [how, "hang"], 2))
+    assert f"a worker process died ({why})" in str(caught.value)
 
 
 def test_an_abandoned_run_ends_its_workers():
@@ -63,3 +73,139 @@ def test_an_abandoned_run_ends_its_workers():
     jobs.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+GUARDED = 'if __name__ == "__main__":\n    start()\n'
+
+
+@pytest.mark.parametrize(
+    "source, refused",
+    (
+        ("start()\n", True),
+        ("import logging\nlogging.getLogger(__name__)\nrobot = 3\nstart()\n", True),
+        ("try:\n    start()\nfinally:\n    pass\n", True),
+        ("def main():\n    start()\n\nmain()\n", True),
+        ("for _ in range(1):\n    if True:\n        start()\n", True),
+        (f"start()\n{GUARDED}", True),
+        (GUARDED, False),
+        (f"def main():\n    start()\n\n{GUARDED.replace('start', 'main')}", False),
+        ("if '__main__' == __name__ and True:\n    start()\n", False),
+        ("import multiprocessing\nif multiprocessing.parent_process() is None:\n    start()\n", False),
+        ("import multiprocessing as m\nif m.current_process().name == 'MainProcess':\n    start()\n", False),
+    ),
+)
+@pytest.mark.parametrize("spec, again", ((None, True), ("package.script", True), ("package.__main__", False)))
+def test_a_script_without_a_guard_is_refused(tmp_path, monkeypatch, source, refused, spec, again):
+    """Before a process is started, and with its line; `python -m package` is not imported again."""
+    script = tmp_path / "script.py"
+    script.write_text(source)
+    main = types.ModuleType("__main__")
+    main.__file__, started = str(script), []
+    main.__spec__ = None if spec is None else types.SimpleNamespace(name=spec)
+    main.start = lambda: started.append(check_main_guard())
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    code = compile(source, str(script), "exec")
+    if refused and again:
+        with pytest.raises(SpecpolicyError) as caught:
+            exec(code, vars(main))
+        message = str(caught.value)
+        assert message.startswith(f"{script}, line ") and 'if __name__ == "__main__":' in message
+        assert "memory" not in message and "\n" not in message and not started
+    else:
+        exec(code, vars(main))
+        assert started
+
+
+def test_no_guard_is_needed_where_no_script_is_imported_again(monkeypatch):
+    main = types.ModuleType("__main__")  # of an interactive session, or python -c
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    exec(compile("import specpolicy.processes as p\np.check_main_guard()", "<stdin>", "exec"), vars(main))
+    main.__file__ = "/somewhere/script.py"  # python -i script.py
+    exec(compile("p.check_main_guard()", "<stdin>", "exec"), vars(main))
+
+
+ROBOT = """
+import sys
+import numpy as np
+from specpolicy import SpecpolicyError
+from specpolicy.control import Chunk, Controller
+from specpolicy.processes import run_jobs
+
+open(sys.argv[1], "a").write("connected ")
+
+class Robot:
+    def observe(self): return {"step": np.zeros(1)}
+    def act(self, action): open(sys.argv[1], "a").write("act ")
+    def stop(self): pass
+
+class Planner:
+    n_obs_steps, n_action_steps = 1, 4
+    def reset(self, seed): pass
+    def plan(self, history): return Chunk(np.zeros((8, 2)))
+
+def control(): Controller(Planner(), Robot(), hz=20).run(seconds=1)
+def jobs(): list(run_jobs(str, None, [1, 2], 1))
+"""
+
+
+@pytest.mark.parametrize(
+    "ending, connections",
+    (
+        ("control()", 1),
+        ("jobs()", 1),
+        ("if __name__ != 'of another': control()", 2),  # looks like a guard: the process itself must find out
+    ),
+)
+def test_a_process_never_moves_the_robot_of_an_unguarded_script(tmp_path, ending, connections):
+    script, marks = tmp_path / "robot.py", tmp_path / "marks"
+    script.write_text(f"{ROBOT}\ntry:\n    {ending}\nexcept SpecpolicyError as error:\n    sys.exit(str(error))\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, str(script), str(marks)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1 and 'under `if __name__ == "__main__":`' in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1 and "memory" not in done.stderr and "Traceback" not in done.stderr
+    assert marks.read_text() == "connected " * connections
+
+
+PARENT = """
+import os, sys, time
+from specpolicy.processes import run_jobs
+
+class Pid:
+    def __init__(self, setup): pass
+    def __call__(self, job): return os.getpid()
+
+if __name__ == "__main__":
+    for pid in run_jobs(Pid, None, [1], 1):
+        print(pid, flush=True)
+        time.sleep(600)
+"""
+
+
+def test_a_stopped_worker_ends_with_a_killed_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen([sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    try:
+        os.kill(child, signal.SIGSTOP)
+        parent.kill()
+        deadline = time.monotonic() + 20
+        while (stopped := is_there(child)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not stopped
+    finally:
+        parent.kill()
+        parent.communicate()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
+def is_there(pid):
+    """Whether a process runs or is stopped; one that has ended may wait to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False

@@ -14,10 +14,10 @@ def check_observation(observation: Any, like: Mapping[str, np.ndarray] | None = 
 
     Args:
         observation: what the robot returned.
-        like: an earlier observation, which has the same keys and shapes.
+        like: an earlier observation, which has the same keys, shapes and dtypes.
 
     Raises:
-        SpecpolicyError: it is no mapping, lacks a key, has another shape or a value that is not finite.
+        SpecpolicyError: it is no mapping, has other keys, another shape or dtype or a value that is not finite.
     """
     if not isinstance(observation, Mapping) or not observation:
         kind = "an empty one" if isinstance(observation, Mapping) else type(observation).__name__
@@ -35,6 +35,12 @@ def check_observation(observation: Any, like: Mapping[str, np.ndarray] | None = 
             raise SpecpolicyError(
                 f"lost observation: '{key}' has shape {arrays[key].shape}, at the start it had {value.shape}"
             )
+        if arrays[key].dtype != value.dtype:
+            raise SpecpolicyError(
+                f"lost observation: '{key}' is {arrays[key].dtype}, at the start it was {value.dtype}"
+            )
+    for key in arrays.keys() - (like or arrays).keys():
+        raise SpecpolicyError(f"lost observation: '{key}' is new, at the start there was {', '.join(like or {})}")
     return arrays
 
 

@@ -1,23 +1,35 @@
 """Inference in a process of its own, which shares neither interpreter nor interpreter lock with the control loop."""
 
 import contextlib
+import math
 import multiprocessing
+import os
 import pickle
+import socket
 import time
 import traceback
-from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
+
+from specpolicy.control.channel import Channel
 from specpolicy.control.chunk import Chunk, History, Planner
+from specpolicy.control.shared_frames import Layout, SharedFrames, check_layout, layout_of, new_memory, reserve
 from specpolicy.control.worker import CLOSE_SECONDS, inference_error, timed
 from specpolicy.errors import SpecpolicyError
-from specpolicy.processes import one_thread_each, start_worker
+from specpolicy.processes import cause_of_death, check_main_guard, one_thread_each, start_process, start_worker
 
 READY_SECONDS = 120.0  # a process has to import torch and to move the weights to its device
+LARGEST_ANSWER = 1 << 24  # bytes: the loop takes an answer in beside all else it does
 
 
 class ProcessWorker:
     """Plans in another process, started by the first `reset`. The planner is pickled and sent there once.
+
+    Observations go through shared memory, which holds the history that the process has been asked about until it has
+    answered; of those submitted meanwhile the newest waits here. So `submit` and `result` never wait for the process,
+    not even for one that has been stopped. All histories from one `reset` to the next are of the same keys, shapes
+    and dtypes.
 
     Times are comparable between the processes of a machine: `time.perf_counter` counts from the same moment.
 
@@ -31,6 +43,9 @@ class ProcessWorker:
     def __init__(self, planner: Planner, threads: int = 1):
         if threads < 1:
             raise SpecpolicyError(f"threads={threads}: inference needs at least one thread")
+        if not hasattr(socket, "send_fds"):
+            raise SpecpolicyError("worker='process' needs Linux or macOS: use worker='thread'")
+        check_main_guard()
         self.n_obs_steps, self.n_action_steps = planner.n_obs_steps, planner.n_action_steps
         self._threads = threads
         try:
@@ -40,31 +55,61 @@ class ProcessWorker:
                 f"this planner cannot be sent to a process ({type(error).__name__}: {error}): use worker='thread'"
             ) from error
         self._process: Any = None
-        self._connection: Connection | None = None
+        self._channel: Channel | None = None
+        self._memory = -1
+        self._frames: SharedFrames | None = None
+        self._layout: Layout = ()
+        self._number = 0  # of the newest reset or request: answers to older ones are of no use any more
+        self._asked = self._ready = False
+        self._waiting: tuple[int, History, float] | None = None
 
     def reset(self, seed: int) -> None:
         """See `Worker.reset`."""
-        if self._connection is None:
-            self._connection = self._start()
-        self._send(("reset", seed))
-        if not self._connection.poll(READY_SECONDS):
+        if self._channel is None:
+            self._start()
+        assert self._channel is not None
+        self._number += 1
+        self._channel.send(("reset", self._number, seed))
+        deadline = time.perf_counter() + READY_SECONDS
+        while (answer := self._receive(max(0.0, deadline - time.perf_counter()))) is not None:
+            if answer[0] == self._number:
+                break
+        else:
             raise SpecpolicyError(f"the inference process was not ready within {READY_SECONDS:g} s")
-        self._receive()
+        self._ready, self._asked, self._waiting, self._layout = True, False, None, ()
+        _checked(answer)
 
     def submit(self, history: History) -> None:
         """See `Worker.submit`."""
-        self._send(("plan", (history, time.perf_counter())))
+        arrays = {key: np.asarray(value) for key, value in history.items()}
+        if self._layout:
+            check_layout(arrays, self._layout)
+        else:
+            self._lay_out(arrays)
+        self._number += 1
+        if self._asked:
+            copies = {key: np.array(value) for key, value in arrays.items()}
+            self._waiting = self._number, copies, time.perf_counter()
+        else:
+            self._ask(self._number, arrays, time.perf_counter())
 
     def result(self, seconds: float = 0.0) -> Chunk | None:
         """See `Worker.result`."""
-        assert self._connection is not None
-        return self._receive() if self._connection.poll(seconds) else None
+        deadline = time.perf_counter() + seconds
+        while (answer := self._receive(max(0.0, deadline - time.perf_counter()))) is not None:
+            self._asked = False
+            if self._waiting is not None:
+                waiting, self._waiting = self._waiting, None
+                self._ask(*waiting)
+            if answer[0] == self._number:
+                return _checked(answer)
+        return None
 
     def close(self) -> None:
         """End the process, whatever it is at."""
-        if self._connection is None:
+        if self._channel is None:
             return
-        self._connection.close()  # it sees the end of the pipe and leaves
+        self._channel.close()  # it sees the end and leaves
         self._process.join(CLOSE_SECONDS)
         if self._process.is_alive():
             self._process.terminate()
@@ -72,58 +117,87 @@ class ProcessWorker:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
-        self._process = self._connection = None
+        os.close(self._memory)
+        self._process = self._channel = self._frames = None
+        self._asked = self._ready = False
 
-    def _start(self) -> Connection:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=_work, args=(theirs, self._planner, self._threads), name="inference", daemon=True
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        process = multiprocessing.get_context("spawn").Process(
+            target=_work, args=(theirs, self._threads), name="inference", daemon=True
         )
-        with one_thread_each() if self._threads == 1 else contextlib.nullcontext():
-            process.start()
-        theirs.close()
-        self._process = process  # not before it runs: `close` may be called from another thread meanwhile
-        return ours
+        with theirs, one_thread_each() if self._threads == 1 else contextlib.nullcontext():
+            start_process(process)
+        self._memory = new_memory()
+        socket.send_fds(ours, [b"m"], [self._memory])
+        # Not before it runs: `close` may be called from another thread meanwhile.
+        self._process, self._channel = process, Channel(ours)
+        self._channel.send_pickled(self._planner)
 
-    def _send(self, message: tuple[str, Any]) -> None:
-        assert self._connection is not None
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has died: receiving from it says so
-            self._connection.send(message)
+    def _lay_out(self, arrays: dict[str, np.ndarray]) -> None:
+        assert self._channel is not None
+        self._layout = layout_of(arrays)
+        reserve(self._memory, self._layout)
+        self._frames = SharedFrames(self._memory, self._layout)
+        self._channel.send(("layout", self._number, self._layout))
 
-    def _receive(self) -> Any:
-        assert self._connection is not None
+    def _ask(self, number: int, arrays: History, submitted: float) -> None:
+        assert self._channel is not None and self._frames is not None
+        self._frames.write(arrays)
+        self._channel.send(("plan", number, submitted))
+        self._asked = True
+
+    def _receive(self, seconds: float) -> Any:
+        """An answer: the number of what it answers, its kind and its value; None if there is none within `seconds`."""
+        assert self._channel is not None
         try:
-            kind, value = self._connection.recv()
-        except (EOFError, ConnectionResetError):
-            self._process.join(CLOSE_SECONDS)
-            raise SpecpolicyError(
-                f"the inference process has died (exit code {self._process.exitcode}; out of memory?)"
-            ) from None
-        if kind == "failed":
-            line, trace = value
-            raise SpecpolicyError(line) from RuntimeError(f"in the inference process:\n{trace}")
-        return value
+            return self._channel.receive(seconds)
+        except EOFError:
+            why = cause_of_death(self._process, 0.1)  # not long: the robot has to be stopped
+            when = "" if self._ready else " before it was ready: its own words may stand above"
+            raise SpecpolicyError(f"the inference process has died ({why}){when}") from None
 
 
-def _work(connection: Connection, pickled: bytes, threads: int) -> None:
-    """The life of the process: answer one message after the other until the pipe is closed."""
+def _checked(answer: tuple[int, str, Any]) -> Any:
+    """The value of an answer, unless it is an error."""
+    _, kind, value = answer
+    if kind == "failed":
+        line, trace = value
+        raise SpecpolicyError(line) from RuntimeError(f"in the inference process:\n{trace}")
+    return value
+
+
+def _work(theirs: socket.socket, threads: int) -> None:
+    """The life of the process: answer one message after the other until the other end is closed."""
     start_worker()
     import torch
 
     torch.set_num_threads(threads)
-    planner: Planner | None = None
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    with contextlib.suppress(EOFError, ConnectionError):
+        memories = socket.recv_fds(theirs, 1, 1)[1]
+        channel = Channel(theirs)
+        pickled = channel.receive_pickled(math.inf) or b""
+        planner: Planner | None = None
+        frames: SharedFrames | None = None
         while True:
-            kind, value = connection.recv()
+            kind, number, value = channel.receive(math.inf)
+            if kind == "layout":
+                layout: Layout = value
+                frames = SharedFrames(memories[0], layout)
+                continue
             try:
                 planner = planner or pickle.loads(pickled)
-                answer: tuple[str, Any] = ("done", None)
+                chunk = None
                 if kind == "reset":
                     planner.reset(value)
                 else:
-                    history, submitted = value
-                    answer = ("done", timed(planner.plan(history), submitted))
+                    assert frames is not None
+                    chunk = timed(planner.plan(frames.read()), value)
+                answer = pickle.dumps((number, "done", chunk), protocol=pickle.HIGHEST_PROTOCOL)
+                if len(answer) > LARGEST_ANSWER:
+                    size = f"{len(answer) / 2**20:.0f} MiB, of which {LARGEST_ANSWER / 2**20:.0f} are allowed"
+                    raise SpecpolicyError(f"the planner's chunk takes {size}")
             except Exception as error:
-                answer = ("failed", (str(inference_error(error)), traceback.format_exc()))
-            connection.send(answer)
+                answer = pickle.dumps((number, "failed", (str(inference_error(error)), traceback.format_exc())))
+            channel.send_pickled(answer)
+            channel.drain()

@@ -32,10 +32,13 @@ class Worker(Protocol):
         """Begin an episode (see `Planner.reset`). The first call makes the worker ready, which may take seconds."""
 
     def submit(self, history: History) -> None:
-        """Ask for the chunk of a history; returns at once, unless the worker is the loop itself."""
+        """Ask for the chunk of a history; returns at once, unless the worker is the loop itself.
+
+        It takes the place of one submitted before whose chunk has not been fetched.
+        """
 
     def result(self, seconds: float = 0.0) -> Chunk | None:
-        """The chunk asked for, None if it is not there within `seconds`. Its `seconds` count from `submit`.
+        """The chunk asked for last, None if it is not there within `seconds`. Its `seconds` count from `submit`.
 
         Raises:
             SpecpolicyError: the planner raised an exception, or the worker has died.
@@ -86,32 +89,39 @@ class ThreadWorker:
         self._planner = planner
         self.n_obs_steps, self.n_action_steps = planner.n_obs_steps, planner.n_action_steps
         self._thread: threading.Thread | None = None
+        self._number = 0  # of the newest request
 
     def reset(self, seed: int) -> None:
         """See `Worker.reset`."""
         if self._thread is None:
-            self._requests: queue.SimpleQueue[tuple[History, float] | None] = queue.SimpleQueue()
-            self._answers: queue.SimpleQueue[Chunk | BaseException] = queue.SimpleQueue()
+            self._requests: queue.SimpleQueue[tuple[int, History, float] | None] = queue.SimpleQueue()
+            self._answers: queue.SimpleQueue[tuple[int, Chunk | BaseException]] = queue.SimpleQueue()
             # A daemon: one that hangs must not keep the program from ending.
             self._thread = threading.Thread(
                 target=self._work, args=(self._requests, self._answers), name="inference", daemon=True
             )
             self._thread.start()
+        self._number += 1  # what was asked for before is of no use any more
         self._planner.reset(seed)
 
     def submit(self, history: History) -> None:
         """See `Worker.submit`."""
-        self._requests.put((history, time.perf_counter()))
+        self._number += 1
+        self._requests.put((self._number, history, time.perf_counter()))
 
     def result(self, seconds: float = 0.0) -> Chunk | None:
         """See `Worker.result`."""
-        try:
-            answer = self._answers.get(timeout=seconds) if seconds > 0 else self._answers.get_nowait()
-        except queue.Empty:
-            return None
-        if isinstance(answer, BaseException):
-            raise inference_error(answer) from answer
-        return answer
+        deadline = time.perf_counter() + seconds
+        while True:
+            try:
+                number, answer = self._answers.get(timeout=max(0.0, deadline - time.perf_counter()))
+            except queue.Empty:
+                return None
+            if number != self._number:
+                continue
+            if isinstance(answer, BaseException):
+                raise inference_error(answer) from answer
+            return answer
 
     def close(self) -> None:
         """Let the thread end; one that hangs is left to itself."""
@@ -122,15 +132,17 @@ class ThreadWorker:
 
     def _work(
         self,
-        requests: "queue.SimpleQueue[tuple[History, float] | None]",
-        answers: "queue.SimpleQueue[Chunk | BaseException]",
+        requests: "queue.SimpleQueue[tuple[int, History, float] | None]",
+        answers: "queue.SimpleQueue[tuple[int, Chunk | BaseException]]",
     ) -> None:
         while (request := requests.get()) is not None:
-            history, submitted = request
+            number, history, submitted = request
+            if number != self._number:  # a newer one is there, or will be
+                continue
             try:
-                answers.put(timed(self._planner.plan(history), submitted))
+                answers.put((number, timed(self._planner.plan(history), submitted)))
             except BaseException as error:  # sys.exit() of a planner, too, would leave the loop without an answer
-                answers.put(error)
+                answers.put((number, error))
 
 
 def timed(planned: Any, submitted: float) -> Chunk:

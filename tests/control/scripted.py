@@ -58,8 +58,8 @@ class Recorder:
     """A robot that observes how often it has acted, and keeps what it was told.
 
     Args:
-        fault: what goes wrong: "raise", "none", "key", "nan", "shape", "hang" in `observe`; "act", "act hang";
-            "ctrl-c" in `act`; "stop", "stop hang".
+        fault: what goes wrong: "raise", "none", "key", "more", "nan", "shape", "dtype", "hang" in `observe`; "act",
+            "act hang"; "ctrl-c" in `act`; "stop", "stop hang".
         at: in the how manieth call of that method, counted from 0.
     """
 
@@ -83,6 +83,8 @@ class Recorder:
                 "key": {"other": np.zeros(1)},
                 "nan": {"step": np.array(np.nan)},
                 "shape": {"step": np.zeros(2)},
+                "dtype": {"step": np.array(3.0, np.float32)},
+                "more": {"step": np.array(3.0), "more": np.zeros(1)},
                 "text": {"step": np.array("three")},
             }
             if self.fault in broken:

@@ -64,6 +64,8 @@ def test_a_fault_before_the_first_step_stops_the_robot(robots, fault):
         ("key", "lost observation: 'step' is missing"),
         ("nan", "lost observation: 'step' has a value that is not finite"),
         ("shape", r"lost observation: 'step' has shape \(2,\), at the start it had \(\)"),
+        ("dtype", "lost observation: 'step' is float32, at the start it was float64"),
+        ("more", "lost observation: 'more' is new, at the start there was step"),
         ("text", "lost observation: 'step' holds"),
     ),
 )
@@ -135,6 +137,24 @@ def test_inference_that_hangs_is_found_without_a_watchdog(robots):
     running = controller(robot, planner, clock="paused", watchdog=None, inference_timeout=0.2)
     fails(running, "inference has not come back for")
     assert robot.stops == ["stop"] and len(robot.actions) == 8
+
+
+def test_a_process_that_has_been_stopped_does_not_stop_the_loop(robots):
+    """With images, whose observations no pipe takes in one piece: the loop holds until inference counts as hung."""
+    robot, image = robots(), np.zeros((1024, 1024, 3), np.uint8)
+    observe, act = robot.observe, robot.act
+    robot.observe = lambda: {**observe(), "camera": image}
+
+    def stop_inference(action):
+        act(action)
+        if len(robot.actions) == 6:
+            os.kill(running.worker._process.pid, signal.SIGSTOP)
+
+    robot.act = stop_inference
+    running = controller(robot, worker="process", inference_timeout=1.0, watchdog=30.0)
+    fails(running, "inference has not answered for")
+    assert robot.stops == ["control"] and len(robot.actions) > 15
+    assert running.log.starved_ticks > 5
 
 
 def test_what_until_raises_is_told_as_such(robots):

@@ -1,0 +1,122 @@
+"""Messages between the control loop and its inference process, which never keep the loop waiting."""
+
+import collections
+import contextlib
+import math
+import pickle
+import select
+import socket
+import struct
+import time
+from typing import Any
+
+LENGTH = struct.Struct("!Q")
+PIECE = 1 << 18  # bytes taken in by one call of the system
+MOST_AT_ONCE = 1 << 20  # bytes that a look at the socket takes in: what more has come is for the next look
+
+
+class Channel:
+    """One end of a socket over which Python objects go, each with its length before it.
+
+    Nothing here waits unless it is told to: what the other side does not take yet is kept and sent later, what has
+    come in part is kept until the rest is there. So a process that has been stopped in the middle of a message, or
+    that does not read, holds nobody up.
+    """
+
+    def __init__(self, ours: socket.socket):
+        ours.setblocking(False)
+        self._socket = ours
+        self._outgoing: collections.deque[memoryview] = collections.deque()
+        self._incoming = bytearray()
+
+    def send(self, message: Any) -> None:
+        """Send `message`, now as far as the other side takes it. If that is gone, receiving says so."""
+        self.send_pickled(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+
+    def send_pickled(self, message: bytes) -> None:
+        """Send what is pickled already."""
+        self._outgoing += [memoryview(LENGTH.pack(len(message))), memoryview(message)]
+        self._flush()
+
+    def receive(self, seconds: float = 0.0) -> Any:
+        """The next message; None if it is not there within `seconds`. What was sent goes on its way meanwhile.
+
+        Raises:
+            EOFError: the other side is gone.
+        """
+        message = self.receive_pickled(seconds)
+        return None if message is None else pickle.loads(message)
+
+    def receive_pickled(self, seconds: float = 0.0) -> bytes | None:
+        """As `receive`, but the message stays pickled."""
+        deadline = time.perf_counter() + seconds
+        taken = 0
+        while (message := self._complete()) is None:
+            left = deadline - time.perf_counter()
+            if left <= 0 and taken >= MOST_AT_ONCE:
+                return None
+            ready = self._wait(max(0.0, left))
+            if not ready:
+                return None
+            if ready & select.POLLOUT:
+                self._flush()
+            if ready & ~select.POLLOUT:
+                taken += self._take_in()
+        return message
+
+    def drain(self) -> None:
+        """Wait until all that was sent has gone."""
+        while self._outgoing:
+            self._wait(math.inf)
+            self._flush()
+
+    def close(self) -> None:
+        """Close this end; the other one sees it, and so does a thread that waits at this one."""
+        with contextlib.suppress(OSError):  # it is closed on the other side
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _wait(self, seconds: float) -> int:
+        """What the socket is ready for, of what is wanted of it; 0 after `seconds`."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._outgoing else 0))
+        # Rounded up: a millisecond early would be too early for whoever waits for a deadline.
+        events = poll.poll(None if math.isinf(seconds) else math.ceil(1e3 * seconds))
+        return events[0][1] if events else 0
+
+    def _flush(self) -> None:
+        while self._outgoing:
+            try:
+                sent = self._socket.send(self._outgoing[0])
+            except BlockingIOError:
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                self._outgoing.clear()
+                return
+            rest = self._outgoing.popleft()[sent:]
+            if rest:
+                self._outgoing.appendleft(rest)
+
+    def _take_in(self) -> int:
+        """Add what has come to what had come; the number of bytes."""
+        try:
+            data = self._socket.recv(PIECE)
+        except BlockingIOError:
+            return 0
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise EOFError
+        self._incoming += data
+        return len(data)
+
+    def _complete(self) -> bytes | None:
+        """The first message, if all of it has come."""
+        if len(self._incoming) < LENGTH.size:
+            return None
+        end = LENGTH.size + LENGTH.unpack_from(self._incoming)[0]
+        if len(self._incoming) < end:
+            return None
+        message = bytes(memoryview(self._incoming)[LENGTH.size : end])
+        del self._incoming[:end]
+        return message
