@@ -49,6 +49,11 @@ class Policy(nn.Module):
         self.first_action = config.first
 
     @property
+    def control_hz(self) -> float | None:
+        """Control steps per second that the actions are made for; None: nobody has said."""
+        return self.config.control_hz
+
+    @property
     def observation_keys(self) -> tuple[str, ...]:
         """Keys of the observation, in the order of the condition vector."""
         return self.encoder.keys

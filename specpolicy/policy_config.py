@@ -16,6 +16,7 @@ from specpolicy.networks import DenoiserOptions, MaskedTransformerOptions, Visio
 from specpolicy.networks.vision import MOST_PIXELS
 from specpolicy.normaliser import Statistics
 from specpolicy.parsing import check_ranges, parse, plain, shown
+from specpolicy.rates import parse_hz
 from specpolicy.tokens.tokeniser import Bins, TokenOptions
 
 NetworkOptions = DenoiserOptions | MaskedTransformerOptions
@@ -55,6 +56,7 @@ class PolicyConfig:
         conditioning: how the network is told the observation; None: the first that its kind offers.
         vision: how images are encoded, if there are some.
         rotations: {index: conversion} of six numbers of an action that are executed as three.
+        control_hz: control steps per second that the actions are made for; None: nobody has said.
         task: what the policy was trained on, a note; where it has an `id`, verbs play that environment.
         command, source: how it was made, or where it comes from, as notes.
     """
@@ -72,6 +74,7 @@ class PolicyConfig:
     conditioning: str | None = None
     vision: VisionOptions | None = None
     rotations: Mapping[int, Literal["axis_angle", "euler_xyz"]] = field(default_factory=dict)
+    control_hz: float | None = None
     task: Mapping[str, Any] | None = None
     command: str | None = None
     source: Mapping[str, Any] | None = None
@@ -79,6 +82,7 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         check_ranges(self, action_dim=(1, WIDEST), horizon=(1, LONGEST), n_obs_steps=(1, LONGEST))
         check_ranges(self, n_action_steps=(1, LONGEST), first_action=(0, LONGEST))
+        parse_hz(self.control_hz, "control_hz")
         _check_kind(self.network, self.chain, self.tokens)
         self._check_observation()
         self._check_normaliser()

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import shown
 
 TOLERANCE = 0.005  # 29.97 frames per second are 30
 
@@ -23,7 +24,7 @@ def parse_hz(value: Any, what: str) -> float | None:
     except (TypeError, ValueError, OverflowError):
         hz = math.nan
     if not (math.isfinite(hz) and hz > 0):
-        raise SpecpolicyError(f"{what} is {value!r}: expected control steps per second, a positive number")
+        raise SpecpolicyError(f"{what} is {shown(value)}: expected control steps per second, a positive number")
     return hz
 
 

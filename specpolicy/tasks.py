@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.rates import parse_hz
 
 if TYPE_CHECKING:
     import gymnasium
@@ -68,16 +69,46 @@ def observation_keys(task: Mapping[str, Any], env: gymnasium.Env) -> tuple[str, 
 
 
 def control_hz(env: gymnasium.Env) -> float:
-    """Control steps per second of the environment's own time.
+    """Control steps per second of the environment's own time: what it says, or 20."""
+    return known_hz(env) or 20.0
+
+
+def known_hz(env: gymnasium.Env) -> float | None:
+    """Control steps per second as the environment says them; None if it does not.
 
     From `env.unwrapped.control_hz`, else the physics step `dt` of MuJoCo environments, else `render_fps`.
     """
     base: Any = env.unwrapped
     if hasattr(base, "control_hz"):
-        return float(base.control_hz)
+        return parse_hz(base.control_hz, f"{type(base).__name__}.control_hz")
     if isinstance(getattr(base, "dt", None), int | float | np.floating) and base.dt > 0:
         return 1.0 / float(base.dt)
-    return float((env.metadata or {}).get("render_fps") or 20.0)
+    return parse_hz((env.metadata or {}).get("render_fps") or None, f"render_fps of {type(base).__name__}")
+
+
+def task_hz(task: Mapping[str, Any]) -> float | None:
+    """Control steps per second of a task; None if it does not say.
+
+    Raises:
+        SpecpolicyError: its environment cannot be made here.
+    """
+    if str(task["id"]).startswith("specpolicy/"):  # known without starting a simulator
+        import gymnasium
+        from gymnasium.envs.registration import load_env_creator
+
+        _import_for(str(task["id"]))
+        registered: Any = gymnasium.registry.get(str(task["id"]))
+        if registered is not None:
+            environment: Any = load_env_creator(registered.entry_point)
+            return float(environment.control_hz)
+    try:
+        env = make_task_env({**task, "observation_keys": None})  # whatever is observed of it, its rate is the same
+    except ImportError as error:
+        raise SpecpolicyError(f"task {task['id']}: {error}") from None
+    try:
+        return known_hz(env)
+    finally:
+        env.close()
 
 
 def _import_for(task_id: str) -> None:

@@ -185,7 +185,14 @@ def _record(config: DictConfig) -> Histories:
     workers = hardware()["cores"] if episodes > 1 else 0
     with progress_bar(episodes, "play for observations") as bar:
         return record_histories(
-            config.policy, task, config.count, HELD_OUT_SEEDS, episodes, workers, on_episode=bar.advance
+            config.policy,
+            task,
+            config.count,
+            HELD_OUT_SEEDS,
+            episodes,
+            workers,
+            on_episode=bar.advance,
+            any_rate=config.any_rate,
         )
 
 

@@ -91,13 +91,13 @@ def _planner(config: DictConfig, env: gymnasium.Env) -> Planner:
     (spec,) = sampler_specs([_plain(config.sampler)], config.get("config_directories", [])).values()
     sampler = make_sampler(**spec)
     policy = load_policy(str(config.policy), config.device)
-    check_policy_fits(policy, env, str(config.task.id))
+    check_policy_fits(policy, env, str(config.task.id), config.any_rate)
     return PolicyPlanner(policy if config.engine == "eager" else policy.with_engine(config.engine), sampler)
 
 
 def _remote_planner(config: DictConfig, env: gymnasium.Env) -> Planner:
     """A policy that another process serves; the sampler is the server's."""
-    from specpolicy.evaluation.planners import check_shapes_fit
+    from specpolicy.evaluation.planners import check_rate_fits, check_shapes_fit
     from specpolicy.serving.client import RemotePlanner
 
     planner = RemotePlanner(
@@ -108,6 +108,7 @@ def _remote_planner(config: DictConfig, env: gymnasium.Env) -> Planner:
     )
     told = planner.metadata
     check_shapes_fit(told.observation or {}, told.action_dim, env, str(config.task.id))
+    check_rate_fits(told.control_hz, env, str(config.task.id), config.any_rate)
     return planner
 
 
@@ -146,6 +147,7 @@ def _controller(config: DictConfig, planner: Planner, robot: GymRobot, hz: float
         inference_timeout=config.inference_timeout,
         warm_up=config.warm_up,
         seed=config.seed,
+        any_rate=config.any_rate,
     )
 
 

@@ -11,6 +11,7 @@ Examples:
 """
 
 import contextlib
+import dataclasses
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -30,6 +31,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.cli.train import BESIDE
     from specpolicy.loading import load_policy
     from specpolicy.outputs import LOCK, claim, remove
+    from specpolicy.rates import one_rate, parse_hz
 
     out = Path(config.out)
     if out.exists() and Path(config.path).resolve() == out.resolve() and out.is_dir():
@@ -43,6 +45,9 @@ def run(config: DictConfig) -> None:
             if not is_checkpoint(out):
                 raise SpecpolicyError(f"out={out} holds no checkpoint of ours: choose another directory")
         policy = load_policy(config.path, trust=config.trust)
+        told = parse_hz(config.control_hz, "control_hz")
+        hz = one_rate(policy.control_hz, told, f"{config.path} and control_hz={config.control_hz}")
+        policy.config = dataclasses.replace(policy.config, control_hz=hz)
         try:
             policy.save(part, torch.float16 if config.half_precision else torch.float32)
             save_config(config, part / "convert.yaml", "convert")
@@ -79,7 +84,8 @@ def describe(policy) -> str:
         f"{parameters / 1e6:.2f} M parameters",
         f"sees {policy.n_obs_steps} frames of {seen}",
         f"plans {policy.horizon} actions of {policy.action_dim} numbers, "
-        f"executes {policy.n_action_steps} from entry {policy.first_action}",
+        f"executes {policy.n_action_steps} from entry {policy.first_action}"
+        + (", at a rate that is not known" if policy.control_hz is None else f", at {policy.control_hz:g} Hz"),
     ]
     if policy.config.tokens is not None:
         lines.append(f"decodes {policy.length} tokens of {policy.tokeniser.bins} {policy.tokeniser.kind} bins")

@@ -179,6 +179,7 @@ def _evaluation(config: DictConfig) -> tuple[dict[str, Any], Evaluation]:
         max_seconds=float(config.max_seconds),
         video_size=read_video_size(config.video_size),
         batch=config.batch,
+        any_rate=config.any_rate,
     )
     experts = [label for label, spec in setup.samplers.items() if spec["name"] == EXPERT]
     sampled = [label for label in setup.samplers if label not in experts]

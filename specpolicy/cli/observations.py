@@ -64,5 +64,14 @@ def _play(policy: Policy, config: DictConfig, name: str, count: int, seed: int, 
     engine = config.engine if config.engine in ("eager", "openvino") else "eager"
     with progress_bar(episodes, f"play for {name}") as bar:
         return record_histories(
-            config.policy, task, count, seed, episodes, workers, config.max_seconds, engine, bar.advance
+            config.policy,
+            task,
+            count,
+            seed,
+            episodes,
+            workers,
+            config.max_seconds,
+            engine,
+            bar.advance,
+            config.any_rate,
         )

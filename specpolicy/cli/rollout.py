@@ -53,6 +53,7 @@ def run(config: DictConfig) -> None:
         device=str(config.device),
         max_seconds=float(config.max_seconds),
         video_size=read_video_size(config.video_size),
+        any_rate=config.any_rate,
     )
     arm = Arm(label)
     with claim(output, "rollout"):

@@ -3,7 +3,8 @@
 The directory named by `output` holds model.safetensors (EMA weights) and config.json, which `load_policy` and
 `specpolicy evaluate` read, next to the curves. A run that was interrupted goes on where its last save was.
 `data` is a file of `specpolicy collect` or of robomimic, the directory of a LeRobot data set (v2 or v3; its vectors,
-not its images), or a zarr replay buffer of diffusion_policy.
+not its images), or a zarr replay buffer of diffusion_policy. Its control steps per second must be the task's, and
+become the policy's (data_hz, resample, any_rate).
 
 Examples:
   specpolicy train task=lift
@@ -83,12 +84,13 @@ def run(config: DictConfig) -> None:
     with claim(output, "train"):
         known = check_own(output, "train", FILES, is_checkpoint, config.overwrite)
         data = read_data(config.data, _observation_keys(config))
+        hz, stride = _rate(config, data.hz)
         shape = (chosen.n_obs_steps, chosen.horizon)
         training, validation = (
-            windows(data, *shape, split, config.validation, config.pad_after) for split in ("train", "valid")
+            windows(data, *shape, split, config.validation, config.pad_after, stride) for split in ("train", "valid")
         )
         torch.manual_seed(config.seed)
-        policy = make_policy(chosen, training, _plain(config.task)).to(config.device)
+        policy = make_policy(chosen, training, _plain(config.task), hz).to(config.device)
         identity = run_identity(policy, training, validation, options, _settings(config))
         rollout = _rollout(config) if options.rollout_every else None
         # All that can be wrong has been looked at: what an earlier run has left is deleted now, or gone on with.
@@ -120,8 +122,10 @@ def _settings(config: DictConfig) -> dict[str, Any]:
     return settings
 
 
-def make_policy(options: PolicyOptions, training: Sequences, task: Mapping[str, Any]) -> Policy:
-    """An untrained policy for a task, its normaliser and its tokens fitted to the training windows."""
+def make_policy(
+    options: PolicyOptions, training: Sequences, task: Mapping[str, Any], hz: float | None = None
+) -> Policy:
+    """An untrained policy for a task, its normaliser and its tokens fitted to the training windows of rate `hz`."""
     from specpolicy.normaliser import Normaliser
     from specpolicy.policy import DiffusionPolicy
     from specpolicy.policy_config import PolicyConfig
@@ -143,6 +147,7 @@ def make_policy(options: PolicyOptions, training: Sequences, task: Mapping[str, 
         observation={key: value.shape[-1] for key, value in training.observation.items()},
         action_dim=training.action.shape[-1],
         normaliser=normaliser.to_config(),
+        control_hz=hz,
         task=task,
         command=shlex.join(["specpolicy", *sys.argv[1:]]),
     )
@@ -153,6 +158,25 @@ def _observation_keys(config: DictConfig) -> list[str]:
     from specpolicy.data.dataset import observation_keys
 
     return list(config.task.observation_keys or observation_keys(config.data))
+
+
+def _rate(config: DictConfig, found: float | None) -> tuple[float | None, int]:
+    """(control steps per second to train at, every how many frames to take) of data that say `found`."""
+    from specpolicy.data.rate import settle_rate
+    from specpolicy.rates import one_rate, parse_hz
+    from specpolicy.tasks import task_hz
+
+    given = parse_hz(config.data_hz, "data_hz")
+    data_hz = one_rate(found, given, f"{config.data} and data_hz")
+    if data_hz is None and not config.resample:
+        print(f"{config.data} does not say its control steps per second, so the policy will not: give data_hz=")
+        return None, 1
+    own: float | None = None
+    try:
+        own = task_hz(_plain(config.task))
+    except SpecpolicyError as error:  # the simulator may well be missing where one trains
+        print(f"the data's rate, {data_hz} Hz, is compared with no task's: {error}")
+    return settle_rate(data_hz, own, config.resample, config.any_rate)
 
 
 def _rollout(config: DictConfig) -> Rollout:

@@ -26,6 +26,7 @@ from specpolicy.control.supervisor import STOP_SECONDS, Supervisor
 from specpolicy.control.timing import TimingLog
 from specpolicy.control.worker import WORKERS, InlineWorker, ThreadWorker, Worker
 from specpolicy.errors import SpecpolicyError
+from specpolicy.rates import check_rate
 
 LOGGER = logging.getLogger("specpolicy.control")
 
@@ -41,7 +42,7 @@ class Controller:
     Args:
         policy: from `specpolicy.load_policy`, or a planner of your own (see `Planner`).
         robot: see `Robot`.
-        hz: control steps per second.
+        hz: control steps per second. A policy that was trained at another rate is refused.
         sampler: how the policy draws chunks: a name, or what `specpolicy.make_sampler` returns.
         clock: "wall"; or "paused", "delay" and "charged" for a simulated robot, whose world then takes a step for
             each action; or a clock of your own.
@@ -61,6 +62,7 @@ class Controller:
             (without warm-up, the first call), but at least one second.
         warm_up: calls before the first control step, which are not in the timing report.
         seed: of the policy's random numbers.
+        any_rate: run a policy at another rate than it was trained at; its motions become faster or slower.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Controller:
         inference_timeout: float | None = None,
         warm_up: int = 3,
         seed: int = 0,
+        any_rate: bool = False,
     ):
         seconds = {"watchdog": watchdog, "stop_timeout": stop_timeout, "inference_timeout": inference_timeout}
         for name, value in {"hz": hz, **seconds}.items():
@@ -96,7 +99,10 @@ class Controller:
         self._start = start
         self.execution = Execution(replan_every, lead, on_miss, stitching, ensemble_decay, hold)
         self.clock = make_clock(clock, hz) if isinstance(clock, str) else clock
-        self.worker = self._make_worker(as_planner(policy, sampler), worker)
+        planner = as_planner(policy, sampler)
+        trained = getattr(planner, "control_hz", None)
+        check_rate(trained, self.hz, "the control loop", f"give hz={trained}", any_rate)
+        self.worker = self._make_worker(planner, worker)
         self.watchdog, self.inference_timeout, self.stop_timeout = watchdog, inference_timeout, stop_timeout
         self.warm_up, self.seed = warm_up, seed
         self.log = TimingLog(self.hz, self.clock.name, self.worker.name, warm_up)

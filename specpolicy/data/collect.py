@@ -86,6 +86,11 @@ def collect(
             return None
         _check_parts(output.with_name(output.name + ".parts"), settings)
         env_args, hz = describe(recording)  # so that a wrong task or expert is found before anything is recorded
+        if hz is None and file_format == "lerobot":
+            raise SpecpolicyError(
+                f"{recording.as_dict()['task']['id']} does not say its control steps per second, which LeRobot's "
+                "format needs: give the environment control_hz or metadata['render_fps']"
+            )
         return _collect(recording, output, workers, settings, episodes, validation, env_args, hz, write, on_attempt)
 
 
@@ -97,7 +102,7 @@ def _collect(
     episodes: int,
     validation: float,
     env_args: Mapping[str, Any],
-    hz: float,
+    hz: float | None,
     write: Callable[..., int],
     on_attempt: Callable[[bool, bool], None],
 ) -> Collected:

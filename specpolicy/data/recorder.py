@@ -11,7 +11,7 @@ import numpy as np
 
 from specpolicy.data.robomimic_hdf5 import Demonstration
 from specpolicy.errors import SpecpolicyError
-from specpolicy.tasks import control_hz, make_task_env
+from specpolicy.tasks import control_hz, known_hz, make_task_env
 
 if TYPE_CHECKING:
     from specpolicy_envs import Expert
@@ -119,15 +119,15 @@ class Recorder:
         return otherwise if bound is None else bound()
 
 
-def describe(recording: Recording) -> tuple[dict[str, Any], float]:
-    """robomimic's description of the environment, and its control steps per second.
+def describe(recording: Recording) -> tuple[dict[str, Any], float | None]:
+    """robomimic's description of the environment, and its control steps per second; None if it does not say them.
 
     Raises:
         SpecpolicyError: the task or the expert is not there.
     """
     recorder = Recorder(recording)
     try:
-        return recorder.env_args(), control_hz(recorder.env)
+        return recorder.env_args(), known_hz(recorder.env)
     finally:
         recorder.close()
 

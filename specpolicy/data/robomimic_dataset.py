@@ -16,7 +16,7 @@ import numpy as np
 from specpolicy.data.bounds import check_dataset
 from specpolicy.data.episodes import DataSet, Episode, as_vectors
 from specpolicy.errors import SpecpolicyError
-from specpolicy.parsing import check_regular
+from specpolicy.parsing import check_regular, one_line
 from specpolicy.rates import one_rate, parse_hz
 
 
@@ -51,14 +51,14 @@ def _opened(path: str | Path) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise SpecpolicyError(f"{path} is not a readable HDF5 file ({_line(error)})") from None
+        raise SpecpolicyError(f"{path} is not a readable HDF5 file ({one_line(error)})") from None
     with file:
         try:
             yield file
         except SpecpolicyError:
             raise
         except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:  # links to nothing, damaged chunks
-            raise SpecpolicyError(f"{path} is damaged ({type(error).__name__}: {_line(error)})") from None
+            raise SpecpolicyError(f"{path} is damaged ({type(error).__name__}: {one_line(error)})") from None
 
 
 def _names(path: str | Path, file: h5py.File) -> list[str]:
@@ -135,7 +135,3 @@ def _hz(path: str | Path, attributes: Mapping[str, Any]) -> float | None:
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise SpecpolicyError(f"{path}: data's attribute env_args is no description of an environment") from None
     return one_rate(own, parse_hz(frequency, f"{path}: control_freq of env_args"), f"{path}: control_hz and env_args")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -80,7 +80,7 @@ def assemble(
     env_args: Mapping[str, Any],
     attributes: Mapping[str, Any],
     valid: Sequence[int],
-    hz: float,
+    hz: float | None,
 ) -> int:
     """Join part files into one robomimic file, atomically; return its number of samples.
 
@@ -90,7 +90,7 @@ def assemble(
         env_args: robomimic's description of the environment.
         attributes: more attributes of `data`, stored as JSON.
         valid: numbers of the demonstrations in `mask/valid`; all others are in `mask/train`.
-        hz: samples per second, stored as an attribute of `data`.
+        hz: samples per second, stored as an attribute of `data`; None if nobody knows.
     """
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         data = file.create_group("data")
@@ -100,7 +100,8 @@ def assemble(
                 source.copy("demo", data, name=f"demo_{number}")
             total += int(data[f"demo_{number}"].attrs["num_samples"])
         data.attrs["total"] = total
-        data.attrs["control_hz"] = hz
+        if hz is not None:
+            data.attrs["control_hz"] = hz
         data.attrs["env_args"] = json.dumps(dict(env_args))
         for key, value in attributes.items():
             data.attrs[key] = json.dumps(value)

@@ -12,12 +12,14 @@ from specpolicy.control.chunk import Chunk, History
 from specpolicy.control.planner import PolicyPlanner
 from specpolicy.errors import SpecpolicyError
 from specpolicy.policy import DiffusionPolicy
+from specpolicy.rates import check_rate
+from specpolicy.tasks import known_hz
 from specpolicy.token_policy import TokenPolicy
 
 if TYPE_CHECKING:
     import gymnasium
 
-__all__ = ["ExpertPlanner", "PolicyPlanner", "check_policy_fits", "check_shapes_fit"]
+__all__ = ["ExpertPlanner", "PolicyPlanner", "check_policy_fits", "check_rate_fits", "check_shapes_fit"]
 
 
 class ExpertPlanner:
@@ -45,11 +47,22 @@ class ExpertPlanner:
         return Chunk(np.asarray(action, dtype=np.float64)[None], seconds=time.perf_counter() - start)
 
 
-def check_policy_fits(policy: DiffusionPolicy | TokenPolicy, env: gymnasium.Env, task_id: str) -> None:
-    """Raise a clear error if the policy's observations or actions are not those of the environment."""
+def check_policy_fits(
+    policy: DiffusionPolicy | TokenPolicy, env: gymnasium.Env, task_id: str, any_rate: bool = False
+) -> None:
+    """Raise a clear error if the policy's observations, actions or rate are not those of the environment.
+
+    any_rate: let the rates differ.
+    """
     shapes = policy.encoder.shapes
     own = {key: (shape,) if isinstance(shape, int) else tuple(shape) for key, shape in shapes.items()}
     check_shapes_fit(own, policy.action_dim, env, task_id)
+    check_rate_fits(policy.control_hz, env, task_id, any_rate)
+
+
+def check_rate_fits(policy_hz: float | None, env: gymnasium.Env, task_id: str, any_rate: bool = False) -> None:
+    """The same for a policy known by its rate; what policy or environment do not say is not compared."""
+    check_rate(policy_hz, known_hz(env), task_id, "give the task it was trained on", any_rate)
 
 
 def check_shapes_fit(

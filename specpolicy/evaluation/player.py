@@ -43,6 +43,7 @@ class Setup:
         max_seconds: an episode that has not succeeded by then has failed (a task may end it sooner).
         video_size: height and width of a frame in pixels, for our own tasks.
         batch: episodes that a process plays side by side, see `specpolicy.evaluation.together`.
+        any_rate: play a policy in a task of another rate than it was trained at.
     """
 
     task: Mapping[str, Any]
@@ -53,6 +54,7 @@ class Setup:
     max_seconds: float = 60.0
     video_size: tuple[int, int] = (256, 256)
     batch: int = 1
+    any_rate: bool = False
 
 
 @dataclass(frozen=True)

@@ -41,13 +41,14 @@ class FrameRecorder(gymnasium.Wrapper):
 
 @dataclass(frozen=True)
 class Recording:
-    """What all recorded episodes share: a checkpoint, its task, after how many seconds an episode is given up, and the
-    engine that runs the network (see `make_engine`)."""
+    """What all recorded episodes share: a checkpoint, its task, after how many seconds an episode is given up, the
+    engine that runs the network (see `make_engine`), and whether policy and task may differ in their rates."""
 
     policy: str
     task: Mapping[str, Any]
     max_seconds: float = 60.0
     engine: str = "eager"
+    any_rate: bool = False
 
 
 class EpisodeRecorder:
@@ -60,7 +61,7 @@ class EpisodeRecorder:
         torch.set_num_threads(1)
         self.policy = load_policy(recording.policy)
         self.env = FrameRecorder(make_task_env(recording.task))
-        check_policy_fits(self.policy, self.env, str(recording.task["id"]))
+        check_policy_fits(self.policy, self.env, str(recording.task["id"]), recording.any_rate)
         acting = self.policy if recording.engine == "eager" else self.policy.with_engine(recording.engine)
         self.planner = PolicyPlanner(acting, self.policy.quick_sampler)
         self.max_seconds = recording.max_seconds
@@ -91,6 +92,7 @@ def record_histories(
     max_seconds: float = 60.0,
     engine: str = "eager",
     on_episode: Callable[[], object] = lambda: None,
+    any_rate: bool = False,
 ) -> Histories:
     """{key: (count, To, ...)} histories that a checkpoint's policy meets in its task: vectors float32, images bytes.
 
@@ -98,7 +100,7 @@ def record_histories(
     """
     played: dict[int, Histories] = {}
     jobs = range(seed, seed + episodes)
-    recording = Recording(str(policy), task, max_seconds, engine)
+    recording = Recording(str(policy), task, max_seconds, engine, any_rate)
     for number, histories in run_jobs(EpisodeRecorder, recording, jobs, workers):
         played[number] = histories
         on_episode()

@@ -107,7 +107,7 @@ def check(evaluation: Evaluation) -> Origin:
     with contextlib.closing(make_task_env(setup.task)) as env:
         if policy is None:
             return Origin()
-        check_policy_fits(policy, env, str(setup.task["id"]))
+        check_policy_fits(policy, env, str(setup.task["id"]), setup.any_rate)
         for arm in evaluation.arms:
             if arm.hold is not None and len(arm.hold) != policy.action_dim:
                 raise SpecpolicyError(f"hold has {len(arm.hold)} entries, an action has {policy.action_dim}")
@@ -124,7 +124,8 @@ def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool 
         SpecpolicyError: it holds other settings, or files that no evaluation has written, which nothing overwrites.
     """
     setup = asdict(evaluation.setup)
-    for name in ("video_size", "policy"):  # neither changes a result: the policy is known by its fingerprint
+    # None of them changes a result: the policy is known by its fingerprint.
+    for name in ("video_size", "policy", "any_rate"):
         del setup[name]
     del setup["samplers"]
     setup["arms"] = {arm.label: _settings(arm, evaluation.setup, origin) for arm in evaluation.arms}

@@ -12,12 +12,14 @@ The first action belongs to the newest frame; `n_action_steps` of them are to be
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from specpolicy.control.chunk import Chunk, History
+from specpolicy.errors import SpecpolicyError
+from specpolicy.rates import parse_hz
 from specpolicy.serving.frames import read_frames
 from specpolicy.serving.scan import MOST_OBJECTS, Limits, ProtocolError
 
@@ -39,6 +41,7 @@ class Metadata:
         observation: shape of one frame of each key; None if the server does not say.
         action_dim: numbers in an action; None if the server does not say.
         more: whatever else it says, such as the name of the policy and its sampler.
+        control_hz: control steps per second that the actions are made for; None if the server does not say.
     """
 
     n_obs_steps: int = 1
@@ -46,6 +49,7 @@ class Metadata:
     observation: Mapping[str, tuple[int, ...]] | None = None
     action_dim: int | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
+    control_hz: float | None = None
 
     def as_message(self) -> dict[str, Any]:
         """The first frame."""
@@ -57,6 +61,7 @@ class Metadata:
             "n_action_steps": self.n_action_steps,
             "observation": shapes,
             "action_dim": self.action_dim,
+            "control_hz": self.control_hz,
         }
 
     @classmethod
@@ -75,16 +80,15 @@ class Metadata:
         n_obs_steps, n_action_steps, action_dim = (message[name] for name in COUNTS)
         more = {key: value for key, value in message.items() if key not in cls.__annotations__}
         observation = {key: tuple(shape) for key, shape in shapes.items()}
-        return cls(n_obs_steps, n_action_steps, observation, action_dim, more)
+        try:
+            hz = parse_hz(message.get("control_hz"), "`control_hz`")
+        except SpecpolicyError as error:
+            raise ProtocolError(f"the server's metadata is not understood: {error}") from None
+        return cls(n_obs_steps, n_action_steps, observation, action_dim, more, hz)
 
     def same_policy(self, other: "Metadata") -> bool:
         """Whether a loop that began with the one can go on with the other."""
-        return (self.n_obs_steps, self.n_action_steps, self.observation, self.action_dim) == (
-            other.n_obs_steps,
-            other.n_action_steps,
-            other.observation,
-            other.action_dim,
-        )
+        return replace(self, more={}) == replace(other, more={})
 
 
 def _is_shape(shape: Any) -> bool:

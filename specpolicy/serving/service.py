@@ -51,7 +51,14 @@ class PolicyService:
         if reserved:
             raise SpecpolicyError(f"a policy that observes '{reserved[0]}' cannot be served: that word means another")
         more = {"sampler": self.sampler.name, **(about or {})}
-        self.metadata = Metadata(policy.n_obs_steps, policy.n_action_steps, self.shapes, policy.action_dim, more)
+        self.metadata = Metadata(
+            policy.n_obs_steps,
+            policy.n_action_steps,
+            self.shapes,
+            policy.action_dim,
+            more,
+            getattr(policy, "control_hz", None),
+        )
 
     def begin(self, seed: int) -> torch.Generator:
         """See `Service.begin`. A CPU generator gives the same noises on every device."""
