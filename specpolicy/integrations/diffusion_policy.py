@@ -4,6 +4,7 @@ A `.ckpt` is a pickle of {cfg, state_dicts, pickles}. `cfg.policy` says what the
 `model` and, where the training averaged its weights, `ema_model`.
 """
 
+import dataclasses
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,27 +15,29 @@ from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.checkpoints import ForeignCheckpoint
+from specpolicy.integrations.diffusion_policy_settings import (
+    ELSEWHERE,
+    POLICIES,
+    DiffusionTransformerHybridImagePolicy,
+    DiffusionTransformerLowdimPolicy,
+    DiffusionUnetLowdimPolicy,
+    HybridImagePolicy,
+    LowdimPolicy,
+    Policy,
+)
 from specpolicy.integrations.interpolation import Config
 from specpolicy.integrations.names import VISUAL_CORE, VISUAL_CORE_IGNORED, below, renamed, unwrapped
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.integrations.sizes import shape_of, unet_options, vision_options
 from specpolicy.integrations.unpickling import plain
 from specpolicy.integrations.wrapping import Drawer, require
+from specpolicy.parsing import parse, shown
 from specpolicy.samplers import Sampler
 from specpolicy.samplers.base import Generators
 
-# Policies that are read: (network, with images).
-POLICIES = {
-    "DiffusionUnetLowdimPolicy": ("unet", False),
-    "DiffusionTransformerLowdimPolicy": ("transformer", False),
-    "DiffusionUnetHybridImagePolicy": ("unet", True),
-    "DiffusionTransformerHybridImagePolicy": ("transformer", True),
-}
-# Their constructors' defaults, where a configuration may leave something out.
-TRANSFORMER_DEFAULTS = {
-    False: {"n_layer": 12, "n_head": 12, "n_emb": 768, "causal_attn": False, "time_as_cond": True},
-    True: {"n_layer": 8, "n_head": 4, "n_emb": 256, "causal_attn": True, "time_as_cond": True},
-}
+CONTENT = ("cfg", "state_dicts", "pickles")  # of a workspace
+PARTS = ("model.", "normalizer.params_dict.", "obs_encoder.obs_nets.")  # of a state dict
+EMPTY = ("_dummy_variable", "mask_generator._dummy_variable")
 
 
 def recognises(content: Mapping[str, Any]) -> bool:
@@ -48,100 +51,118 @@ def convert(content: Mapping[str, Any], path: Path) -> ForeignCheckpoint:
     Raises:
         SpecpolicyError: a policy of another kind, or one that lacks a part.
     """
+    strange = [name for name in content if name not in CONTENT]
+    if strange:
+        raise SpecpolicyError(f"{path} holds {shown(strange[0])}, which a workspace of Diffusion Policy does not write")
     cfg = Config(plain(content["cfg"]) or {}, str(path))
     target = str(cfg.get("policy._target_", ""))
     name = target.rpartition(".")[2]
-    if name not in POLICIES:
+    if name not in POLICIES or not target.startswith("diffusion_policy."):
         raise SpecpolicyError(
-            f"{path} holds a {name or 'policy without a name'}, which is not supported: {', '.join(POLICIES)} are"
+            f"{path} holds a {target or 'policy without a name'}, which is not supported: {', '.join(POLICIES)} of "
+            "diffusion_policy are"
         )
-    kind, images = POLICIES[name]
-    weights = unwrapped(_state_dict(content, cfg, path))
+    policy = _policy(cfg, name, path)
+    which, state_dict = _state_dict(content, cfg, path)
+    weights = unwrapped(state_dict)
+    images = isinstance(policy, HybridImagePolicy)
+    strange = [name for name in weights if not name.startswith(PARTS[: 2 + images]) and name not in EMPTY]
+    if strange:
+        raise SpecpolicyError(f"{path}: the weight '{strange[0]}' is not known")
     model, encoder = below(weights, "model."), {}
-    horizon, n_obs_steps = int(cfg.need("policy.horizon")), int(cfg.need("policy.n_obs_steps"))
-    conditioning = _conditioning(cfg, kind, images)
-    observation, action_dim = _shapes(cfg, images)
-    config: dict[str, Any] = {"conditioning": conditioning}
-    if images:
+    horizon, first = policy.horizon, policy.n_obs_steps - 1
+    conditioning = _conditioning(policy)
+    observation, action_dim = _shapes(policy)
+    config: dict[str, Any] = {"conditioning": conditioning, "network": _network(model, policy, path)}
+    if isinstance(policy, HybridImagePolicy):
         cameras = [key for key, shape in observation.items() if isinstance(shape, list)]
         encoder = _encoder_weights(weights, cameras, path)
-        config["vision"] = {**vision_options(encoder, str(path)), "crop": _crop(cfg, path), "crop_offset": "round"}
-    if kind == "unet":
-        n_groups = int(cfg.get("policy.n_groups" if images else "policy.model.n_groups", 8))
-        config["network"] = unet_options(model, str(path), n_groups)[0]
-    else:
-        config["network"] = _transformer_options(model, cfg, images, str(path))
-    n_action_steps = int(cfg.need("policy.n_action_steps"))
-    first = n_obs_steps - 1
-    if name == "DiffusionUnetLowdimPolicy" and not cfg.get("policy.oa_step_convention", False):
-        first = n_obs_steps
-    if cfg.get("policy.pred_action_steps_only", False):
-        horizon, first = n_action_steps, 0
-    steps = cfg.get("policy.num_inference_steps")
+        vision = vision_options(encoder, str(path))
+        _compare(path, policy, obs_encoder_group_norm=vision["group_norm"])
+        config["vision"] = {**vision, "crop": _crop(policy, path), "crop_offset": "round"}
+    if isinstance(policy, DiffusionUnetLowdimPolicy) and not policy.oa_step_convention:
+        first = policy.n_obs_steps
+    if getattr(policy, "pred_action_steps_only", False):
+        horizon, first = policy.n_action_steps, 0
+    if "_target_" not in policy.noise_scheduler:
+        raise SpecpolicyError(f"{path}: its configuration lacks 'policy.noise_scheduler._target_'")
     config |= {
         "chain": chain_config(
-            str(cfg.need("policy.noise_scheduler._target_")),
-            cfg.need("policy.noise_scheduler"),
-            steps,
-            cfg.get("policy.eta", 0.0),
-            not cfg.get("policy.use_clipped_model_output", False),
+            str(policy.noise_scheduler["_target_"]),
+            policy.noise_scheduler,
+            policy.num_inference_steps,
+            policy.eta,
+            not policy.use_clipped_model_output,
         ),
         "observation": observation,
         "action_dim": action_dim,
         "horizon": horizon,
-        "n_obs_steps": n_obs_steps,
-        "n_action_steps": min(n_action_steps, horizon - first),
+        "n_obs_steps": policy.n_obs_steps,
+        "n_action_steps": min(policy.n_action_steps, horizon - first),
         "first_action": first,
         "normaliser": {
             key: _statistics(weights, key, size, path) for key, size in [*observation.items(), ("action", action_dim)]
         },
-        "source": {"project": "diffusion_policy", "policy": name, "task": cfg.get("task_name") or cfg.get("task.name")},
+        "source": {
+            "project": "diffusion_policy",
+            "policy": name,
+            "task": cfg.get("task_name") or cfg.get("task.name"),
+            "weights": which,
+        },
     }
     prefix = "" if conditioning in ("global", "tokens") else "network."
     return ForeignCheckpoint(config, {f"{prefix}{key}": value for key, value in model.items()} | encoder)
 
 
-def _state_dict(content: Mapping[str, Any], cfg: Config, path: Path) -> Mapping[str, Tensor]:
-    """The averaged weights if the training averaged them, as its own evaluation does."""
-    name = "ema_model" if cfg.get("training.use_ema", False) else "model"
+def _policy(cfg: Config, name: str, path: Path) -> Policy:
+    """The arguments of the policy's constructor, checked."""
+    for place, only in ELSEWHERE.items():
+        if cfg.get(place) not in only:
+            raise SpecpolicyError(f"{path}: {place}={shown(cfg.get(place))} is not supported: only {only[0]} is")
+    kind, given = POLICIES[name], cfg.need("policy")
+    needed = [field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
+    given = {key: value for key, value in given.items() if value is not None or key not in needed}
+    return parse(kind, given, path, "policy")
+
+
+def _state_dict(content: Mapping[str, Any], cfg: Config, path: Path) -> tuple[str, Mapping[str, Tensor]]:
+    """(name, weights): the averaged ones if the training averaged them, as its own evaluation does."""
+    averaged = cfg.get("training.use_ema", False)
+    if not isinstance(averaged, bool):
+        raise SpecpolicyError(f"{path}: training.use_ema is {shown(averaged)}: it must be true or false")
+    name = "ema_model" if averaged else "model"
     found = content["state_dicts"]
     if name not in found:
         raise SpecpolicyError(f"{path} lacks the state dict '{name}': it has {', '.join(found)}")
-    return found[name]
+    return name, found[name]
 
 
-def _conditioning(cfg: Config, kind: str, images: bool) -> str:
-    if kind == "transformer":
-        return "tokens" if cfg.get("policy.obs_as_cond", images) else "inpainting"
-    if cfg.get("policy.obs_as_local_cond", False):
+def _conditioning(policy: Policy) -> str:
+    if isinstance(policy, DiffusionTransformerLowdimPolicy | DiffusionTransformerHybridImagePolicy):
+        return "tokens" if policy.obs_as_cond else "inpainting"
+    if getattr(policy, "obs_as_local_cond", False):
         return "local"
-    return "global" if cfg.get("policy.obs_as_global_cond", images) else "inpainting"
+    return "global" if getattr(policy, "obs_as_global_cond", False) else "inpainting"
 
 
-def _shapes(cfg: Config, images: bool) -> tuple[dict[str, Any], int]:
+def _shapes(policy: Policy) -> tuple[dict[str, Any], int]:
     """(shape of each observation key in the order of the condition, dimension of an action)."""
-    if not images:
-        return {"obs": int(cfg.need("policy.obs_dim"))}, int(cfg.need("policy.action_dim"))
-    meta = cfg.need("policy.shape_meta")
-    try:
-        observation: dict[str, Any] = {}
-        for key, entry in meta["obs"].items():
-            shape, kind = list(entry["shape"]), entry.get("type", "low_dim")
-            if (kind, len(shape)) not in (("rgb", 3), ("low_dim", 1)):
-                raise SpecpolicyError(f"the observation '{key}' ({kind}, shape {shape}) is not supported")
-            observation[key] = shape if kind == "rgb" else int(shape[0])
-        return observation, int(meta["action"]["shape"][0])
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise SpecpolicyError(f"its shape_meta is not understood ({type(error).__name__}: {error})") from None
+    if isinstance(policy, LowdimPolicy):
+        return {"obs": policy.obs_dim}, policy.action_dim
+    assert isinstance(policy, HybridImagePolicy)
+    meta = policy.shape_meta
+    observation = {key: list(own.shape) if own.type == "rgb" else own.shape[0] for key, own in meta.obs.items()}
+    return observation, meta.action.shape[0]
 
 
-def _crop(cfg: Config, path: Path) -> list[int] | None:
-    crop = cfg.get("policy.crop_shape", [76, 76])
-    if crop is not None and not cfg.get("policy.eval_fixed_crop", False):
+def _crop(policy: HybridImagePolicy, path: Path) -> list[int] | None:
+    if policy.crop_shape is None:
+        return None
+    if not policy.eval_fixed_crop:
         raise SpecpolicyError(
             f"{path} crops images at random when it is run (eval_fixed_crop is false), which is not supported"
         )
-    return crop
+    return list(policy.crop_shape)
 
 
 def _encoder_weights(weights: Mapping[str, Tensor], cameras: list[str], path: Path) -> dict[str, Tensor]:
@@ -153,19 +174,33 @@ def _encoder_weights(weights: Mapping[str, Tensor], cameras: list[str], path: Pa
     return found
 
 
-def _transformer_options(model: Mapping[str, Tensor], cfg: Config, images: bool, where: str) -> dict[str, Any]:
-    given = cfg.need("policy" if images else "policy.model")
-    options = {**TRANSFORMER_DEFAULTS[images], **given}
-    n_emb = shape_of(model, "input_emb.weight", where)[0]
+def _network(model: Mapping[str, Tensor], policy: Any, path: Path) -> dict[str, Any]:
+    """The options of our network; `policy.model` says them, or the policy itself."""
+    said = getattr(policy, "model", policy)
+    if hasattr(said, "n_groups"):
+        options = unet_options(model, str(path), said.n_groups)[0]
+        names = ("diffusion_step_embed_dim", "down_dims", "kernel_size", "cond_predict_scale")
+        _compare(path, said, **{name: options[name] for name in names})
+        return options
     shared = {
-        "n_layer": int(options["n_layer"]),
-        "n_head": int(options["n_head"]),
-        "n_emb": n_emb,
+        "n_layer": said.n_layer,
+        "n_head": said.n_head,
+        "n_emb": shape_of(model, "input_emb.weight", str(path))[0],
         "causal_attn": "mask" in model,
     }
-    if not options["time_as_cond"]:
+    _compare(path, said, n_emb=shared["n_emb"], causal_attn=shared["causal_attn"])
+    if not said.time_as_cond:
         return {"kind": "encoder_transformer", **shared}
-    return {"kind": "transformer", **shared, "n_cond_layers": int(options.get("n_cond_layers", 0))}
+    return {"kind": "transformer", **shared, "n_cond_layers": said.n_cond_layers}
+
+
+def _compare(path: Path, said: Any, **found: Any) -> None:
+    """Raise if a configuration says otherwise than the weights do."""
+    for name, value in found.items():
+        own = getattr(said, name)
+        own = list(own) if isinstance(own, tuple) else own
+        if own is not None and own != value:
+            raise SpecpolicyError(f"{path}: its configuration says {name}={own}, its weights have {value}")
 
 
 def _statistics(weights: Mapping[str, Tensor], key: str, size: int | list[int], path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A `.pth` is a dictionary: `config` is JSON, `model` holds `nets` and perhaps `em
 U-Net are not those of the network, which robomimic builds with its defaults; so all sizes come from the weights.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,28 +15,27 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.checkpoints import ForeignCheckpoint
 from specpolicy.integrations.interpolation import Config
 from specpolicy.integrations.names import VISUAL_CORE, VISUAL_CORE_IGNORED, below, renamed, unwrapped
+from specpolicy.integrations.robomimic_settings import (
+    WITHOUT_EFFECT,
+    ActionFormat,
+    Algo,
+    Crop,
+    LowDimEncoder,
+    RgbEncoder,
+    check_content,
+    several,
+)
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.integrations.sizes import unet_options, vision_options
 from specpolicy.integrations.unpickling import plain
 from specpolicy.integrations.wrapping import Drawer, require
 from specpolicy.networks import VisionOptions
-from specpolicy.parsing import parse_json, shown
+from specpolicy.parsing import parse, parse_json, shown
 from specpolicy.samplers import Sampler
 from specpolicy.samplers.base import Generators
 
 ENCODER_NETS = "policy.obs_encoder.nets.obs.obs_nets."
-# What robomimic hands to its schedulers; whatever else stands there it does not know either.
-SCHEDULERS = {
-    "ddpm": ("num_train_timesteps", "beta_schedule", "clip_sample", "prediction_type"),
-    "ddim": (
-        "num_train_timesteps",
-        "beta_schedule",
-        "clip_sample",
-        "prediction_type",
-        "set_alpha_to_one",
-        "steps_offset",
-    ),
-}
+PARTS = ("policy.noise_pred_net.", ENCODER_NETS)
 ROTATIONS = {"rot_axis_angle": "axis_angle", "rot_euler": "euler_xyz"}
 
 
@@ -54,16 +54,26 @@ def convert(content: Mapping[str, Any], path: Path) -> ForeignCheckpoint:
         raise SpecpolicyError(
             f"{path} holds a policy of robomimic's algorithm '{content['algo_name']}': diffusion_policy is supported"
         )
+    check_content(content, path)
     cfg = Config(_configuration(content, path), str(path))
-    if cfg.get("algo.transformer.enabled", False) and not cfg.get("algo.unet.enabled", True):
-        raise SpecpolicyError(f"{path} holds a diffusion transformer of robomimic: its U-Nets are supported")
+    algo = parse(Algo, cfg.need("algo"), path, "algo")
     model = content["model"]
     if not isinstance(model, Mapping) or "nets" not in model:
         raise SpecpolicyError(f"{path} lacks model['nets']: it is incomplete, or of a robomimic before 0.3")
-    weights = unwrapped(model["ema"] if model.get("ema") is not None else model["nets"])
+    which = "nets" if model.get("ema") is None else "ema"
+    weights = unwrapped(model[which])
+    other = [name for name in weights if not name.startswith(PARTS)]
+    if other:
+        raise SpecpolicyError(f"{path}: the weight '{other[0]}' is not known")
     unet = below(weights, "policy.noise_pred_net.")
     network, action_dim, cond_dim = unet_options(unet, str(path))
-    n_obs_steps = int(cfg.need("algo.horizon.observation_horizon"))
+    n_obs_steps = algo.horizon.observation_horizon
+    stacked = cfg.get("train.frame_stack")
+    if stacked not in (None, n_obs_steps):
+        raise SpecpolicyError(
+            f"{path}: train.frame_stack is {shown(stacked)}, algo.horizon.observation_horizon {n_obs_steps}: "
+            "they must be equal"
+        )
     observation = _observation(content, cfg, path)
     config: dict[str, Any] = {"network": network}
     cameras = [key for key, shape in observation.items() if isinstance(shape, list)]
@@ -72,7 +82,7 @@ def convert(content: Mapping[str, Any], path: Path) -> ForeignCheckpoint:
     if strange:
         raise SpecpolicyError(f"{path}: its observation encoder has the weight '{strange[0]}', which is not supported")
     if cameras:
-        config["vision"] = {**vision_options(encoder, str(path)), "crop": _crop(cfg), "crop_offset": "floor"}
+        config["vision"] = _vision(cfg, vision_options(encoder, str(path)), path)
     features = VisionOptions(**config["vision"]).output_dim if cameras else 0
     frame = sum(shape if isinstance(shape, int) else features for shape in observation.values())
     if cond_dim != n_obs_steps * frame:
@@ -82,15 +92,20 @@ def convert(content: Mapping[str, Any], path: Path) -> ForeignCheckpoint:
         )
     actions, rotations = _actions(content, cfg, action_dim, path)
     config |= {
-        "chain": _chain(cfg, path),
+        "chain": _chain(algo),
         "observation": observation,
         "action_dim": action_dim,
-        "horizon": int(cfg.need("algo.horizon.prediction_horizon")),
+        "horizon": algo.horizon.prediction_horizon,
         "n_obs_steps": n_obs_steps,
-        "n_action_steps": int(cfg.need("algo.horizon.action_horizon")),
+        "n_action_steps": algo.horizon.action_horizon,
         "rotations": rotations,
-        "normaliser": {**_observation_statistics(content, observation, path), "action": actions},
-        "source": {"project": "robomimic", "policy": "DiffusionPolicyUNet", "task": _task(content)},
+        "normaliser": {**_observation_statistics(content, cfg, observation, path), "action": actions},
+        "source": {
+            "project": "robomimic",
+            "policy": "DiffusionPolicyUNet",
+            "task": _task(content),
+            "weights": which,
+        },
     }
     return ForeignCheckpoint(config, unet | encoder)
 
@@ -117,47 +132,63 @@ def _observation(content: Mapping[str, Any], cfg: Config, path: Path) -> dict[st
     shapes = (content.get("shape_metadata") or {}).get("all_shapes")
     if not shapes:
         raise SpecpolicyError(f"{path} lacks shape_metadata['all_shapes']: the checkpoint is incomplete")
-    modalities = cfg.need("observation.modalities.obs")
-    kinds = {key: kind for kind, keys in modalities.items() for key in keys}
+    groups = cfg.need("observation.modalities")
+    others = [key for group, kinds in groups.items() if group != "obs" for keys in kinds.values() for key in keys]
+    if others:
+        raise SpecpolicyError(f"{path} wants a goal ('{others[0]}'), which is not supported")
+    kinds = {key: kind for kind, keys in cfg.need("observation.modalities.obs").items() for key in keys}
+    missing = [key for key in kinds if key not in shapes]
+    if missing:
+        raise SpecpolicyError(f"{path}: shape_metadata['all_shapes'] lacks '{missing[0]}', which the policy looks at")
     observation: dict[str, Any] = {}
     for key, shape in shapes.items():
         kind = kinds.get(key)
-        if kind is None:  # a goal, or something the policy does not look at
+        if kind is None:  # something the policy does not look at
             continue
         if (kind, len(shape)) not in (("low_dim", 1), ("rgb", 3)):
             raise SpecpolicyError(f"{path}: the observation '{key}' ({kind}, shape {list(shape)}) is not supported")
         observation[key] = int(shape[0]) if kind == "low_dim" else [int(side) for side in shape]
-    if cfg.get("observation.encoder.low_dim.core_class") is not None:
-        raise SpecpolicyError(f"{path} encodes its low-dimensional observations by a network, which is not supported")
+    parse(LowDimEncoder, cfg.get("observation.encoder.low_dim") or {}, path, "observation.encoder.low_dim")
     return observation
 
 
-def _crop(cfg: Config) -> list[int] | None:
+def _vision(cfg: Config, found: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Our options of all cameras' encoders: what the weights say, and the crop."""
+    encoder = parse(RgbEncoder, cfg.get("observation.encoder.rgb") or {}, path, "encoder.rgb")
+    core = encoder.core_kwargs
+    keypoints = None if core.pool_kwargs is None else core.pool_kwargs.num_kp
+    if keypoints not in (None, found["keypoints"]):
+        raise SpecpolicyError(
+            f"{path}: encoder.rgb.core_kwargs.pool_kwargs.num_kp is {keypoints}, its weights have others"
+        )
+    if core.feature_dimension not in ("default", found["features"]):
+        raise SpecpolicyError(
+            f"{path}: encoder.rgb.core_kwargs.feature_dimension is {core.feature_dimension}, its weights have others"
+        )
+    return {**found, "crop": _crop(encoder, path), "crop_offset": "floor"}
+
+
+def _crop(encoder: RgbEncoder, path: Path) -> list[int] | None:
     """The crop of all cameras. At run time robomimic crops in the middle and adds neither colour nor noise."""
-    names = cfg.get("observation.encoder.rgb.obs_randomizer_class")
-    options = cfg.get("observation.encoder.rgb.obs_randomizer_kwargs") or {}
-    names, options = ([value] if not isinstance(value, list) else value for value in (names, options))
+    names, options = several(encoder.obs_randomizer_class), several(encoder.obs_randomizer_kwargs or {})
     crop = None
     for index, name in enumerate(names):
-        if name in (None, "ColorRandomizer", "GaussianNoiseRandomizer"):
+        if name in WITHOUT_EFFECT:
             continue
+        if name != "CropRandomizer" or crop is not None:
+            raise SpecpolicyError(f"{path}: the image randomiser {shown(name)} is not supported: one CropRandomizer is")
         settings = options[index] if index < len(options) else {}
-        if name != "CropRandomizer" or settings.get("pos_enc") or crop is not None:
-            raise SpecpolicyError(f"the image randomiser {name} {settings} is not supported: one CropRandomizer is")
-        crop = [int(settings.get("crop_height", 76)), int(settings.get("crop_width", 76))]
+        found = parse(Crop, settings, path, "encoder.rgb.obs_randomizer_kwargs")
+        crop = [found.crop_height, found.crop_width]
     return crop
 
 
-def _chain(cfg: Config, path: Path) -> dict[str, Any]:
-    for kind, names in SCHEDULERS.items():
-        if cfg.get(f"algo.{kind}.enabled", False):
-            settings = cfg.need(f"algo.{kind}")
-            strange = [name for name in settings if name not in (*names, "enabled", "num_inference_timesteps")]
-            if strange:
-                raise SpecpolicyError(f"{path}: algo.{kind}.{strange[0]} is not known: robomimic has no such setting")
-            handed = {name: settings[name] for name in names if name in settings}
-            return chain_config(kind.upper(), handed, settings.get("num_inference_timesteps"))
-    raise SpecpolicyError(f"{path}: neither algo.ddpm nor algo.ddim is enabled in its configuration")
+def _chain(algo: Algo) -> dict[str, Any]:
+    """robomimic looks for DDPM first."""
+    kind, scheduler = ("DDPM", algo.ddpm) if algo.ddpm.enabled else ("DDIM", algo.ddim)
+    settings = dataclasses.asdict(scheduler)
+    del settings["enabled"]
+    return chain_config(kind, settings, settings.pop("num_inference_timesteps"))
 
 
 def _statistics(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,8 +198,12 @@ def _statistics(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {"scale": [1 / value for value in width], "offset": [0.0] * len(width), "shift": shift}
 
 
-def _observation_statistics(content: Mapping[str, Any], observation: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _observation_statistics(
+    content: Mapping[str, Any], cfg: Config, observation: Mapping[str, Any], path: Path
+) -> dict[str, Any]:
     found = content.get("obs_normalization_stats") or {}
+    if not found and cfg.get("train.hdf5_normalize_obs", False):
+        raise SpecpolicyError(f"{path} lacks obs_normalization_stats, though train.hdf5_normalize_obs is true")
     normaliser = {}
     for key, shape in observation.items():
         length = shape if isinstance(shape, int) else 1
@@ -192,10 +227,12 @@ def _actions(
     """(statistics of the whole action vector, {index: rotation} of what is converted when it is run)."""
     found = content.get("action_normalization_stats")
     identity: dict[str, Any] = {"scale": [1.0] * action_dim, "offset": [0.0] * action_dim, "shift": [0.0] * action_dim}
-    if not found:
+    formats = parse(dict[str, ActionFormat], cfg.get("train.action_config") or {}, path, "train.action_config")
+    keys = cfg.get("train.action_keys") or list(found or formats)
+    if not found:  # robomimic then converts nothing
+        if any(format.format for format in formats.values()):
+            raise SpecpolicyError(f"{path} lacks action_normalization_stats, though train.action_config has a format")
         return identity, {}
-    keys = cfg.get("train.action_keys") or list(found)
-    formats = cfg.get("train.action_config") or {}
     total: dict[str, list[float]] = {"scale": [], "offset": [], "shift": []}
     rotations: dict[str, str] = {}
     for key in keys:
@@ -205,9 +242,9 @@ def _actions(
             raise SpecpolicyError(
                 f"{path}: action_normalization_stats of '{key}' are not understood ({error})"
             ) from None
-        entry = formats.get(key) or {}
-        if entry.get("format") == "rot_6d":
-            target = entry.get("convert_at_runtime") or "rot_axis_angle"
+        entry = formats.get(key, ActionFormat())
+        if entry.format == "rot_6d":
+            target = entry.convert_at_runtime or "rot_axis_angle"
             if target not in ROTATIONS:
                 raise SpecpolicyError(f"{path}: the rotation format '{target}' is not supported")
             rotations[str(len(total["scale"]))] = ROTATIONS[target]
@@ -234,6 +271,8 @@ def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = N
 
     def get_action_trajectory(obs_dict: Mapping[str, Tensor], goal_dict: Any = None) -> Tensor:
         """(B, action horizon, D), as the original computes it from observations (B, To, ...)."""
+        if goal_dict:
+            raise SpecpolicyError("a policy of robomimic that is given a goal cannot be wrapped")
         horizon = algorithm.algo_config.horizon
         averaged = getattr(algorithm, "ema", None)
         nets = (algorithm.nets if averaged is None else averaged.averaged_model)["policy"]
