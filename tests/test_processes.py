@@ -198,9 +198,9 @@ def test_a_stopped_worker_ends_with_a_killed_parent(tmp_path):
         assert not stopped
     finally:
         parent.kill()
-        parent.communicate()
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
+        parent.communicate()
 
 
 def is_there(pid):

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -148,6 +149,7 @@ def test_a_process_that_has_been_stopped_does_not_stop_the_loop(robots):
     def stop_inference(action):
         act(action)
         if len(robot.actions) == 6:
+            time.sleep(1.0)  # the chunk under way comes, so that there is a new one to be asked for
             os.kill(running.worker._process.pid, signal.SIGSTOP)
 
     robot.act = stop_inference
