@@ -176,9 +176,8 @@ def test_a_controller_whose_last_run_still_hangs_in_the_robot_refuses_another(ro
         running.run(seconds=60)
     robot.fault = None
     robot.released.set()
-    for thread in threading.enumerate():
-        if thread.name == "control":
-            thread.join(60)
+    while running._supervisor.running is not None:
+        time.sleep(0.01)
     assert robot.stops == ["stop", "control"]  # behind the late action
     running.watchdog = 60.0
     running.run(seconds=0.1)
