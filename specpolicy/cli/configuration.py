@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from specpolicy.cli.groups import SHIPPED, default_groups, load_option, option_names
 from specpolicy.cli.mistakes import check_known, check_missing, check_types, explain
+from specpolicy.cli.overrides import TEXT, check_texts, parse_override
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
 from specpolicy.parsing import closest
@@ -71,8 +70,9 @@ def compose_verb(verb: str, overrides: Sequence[str] = (), config_directories: S
     Raises:
         SpecpolicyError: an unknown or missing key, an unknown option of a group, a value of a wrong type.
     """
-    parsed = [_parse(override) for given in overrides for override in _with_steps(given, config_directories)]
     groups = default_groups(verb)
+    given = [override for text in overrides for override in _with_steps(text, config_directories)]
+    parsed = [parse_override(text, {*TEXT, *groups, "task"}) for text in given]
     # A key such as evaluate's `policy` may share its name with a group that only another verb uses. Hydra
     # would look for an option of that group, so such a key is set by hand.
     own = OmegaConf.load(SHIPPED / f"{verb}.yaml")
@@ -102,6 +102,7 @@ def compose_verb(verb: str, overrides: Sequence[str] = (), config_directories: S
     for group in groups:
         if group in composed and isinstance(choices.get(group), str):
             check_types(composed[group], load_option(group, choices[group], config_directories), f"{group}.")
+    check_texts(composed, TEXT - groups.keys())  # train's `policy` is a network
     try:
         check_missing(composed, verb)
         OmegaConf.resolve(composed)
@@ -133,19 +134,3 @@ def _with_steps(text: str, config_directories: Sequence[Path]) -> list[str]:
     if not short or f"{short[1]}-{short[2]}" in option_names("sampler", config_directories):
         return [text]
     return [f"sampler={short[1]}", f"sampler.steps={short[2]}"]
-
-
-def _parse(text: str) -> Override:
-    if "=" not in text and not text.startswith("~"):
-        raise SpecpolicyError(f"cannot read '{text}': settings are written key=value")
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except HydraException as error:
-        raise SpecpolicyError(
-            f"cannot read '{text}': quote a value that holds spaces or any of =,()[]{{}}, such as \"key='a=b'\""
-        ) from error
-    if override.is_sweep_override():
-        raise SpecpolicyError(f"'{text}' gives several values; run them one by one (a list is written [a,b])")
-    if override.is_delete():
-        raise SpecpolicyError(f"'{text}': keys cannot be removed")
-    return override

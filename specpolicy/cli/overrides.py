@@ -1,0 +1,101 @@
+"""The settings of the command line, key=value, one by one: Hydra's grammar, but that paths and names are text."""
+
+import re
+from collections.abc import Collection
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from specpolicy.errors import SpecpolicyError
+
+# Keys whose values are paths, names or addresses. What stands behind them is taken as it is written: a directory 2026,
+# checkpoints 1_000 and 0.950, a data set 1e5 are no numbers.
+TEXT = frozenset(
+    (
+        *("api_key", "data", "device", "expert", "host", "observations", "out", "output", "path", "policy"),
+        *("reference", "rollout_sampler", "trace", "trace_sampler", "track.trace", "task.id", "task.name"),
+        *("logger.entity", "logger.group", "logger.project"),
+    )
+)
+# What Hydra's grammar knows as more than a letter of a value, beside spaces at its ends.
+SPECIAL = "=,()[]{}'\""
+REFUSED = re.compile(r"[^A-Za-z0-9_/\\\-+.$%*@?|:\s]")  # all else than this must be quoted
+
+
+def parse_override(text: str, texts: Collection[str] = TEXT) -> Override:
+    """One setting, as Hydra understands it; a value of one of the keys `texts` is text, in the user's own spelling.
+
+    Raises:
+        SpecpolicyError: it cannot be read, gives several values, or removes a key.
+    """
+    if "=" not in text and not text.startswith("~"):
+        raise SpecpolicyError(f"cannot read '{text}': settings are written key=value")
+    key, _, value = text.partition("=")
+    value = value.strip()
+    plain = value and not any(sign in value for sign in (*SPECIAL, "${")) and not value.startswith("~")
+    if key.lstrip("+") in texts and plain and value.casefold() != "null":
+        return _parse(f"{key}={_quoted(value)}")
+    try:
+        override = _parse(text)
+    except HydraException as error:
+        raise SpecpolicyError(f"cannot read '{text}': {_advice(key, value)}") from error
+    if override.is_sweep_override():
+        raise SpecpolicyError(
+            f"'{text}' gives several values; run them one by one (a list is written [a,b], a name with a comma "
+            f"{_for_shell(key, value)})"
+        )
+    if override.is_delete():
+        raise SpecpolicyError(f"'{text}': keys cannot be removed")
+    return override
+
+
+def check_texts(config: DictConfig, texts: Collection[str] = TEXT) -> None:
+    """Make text of whole numbers that a yaml file gives for a name; refuse what is no text.
+
+    Raises:
+        SpecpolicyError: such as output=[a,b].
+    """
+    for name in texts:
+        parent, _, key = name.rpartition(".")
+        node = OmegaConf.select(config, parent) if parent else config
+        if not isinstance(node, DictConfig) or key not in node or OmegaConf.is_missing(node, key):
+            continue
+        value = None if OmegaConf.is_interpolation(node, key) else node[key]
+        if isinstance(value, int) and not isinstance(value, bool):
+            node[key] = str(value)
+        elif value == "" or not (value is None or isinstance(value, str)):
+            raise SpecpolicyError(f"{name}={value}: expected text; what is no plain word is quoted, {name}='...'")
+
+
+def _parse(text: str) -> Override:
+    return OverridesParser.create().parse_override(text)
+
+
+def _advice(key: str, value: str) -> str:
+    """What to write instead; it has been tried."""
+    try:
+        _parse(f"{key}={_quoted(value)}")
+    except HydraException:
+        return f"'{key}' is no key (letters, digits, _ and dots)"
+    if value.startswith("~/"):
+        return f"a home directory is written with $HOME, {key}=$HOME{value[1:]}"
+    signs = "".join(dict.fromkeys(REFUSED.findall(value)))
+    holds = f"that holds {signs}" if signs else "that looks like a call"
+    return f"quote a value {holds}: {_for_shell(key, value)}"
+
+
+def _for_shell(key: str, value: str) -> str:
+    """A setting with its value quoted, as it is typed in a shell."""
+    quoted = f"{key}={_quoted(value)}"
+    if not any(sign in quoted for sign in '"$`\\!'):
+        return f'"{quoted}"'
+    return "'" + quoted.replace("'", "'\\''") + "'"
+
+
+def _quoted(value: str) -> str:
+    """A value in Hydra's quotes. Backslashes count for something only before a quote."""
+    escaped = re.sub(r"(\\*)(')", r"\1\1\\\2", value)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f"'{escaped}{chr(92) * trailing}'"
