@@ -86,11 +86,11 @@ def _measure(
         summary["policy"]["path"] = str(config.policy)
         summary["command"] = shlex.join(["specpolicy", *sys.argv[1:]])
         summary["config"] = _plain(config)
+        print(plain_table(result_table(summary)))  # first, so that it is seen even if the disk is full by now
+        print("\n".join(notes(summary)))
         save_config(config, output, "benchmark")
         write_report(summary, draws, output)
         _log(summary, output, logger)
-    print(plain_table(result_table(summary)))
-    print("\n".join(notes(summary)))
     print(f"table.md, summary.json and chunks.csv are in {output}")
 
 

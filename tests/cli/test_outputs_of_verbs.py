@@ -1,7 +1,10 @@
 """What every verb does with its output: held while it works, opened before it works, never another's files replaced."""
 
 import contextlib
+import os
+import resource
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -255,6 +258,26 @@ def test_policies_of_one_name_have_other_outputs(verb, run, policy, tmp_path, mo
         shutil.copytree(policy, tmp_path / name)
         assert run(verb, "null", f"policy={name}") == 0
     assert len(list((tmp_path / "outputs").rglob("config.yaml"))) == len(names)
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "benchmark", "rollout", "control", "convert"])
+def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing_half_written(verb, run, tmp_path, capsys, monkeypatch):
+    def fill():
+        """From now on files cannot grow beyond a few bytes."""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (fsync(handle), fill()))  # as soon as the output is held
+    try:
+        assert run(verb, tmp_path / "out") == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    *progress, line = capsys.readouterr().err.strip().splitlines()
+    assert line.endswith(" cannot be written: File too large") and "Traceback" not in "".join(progress)
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
 def test_two_runs_at_once_record_every_episode_once(run, tmp_path, capsys, monkeypatch):
