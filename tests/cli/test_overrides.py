@@ -33,7 +33,18 @@ OTHERS = {
         "viewer",
         "worker",
     ),
-    *("execution_horizon", "hz", "inference_timeout", "lead", "network", "pad_after", "replan_every", "start", "steps"),
+    *(
+        "data_hz",
+        "execution_horizon",
+        "hz",
+        "inference_timeout",
+        "lead",
+        "network",
+        "pad_after",
+        "replan_every",
+        "start",
+        "steps",
+    ),
     *("task", "threads", "window", "workers"),
 }
 
