@@ -79,9 +79,10 @@ def describe(policy) -> str:
         f"{key} {shape if isinstance(shape, int) else ' x '.join(map(str, shape))}"
         for key, shape in policy.encoder.shapes.items()
     )
+    taken = f", of which its weights '{source['weights']}' were taken" if "weights" in source else ""
     lines = [
         f"{source.get('policy', type(policy).__name__)} of {source.get('project', 'specpolicy')}, "
-        f"{parameters / 1e6:.2f} M parameters",
+        f"{parameters / 1e6:.2f} M parameters{taken}",
         f"sees {policy.n_obs_steps} frames of {seen}",
         f"plans {policy.horizon} actions of {policy.action_dim} numbers, "
         f"executes {policy.n_action_steps} from entry {policy.first_action}"

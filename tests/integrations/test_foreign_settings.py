@@ -79,7 +79,7 @@ def test_what_says_how_a_workspace_was_trained_changes_nothing(tmp_path):
     }
     policy = load_policy(workspace(tmp_path, cfg))
     assert torch.equal(bias(policy), bias(plain)) and policy.first_action == plain.first_action
-    assert policy.config["source"]["weights"] == "ema_model"
+    assert policy.config.source["weights"] == "ema_model"
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def archive(tmp_path, change=lambda cfg: None, extra=None, **rest):
 
 def test_robomimics_own_template(tmp_path):
     policy = load_policy(archive(tmp_path))
-    assert policy.config["source"]["weights"] == "nets" and len(policy.chain) == 20
+    assert policy.config.source["weights"] == "nets" and len(policy.chain) == 20
 
 
 def put(place, value):
@@ -328,7 +328,7 @@ def test_an_image_encoder_with_all_its_settings_said(tmp_path):
         "obs_randomizer_class": ["CropRandomizer", "ColorRandomizer"],
         "obs_randomizer_kwargs": [{"crop_height": 36, "crop_width": 37, "num_crops": 4, "pos_enc": False}, {}],
     }
-    assert load_policy(seeing(tmp_path, core_kwargs=core, **randomisers)).config["vision"]["crop"] == [36, 37]
+    assert load_policy(seeing(tmp_path, core_kwargs=core, **randomisers)).config.vision.crop == (36, 37)
 
 
 def seeing(tmp_path, **encoder):

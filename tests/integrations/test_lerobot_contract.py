@@ -389,7 +389,7 @@ def trained(root, use_for_eval=None, raw=True):
 def test_the_weights_that_lerobot_evaluates_are_taken(path, use_for_eval, tmp_path):
     policy = load_policy(trained(tmp_path, use_for_eval) / path)
     averaged = use_for_eval is not False
-    assert policy.config["source"]["weights"] == ("pretrained_model_ema" if averaged else "pretrained_model")
+    assert policy.config.source["weights"] == ("pretrained_model_ema" if averaged else "pretrained_model")
     same = torch.equal(policy.denoiser.final_conv[1].bias, load_policy(WRITTEN).denoiser.final_conv[1].bias)
     assert same == averaged
 
@@ -398,12 +398,18 @@ def test_the_weights_that_lerobot_evaluates_are_taken(path, use_for_eval, tmp_pa
 def test_a_path_to_one_of_the_two_is_taken_as_it_is(name, tmp_path):
     path = trained(tmp_path) / "checkpoints" / "last" / name
     for given in (path, path / "model.safetensors", path / "config.json"):
-        assert load_policy(given).config["source"]["weights"] == name
+        assert load_policy(given).config.source["weights"] == name
+
+
+def test_convert_says_which_weights_it_took(tmp_path):
+    from specpolicy.cli.convert import describe
+
+    assert "'pretrained_model_ema'" in describe(load_policy(trained(tmp_path)))
 
 
 def test_averaged_weights_alone(tmp_path):
     policy = load_policy(trained(tmp_path, use_for_eval=False, raw=False))
-    assert policy.config["source"]["weights"] == "pretrained_model_ema"
+    assert policy.config.source["weights"] == "pretrained_model_ema"
 
 
 @pytest.mark.parametrize(
