@@ -20,32 +20,9 @@ SPELLINGS = (
 )
 # Keys of verbs that are no text though their default may be a string or nothing: choices, numbers, lists.
 OTHERS = {
-    *(
-        "clock",
-        "engine",
-        "format",
-        "graphs",
-        "hold",
-        "objective",
-        "on_miss",
-        "precision",
-        "stitching",
-        "viewer",
-        "worker",
-    ),
-    *(
-        "data_hz",
-        "execution_horizon",
-        "hz",
-        "inference_timeout",
-        "lead",
-        "network",
-        "pad_after",
-        "replan_every",
-        "start",
-        "steps",
-    ),
-    *("task", "threads", "window", "workers"),
+    *("clock", "engine", "format", "graphs", "objective", "on_miss", "precision", "stitching", "viewer", "worker"),
+    *("execution_horizon", "hz", "data_hz", "control_hz", "inference_timeout", "lead", "pad_after", "replan_every"),
+    *("hold", "network", "start", "steps", "task", "threads", "window", "workers"),
 }
 
 
