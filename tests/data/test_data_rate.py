@@ -161,3 +161,16 @@ def test_collections_say_no_rate_that_nobody_knows(tmp_path, monkeypatch, capsys
         assert code == 2 and "LeRobot's format needs" in capsys.readouterr().err
     else:
         assert code == 0 and read_data(output, ["position"]).hz is None
+
+
+@pytest.mark.parametrize(
+    "other, named", [(["data_hz=20", "pad_after=1"], "pad_after"), (["data_hz=30", "any_rate=true"], "control_hz")]
+)
+def test_a_run_does_not_go_on_with_other_windows_or_another_rate(tmp_path, capsys, other, named):
+    data = write_zarr(tmp_path / "replay.zarr")
+    assert train(data, tmp_path / "out", "data_hz=20") == 0
+    capsys.readouterr()
+    assert train(data, tmp_path / "out", *other) == 2
+    error = capsys.readouterr().err
+    assert f"a run with another {named}" in error and error.count("\n") == 1
+    assert load_policy(tmp_path / "out").control_hz == 20

@@ -49,3 +49,17 @@ def test_a_bad_file_is_one_line_and_leaves_nothing(tmp_path, capsys):
     line = capsys.readouterr().err
     assert line.startswith("specpolicy convert: ") and "truncated" in line and line.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_rate_is_what_the_user_knows_of_it(checkpoint, tmp_path, capsys):
+    assert load_policy(checkpoint).control_hz is None
+    assert main(["convert", f"path={checkpoint}", f"out={tmp_path / 'unknown'}"]) == 0
+    assert "at a rate that is not known" in capsys.readouterr().out
+    assert load_policy(tmp_path / "unknown").control_hz is None
+    assert main(["convert", f"path={checkpoint}", f"out={tmp_path / 'told'}", "control_hz=10"]) == 0
+    assert "at 10 Hz" in capsys.readouterr().out and load_policy(tmp_path / "told").control_hz == 10
+    again = ["convert", f"path={tmp_path / 'told'}", f"out={tmp_path / 'again'}"]
+    for hz, complaint in (("20", "say 10 and 20"), ("0", "control_hz is 0"), ("fast", "control_hz is 'fast'")):
+        assert main([*again, f"control_hz={hz}"]) == 2
+        assert complaint in capsys.readouterr().err and not (tmp_path / "again" / "config.json").exists()
+    assert main(again) == 0 and load_policy(tmp_path / "again").control_hz == 10
