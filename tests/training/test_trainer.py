@@ -111,7 +111,7 @@ OTHERS = {  # what is changed after a kill, of (options, policy's configuration,
     "no validation": (lambda o, p, t, v: (o, p, t, None), "validation"),
     "prediction": (
         lambda o, p, t, v: (o, {**p, "chain": {**p["chain"], "prediction": "sample"}}, t, v),
-        r"another chain \(prediction=None, not sample\)",
+        r"another chain \(prediction=\w+, not sample\)",
     ),
     "beta schedule": (lambda o, p, t, v: (o, {**p, "chain": {**p["chain"], "beta_schedule": "linear"}}, t, v), "chain"),
     "normaliser": (
