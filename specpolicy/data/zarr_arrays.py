@@ -7,6 +7,7 @@ opened. Of the two formats, 2 is what diffusion_policy writes.
 """
 
 import math
+import os
 import re
 import struct
 import zipfile
@@ -24,7 +25,9 @@ KINDS = {"bool": "b", "int": "i", "uint": "u", "float": "f"}
 MIB, GIB = 2**20, 2**30
 MOST_METADATA, MOST_BYTES, MOST_CHUNK, MOST_CHUNKS = MIB, 4 * GIB, GIB, 200_000
 MOST_MEMBERS = 5_000_000  # of a zip
-CHUNK = re.compile(r"(c/)?\d+([./]\d+)*")
+METADATA = (".zarray", ".zattrs", "zarr.json")  # any other file of an array holds a chunk, whatever its name
+# What no chunk says is the fill value: a file of a hundred bytes may claim gigabytes of it.
+FILLED, PACKED = 64 * MIB, 1100
 ZSTD, SIZES = b"\x28\xb5\x2f\xfd", {0: 0, 1: 2, 2: 4, 3: 8}
 
 
@@ -38,6 +41,11 @@ class Description:
     kind: str
     itemsize: int
     codecs: tuple[str, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array in memory."""
+        return math.prod(self.shape) * self.itemsize
 
     @property
     def chunk_bytes(self) -> int:
@@ -95,15 +103,22 @@ class Files(ABC):
         if not array.kind or len(packed) > 1:
             raise SpecpolicyError(f"{name} holds other things than numbers, or is packed twice")
         count = math.prod(math.ceil(side / chunk) for side, chunk in zip(array.shape, array.chunks, strict=True))
-        if math.prod(array.shape) * array.itemsize > MOST_BYTES or array.chunk_bytes > MOST_CHUNK:
+        if array.nbytes > MOST_BYTES or array.chunk_bytes > MOST_CHUNK:
             raise SpecpolicyError(f"{name} says it has the shape {list(array.shape)}: that is too large")
         if count > MOST_CHUNKS:
             raise SpecpolicyError(f"{name} has {count} chunks: that is too many")
+        stored = 0
         for file in self.names(name):
-            if CHUNK.fullmatch(file):
-                size, start = self.read(f"{name}/{file}", 32)
-                if size > array.chunk_bytes * 1.1 + 4096 or _unpacked(packed, size, start) > array.chunk_bytes:
-                    raise SpecpolicyError(f"{name} cannot be read (the chunk {file} is larger than its array says)")
+            size, start = self.read(f"{name}/{file}", 32)
+            if file in METADATA:
+                if size > MOST_METADATA:
+                    raise SpecpolicyError(f"{name}/{file} has {size} bytes")
+                continue
+            stored += size
+            if size > array.chunk_bytes * 1.1 + 4096 or _unpacked(packed, size, start) > array.chunk_bytes:
+                raise SpecpolicyError(f"{name} cannot be read (the chunk {file} is larger than its array says)")
+        if array.nbytes > FILLED + PACKED * stored:
+            raise SpecpolicyError(f"{name} says it has the shape {list(array.shape)}, which is more than it can hold")
 
 
 class Folder(Files):
@@ -118,9 +133,15 @@ class Folder(Files):
         return sorted(one.name for one in place.iterdir()) if place.is_dir() else []
 
     def names(self, folder: str) -> list[str]:
-        """See `Files`."""
-        place = self._path / folder
-        return sorted(one.relative_to(place).as_posix() for one in place.rglob("*") if not one.is_dir())
+        """See `Files`. Raises for a link to a folder, which need not have an end."""
+        found: list[str] = []
+        for place, folders, files in os.walk(self._path / folder):
+            below = Path(place).relative_to(self._path / folder)
+            found += [(below / file).as_posix() for file in files]
+            for one in folders:
+                if (Path(place) / one).is_symlink():
+                    raise SpecpolicyError(f"{folder}/{(below / one).as_posix()} is a link to another folder: copy that")
+        return sorted(found)
 
     def read(self, name: str, most: int) -> tuple[int, bytes]:
         """See `Files`."""

@@ -107,6 +107,8 @@ class _Buffer:
             return self.files.describe(name)
         except SpecpolicyError as error:
             raise SpecpolicyError(f"{self.path}: {error}") from None
+        except Exception as error:  # a damaged member of a zip
+            raise SpecpolicyError(f"{self.path}: {name} cannot be read ({one_line(error)})") from None
 
     def _read(self, name: str) -> np.ndarray:
         import zarr

@@ -124,6 +124,9 @@ def _directory(file: IO[bytes], size: int) -> int:
         raise Damaged("its list of members is not where it says")
     if count > MOST_MEMBERS or length > MOST_MEMBERS * 1024:
         raise Refused(f"{count} members")
+    file.seek(start)
+    if (listed := file.read(length).count(b"PK\x01\x02")) > MOST_MEMBERS:  # each begins so, whatever the count says
+        raise Refused(f"{listed} members")
     return start
 
 

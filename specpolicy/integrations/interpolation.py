@@ -13,6 +13,7 @@ INNERMOST = re.compile(r"\$\{([^${}]*)\}")
 DEEPEST = 50  # more than any real configuration nests; a cycle ends here
 MOST_STEPS = 20_000  # values that are looked at in all; a real configuration has a few thousand, each asked for once
 LONGEST = 10_000  # characters of a text with interpolations, before and after
+WORTH = 100  # characters of such a text that cost as much as a value
 FORMULA = 500  # characters of a formula
 LARGEST = 2**63  # its numbers
 OPERATORS: dict[type, Callable[..., Any]] = {
@@ -79,19 +80,25 @@ class Config:
             self._step(value)
             found = self._evaluate(match[1].strip())
             whole = match.span() == (0, len(value))
-            value = found if whole else value[: match.start()] + self._text(found) + value[match.end() :]
+            value = found if whole else self._put(self._text(found), value, match)
         self._depth -= 1
         return value
 
     def _step(self, value: Any) -> None:
         """Count what is looked at: each of fifty texts that holds the next one twice is short, the last one is not."""
-        self._steps += 1
+        self._steps += 1 + (len(value) // WORTH if isinstance(value, str) and "${" in value else 0)
         if self._steps > MOST_STEPS:
             raise SpecpolicyError(
                 f"{self._where}: the interpolations in its configuration come to more than {MOST_STEPS}"
             )
         if isinstance(value, str) and len(value) > LONGEST and "${" in value:
             raise SpecpolicyError(f"{self._where}: an interpolation in its configuration is too long ({shown(value)})")
+
+    def _put(self, text: str, value: str, match: re.Match) -> str:
+        """`value` with a text where an interpolation was: one text in many places is a copy in each."""
+        if len(value) + len(text) > LONGEST:
+            raise SpecpolicyError(f"{self._where}: an interpolation in its configuration is too long ({shown(value)})")
+        return value[: match.start()] + text + value[match.end() :]
 
     def _text(self, value: Any) -> str:
         """A value in the middle of a text: of a list, only if it is short and flat."""

@@ -7,6 +7,7 @@ function of ours makes a value: a container, text, a number, an array. Objects o
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import torch
@@ -105,7 +106,14 @@ def _slice(*parts: Any) -> slice:
 def _path(*parts: Any) -> str:
     if not all(isinstance(part, str) for part in parts):
         raise Damaged("a path that is none")
-    return "/".join(parts)
+    return str(PurePosixPath(*parts))  # the root is a part, too
+
+
+def _counter(counts: Any = None) -> dict:
+    """The milestones of a learning rate's schedule."""
+    if counts is not None and not isinstance(counts, dict):
+        raise Damaged("counts that are none")
+    return dict(counts or {})
 
 
 def _dill_type(name: Any) -> Name:
@@ -145,6 +153,7 @@ CALLED: dict[str, Callable[..., Any]] = {
     "_codecs.encode": _bytes,
     "collections.OrderedDict": _ordered,
     "collections.defaultdict": _default,
+    "collections.Counter": _counter,
     **{f"{module}._load_type": _dill_type for module in ("dill._dill", "dill.dill")},
     **{f"pathlib.{name}": _path for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath")},
     "pathlib._local.PosixPath": _path,

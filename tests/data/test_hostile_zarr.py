@@ -200,3 +200,63 @@ def test_the_packages_that_unpickle_are_not_allowed():
     floors = dict(one.split(">=") for one in needed if ">=" in one)
     assert tuple(map(int, floors["zarr"].split("."))) >= (3,)
     assert tuple(map(int, floors["torch"].split("."))) >= (2, 6)
+
+
+@pytest.mark.parametrize("kind", ("pipe", "endless", "large", "folder"))
+@pytest.mark.parametrize("name", ("data/action", "data/state", "meta/episode_ends"))
+def test_attributes_that_never_end(name, kind, tmp_path):
+    path = write(tmp_path / "replay.zarr")
+    attributes = path / name / ".zattrs"
+    attributes.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(attributes)
+    elif kind == "endless":
+        attributes.symlink_to("/dev/zero")
+    elif kind == "large":
+        attributes.write_text("{" + " " * 2**21 + "}")
+    else:
+        (tmp_path / "other").mkdir()
+        (path / name / "more").symlink_to(tmp_path / "other")
+    refused(path, r"no regular file|\.zattrs has|is a link to another folder")
+
+
+@pytest.mark.parametrize("key, encoding", (("c.0.0", "default"), ("c/0/0", "default"), ("0.0", "v2"), ("0/0", "v2")))
+def test_chunks_are_measured_by_whatever_name(key, encoding, tmp_path):
+    path = tmp_path / "replay.zarr"
+    root = zarr.open_group(str(path), mode="w", zarr_format=3)
+    for name, values in {
+        "data/action": np.zeros((9, 2), np.float32),
+        "data/state": np.zeros((9, 5), np.float32),
+        "meta/episode_ends": np.array([9]),
+    }.items():
+        root.create_array(name, data=values)
+    separator = "/" if "/" in key else "."
+    encoding = {"name": encoding, "configuration": {"separator": separator}}
+    change(path, "data/state", chunk_key_encoding=encoding)
+    shutil.rmtree(path / "data/state/c", ignore_errors=True)
+    place = path / "data/state" / key
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(numcodecs.Zstd().encode(np.ones((9, 5), np.float32)))
+    assert (load_sequences(path, ["state"], 1, HORIZON, None).observation["state"] == 1).all()
+    place.write_bytes(numcodecs.Zstd().encode(bytes(2**24)))
+    refused(path, r"data/state cannot be read \(the chunk .* is larger than its array says\)")
+
+
+def test_gigabytes_that_no_chunk_holds(tmp_path):
+    path = write(tmp_path / "replay.zarr", meta__episode_ends=np.array([2**28]))
+    change(path, "data/action", shape=[2**28, 1], chunks=[2**20, 1])
+    refused(path, r"data/action says it has the shape \[268435456, 1\], which is more than it can hold")
+
+
+@pytest.mark.parametrize("name", ("data/state/.zarray", "data/action/.zarray", "data/img/.zarray"))
+def test_a_zip_with_damaged_metadata(name, tmp_path):
+    folder = write(tmp_path / "replay.zarr")
+    path = tmp_path / "replay.zarr.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(one for one in folder.rglob("*") if one.is_file()):
+            archive.write(file, file.relative_to(folder).as_posix())
+        place = archive.getinfo(name).header_offset + 30 + len(name) + 5
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    refused(path, "Bad CRC")

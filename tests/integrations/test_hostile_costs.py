@@ -117,3 +117,11 @@ def test_more_members_than_tensors(tmp_path):
     wide = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 2**40, 2**40, 0, 4)
     path.write_bytes(b"PK\x03\x04" + wide + struct.pack("<4sLQL", b"PK\x06\x07", 0, 4, 1) + end)
     refused(path, "asks for 1099511627776 members")
+
+
+def test_more_members_than_it_says(tmp_path):
+    path = tmp_path / "x.pt"
+    one = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, *[0] * 7, 9, *[0] * 6) + b"archive/a"
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 200_000 * len(one), 4, 0)
+    path.write_bytes(b"PK\x03\x04" + one * 200_000 + end)
+    refused(path, "asks for 200000 members")

@@ -44,3 +44,17 @@ def test_anything_else_is_refused(text):
 def test_a_cycle_ends():
     with pytest.raises(SpecpolicyError, match="never ends"):
         Config({"a": "${b}", "b": "x${a}"}, "file").get("a")
+
+
+@pytest.mark.parametrize("text", ("x${big}", "${big}x", "${big}${big}", "${eval:'${big}'}"))
+def test_one_long_text_in_many_places_is_not_copied(text):
+    config = Config({"big": "y" * 1_000_000, "many": [text] * 1000, "whole": "${big}"}, "file")
+    assert len(config.get("whole")) == 1_000_000
+    with pytest.raises(SpecpolicyError, match="file: an interpolation in its configuration is too long"):
+        config.get("many")
+
+
+def test_nor_are_many_short_ones():
+    config = Config({"short": "y" * 4000, "many": ["x${short}${short}"] * 4000}, "file")
+    with pytest.raises(SpecpolicyError, match="come to more than"):
+        config.get("many")

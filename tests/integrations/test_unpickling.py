@@ -3,6 +3,7 @@
 import os
 import pickle
 from collections import OrderedDict, defaultdict
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -51,6 +52,31 @@ def test_what_checkpoints_hold_comes_back(protocol, tmp_path):
     assert (
         torch.equal(found["parameter"], torch.zeros(2)) and found["size"] == (2, 3) and found["type"] is torch.float32
     )
+
+
+@pytest.mark.parametrize("old", (False, True))
+def test_state_of_a_training_comes_back(old, tmp_path):
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimiser = torch.optim.AdamW([parameter])
+    parameter.sum().backward()
+    optimiser.step()
+    schedules = (
+        torch.optim.lr_scheduler.MultiStepLR(optimiser, [2, 2, 7]),
+        torch.optim.lr_scheduler.LinearLR(optimiser),
+        torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 0.5**step),
+        torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser),
+    )
+    content = {
+        "optimiser": optimiser.state_dict(),
+        "schedules": [schedule.state_dict() for schedule in schedules],
+        "paths": [str(PurePosixPath(one)) for one in ("/a/b", "a/b", "/", "")],
+    }
+    paths = [Path(one) for one in content["paths"]]
+    torch.save({**content, "paths": paths}, tmp_path / "x.pt", _use_new_zipfile_serialization=not old)
+    found = load(tmp_path / "x.pt")
+    assert found["schedules"] == content["schedules"] and found["paths"] == content["paths"]
+    assert torch.equal(found["optimiser"]["state"][0]["exp_avg"], optimiser.state[parameter]["exp_avg"])
+    assert found["optimiser"]["param_groups"] == content["optimiser"]["param_groups"]
 
 
 def test_the_oldest_format_of_torch(tmp_path):
