@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
 from websockets.sync.client import ClientConnection, connect
+from websockets.uri import parse_uri
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.serving.codec import ProtocolError, pack, unpack
 from specpolicy.serving.lines import last_line, one_line
 from specpolicy.serving.protocol import PORT, Metadata
 
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS, CLOSE_SECONDS = 10.0, 1.0
 MOST_BYTES = 16 * 2**20  # of an answer: chunks and metadata are thousands of times smaller
 
 
@@ -49,15 +54,16 @@ class Connection:
         try:
             self._websocket = connect(
                 self.url,
+                sock=_socket(url, self.url, min(timeout, CONNECT_SECONDS)),
                 additional_headers=headers,
                 compression=None,
                 max_size=MOST_BYTES,
                 open_timeout=min(timeout, CONNECT_SECONDS),
-                close_timeout=1.0,
+                close_timeout=CLOSE_SECONDS,
                 proxy=None,  # a robot talks to its own network
             )
-        except InvalidURI as error:
-            raise SpecpolicyError(f"{url} is no address of a server: write ws://host:port ({error})") from None
+        except (InvalidURI, ValueError):  # a robot talks to whom it was told to: with a socket of ours none is followed
+            raise ServerError(f"the server at {self.url} sends us to another address: give that one") from None
         except InvalidStatus as error:
             reason = one_line((error.response.body or b"").decode(errors="replace"))
             text = f"the server at {self.url} refuses us (HTTP {error.response.status_code}; {reason})"
@@ -84,8 +90,10 @@ class Connection:
         try:
             if self._websocket is None:
                 raise ConnectionLost(f"the connection to {self.url} is closed")
+            self._check_silence(self._websocket)
             try:
-                self._websocket.send(data)
+                with _cut_after(self._websocket, self._timeout):
+                    self._websocket.send(data)
             except (ConnectionClosed, OSError) as error:
                 raise self._gone(error) from None
             answer = self._receive()
@@ -100,7 +108,20 @@ class Connection:
         """Close the connection; a server that does not answer is not waited for long."""
         websocket, self._websocket = self._websocket, None
         if websocket is not None:
-            websocket.close()
+            with _cut_after(websocket, 2 * CLOSE_SECONDS):
+                websocket.close()
+
+    def _check_silence(self, websocket: ClientConnection) -> None:
+        """Raise if something has come that nobody asked for: all answers after it would be those to older questions."""
+        try:
+            data = websocket.recv(0)
+        except TimeoutError:
+            return
+        except (ConnectionClosed, OSError) as error:
+            raise self._gone(error) from None
+        if isinstance(data, str):  # a farewell, as a rule
+            raise ConnectionLost(f"the server at {self.url} said: {last_line(data) or 'an empty text frame'}")
+        raise ProtocolError(f"the server at {self.url} has answered more than it was asked")
 
     def _receive(self) -> Any:
         assert self._websocket is not None
@@ -120,6 +141,31 @@ class Connection:
         # 1009: message too big, ours or the server's. To ask again would not help.
         codes = [one.code for one in (close, getattr(error, "sent", None)) if one is not None]
         return ServerError(text) if 1009 in codes else ConnectionLost(text)
+
+
+def _socket(url: str, full: str, timeout: float) -> socket.socket:
+    try:
+        address = parse_uri(full)
+        return socket.create_connection((address.host, address.port), timeout)
+    except (InvalidURI, ValueError) as error:  # the latter for a port or a name that cannot be
+        raise SpecpolicyError(f"{url} is no address of a server: write ws://host:port ({error})") from None
+
+
+@contextlib.contextmanager
+def _cut_after(websocket: ClientConnection, seconds: float) -> Iterator[None]:
+    """Cut a connection unless the block ends in time: sending to a server that does not read would not end."""
+
+    def cut() -> None:
+        with contextlib.suppress(OSError):
+            websocket.socket.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def full_url(url: str) -> str:

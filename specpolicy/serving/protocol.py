@@ -19,6 +19,7 @@ import numpy as np
 
 from specpolicy.control.chunk import Chunk, History
 from specpolicy.errors import SpecpolicyError
+from specpolicy.policy_config import LONGEST, WIDEST
 from specpolicy.rates import parse_hz
 from specpolicy.serving.frames import read_frames
 from specpolicy.serving.scan import MOST_OBJECTS, Limits, ProtocolError
@@ -27,7 +28,8 @@ PORT = 8000
 NAME = "specpolicy"
 RESET, SEED = "reset", "seed"
 RESERVED = (RESET, SEED)
-COUNTS = ("n_obs_steps", "n_action_steps", "action_dim")  # of the metadata
+# Of the metadata, and the most that a policy has: a robot keeps as many frames as it is told to.
+COUNTS = {"n_obs_steps": LONGEST, "n_action_steps": LONGEST, "action_dim": WIDEST}
 OTHER_PARTS, OTHER_LEVELS = 4096, 6  # of a request: what the policy does not observe, such as a prompt, is ignored
 
 
@@ -74,9 +76,11 @@ class Metadata:
         shapes = message.get("observation")
         if not isinstance(shapes, dict) or not all(_is_shape(shape) for shape in shapes.values()):
             raise ProtocolError("the server's metadata is not understood: `observation` is {key: shape of a frame}")
-        for name in COUNTS:
-            if type(number := message.get(name)) is not int or not 0 < number < 2**31:
-                raise ProtocolError(f"the server's metadata is not understood: `{name}` is a whole number from 1 on")
+        for name, most in COUNTS.items():
+            if type(number := message.get(name)) is not int or not 0 < number <= most:
+                raise ProtocolError(
+                    f"the server's metadata is not understood: `{name}` is a whole number from 1 to {most}"
+                )
         n_obs_steps, n_action_steps, action_dim = (message[name] for name in COUNTS)
         more = {key: value for key, value in message.items() if key not in cls.__annotations__}
         observation = {key: tuple(shape) for key, shape in shapes.items()}

@@ -39,6 +39,7 @@ from specpolicy.serving.session import Session
 LOGGER = logging.getLogger("specpolicy.serving")
 LOOPBACK = "127.0.0.1"
 HUNG_SECONDS = 30.0  # a batch that takes longer makes /healthz report trouble
+SENDING_SECONDS = 10.0  # in which a client must take an answer; one that never reads holds a place for no longer
 CLOSING_SECONDS = 2.0  # what clients are given to say goodbye
 WATCH_SECONDS = 0.25  # between looks at whether inference lives
 FAREWELL_SECONDS = 3.0  # for how long a server without inference says so before it ends
@@ -189,12 +190,12 @@ class PolicyServer:
     async def _handle(self, connection: ServerConnection) -> None:
         """The life of one connection."""
         try:
-            await connection.send(pack(self.service.metadata.as_message()))
+            await _send(connection, pack(self.service.metadata.as_message()))
             session = Session(self.service, self._seeds)
             before: float | None = None
             while (message := await self._receive(connection)) is not None:
                 start = time.perf_counter()
-                await connection.send(await self._answer(connection, session, message, before))
+                await _send(connection, await self._answer(connection, session, message, before))
                 before = time.perf_counter() - start
         except ConnectionClosed:
             pass
@@ -206,7 +207,7 @@ class PolicyServer:
         try:
             return await asyncio.wait_for(connection.recv(), self._idle)
         except TimeoutError:
-            await connection.send(f"no request for {self._idle:g} s: connect again when there is one")
+            await _send(connection, f"no request for {self._idle:g} s: connect again when there is one")
             await connection.close(POLICY_VIOLATION, "idle")
             return None
 
@@ -251,3 +252,13 @@ class PolicyServer:
 
     def _parse(self, message: bytes) -> Request:
         return read_request(unpack(message, self._limits), self.service.shapes, self.service.n_obs_steps)
+
+
+async def _send(connection: ServerConnection, message: bytes | str) -> None:
+    """Send a message to a client that takes it; the socket of one that does not is closed."""
+    try:
+        async with asyncio.timeout(SENDING_SECONDS):
+            await connection.send(message)
+    except TimeoutError:
+        connection.transport.abort()
+        await connection.wait_closed()

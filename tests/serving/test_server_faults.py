@@ -246,3 +246,16 @@ def test_health_says_when_inference_hangs(server, service, monkeypatch):
     service.gate.set()
     client.recv(10)
     assert get(server, "/healthz")[0].status == 200
+
+
+def test_who_never_reads_does_not_keep_a_place(monkeypatch):
+    monkeypatch.setattr("specpolicy.serving.server.SENDING_SECONDS", 0.2)
+    with in_background(PolicyServer(Counting(length=200_000), port=0, max_clients=1)) as server:
+        client = raw_client(server, max_queue=1)
+        for _ in range(30):  # 48 MB of answers, more than a socket holds
+            try:
+                client.send(pack(frame(1)))
+            except ConnectionClosed:
+                break
+        wait_until(lambda: metrics(server)[("specpolicy_clients",)] == 0)
+        np.testing.assert_array_equal(ask(raw_client(server), frame(4))["actions"][:2, 0], [4, 5])
