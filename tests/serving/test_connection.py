@@ -100,9 +100,12 @@ def test_a_farewell_is_repeated_or_the_server_asked_again(reconnect):
 @pytest.mark.parametrize("name", ("n_obs_steps", "n_action_steps", "action_dim"))
 @pytest.mark.parametrize("value", (0, -1, 2**31 - 1, 2**40, True, 1.0, "1", None))
 def test_counts_that_no_policy_has(name, value):
-    with hostile(lambda websocket: websocket.send(pack({**METADATA, name: value}))) as url:
-        with pytest.raises(SpecpolicyError, match=f"`{name}` is a whole number"):
-            RemotePlanner(url)
+    told = pack({**METADATA, name: value})
+    with (
+        hostile(lambda websocket: websocket.send(told)) as url,
+        pytest.raises(SpecpolicyError, match=f"`{name}` is a whole number"),
+    ):
+        RemotePlanner(url)
 
 
 @pytest.mark.parametrize("place", ("ws://localhost:{}/", "/elsewhere", "http://[::1", "ftp://x/", "ws://h:99999999/"))
@@ -118,9 +121,11 @@ def test_nobody_is_sent_to_another_server(place):
 
     with hostile(lambda websocket: visited.set()) as there:
         other = there.rpartition(":")[2]
-        with hostile(lambda websocket: None, process_request=answer) as url:
-            with pytest.raises(SpecpolicyError, match="sends us to another address"):
-                RemotePlanner(url, api_key="secret")
+        with (
+            hostile(lambda websocket: None, process_request=answer) as url,
+            pytest.raises(SpecpolicyError, match="sends us to another address"),
+        ):
+            RemotePlanner(url, api_key="secret")
     assert not visited.is_set()
 
 
