@@ -34,9 +34,9 @@ def read(path: str | Path, trust: bool = False) -> ForeignCheckpoint | None:
         SpecpolicyError: a file that cannot be read, or holds a policy that we cannot run.
     """
     path = Path(path)
-    if path.name in (CONFIG, "model.safetensors") and path.is_file():
-        path = path.parent
     try:
+        if path.name in (CONFIG, "model.safetensors") and path.is_file():
+            path = path.parent
         if path.is_dir():
             return _read_directory(path, trust)
         return _read_archive(path, trust) if path.is_file() else None
@@ -44,6 +44,8 @@ def read(path: str | Path, trust: bool = False) -> ForeignCheckpoint | None:
         if str(path) in str(error):
             raise
         raise SpecpolicyError(f"{path}: {error}") from None
+    except OSError as error:  # a name that is too long, a directory that is not ours to look into
+        raise SpecpolicyError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _read_directory(path: Path, trust: bool) -> ForeignCheckpoint | None:

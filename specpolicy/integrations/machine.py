@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from specpolicy.integrations.arrays import Array, Dtype
-from specpolicy.integrations.budget import MOST_OPCODES, MOST_PICKLE_BYTES, Budget, Refused
+from specpolicy.integrations.budget import MOST_OPCODES, MOST_PICKLE_BYTES, Budget, Damaged, Refused
 from specpolicy.integrations.containers import Containers
 from specpolicy.integrations.stand_ins import CALLED, CLASSES, DTYPES, MENTIONED, Name, Stub, check_key
 
@@ -77,6 +77,11 @@ class Machine:
             raise Refused(f"a number of {value.bit_length()} bits")
         if isinstance(value, str | bytes | bytearray):
             self._bytes.spend(len(value))
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:  # half of a surrogate pair, which could be neither shown nor written again
+                raise Damaged("text that is no Unicode") from None
         return value
 
     def _pop(self) -> Any:

@@ -35,11 +35,13 @@ def load(path: str | Path, trust: bool = False) -> Any:
         SpecpolicyError: no such file, a damaged one, or one that asks for more than checkpoints of these projects need.
     """
     path = Path(path)
-    if not path.exists():
-        raise SpecpolicyError(f"no policy at {path}")
-    check_regular(path)
     try:
+        if not path.exists():
+            raise SpecpolicyError(f"no policy at {path}")
+        check_regular(path)
         return _load_trusted(path) if trust else _load(path)
+    except SpecpolicyError:
+        raise
     except Refused as error:
         raise SpecpolicyError(
             f"{path} asks for {one_line(error)}, which checkpoints of these projects do not need: it was not opened; "

@@ -19,7 +19,6 @@ import numpy as np
 
 from specpolicy.control.chunk import Chunk, History
 from specpolicy.errors import SpecpolicyError
-from specpolicy.policy_config import LONGEST, WIDEST
 from specpolicy.rates import parse_hz
 from specpolicy.serving.frames import read_frames
 from specpolicy.serving.scan import MOST_OBJECTS, Limits, ProtocolError
@@ -29,7 +28,7 @@ NAME = "specpolicy"
 RESET, SEED = "reset", "seed"
 RESERVED = (RESET, SEED)
 # Of the metadata, and the most that a policy has: a robot keeps as many frames as it is told to.
-COUNTS = {"n_obs_steps": LONGEST, "n_action_steps": LONGEST, "action_dim": WIDEST}
+COUNTS = {"n_obs_steps": 4096, "n_action_steps": 4096, "action_dim": 65536}
 OTHER_PARTS, OTHER_LEVELS = 4096, 6  # of a request: what the policy does not observe, such as a prompt, is ignored
 
 

@@ -157,3 +157,10 @@ def test_truncation_of_the_old_format(tmp_path):
         refused(path, "cannot be read")
     path.write_bytes(whole + b"x")
     refused(path, "goes on after its end")
+
+
+@pytest.mark.parametrize("what", (load, load_policy))
+@pytest.mark.parametrize("length", (256, 5000))
+def test_a_name_that_no_file_can_have(length, what, tmp_path):
+    with pytest.raises(SpecpolicyError, match="cannot be read: File name too long"):
+        what(tmp_path / ("a" * length))
