@@ -36,6 +36,8 @@ def read_frames(key: str, value: Any, shape: tuple[int, ...], n_obs_steps: int) 
         )
     if not _has_shape(value, found):
         raise ProtocolError(f"'{key}' is not an array of numbers")
+    if is_image(shape) and len(kinds := _kinds(value)) > 1 and "uint8" in kinds:
+        raise ProtocolError(f"'{key}' mixes bytes with other numbers in one list: give all of it as bytes or as floats")
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":  # whole numbers of more than 64 bits
         raise ProtocolError(f"'{key}' has dtype {array.dtype}: expected numbers")
@@ -84,3 +86,10 @@ def _has_shape(value: Any, shape: tuple[int, ...]) -> bool:
         and len(value) == shape[0]
         and all(_has_shape(entry, shape[1:]) for entry in value)
     )
+
+
+def _kinds(value: Any) -> set[str]:
+    """The types of the arrays and numbers in nested lists."""
+    if isinstance(value, list | tuple):
+        return set().union(*map(_kinds, value))
+    return {str(value.dtype) if isinstance(value, np.ndarray | np.generic) else "number"}

@@ -118,6 +118,19 @@ def test_images_of_an_unknown_scale_are_refused(sent):
         read_frames("image", sent, (2, 3, 4), STEPS)
 
 
+DARK, HALF = np.ones((2, 3, 4), np.uint8), np.full((2, 3, 4), 0.5, np.float32)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [[DARK, HALF], [HALF, DARK], [DARK[0], HALF[0]], [DARK[0], HALF[0].tolist()], [[*DARK[0]], [*HALF[0]]]],
+    ids=("frames", "floats first", "channels", "with a list", "rows"),
+)
+def test_bytes_are_not_mixed_with_floats(sent):
+    with pytest.raises(ProtocolError, match="'image' mixes bytes with other numbers"):
+        read_frames("image", sent, (2, 3, 4), STEPS)
+
+
 @pytest.mark.parametrize(
     "data",
     [
