@@ -162,7 +162,7 @@ def test_windows_and_lengths_hold_for_the_samplers_that_set_none():
         (["engine=egaer"], "unknown engine 'egaer': did you mean 'eager'?"),
         (["precision=float8"], "unknown precision 'float8'"),
         (["network=large"], "network=large: expected its options"),
-        (["network={depth: 3}"], "bad option for the unet network"),
+        (["network={depth: 3}"], "network: unknown key 'depth'; known: kind,"),
         (["reference=asdf"], "reference=asdf: expected one of ddpm"),
         (["threads=0"], "threads=0: expected at least one"),
         (["device=abacus"], "device=abacus cannot be used here"),

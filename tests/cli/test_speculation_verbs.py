@@ -73,7 +73,7 @@ def test_calibrate_writes_what_the_sampler_then_uses(checkpoint, observations, c
 def test_calibrate_says_what_is_wrong_before_it_works(checkpoint, observations, tmp_path, capsys):
     output = tmp_path / "elsewhere"
     arguments = [f"policy={checkpoint}", f"observations={observations}", f"output={output}", *LITTLE]
-    assert "precision=int4" in refused(capsys, "calibrate", *arguments, "precision=int4")
+    assert "unknown precision 'int4': use one of" in refused(capsys, "calibrate", *arguments, "precision=int4")
     assert "is missing" in refused(capsys, "calibrate", *arguments, "learn=false")
     assert not output.exists()
 
