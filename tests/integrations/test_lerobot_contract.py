@@ -286,7 +286,6 @@ def test_a_step_that_is_not_known_is_refused_by_name(name, file, directory):
         (lambda d: edit(d / AFTER, lambda c: c["steps"].pop(0)), "unnormalizer_processor"),
         (lambda d: (d / AFTER).write_text("{"), "not valid JSON"),
     ),
-    ids=str,
 )
 def test_a_setting_of_a_step_that_is_not_reproduced_is_refused_by_name(change, words, directory):
     change(directory)
