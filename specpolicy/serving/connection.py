@@ -19,6 +19,7 @@ from specpolicy.serving.lines import last_line, one_line
 from specpolicy.serving.protocol import PORT, Metadata
 
 CONNECT_SECONDS, CLOSE_SECONDS = 10.0, 1.0
+SMALL = 2**15  # bytes; to guard a message takes a thread, which costs as much as sending it
 MOST_BYTES = 16 * 2**20  # of an answer: chunks and metadata are thousands of times smaller
 
 
@@ -92,7 +93,9 @@ class Connection:
                 raise ConnectionLost(f"the connection to {self.url} is closed")
             self._check_silence(self._websocket)
             try:
-                with _cut_after(self._websocket, self._timeout):
+                # What is small finds room in the buffers of the two machines.
+                patience = _cut_after(self._websocket, self._timeout) if len(data) > SMALL else contextlib.nullcontext()
+                with patience:
                     self._websocket.send(data)
             except (ConnectionClosed, OSError) as error:
                 raise self._gone(error) from None
