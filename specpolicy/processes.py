@@ -12,12 +12,15 @@ import threading
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from specpolicy.errors import SpecpolicyError
 
+# What a terminal, or whoever ends a job, tells all of its processes at once: the main one decides what becomes of it.
+OF_GROUPS = [getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 GRACE_SECONDS = 5.0  # for a worker to close its files and its OpenGL context
 UNGUARDED = 86  # exit code of a process that found itself running the script that has started it
 GUARD = (
@@ -167,6 +170,10 @@ def _start_processes() -> None:
     while True:
         process, started = _to_start.get()
         try:
+            if hasattr(signal, "pthread_sigmask"):  # inherited: no signal ends a process that has not had its say
+                signal.pthread_sigmask(signal.SIG_BLOCK, [*OF_GROUPS, signal.SIGTERM])
+                resource_tracker.ensure_running()  # which lets go of some of them when it starts
+                signal.pthread_sigmask(signal.SIG_BLOCK, [*OF_GROUPS, signal.SIGTERM])
             process.start()
         except BaseException as error:
             started.set_exception(error)
@@ -174,10 +181,27 @@ def _start_processes() -> None:
             started.set_result(None)
 
 
-def start_worker() -> None:
-    """Leave Ctrl-C to the main process, end cleanly when it says so, and do not outlive it, even when stopped."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unlike the default, this removes temporary files
+def start_worker(grace: float = 0.0) -> None:
+    """Leave Ctrl-C, a lost terminal and the like to the main process, end cleanly when that says so, and do not
+    outlive it, even when stopped.
+
+    Args:
+        grace: seconds from SIGTERM to the end: a main process that has been told the same (by `timeout` or systemd)
+            has as long to end this one itself.
+    """
+    for number in OF_GROUPS:
+        signal.signal(number, signal.SIG_IGN)
+
+    def end(*_: Any) -> None:
+        if not grace:
+            sys.exit(1)  # unlike the default, this removes temporary files
+        timer = threading.Timer(grace, os._exit, [1])
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGTERM, end)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [*OF_GROUPS, signal.SIGTERM])  # see `_start_processes`
     parent = multiprocessing.parent_process()
     if parent is None:
         return

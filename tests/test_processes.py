@@ -1,6 +1,7 @@
 """Jobs over processes: order, failures, deaths."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from specpolicy import SpecpolicyError
-from specpolicy.processes import check_main_guard, run_jobs
+from specpolicy.processes import check_main_guard, run_jobs, start_process, start_worker
 
 
 class Worker:
@@ -166,6 +167,53 @@ def test_a_process_never_moves_the_robot_of_an_unguarded_script(tmp_path, ending
     assert done.returncode == 1 and 'under `if __name__ == "__main__":`' in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1 and "memory" not in done.stderr and "Traceback" not in done.stderr
     assert marks.read_text() == "connected " * connections
+
+
+def test_what_ends_a_whole_group_of_processes_is_left_to_the_main_one():
+    """From the first moment of a process on: whether it is up already cannot be known outside."""
+    names = ("SIGINT", "SIGHUP", "SIGQUIT")
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=answer_signals, args=(theirs, names))
+    start_process(process)
+    for name in names:
+        os.kill(process.pid, getattr(signal, name))
+    assert ours.poll(60) and ours.recv() == "here"
+    for name in (*names, "SIGTERM"):
+        os.kill(process.pid, getattr(signal, name))
+    process.join(60)
+    assert process.exitcode == 1  # by SIGTERM, in order
+
+
+def answer_signals(connection, names):
+    start_worker()
+    for name in names:
+        os.kill(os.getpid(), getattr(signal, name))
+    connection.send("here")
+    time.sleep(600)
+
+
+def test_a_process_that_is_asked_to_end_gives_its_main_one_some_time():
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=answer_later, args=(theirs,))
+    start_process(process)
+    assert ours.poll(60) and ours.recv() == "here"
+    for _ in range(3):
+        os.kill(process.pid, signal.SIGTERM)
+    assert ours.poll(60) and ours.recv() == "still here"
+    process.join(60)
+    assert process.exitcode == 1
+
+
+def answer_later(connection):
+    start_worker(grace=1.0)
+    told = []
+    handler = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda *arguments: (handler(*arguments), told.append(1)))
+    connection.send("here")
+    while not told:
+        time.sleep(0.01)
+    connection.send("still here")
+    time.sleep(600)
 
 
 PARENT = """
