@@ -42,7 +42,7 @@ class Channel:
         """The next message; None if it is not there within `seconds`. What was sent goes on its way meanwhile.
 
         Raises:
-            EOFError: the other side is gone.
+            EOFError: the other side is gone, or this one has been closed by another thread.
         """
         message = self.receive_pickled(seconds)
         return None if message is None else pickle.loads(message)
@@ -79,7 +79,9 @@ class Channel:
     def _wait(self, seconds: float) -> int:
         """What the socket is ready for, of what is wanted of it; 0 after `seconds`."""
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._outgoing else 0))
+        if (descriptor := self._socket.fileno()) < 0:
+            raise EOFError
+        poll.register(descriptor, select.POLLIN | (select.POLLOUT if self._outgoing else 0))
         # Rounded up: a millisecond early would be too early for whoever waits for a deadline.
         events = poll.poll(None if math.isinf(seconds) else math.ceil(1e3 * seconds))
         return events[0][1] if events else 0
@@ -90,7 +92,7 @@ class Channel:
                 sent = self._socket.send(self._outgoing[0])
             except BlockingIOError:
                 return
-            except (BrokenPipeError, ConnectionResetError):
+            except OSError:
                 self._outgoing.clear()
                 return
             rest = self._outgoing.popleft()[sent:]
@@ -103,7 +105,7 @@ class Channel:
             data = self._socket.recv(PIECE)
         except BlockingIOError:
             return 0
-        except ConnectionResetError:
+        except OSError:
             data = b""
         if not data:
             raise EOFError

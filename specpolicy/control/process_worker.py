@@ -15,11 +15,17 @@ import numpy as np
 from specpolicy.control.channel import Channel
 from specpolicy.control.chunk import Chunk, History, Planner
 from specpolicy.control.shared_frames import Layout, SharedFrames, check_layout, layout_of, new_memory, reserve
-from specpolicy.control.worker import CLOSE_SECONDS, inference_error, timed
+from specpolicy.control.worker import CLOSE_SECONDS, READY_SECONDS, Closed, inference_error, timed
 from specpolicy.errors import SpecpolicyError
-from specpolicy.processes import cause_of_death, check_main_guard, one_thread_each, start_process, start_worker
+from specpolicy.processes import (
+    GRACE_SECONDS,
+    cause_of_death,
+    check_main_guard,
+    one_thread_each,
+    start_process,
+    start_worker,
+)
 
-READY_SECONDS = 120.0  # a process has to import torch and to move the weights to its device
 LARGEST_ANSWER = 1 << 24  # bytes: the loop takes an answer in beside all else it does
 
 
@@ -67,9 +73,8 @@ class ProcessWorker:
         """See `Worker.reset`."""
         if self._channel is None:
             self._start()
-        assert self._channel is not None
         self._number += 1
-        self._channel.send(("reset", self._number, seed))
+        self._open.send(("reset", self._number, seed))
         deadline = time.perf_counter() + READY_SECONDS
         while (answer := self._receive(max(0.0, deadline - time.perf_counter()))) is not None:
             if answer[0] == self._number:
@@ -107,53 +112,63 @@ class ProcessWorker:
 
     def close(self) -> None:
         """End the process, whatever it is at."""
-        if self._channel is None:
+        channel, process, memory = self._channel, self._process, self._memory
+        if channel is None:
             return
-        self._channel.close()  # it sees the end and leaves
-        self._process.join(CLOSE_SECONDS)
-        if self._process.is_alive():
-            self._process.terminate()
-            self._process.join(CLOSE_SECONDS)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        os.close(self._memory)
-        self._process = self._channel = self._frames = None
-        self._asked = self._ready = False
+        self._channel = self._process = self._frames = None
+        self._memory, self._asked, self._ready = -1, False, False
+        channel.close()  # it sees the end and leaves
+        process.join(CLOSE_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        os.close(memory)
+
+    @property
+    def _open(self) -> Channel:
+        if (channel := self._channel) is None:
+            raise Closed("inference has been closed")
+        return channel
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        process = multiprocessing.get_context("spawn").Process(
-            target=_work, args=(theirs, self._threads), name="inference", daemon=True
-        )
-        with theirs, one_thread_each() if self._threads == 1 else contextlib.nullcontext():
-            start_process(process)
-        self._memory = new_memory()
-        socket.send_fds(ours, [b"m"], [self._memory])
+        with contextlib.ExitStack() as undone:
+            ours, theirs = socket.socketpair()
+            undone.callback(ours.close)
+            memory = new_memory()
+            undone.callback(os.close, memory)
+            process = multiprocessing.get_context("spawn").Process(
+                target=_work, args=(theirs, self._threads), name="inference", daemon=True
+            )
+            with theirs, one_thread_each() if self._threads == 1 else contextlib.nullcontext():
+                start_process(process)
+            socket.send_fds(ours, [b"m"], [memory])
+            undone.pop_all()
         # Not before it runs: `close` may be called from another thread meanwhile.
-        self._process, self._channel = process, Channel(ours)
-        self._channel.send_pickled(self._planner)
+        self._process, self._memory, self._channel = process, memory, Channel(ours)
+        self._open.send_pickled(self._planner)
 
     def _lay_out(self, arrays: dict[str, np.ndarray]) -> None:
-        assert self._channel is not None
-        self._layout = layout_of(arrays)
-        reserve(self._memory, self._layout)
-        self._frames = SharedFrames(self._memory, self._layout)
-        self._channel.send(("layout", self._number, self._layout))
+        layout = layout_of(arrays)
+        reserve(self._memory, layout)
+        self._frames, self._layout = SharedFrames(self._memory, layout), layout
+        self._open.send(("layout", self._number, layout))
 
     def _ask(self, number: int, arrays: History, submitted: float) -> None:
-        assert self._channel is not None and self._frames is not None
-        self._frames.write(arrays)
-        self._channel.send(("plan", number, submitted))
+        channel, frames = self._open, self._frames
+        assert frames is not None
+        frames.write(arrays)
+        channel.send(("plan", number, submitted))
         self._asked = True
 
     def _receive(self, seconds: float) -> Any:
         """An answer: the number of what it answers, its kind and its value; None if there is none within `seconds`."""
-        assert self._channel is not None
+        channel, process = self._open, self._process
         try:
-            return self._channel.receive(seconds)
+            return channel.receive(seconds)
         except EOFError:
-            why = cause_of_death(self._process, 0.1)  # not long: the robot has to be stopped
+            if self._channel is not channel:
+                raise Closed("inference has been closed") from None
+            why = cause_of_death(process, 0.1)  # not long: the robot has to be stopped
             when = "" if self._ready else " before it was ready: its own words may stand above"
             raise SpecpolicyError(f"the inference process has died ({why}){when}") from None
 
@@ -169,7 +184,7 @@ def _checked(answer: tuple[int, str, Any]) -> Any:
 
 def _work(theirs: socket.socket, threads: int) -> None:
     """The life of the process: answer one message after the other until the other end is closed."""
-    start_worker()
+    start_worker(GRACE_SECONDS)
     import torch
 
     torch.set_num_threads(threads)
@@ -186,7 +201,7 @@ def _work(theirs: socket.socket, threads: int) -> None:
                 frames = SharedFrames(memories[0], layout)
                 continue
             try:
-                planner = planner or pickle.loads(pickled)
+                planner = planner or _made(pickled)
                 chunk = None
                 if kind == "reset":
                     planner.reset(value)
@@ -201,3 +216,14 @@ def _work(theirs: socket.socket, threads: int) -> None:
                 answer = pickle.dumps((number, "failed", (str(inference_error(error)), traceback.format_exc())))
             channel.send_pickled(answer)
             channel.drain()
+
+
+def _made(pickled: bytes) -> Any:
+    """The planner of a pickle."""
+    try:
+        return pickle.loads(pickled)
+    except Exception as error:
+        raise SpecpolicyError(
+            f"its process cannot make this planner ({type(error).__name__}: {error}): "
+            "define it in a module, or use worker='thread'"
+        ) from error

@@ -7,13 +7,21 @@ import dataclasses
 import queue
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
+
+import numpy as np
 
 from specpolicy.control.chunk import Chunk, History, Planner
 from specpolicy.errors import SpecpolicyError
 
 WORKERS = ("process", "thread", "inline")
+READY_SECONDS = 120.0  # a process has to import torch and to move the weights to its device
 CLOSE_SECONDS = 1.0  # what a worker is given to finish what it does before it is left or killed
+
+
+class Closed(SpecpolicyError):
+    """The worker has been closed, by another thread perhaps than the one that waits for it."""
 
 
 class Worker(Protocol):
@@ -42,11 +50,12 @@ class Worker(Protocol):
 
         Raises:
             SpecpolicyError: the planner raised an exception, or the worker has died.
+            Closed: it was closed meanwhile.
         """
         ...
 
     def close(self) -> None:
-        """Release what the worker holds; it may be reset again afterwards."""
+        """Release what the worker holds; it may be reset again afterwards. For any thread."""
 
 
 class InlineWorker:
@@ -81,68 +90,94 @@ class InlineWorker:
 
 
 class ThreadWorker:
-    """Plans in a thread of this process. Nothing is copied, but Python lets only one of its threads run at a time."""
+    """Plans in a thread of this process. Python lets only one of its threads run at a time.
+
+    All that the planner is asked for it is asked one after the other: a plan that goes on when the run is over, or
+    when a new one begins, draws nothing from that one's random numbers.
+    """
 
     name = "thread"
 
     def __init__(self, planner: Planner):
         self._planner = planner
         self.n_obs_steps, self.n_action_steps = planner.n_obs_steps, planner.n_action_steps
+        self._alone = threading.Lock()  # held while the planner works
         self._thread: threading.Thread | None = None
+        self._requests: queue.SimpleQueue[tuple[int, Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self._number = 0  # of the newest request
 
     def reset(self, seed: int) -> None:
         """See `Worker.reset`."""
         if self._thread is None:
-            self._requests: queue.SimpleQueue[tuple[int, History, float] | None] = queue.SimpleQueue()
-            self._answers: queue.SimpleQueue[tuple[int, Chunk | BaseException]] = queue.SimpleQueue()
+            self._requests, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
             # A daemon: one that hangs must not keep the program from ending.
             self._thread = threading.Thread(
                 target=self._work, args=(self._requests, self._answers), name="inference", daemon=True
             )
             self._thread.start()
-        self._number += 1  # what was asked for before is of no use any more
-        self._planner.reset(seed)
+
+        def begin() -> bool:
+            self._planner.reset(seed)
+            return True
+
+        self._ask(begin)
+        if self._answer(READY_SECONDS) is None:
+            raise SpecpolicyError(f"inference is not ready after {READY_SECONDS:g} s: is it at an earlier plan?")
 
     def submit(self, history: History) -> None:
         """See `Worker.submit`."""
-        self._number += 1
-        self._requests.put((self._number, history, time.perf_counter()))
+        submitted = time.perf_counter()
+        self._ask(lambda: timed(self._planner.plan(history), submitted))
 
     def result(self, seconds: float = 0.0) -> Chunk | None:
         """See `Worker.result`."""
+        chunk: Chunk | None = self._answer(seconds)
+        return chunk
+
+    def close(self) -> None:
+        """Let the thread end; one that hangs is left to itself."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._number += 1  # what has been asked for is of no use any more
+            self._requests.put(None)
+            self._answers.put((0, Closed("inference has been closed")))
+            thread.join(CLOSE_SECONDS)
+
+    def _ask(self, job: Callable[[], Any]) -> None:
+        self._number += 1
+        self._requests.put((self._number, job))
+
+    def _answer(self, seconds: float) -> Any:
+        """What the job asked for last has returned; None if it is not there within `seconds`."""
         deadline = time.perf_counter() + seconds
         while True:
             try:
                 number, answer = self._answers.get(timeout=max(0.0, deadline - time.perf_counter()))
             except queue.Empty:
                 return None
+            if isinstance(answer, Closed):
+                raise answer
             if number != self._number:
                 continue
             if isinstance(answer, BaseException):
                 raise inference_error(answer) from answer
             return answer
 
-    def close(self) -> None:
-        """Let the thread end; one that hangs is left to itself."""
-        if self._thread is not None:
-            self._requests.put(None)
-            self._thread.join(CLOSE_SECONDS)
-            self._thread = None
-
     def _work(
         self,
-        requests: "queue.SimpleQueue[tuple[int, History, float] | None]",
-        answers: "queue.SimpleQueue[tuple[int, Chunk | BaseException]]",
+        requests: "queue.SimpleQueue[tuple[int, Callable[[], Any]] | None]",
+        answers: "queue.SimpleQueue[tuple[int, Any]]",
     ) -> None:
         while (request := requests.get()) is not None:
-            number, history, submitted = request
-            if number != self._number:  # a newer one is there, or will be
-                continue
-            try:
-                answers.put((number, timed(self._planner.plan(history), submitted)))
-            except BaseException as error:  # sys.exit() of a planner, too, would leave the loop without an answer
-                answers.put((number, error))
+            number, job = request
+            with self._alone:
+                if number != self._number:  # a newer one is there, or will be
+                    continue
+                try:
+                    answers.put((number, job()))
+                except BaseException as error:  # sys.exit() of a planner, too, would leave the loop without an answer
+                    answers.put((number, error))
 
 
 def timed(planned: Any, submitted: float) -> Chunk:
@@ -151,10 +186,10 @@ def timed(planned: Any, submitted: float) -> Chunk:
 
 
 def as_chunk(planned: Any) -> Chunk:
-    """What a planner returned, if it is a chunk."""
+    """What a planner returned, if it is a chunk; its actions in memory that the planner does not know."""
     if not isinstance(planned, Chunk):
         raise SpecpolicyError(f"a planner must return a Chunk, got {type(planned).__name__}")
-    return planned
+    return dataclasses.replace(planned, actions=np.array(planned.actions))
 
 
 def inference_error(error: BaseException) -> SpecpolicyError:

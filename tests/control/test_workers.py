@@ -16,9 +16,10 @@ import pytest
 import torch
 from scripted import Steps
 
+from specpolicy.control.chunk import Chunk
 from specpolicy.control.planner import PolicyPlanner, as_planner
 from specpolicy.control.process_worker import ProcessWorker
-from specpolicy.control.worker import InlineWorker, ThreadWorker
+from specpolicy.control.worker import Closed, InlineWorker, ThreadWorker
 from specpolicy.errors import SpecpolicyError
 
 PATIENCE = 60.0
@@ -154,6 +155,120 @@ def test_the_sampler_is_handed_on_to_the_policy():
     assert as_planner(steps := Steps()) is steps
     with pytest.raises(SpecpolicyError, match="int is no policy"):
         as_planner(3)
+
+
+class Careful(Steps):
+    """Notices when two threads use it at once. A plan goes on until it is let go."""
+
+    def __init__(self):
+        super().__init__()
+        self.busy, self.overlaps, self.planning, self.going = threading.Lock(), 0, threading.Event(), threading.Event()
+
+    @contextlib.contextmanager
+    def alone(self):
+        alone = self.busy.acquire(blocking=False)
+        self.overlaps += not alone
+        yield
+        if alone:
+            self.busy.release()
+
+    def reset(self, seed):
+        with self.alone():
+            super().reset(seed)
+
+    def plan(self, history):
+        with self.alone():
+            self.planning.set()
+            self.going.wait()
+            return super().plan(history)
+
+
+@pytest.mark.parametrize("closed", (False, True))
+def test_a_planner_is_used_by_one_thread_at_a_time(monkeypatch, closed):
+    """Also where a plan of the run before goes on: what it draws is in no chunk of the next one."""
+    monkeypatch.setattr("specpolicy.control.worker.CLOSE_SECONDS", 0.05)
+    planner = Careful()
+    worker = ThreadWorker(planner)
+    worker.reset(0)
+    worker.submit(HISTORY)
+    planner.planning.wait()
+    if closed:
+        worker.close()
+    threading.Timer(0.2, planner.going.set).start()
+    worker.reset(1)
+    worker.submit({"step": np.array([8.0])})
+    assert worker.result(PATIENCE).actions[0, 0] == 8 and worker.result() is None
+    assert not planner.overlaps and planner.seed == 1 and len(planner.histories) == 1
+    worker.close()
+
+
+@pytest.mark.parametrize("kind", (ThreadWorker, ProcessWorker))
+def test_a_worker_that_is_closed_by_another_thread_keeps_nobody_waiting(kind):
+    worker, raised = kind(Steps(fault="hang")), []
+    worker.reset(0)
+    worker.submit(HISTORY)
+
+    def wait():
+        try:
+            worker.result(PATIENCE)
+        except Closed as error:
+            raised.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.1)
+    worker.close()
+    waiting.join(PATIENCE / 2)
+    assert len(raised) == 1
+
+
+class Reusing(Steps):
+    """Plans into the same array every time."""
+
+    memory = np.zeros((8, 2))
+
+    def plan(self, history):
+        self.memory[:] = super().plan(history).actions
+        return Chunk(self.memory)
+
+
+def test_a_planner_may_use_its_memory_again(make):
+    worker = make(Reusing())
+    worker.reset(0)
+    worker.submit(HISTORY)
+    first = worker.result(PATIENCE)
+    worker.submit({"step": np.array([50.0])})
+    assert worker.result(PATIENCE).actions[0, 0] == 50 and first.actions[0, 0] == 3
+
+
+class Lists(Steps):
+    def plan(self, history):
+        return Chunk(super().plan(history).actions.tolist())
+
+
+def test_actions_may_be_lists(make):
+    worker = make(Lists())
+    worker.reset(0)
+    worker.submit(HISTORY)
+    np.testing.assert_array_equal(worker.result(PATIENCE).actions[:, 0], np.arange(3, 11))
+
+
+def not_there():
+    raise AttributeError("Can't get attribute 'Planner' on <module '__main__'>")
+
+
+class Lost(Steps):
+    """A planner of an interactive session: its pickle names a class that no process finds."""
+
+    def __reduce__(self):
+        return not_there, ()
+
+
+def test_a_planner_that_its_process_does_not_find():
+    worker = ProcessWorker(Lost())
+    with pytest.raises(SpecpolicyError, match="define it in a module, or use worker='thread'"):
+        worker.reset(0)
+    worker.close()
 
 
 class Obliging(Steps):
