@@ -18,6 +18,7 @@ from typing import Any
 from specpolicy.control.signals import EndingSignals
 from specpolicy.control.timing import RunEnd
 from specpolicy.control.waiting import Latch, Watch
+from specpolicy.control.worker import Closed
 from specpolicy.errors import SpecpolicyError
 
 LOGGER = logging.getLogger("specpolicy.control")
@@ -61,7 +62,7 @@ class Supervisor:
         self._over = False  # the loop has come to its end, and stops the robot next
         self._acting = threading.Lock()
         self._late = False  # an action was under way when the robot was stopped
-        self._called = self._returned = 0.0
+        self._called = self._returned = self._again = 0.0  # when `stop` was called, returned, and was called again
         self._errors: list[SpecpolicyError] = []
         self._interruptions: list[BaseException] = []
         self._closing: float | None = None
@@ -123,7 +124,11 @@ class Supervisor:
 
         Args:
             always: it is watched even if there is no watchdog.
+
+        Raises:
+            Ended: the run has been ended, so nothing more begins.
         """
+        self.check()
         patience = GRACE_SECONDS if always and math.isinf(self._watchdog) else self._watchdog
         self._watch.begins(doing, seconds, patience)
 
@@ -144,7 +149,7 @@ class Supervisor:
             call(action)
 
     def _start(self, loop: Callable[[], str]) -> None:
-        self.begins("the start of the loop")
+        self._watch.begins("the start of the loop", 0.0, self._watchdog)
         guard = threading.Thread(target=self._guard, name="stop", daemon=True)
         control = threading.Thread(target=self._work, args=(loop,), name="control", daemon=True)
         try:
@@ -167,8 +172,7 @@ class Supervisor:
         if not self._at_rest.wait(self._called + min(self._watchdog, self._stop_timeout) - time.perf_counter()):
             LOGGER.warning("robot.stop() has not come back yet: the robot may still move")
             self._at_rest.wait(self._called + self._stop_timeout - time.perf_counter())
-        # Soon, unless one of its calls hangs. An action that comes back meanwhile is followed by another stop.
-        self._finished.wait(self._called + GRACE_SECONDS - time.perf_counter())
+        self._wait_for_loop(max(self._called, self._returned))
         if self._closing is None:
             self._closing = time.perf_counter()
             try:
@@ -176,6 +180,12 @@ class Supervisor:
             except RuntimeError:  # the program ends, or may have no more threads
                 self._release()
         self._closed.wait(self._closing + CLOSE_SECONDS - time.perf_counter())
+
+    def _wait_for_loop(self, since: float) -> None:
+        """It ends soon, unless a call of it hangs. An action that comes back meanwhile is followed by another stop."""
+        ended = self._finished.wait(since + GRACE_SECONDS - time.perf_counter())
+        if not ended and self._again:
+            self._finished.wait(self._again + GRACE_SECONDS + self._stop_timeout - time.perf_counter())
 
     def _fail(self, error: SpecpolicyError) -> None:
         self._errors.append(error)
@@ -187,7 +197,7 @@ class Supervisor:
             cause = loop()
             self._over = True
             self.end(cause)
-        except Ended:
+        except (Ended, Closed):
             pass
         except BaseException as error:
             self._over = True
@@ -196,6 +206,9 @@ class Supervisor:
             self._stop_robot()
             if self._late:
                 self._stop_again()
+            # The run has not waited for this loop, which may have started inference again since.
+            if self._closing is not None and self._closed.wait(CLOSE_SECONDS):
+                self._release()
             self._finished.set()
             atexit.unregister(self._leave)
 
@@ -249,6 +262,7 @@ class Supervisor:
 
     def _stop_again(self) -> None:
         """The action that hung has come back, and so may have reached the robot after it had been stopped."""
+        self._again = time.perf_counter()
         self._at_rest.wait(GRACE_SECONDS)  # if the first stop hangs, then with this call or for good
         try:
             self._stop()
@@ -272,7 +286,7 @@ class Supervisor:
         with EndingSignals():  # further ones wait for the robot, too
             self.end("the end of the program")
             self._at_rest.wait(self._grace + self._stop_timeout)
-            self._finished.wait(GRACE_SECONDS)
+            self._wait_for_loop(time.perf_counter())
 
     def _described(self, error: BaseException) -> SpecpolicyError:
         described = SpecpolicyError(f"{self._watch.task.name} failed: {_text(error)}")

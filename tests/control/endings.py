@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from specpolicy.control import Chunk, Controller
+from specpolicy.control.process_worker import ProcessWorker
 from specpolicy.control.worker import ThreadWorker
 
 AT_ONCE = 12  # programs beside each other: nearly all of their time they sleep
@@ -32,20 +33,23 @@ class Story:
         at: the call of a case, such as "act" or "act hangs"; each is at its best for a while first.
         first, then: signals that the program sends itself, at that moment, and while it stops and closes.
         raises: what it raises at that moment.
+        group: the signals go to all processes of the program, as those of a terminal do.
+        again: seconds that `stop` takes when it is called once more.
     """
 
     n_obs_steps, n_action_steps = 1, 4
 
-    def __init__(self, record, at="", first=None, then=(), raises=None):
+    def __init__(self, record, at="", first=None, then=(), raises=None, group=False, again=0.1):
         self.record, (self.at, _, self.hangs) = os.open(record, os.O_WRONLY | os.O_APPEND), at.partition(" ")
         self.first, self.then, self.raises, self.begun = first, then, raises, False
+        self.group, self.again = group, again
         self.calls, self.open, self.late = {}, threading.Event(), threading.Event()
 
     def note(self, text):
         os.write(self.record, f"{text}\n".encode())
 
     def send(self, name):
-        os.kill(os.getpid(), getattr(signal, name))
+        os.kill(0 if self.group else os.getpid(), getattr(signal, name))
         time.sleep(0.02)  # the main thread takes note of it
 
     def passes(self, call, after=0):
@@ -55,7 +59,7 @@ class Story:
         if now and self.first:
             self.begun = True
             self.send(self.first)
-        if call in ("stop", "close") and self.begun:
+        if self.begun and (call == "stop" or (call == "close" and self.calls[call] == 1)):
             for name in self.then:
                 self.send(name)
         if now and self.hangs == "hangs":
@@ -90,9 +94,38 @@ class Story:
     def stop(self):
         self.note("stop")
         self.passes("stop")
-        time.sleep(0.1)
+        time.sleep(0.1 if self.calls["stop"] == 1 else self.again)
         self.open.set()  # an action that was late comes back only now
         self.note("stopped")
+
+
+class Still:
+    """What plans in a process."""
+
+    n_obs_steps, n_action_steps = 1, 4
+
+    def reset(self, seed):
+        pass
+
+    def plan(self, history):
+        return Chunk(np.zeros((40, 1)))
+
+
+class Process(ProcessWorker):
+    """Inference in a process, whose signals come when it is not yet up, too."""
+
+    def __init__(self, story):
+        super().__init__(Still())
+        self.story = story
+
+    def _start(self):
+        super()._start()
+        self.story.note(f"process {self._process.pid}")
+        self.story.passes("start")
+
+    def close(self):
+        super().close()
+        self.story.note("closed")
 
 
 class Worker(ThreadWorker):
@@ -108,15 +141,16 @@ class Worker(ThreadWorker):
         self.story.note("closed")
 
 
-def run(record, at="", first=None, then=(), raises=None, thread=None, handler=None, seconds=0.5, **options):
+def run(record, thread=None, handler=None, seconds=0.5, process=False, options=None, first=None, **story_options):
     """One case. `thread`: how the controller's thread is made, if it is not the main one."""
+    os.setpgrp()
     if handler == "ignored":
         signal.signal(getattr(signal, first), signal.SIG_IGN)
     if handler == "own":
         signal.signal(getattr(signal, first), lambda number, frame: story.note(f"handled {number}"))
-    story = Story(record, at, first, then, raises)
-    options = {"warm_up": 1, "watchdog": 60.0, "inference_timeout": 60.0, **options}
-    controller = Controller(story, story, hz=HZ, worker=Worker(story), **options)
+    story = Story(record, first=first, **story_options)
+    options = {"warm_up": 1, "watchdog": 60.0, "inference_timeout": 60.0, **(options or {})}
+    controller = Controller(story, story, hz=HZ, worker=Process(story) if process else Worker(story), **options)
     arguments = {"seconds": seconds, "until": story.until}
     if thread is None:
         controller.run(**arguments)

@@ -70,7 +70,7 @@ def test_no_signal_at_any_moment_keeps_the_robot_from_being_stopped(tmp_path):
 
 def test_a_call_that_never_ends_keeps_no_program_from_ending(tmp_path):
     cases = [
-        {"at": at, "first": first, "then": ["SIGTERM", "SIGINT"], "stop_timeout": 0.5}
+        {"at": at, "first": first, "then": ["SIGTERM", "SIGINT"], "options": {"stop_timeout": 0.5}}
         for at, first in itertools.product(("stop hangs", "close hangs"), ("SIGINT", "SIGTERM", "SIGHUP"))
     ]
     for case, found in zip(cases, played(cases, tmp_path), strict=True):
@@ -84,12 +84,32 @@ def test_a_call_that_never_ends_keeps_no_program_from_ending(tmp_path):
 
 def test_an_action_that_comes_back_after_the_stop_is_followed_by_another_stop(tmp_path):
     cases = [{"at": "act late", "first": first, "then": ["SIGTERM"]} for first in ASKING for _ in range(3)]
-    cases.append({"at": "act late", "watchdog": 0.2})
+    cases.append({"at": "act late", "options": {"watchdog": 0.2}})
     for case, found in zip(cases, played(cases, tmp_path), strict=True):
         record = found["record"]
         assert record.count("stop") == 2 and record[-3:] == ["stop", "stopped", "closed"], (case, found)
         assert record.index("stop") < len(record) - 1 - record[::-1].index("act") < len(record) - 3, (case, found)
         assert found["code"] == (expected_code(case["first"]) if "first" in case else 1), (case, found)
+
+
+def test_a_stop_behind_a_late_action_has_its_time_too(tmp_path):
+    """The program ends only when the robot is at rest again."""
+    cases = [{"at": "act late", "first": first, "again": 3.0} for first in ("SIGINT", "SIGTERM")]
+    for found in played(cases, tmp_path):
+        assert found["record"].count("stop") == found["record"].count("stopped") == 2, found
+
+
+def test_what_ends_all_processes_of_a_program_leaves_inference_to_its_controller(tmp_path):
+    """Ctrl-C, a lost terminal, `timeout` and the like: nobody complains, and no process is left."""
+    cases = [
+        {"at": at, "first": first, "then": ["SIGHUP"], "group": True, "process": True}
+        for at, first in (("act", "SIGHUP"), ("act", "SIGTERM"), ("start", "SIGINT"))
+    ]
+    for case, found in zip(cases, played(cases, tmp_path), strict=True):
+        process = next(int(line.split()[1]) for line in found["record"] if line.startswith("process"))
+        check_stopped(case, found)
+        assert found["errors"].count("Traceback") == (case["first"] == "SIGINT"), (case, found)
+        assert "inference" not in found["errors"] and not Path(f"/proc/{process}").exists(), (case, found)
 
 
 def test_signals_mean_what_the_program_says_they_mean(tmp_path):

@@ -1,12 +1,15 @@
 """The supervisor by itself: what is raised around it, what cannot be had, and what comes too late."""
 
+import os
 import signal
 import threading
 import time
 
+import numpy as np
 import pytest
 from scripted import Steps, controller
 
+from specpolicy.control.limits import Limits
 from specpolicy.control.supervisor import CLOSE_SECONDS, Supervisor
 from specpolicy.control.worker import ThreadWorker
 from specpolicy.errors import SpecpolicyError
@@ -154,7 +157,7 @@ def test_a_stop_that_is_slower_than_the_watchdog_is_waited_for(robots, caplog):
 
 def test_a_worker_whose_end_hangs_is_left_behind(robots, monkeypatch):
     monkeypatch.setattr("specpolicy.control.supervisor.CLOSE_SECONDS", 0.2)
-    assert CLOSE_SECONDS > 5  # a process is given three seconds before it is killed
+    assert CLOSE_SECONDS > 5  # a process is given one second before it is killed
     robot = robots()
 
     class Stuck(ThreadWorker):
@@ -182,6 +185,48 @@ def test_a_controller_whose_last_run_still_hangs_in_the_robot_refuses_another(ro
     running.watchdog = 60.0
     running.run(seconds=0.1)
     assert len(robot.stops) == 3
+
+
+def test_a_run_that_has_ended_begins_nothing(robots):
+    """Whatever call it ends in: no other one follows, and inference is not started."""
+    robot = robots()
+
+    def position():
+        os.kill(os.getpid(), signal.SIGINT)
+        robot.released.wait(1.0)
+        return np.zeros(2)
+
+    robot.position, worker, resets = position, ThreadWorker(Steps()), []
+    worker.reset = resets.append
+    running = controller(robot, worker=worker, limits=Limits(rate=1.0))
+    with pytest.raises(KeyboardInterrupt):
+        running.run(seconds=60)
+    robot.released.set()
+    while running._supervisor.running is not None:
+        time.sleep(0.01)
+    assert not resets and not robot.observed and len(robot.stops) == 1
+
+
+def test_inference_that_starts_while_it_is_closed_is_closed_again(robots):
+    class Late(ThreadWorker):
+        open, closing = False, threading.Event()
+
+        def reset(self, seed):
+            os.kill(os.getpid(), signal.SIGINT)
+            self.closing.wait()
+            self.open = True
+
+        def close(self):
+            self.open = False
+            self.closing.set()
+
+    robot, worker = robots(), Late(Steps())
+    running = controller(robot, worker=worker)
+    with pytest.raises(KeyboardInterrupt):
+        running.run(seconds=60)
+    while running._supervisor.running is not None:
+        time.sleep(0.01)
+    assert not worker.open and not robot.observed and len(robot.stops) == 1
 
 
 @pytest.mark.parametrize("stop_hangs", (False, True))
