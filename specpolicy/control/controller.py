@@ -19,12 +19,12 @@ from specpolicy.control.execution import Execution
 from specpolicy.control.limits import Limits
 from specpolicy.control.pilot import Pilot
 from specpolicy.control.planner import Policy, as_planner
-from specpolicy.control.process_worker import READY_SECONDS, ProcessWorker
+from specpolicy.control.process_worker import ProcessWorker
 from specpolicy.control.robot import Robot, standing
 from specpolicy.control.signals import EndingSignals
 from specpolicy.control.supervisor import STOP_SECONDS, Supervisor
 from specpolicy.control.timing import TimingLog
-from specpolicy.control.worker import WORKERS, InlineWorker, ThreadWorker, Worker
+from specpolicy.control.worker import READY_SECONDS, WORKERS, InlineWorker, ThreadWorker, Worker
 from specpolicy.errors import SpecpolicyError
 from specpolicy.rates import check_rate
 
@@ -93,6 +93,9 @@ class Controller:
         for name, value in {"hz": hz, **seconds}.items():
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise SpecpolicyError(f"{name}={value}: expected a positive number")
+        for method in ("observe", "act", "stop"):
+            if not callable(getattr(robot, method, None)):
+                raise SpecpolicyError(f"{type(robot).__name__} is no robot: it has no method {method}()")
         if warm_up < 0:
             raise SpecpolicyError(f"warm_up={warm_up}: expected 0 or more calls")
         self.robot, self.hz, self.limits = robot, float(hz), limits
@@ -131,6 +134,8 @@ class Controller:
         """
         if self._supervisor is not None and (doing := self._supervisor.running) is not None:
             raise SpecpolicyError(f"the controller's last run has not ended: it is still at {doing}")
+        if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+            raise SpecpolicyError(f"seconds={seconds}: expected a positive number, or None for no limit")
         steps = math.inf if seconds is None else max(1, round(seconds * self.hz))
         self.log = TimingLog(self.hz, self.clock.name, self.worker.name, self.warm_up)
         if start is None:
@@ -176,7 +181,6 @@ class Controller:
                 return "until()"
             supervisor.begins("the wait for the next control step", 1.0 / self.hz)
             step = clock.wait_until(step)
-            supervisor.check()
             if step >= steps:
                 break
             now = step / self.hz if clock.simulated else time.perf_counter() - began

@@ -19,7 +19,7 @@ class GymRobot:
 
     On the wall clock its time goes on by itself: a period in which it is given no action it takes with the last one,
     as a robot keeps its last set-point. In simulated time it stands still between two actions. Once an episode has
-    ended, or after `stop`, the environment is left alone.
+    ended the environment is left alone; after `stop` an action is refused, so every run needs a robot of its own.
 
     Args:
         env: its observation is a Dict of arrays or an array (seen as `{"state": ...}`), its action space a Box.
@@ -65,6 +65,8 @@ class GymRobot:
         action = np.asarray(action)
         if action.shape != self._space.shape:
             raise SpecpolicyError(f"an action of shape {action.shape}: the robot takes {self._space.shape}")
+        if self.stopped:
+            raise SpecpolicyError("the environment has been stopped: make a GymRobot for every run")
         if self._start is None:
             self._start = self._now()
         self._catch_up()

@@ -18,9 +18,11 @@ LOGGER = logging.getLogger("specpolicy.control")
 ASKING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")
 # What ends a program, or suspends it with a robot that moves on, where the program has not said what it means by them.
 ENDING_BY_DEFAULT = (
-    *("SIGALRM", "SIGIO", "SIGPIPE", "SIGPROF", "SIGPWR", "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGXCPU"),
-    *("SIGTSTP", "SIGTTIN", "SIGTTOU"),
+    *("SIGALRM", "SIGIO", "SIGPIPE", "SIGPROF", "SIGPWR", "SIGTSTP", "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGXCPU"),
 )
+# What suspends a program in the background that reads from its terminal or, where the terminal minds, writes to it.
+# They are ignored: that makes reading an error and lets writing be. Noted and tried again, it would never end.
+OF_TERMINALS = ("SIGTTIN", "SIGTTOU")
 
 
 class EndingSignals:
@@ -49,7 +51,8 @@ class EndingSignals:
         try:
             for number in _replaceable():
                 self._before[number] = signal.getsignal(number)
-                signal.signal(number, self._receive)
+                ignored = signal.Signals(number).name in OF_TERMINALS
+                signal.signal(number, signal.SIG_IGN if ignored else self._receive)
             self.installed = True
         except ValueError:  # not in the main thread
             self._before.clear()
@@ -103,7 +106,7 @@ class EndingSignals:
 def _replaceable() -> Iterator[int]:
     """The signals to be kept: those that would end the program, and whose handlers can be put back."""
     elsewhere = _caught_by_c()
-    for name in (*ASKING, *ENDING_BY_DEFAULT):
+    for name in (*ASKING, *ENDING_BY_DEFAULT, *OF_TERMINALS):
         number = getattr(signal, name, None)
         if number is None:  # not on this system
             continue

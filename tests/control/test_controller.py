@@ -224,3 +224,19 @@ def test_a_cold_first_call_is_waited_for(robots):
 def test_settings_that_cannot_be_meant(options, message):
     with pytest.raises(SpecpolicyError, match=message):
         controller(Recorder(), **options)
+
+
+@pytest.mark.parametrize("seconds", (0, -1, float("nan"), float("inf")))
+def test_a_run_of_no_time_is_refused_before_anything_moves(robots, seconds):
+    robot = robots()
+    with pytest.raises(SpecpolicyError, match=f"seconds={seconds}: expected a positive number, or None"):
+        controller(robot).run(seconds=seconds)
+    assert not robot.observed and not robot.actions
+
+
+@pytest.mark.parametrize("method", ("observe", "act", "stop"))
+def test_a_robot_without_one_of_its_methods_is_refused_at_once(robots, method):
+    robot = robots()
+    setattr(robot, method, None)
+    with pytest.raises(SpecpolicyError, match=rf"Recorder is no robot: it has no method {method}\(\)"):
+        controller(robot)

@@ -82,6 +82,9 @@ def test_a_finished_or_stopped_world_is_left_alone():
     robot.stop()
     time.seconds += 3
     assert count(robot) == 1 and not robot.success
+    with pytest.raises(SpecpolicyError, match="has been stopped: make a GymRobot for every run"):
+        robot.act([0.0, 0.0])
+    assert robot.steps == 1
 
 
 def test_an_array_is_seen_as_the_state():

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from specpolicy.control.signals import ASKING, ENDING_BY_DEFAULT, EndingSignals
+from specpolicy.control.signals import ASKING, ENDING_BY_DEFAULT, OF_TERMINALS, EndingSignals
 
 ALL = [getattr(signal, name) for name in (*ASKING, *ENDING_BY_DEFAULT) if hasattr(signal, name)]
 
@@ -76,6 +76,15 @@ def test_what_is_ignored_or_has_another_meaning_is_left_alone():
         send("SIGHUP", "SIGUSR1")
         assert called == [signal.SIGUSR1]
     assert not noticed
+
+
+@pytest.mark.parametrize("name", OF_TERMINALS)
+def test_a_terminal_in_which_the_program_is_in_the_background_does_not_suspend_it(name):
+    noticed = []
+    with EndingSignals(noticed.append):
+        assert signal.getsignal(getattr(signal, name)) is signal.SIG_IGN
+        send(name)
+    assert not noticed and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the system does not say who handles what")
