@@ -113,7 +113,7 @@ def check_main_guard() -> None:
     running the script leaves with the exit code `UNGUARDED`.
 
     Raises:
-        SpecpolicyError: the script runs unguarded.
+        SpecpolicyError: the script runs unguarded, or came from standard input, so that no process can import it.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # it is still importing the script
         sys.exit(UNGUARDED)
@@ -121,6 +121,11 @@ def check_main_guard() -> None:
     path, name = getattr(main, "__file__", None), getattr(getattr(main, "__spec__", None), "name", "")
     if path is None or name.split(".")[-1] == "__main__":  # these are not imported again
         return
+    if not name and not Path(multiprocessing.process.ORIGINAL_DIR or "", path).exists():  # type: ignore[attr-defined]
+        raise SpecpolicyError(
+            f"a process imports the script that starts it, and {path} is no file: write it into one, "
+            "or do without processes (worker='thread', workers=0)"
+        )
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None and not (frame.f_globals is vars(main) and frame.f_code.co_name == "<module>"):
         frame = frame.f_back

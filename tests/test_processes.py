@@ -117,11 +117,22 @@ def test_a_script_without_a_guard_is_refused(tmp_path, monkeypatch, source, refu
         assert started
 
 
-def test_no_guard_is_needed_where_no_script_is_imported_again(monkeypatch):
+@pytest.mark.parametrize("path", ("<stdin>", "/nowhere/script.py"))
+def test_a_script_that_no_process_can_import_is_refused(monkeypatch, path):
+    main = types.ModuleType("__main__")  # python - < script.py
+    main.__file__ = path
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    with pytest.raises(SpecpolicyError, match=f"and {path} is no file: write it into one, or do without processes"):
+        check_main_guard()
+
+
+def test_no_guard_is_needed_where_no_script_is_imported_again(monkeypatch, tmp_path):
     main = types.ModuleType("__main__")  # of an interactive session, or python -c
     monkeypatch.setitem(sys.modules, "__main__", main)
     exec(compile("import specpolicy.processes as p\np.check_main_guard()", "<stdin>", "exec"), vars(main))
-    main.__file__ = "/somewhere/script.py"  # python -i script.py
+    script = tmp_path / "script.py"
+    script.touch()
+    main.__file__ = str(script)  # python -i script.py
     exec(compile("p.check_main_guard()", "<stdin>", "exec"), vars(main))
 
 

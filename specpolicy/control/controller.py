@@ -145,7 +145,7 @@ class Controller:
         )
         with EndingSignals(supervisor.end) as signals:
             if not signals.installed:
-                LOGGER.warning("run() is not in the main thread: signals such as SIGTERM do not stop the robot")
+                LOGGER.warning("run() is not in the main thread: signals such as SIGTERM are left to the program")
             try:
                 with _quiet_garbage_collector():
                     supervisor.run(lambda: self._control(supervisor, steps, until, start))
