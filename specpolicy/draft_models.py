@@ -2,22 +2,74 @@
 holds their weights, `drafters.json` their shapes and how they were made."""
 
 import json
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path, write_text
-from specpolicy.networks import ConditionalUnet1D
+from specpolicy.networks import ConditionalUnet1D, UnetOptions
 from specpolicy.networks.correction_head import CorrectionHead
+from specpolicy.parsing import check_ranges, parse, plain, read_json
+from specpolicy.parsing.tensors import check_finite, part_of, read_tensors
 
 WEIGHTS, SETTINGS = "drafters.safetensors", "drafters.json"
 KINDS = ("independent", "corrected")
+REMEDY = "train them again (specpolicy train_drafter)"
+LONGEST, WIDEST, LARGEST = 4096, 65536, 2**24
+
+
+@dataclass(frozen=True)
+class IndependentOptions:
+    """Of `DraftDenoiser`, as they stand in a file."""
+
+    action_dim: int
+    cond_dim: int
+    down_dims: Sequence[int]
+    embed_dim: int = 32
+
+    def __post_init__(self) -> None:
+        check_ranges(self, action_dim=(1, WIDEST), cond_dim=(0, LARGEST))
+        UnetOptions(diffusion_step_embed_dim=self.embed_dim, down_dims=self.down_dims)  # checks them
+
+
+@dataclass(frozen=True)
+class CorrectedOptions:
+    """Of `CorrectionHead`, as they stand in a file."""
+
+    horizon: int
+    action_dim: int
+    cond_dim: int
+    train_steps: int
+    width: int = 256
+
+    def __post_init__(self) -> None:
+        check_ranges(self, horizon=(1, LONGEST), action_dim=(1, WIDEST), cond_dim=(0, LARGEST))
+        check_ranges(self, train_steps=(1, LONGEST), width=(1, WIDEST))
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of the draft models that are there."""
+
+    independent: IndependentOptions | None = None
+    corrected: CorrectedOptions | None = None
+
+
+@dataclass(frozen=True)
+class DraftModelsFile:
+    """What drafters.json says; see `DraftModels`."""
+
+    format: Literal[1]
+    options: Options
+    report: Mapping[str, Any]
+    fingerprint: str | None = None
 
 
 class DraftDenoiser(nn.Module):
@@ -36,12 +88,13 @@ class DraftDenoiser(nn.Module):
 
 @dataclass
 class DraftModels:
-    """What is there, and the options each was built with."""
+    """What is there, and the options each was built with; the `fingerprint` of the policy they were trained for."""
 
     denoiser: DraftDenoiser | None = None
     head: CorrectionHead | None = None
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str | None = None
 
     def add(self, kind: str, **options: Any) -> nn.Module:
         """Build an untrained model of one of `KINDS`."""
@@ -69,33 +122,52 @@ class DraftModels:
         """Write the weights in half precision, then the settings."""
         directory = Path(directory)
         tensors = {
-            f"{kind}.{name}": value.half().contiguous() if value.is_floating_point() else value.contiguous()
-            for kind, model in self.models().items()
-            for name, value in model.state_dict().items()
+            name: value.half().contiguous() if value.is_floating_point() else value.contiguous()
+            for name, value in _weights(self).items()
         }
         with atomic_path(directory / WEIGHTS) as temporary:
             save_file(tensors, temporary)
-        settings = {"format": 1, "options": self.options, "report": self.report}
+        settings = {
+            "format": 1,
+            "options": self.options,
+            "report": self.report,
+            "fingerprint": self.fingerprint,
+        }
         write_text(directory / SETTINGS, json.dumps(settings, indent=1) + "\n")
 
 
 def read_draft_models(directory: str | Path) -> DraftModels:
-    """The draft models beside a checkpoint; none of them where there are no files."""
-    directory, models = Path(directory), DraftModels()
-    if not (directory / SETTINGS).exists():
-        return models
+    """The draft models beside a checkpoint; none of them where there are no files. Whose they are, is for the caller
+    to ask."""
+    directory = Path(directory)
+    if not os.path.lexists(directory / SETTINGS):
+        return DraftModels()
     try:
-        settings = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
-        weights = load_file(directory / WEIGHTS)
-        for kind, options in settings["options"].items():
-            model = models.add(kind, **options)
-            prefix = f"{kind}."
-            own = {
-                name.removeprefix(prefix): value.float() for name, value in weights.items() if name.startswith(prefix)
-            }
-            model.load_state_dict(own)
-        models.report = settings["report"]
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise SpecpolicyError(f"the draft models in {directory} cannot be read ({reason}): train them again") from None
+        settings = parse(DraftModelsFile, read_json(directory / SETTINGS), directory / SETTINGS)
+        with torch.device("meta"):
+            expected = _weights(_made(settings))
+        weights = read_tensors(directory / WEIGHTS, expected)
+        check_finite(weights, {}, f"{directory / WEIGHTS}: ")
+    except SpecpolicyError as error:
+        raise SpecpolicyError(f"the draft models in {directory} cannot be read ({error}): {REMEDY}") from None
+    models = _made(settings)
+    for kind, model in models.models().items():
+        model.load_state_dict(part_of(weights, f"{kind}."))
     return models.to(torch.device("cpu"))
+
+
+def _made(settings: DraftModelsFile) -> DraftModels:
+    """Untrained models as a file describes them."""
+    models = DraftModels(report=dict(settings.report), fingerprint=settings.fingerprint)
+    for kind in KINDS:
+        options = getattr(settings.options, kind)
+        if options is not None:
+            models.add(kind, **plain(options))
+    return models
+
+
+def _weights(models: DraftModels) -> dict[str, Tensor]:
+    """The weights of all models, each behind its kind."""
+    return {
+        f"{kind}.{name}": value for kind, model in models.models().items() for name, value in model.state_dict().items()
+    }

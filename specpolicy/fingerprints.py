@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import shown
+
 LENGTH = 16  # hexadecimal digits
 JOINT = "-"  # between the denoiser's and the encoder's
 
@@ -36,10 +39,27 @@ def policy_fingerprint(denoiser: nn.Module, encoder: nn.Module) -> str:
     return f"{own}{JOINT}{weights_fingerprint(encoder)}" if encoder.state_dict() else own
 
 
-def agrees(wanted: str, found: str) -> bool:
+def agree(one: str, other: str) -> bool:
     """Whether two fingerprints are of one policy, as far as both tell: one may be of the denoiser alone."""
-    ours, theirs = wanted.split(JOINT), found.split(JOINT)
-    return all(a == b for a, b in zip(ours, theirs, strict=False))
+    return all(a == b for a, b in zip(one.split(JOINT), other.split(JOINT), strict=False))
+
+
+def check_made_for(made_for: str | None, policy: str, what: str, remedy: str) -> None:
+    """Raise unless what belongs to a policy was made for this one.
+
+    Args:
+        made_for: the fingerprint of the policy it was made for; None: it does not say.
+        policy: the fingerprint of the one at hand.
+        what: for the message, such as "the calibration in outputs/lift".
+        remedy: what to do.
+    """
+    if made_for is None:
+        raise SpecpolicyError(f"{what}: nothing says which policy this was made for, it may be another's: {remedy}")
+    if not agree(made_for, policy):
+        raise SpecpolicyError(
+            f"{what}: made for another policy, or before the weights of this one were changed (fingerprint "
+            f"{shown(made_for)}, this policy has {shown(policy)}): {remedy}"
+        )
 
 
 def add_weights(digest: Any, weights: Mapping[str, Tensor]) -> None:

@@ -141,7 +141,7 @@ class DiffusionPolicy(Policy):
         It stays on the device it is on. `max_rows`: rows up to which a call is one call of the network; by default
         the steps of the chain, which is what one chunk needs at most.
         """
-        nothing = {key: torch.zeros(self._frame_shape(key)) for key in self.observation_keys}
+        nothing = {key: torch.zeros(self.frame_shape(key)) for key in self.observation_keys}
         policy = copy.copy(self)
         policy.engine = make_engine(
             name,

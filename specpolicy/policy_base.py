@@ -81,14 +81,14 @@ class Policy(nn.Module):
             raise SpecpolicyError(f"the keys of an observation must have one batch size, these have: {found}")
         return self.encoder(frames)
 
-    def _frame_shape(self, key: str) -> tuple[int, ...]:
+    def frame_shape(self, key: str) -> tuple[int, ...]:
         """Shape of the frames of one key of one observation, the number of frames first."""
         shape = self.encoder.shapes[key]
         return (self.n_obs_steps, *([shape] if isinstance(shape, int) else shape))
 
     def _frames(self, key: str, value: Tensor) -> Tensor:
         """The frames (B, To, ...) of one key, checked."""
-        expected = self._frame_shape(key)
+        expected = self.frame_shape(key)
         value = value[None] if value.dim() == len(expected) else value
         layouts = [expected]
         if is_image(expected[1:]):

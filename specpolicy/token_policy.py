@@ -10,6 +10,7 @@ from torch import Tensor
 
 from specpolicy.engines.base import allows_tf32
 from specpolicy.errors import SpecpolicyError
+from specpolicy.fingerprints import check_made_for
 from specpolicy.networks import LowDimEncoder, MaskedTransformer
 from specpolicy.normaliser import Normaliser
 from specpolicy.parsing import plain
@@ -162,6 +163,8 @@ class TokenPolicy(Policy):
         calibration = self.calibration if made.calibration is None else made.calibration
         if calibration is not None:
             calibration.check(self.length, self.tokeniser.bins)
+            if made.calibration is not None and calibration.fingerprint is not None:
+                check_made_for(calibration.fingerprint, self.fingerprint, "this calibration", "calibrate this policy")
         return dataclasses.replace(made, calibration=calibration, machine=self.machine)
 
     @property

@@ -27,6 +27,7 @@ def models():
 def checkpoint(small_policy, models, tmp_path):
     """A policy with both beside it."""
     directory = small_policy.save(tmp_path / "policy")
+    models.fingerprint = small_policy.fingerprint
     models.save(directory)
     return directory
 
@@ -41,7 +42,9 @@ def observation(rows=2):
 
 def test_they_come_back_in_half_precision(checkpoint, models):
     read = read_draft_models(checkpoint)
-    assert read.options == models.options and read.report == models.report
+    assert read.options["corrected"].items() >= models.options["corrected"].items()
+    assert read.options["independent"].items() >= models.options["independent"].items()
+    assert read.report == models.report and read.fingerprint == models.fingerprint
     for kind, model in models.models().items():
         own = read.models()[kind]
         assert not own.training

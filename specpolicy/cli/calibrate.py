@@ -42,7 +42,7 @@ def run(config: DictConfig) -> None:
     effort = _effort(config)  # what is wrong shall be said before an hour of work
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    policy = load_policy(config.policy, config.device)
+    policy = load_policy(config.policy, config.device, bare=True)  # what lies there is made anew
     check_precision(config.precision, policy.device)
     output = Path(config.output or config.policy)
     if not output.is_dir() and config.output is None:
@@ -61,7 +61,7 @@ def _calibrate(config: DictConfig, policy: Any, effort: Effort, output: Path) ->
     from specpolicy.samplers.speculative.calibration.calibration import machine
     from specpolicy.token_policy import TokenPolicy
 
-    known = None if config.learn or isinstance(policy, TokenPolicy) else _known(config)
+    known = None if config.learn or isinstance(policy, TokenPolicy) else _known(config, policy)
     if config.engine != "eager":
         policy = policy.with_engine(config.engine)
     if isinstance(policy, TokenPolicy):
@@ -75,6 +75,7 @@ def _calibrate(config: DictConfig, policy: Any, effort: Effort, output: Path) ->
     with _stages() as progress:
         network = policy.engine or policy.denoiser
         calibration = calibrate(network, policy.chain, policy.sample_shape, cond, generator, effort, progress, known)
+    calibration.fingerprint = policy.fingerprint  # of its encoder, too
     where = machine(policy.device, network)
     calibration.report[where] |= {"hardware": hardware(), "threads": torch.get_num_threads()}
     if config.learn:
@@ -100,10 +101,16 @@ def describe(calibration: Calibration, where: str) -> str:
     return "\n".join(lines)
 
 
-def _known(config: DictConfig) -> Calibration:
+def _known(config: DictConfig, policy: Any) -> Calibration:
+    from specpolicy.fingerprints import check_made_for
     from specpolicy.samplers.speculative.calibration import Calibration
 
-    return Calibration.load(config.output or config.policy)
+    directory = config.output or config.policy
+    known = Calibration.load(directory)
+    check_made_for(
+        known.fingerprint, policy.fingerprint, f"the calibration in {directory}", "calibrate with learn=true"
+    )
+    return known
 
 
 def _effort(config: DictConfig) -> Effort:

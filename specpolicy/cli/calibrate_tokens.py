@@ -35,7 +35,7 @@ def calibrate_tokens(policy: TokenPolicy, config: DictConfig, output: Path) -> T
         raise SpecpolicyError(f"traces={config.traces}: expected at least 2 chunks to calibrate on")
     _check_choices(config)
     samplers = _samplers(policy, config)
-    calibration = _timed(policy, _known(policy, output), {"config": OmegaConf.to_container(config)})
+    calibration = _timed(policy, _known(policy, output, learn=True), {"config": OmegaConf.to_container(config)})
     cost = calibration.costs[policy.machine]
     wanted = config.copy()
     wanted.count = config.traces
@@ -98,13 +98,20 @@ def _samplers(policy: TokenPolicy, config: DictConfig) -> dict[str, TokenSampler
     return samplers
 
 
-def _known(policy: TokenPolicy, output: Path) -> TokenCalibration:
-    """What was calibrated before, unless it was for other tokens."""
+def _known(policy: TokenPolicy, output: Path, learn: bool) -> TokenCalibration:
+    """What was calibrated before; nothing, if it was for other tokens, or for another policy and is learnt anew."""
+    from specpolicy.fingerprints import agree, check_made_for
     from specpolicy.tokens.calibration import TokenCalibration, read_token_calibration
 
-    fresh = TokenCalibration(policy.length, policy.tokeniser.bins)
+    fresh = TokenCalibration(policy.length, policy.tokeniser.bins, fingerprint=policy.fingerprint)
     known = read_token_calibration(output) or fresh
-    return known if (known.length, known.bins) == (fresh.length, fresh.bins) else fresh
+    if (known.length, known.bins) != (fresh.length, fresh.bins):
+        return fresh
+    if learn and not (known.fingerprint and agree(known.fingerprint, policy.fingerprint)):
+        print(f"{output}/drafts.json was made for another policy, or before its weights were changed: it is replaced")
+        return fresh
+    check_made_for(known.fingerprint, policy.fingerprint, f"the calibration in {output}", "calibrate with learn=true")
+    return known
 
 
 def _timed(policy: TokenPolicy, known: TokenCalibration, report: dict[str, Any]) -> TokenCalibration:
@@ -123,7 +130,7 @@ def _timed(policy: TokenPolicy, known: TokenCalibration, report: dict[str, Any])
 
 def _time_again(policy: TokenPolicy, config: DictConfig, output: Path) -> TokenCalibration:
     """The graphs and calls that are known, and the numbers of drafts that are fastest on this machine."""
-    known = _known(policy, output)
+    known = _known(policy, output, learn=False)
     if not known.decoders:
         raise SpecpolicyError(f"{output} holds no calibration of these tokens: calibrate with learn=true first")
     calibration = _timed(policy, known, {})

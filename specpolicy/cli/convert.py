@@ -13,6 +13,7 @@ Examples:
 import contextlib
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -51,9 +52,10 @@ def run(config: DictConfig) -> None:
         try:
             policy.save(part, torch.float16 if config.half_precision else torch.float32)
             save_config(config, part / "convert.yaml", "convert")
+            beside = _save_beside(policy, load_policy(part, bare=True), part)
             load_policy(part)  # what was written can be read
             remove(out, [*BESIDE, *FILES])
-            for name in FILES:
+            for name in [*beside, *FILES]:
                 (part / name).rename(out / name)
         finally:
             _discard(part)
@@ -61,12 +63,27 @@ def run(config: DictConfig) -> None:
     print(f"saved {out}")
 
 
+def _save_beside(policy: Any, written: Any, part: Path) -> list[str]:
+    """Write what belongs to a policy beside what was written of it; return the names of the files.
+
+    Half precision rounds the weights a little: what was made for them before serves them still, under their new name.
+    """
+    from specpolicy.cli.train import BESIDE
+
+    before = set(part.iterdir())
+    for belonging in (policy.calibration, getattr(policy, "draft_models", None)):
+        if belonging is not None and getattr(belonging, "fingerprint", None) is not None:
+            dataclasses.replace(belonging, fingerprint=written.fingerprint).save(part)
+    return [path.name for path in set(part.iterdir()) - before if path.name in BESIDE]
+
+
 def _discard(part: Path) -> None:
     """Delete what there is of a conversion that was not completed."""
+    from specpolicy.cli.train import BESIDE
     from specpolicy.outputs import remove, remove_temporary
 
-    remove(part, FILES)
-    remove_temporary(part, FILES)
+    remove(part, [*BESIDE, *FILES])
+    remove_temporary(part, [*BESIDE, *FILES])
     with contextlib.suppress(OSError):
         part.rmdir()
 

@@ -35,7 +35,7 @@ def run(config: DictConfig) -> None:
         raise SpecpolicyError(f"kinds={list(config.kinds)}: expected some of {', '.join(KINDS)}")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    policy = load_policy(config.policy, config.device)
+    policy = load_policy(config.policy, config.device, bare=True)  # what lies there is made anew
     if not isinstance(policy, DiffusionPolicy):
         raise SpecpolicyError(f"{config.policy} needs no draft model: policies of action tokens draft from themselves")
     output = Path(config.output or config.policy)
@@ -71,7 +71,7 @@ def _train(config: DictConfig, policy: DiffusionPolicy, output: Path) -> None:
             bar.advance,
         )
     size = cond[0].numel()
-    models = DraftModels()
+    models = DraftModels(fingerprint=policy.fingerprint)
     torch.manual_seed(config.seed)  # of the first weights
     for kind in config.kinds:
         if kind == "independent":

@@ -59,7 +59,7 @@ class EpisodeRecorder:
 
     def __init__(self, recording: Recording):
         torch.set_num_threads(1)
-        self.policy = load_policy(recording.policy)
+        self.policy = load_policy(recording.policy, bare=True)
         self.env = FrameRecorder(make_task_env(recording.task))
         check_policy_fits(self.policy, self.env, str(recording.task["id"]), recording.any_rate)
         acting = self.policy if recording.engine == "eager" else self.policy.with_engine(recording.engine)

@@ -15,6 +15,7 @@ from specpolicy.parsing import parse
 from specpolicy.samplers import Sample, Sampler, make_sampler
 from specpolicy.samplers.base import Generators, NoiseSource
 from specpolicy.samplers.meter import Meter
+from specpolicy.samplers.registry import check_calibration
 
 STEP_OPTIONS = ("eta", "use_clipped_model_output")
 Network = Callable[..., Tensor]  # (x, t, name=condition, ...) -> output
@@ -99,6 +100,7 @@ class Drawer:
 
         with torch.inference_mode():
             source = NoiseSource(self.generator if generator is None else generator, shape[0], like.device, like.dtype)
+            check_calibration(self.sampler, network)
             meter = Meter(denoiser, like.device)
             start = source.normal(*shape[1:]) if noise is None else noise.to(like)
             out = self.sampler.run(meter, chain, start, packed.tensor, source)

@@ -1,7 +1,9 @@
 """`read_tensors`: the safetensors file of a stranger, compared with what is expected before anything is read."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing.json_file import MIB, check_regular
-from specpolicy.parsing.words import shown
+from specpolicy.parsing.words import one_line, shown
 
 MOST_HEADER = 16 * MIB  # a network of a thousand weights has 0.1
 FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
@@ -30,27 +32,43 @@ def read_tensors(path: str | Path, expected: Mapping[str, Tensor] | None = None,
         SpecpolicyError: no such file, a damaged one, or one of other tensors than expected.
     """
     end = f": {remedy}" if remedy else ""
+    layout = read_layout(path, remedy)
+    if expected is not None:
+        check_layout(layout, expected, f"{path}: ")
+    for name, (kind, _) in layout.items():
+        if kind not in FLOATS | OTHERS:
+            raise SpecpolicyError(f"{path} holds {shown(name)} as {kind}, which is no kind of weight{end}")
+    with opened(path, "pt", remedy) as tensors:
+        found = {name: tensors.get_tensor(name) for name in layout}
+    return {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
+
+
+def read_layout(path: str | Path, remedy: str = "") -> Layout:
+    """What a safetensors file says that it holds; its numbers are not read. See `read_tensors`."""
+    with opened(path, "pt", remedy) as tensors:
+        parts = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+        return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
+
+
+@contextlib.contextmanager
+def opened(path: str | Path, framework: str = "pt", remedy: str = "") -> Iterator[Any]:
+    """A safetensors file, its header not larger than it can be; what goes wrong is said on one line.
+
+    framework: "pt" or "numpy", which is whose arrays come out. See `safetensors.safe_open`, and `read_tensors`.
+    """
+    end = f": {remedy}" if remedy else ""
     size = check_regular(path)
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(MOST_HEADER, size - 8):
-            raise SpecpolicyError(f"{path} is no safetensors file, or cut off{end}")
-        with safe_open(path, "pt") as tensors:
-            parts = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
-            layout = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
-            if expected is not None:
-                check_layout(layout, expected, f"{path}: ")
-            for name, (kind, _) in layout.items():
-                if kind not in FLOATS | OTHERS:
-                    raise SpecpolicyError(f"{path} holds {shown(name)} as {kind}, which is no kind of weight{end}")
-            found = {name: tensors.get_tensor(name) for name in layout}
+            raise SpecpolicyError(f"{path} cannot be read (it is no safetensors file, or cut off){end}")
+        with safe_open(path, framework) as tensors:
+            yield tensors
     except OSError as error:
         raise SpecpolicyError(f"{path} cannot be read: {error.strerror or error}{end}") from None
     except (SafetensorError, RuntimeError, OverflowError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise SpecpolicyError(f"{path} cannot be read ({reason}){end}") from None
-    return {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
+        raise SpecpolicyError(f"{path} cannot be read ({one_line(error)}){end}") from None
 
 
 def layout_of(tensors: Mapping[str, Tensor]) -> Layout:

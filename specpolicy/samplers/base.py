@@ -25,6 +25,12 @@ def engine_name(denoiser: object) -> str:
     return name if isinstance(name, str) else "eager"
 
 
+def network_of(denoiser: object) -> torch.nn.Module | None:
+    """The network behind a denoiser: itself, or what an engine runs; None for a function, of which nothing is known."""
+    inside = getattr(getattr(denoiser, "workload", None), "denoiser", denoiser)
+    return inside if isinstance(inside, torch.nn.Module) else None
+
+
 @dataclass
 class SampleStatistics:
     """What a sample cost. `calls` (B,) sequential network calls; `rows` (B,) states evaluated for each chunk;

@@ -114,7 +114,8 @@ def sample(
     dtype: of the states, float32 or float64; in half precision the law would be another.
 
     Raises:
-        SpecpolicyError: shapes that do not fit, a chain that the sampler cannot walk, values that are not finite.
+        SpecpolicyError: shapes that do not fit, a chain that the sampler cannot walk, a calibration of another
+            network, values that are not finite.
     """
     if dtype not in (torch.float32, torch.float64):
         raise SpecpolicyError(f"dtype={dtype}: states are float32 or float64, in half precision the law is another")
@@ -138,12 +139,23 @@ def sample(
                 f"cond has {len(cond)} rows, the batch has {shape[0]}: give one row, or one per chunk"
             )
         cond = cond.to(where).expand(shape[0], *cond.shape[1:])
+    check_calibration(sampler, denoiser)
     noise = NoiseSource(generator, shape[0], where, dtype)
     meter = Meter(denoiser, where, check=True)
     state = noise.normal(*shape[1:])
     result = sampler.run(meter, chain, state, cond, noise, return_states)
     result.stats.seconds, result.stats.network_seconds = meter.read()
     return result
+
+
+def check_calibration(sampler: Sampler, denoiser: Denoiser) -> None:
+    """Raise if a sampler's calibration was made for another network, as far as that is known.
+
+    The chunks would have the right distribution, but take more calls than those of the policy's own calibration.
+    """
+    calibration = getattr(sampler, "calibration", None)
+    if isinstance(calibration, Calibration):
+        calibration.check_network(denoiser)
 
 
 def _hint(word: str, known: dict) -> str:

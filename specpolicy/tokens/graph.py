@@ -10,8 +10,9 @@ need not be written down: verification finds them by following the rule from sta
 import functools
 import heapq
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from specpolicy.tokens.speculative import Round
 Pair = tuple[int, int]  # (place of the position, rank of the token)
 Node = tuple[Pair, ...]  # sorted by place, each place once
 
+MOST = 2**24  # places, ranks
 DEPTH_COST = 0.45  # in places of excess rank, see `analytic_graph`
 
 
@@ -188,6 +190,20 @@ def _shifts(total: int, parts: int, least: int, most: int) -> Iterator[tuple[int
             yield (first, *rest)
 
 
-def parse_nodes(entries: Sequence[Sequence[Sequence[int]]]) -> tuple[Node, ...]:
-    """Nodes from plain lists, as a file holds them."""
-    return tuple(tuple((int(place), int(rank)) for place, rank in entry) for entry in entries)
+def parse_nodes(entries: Any) -> tuple[Node, ...]:
+    """Nodes from plain lists, as a file holds them.
+
+    Raises:
+        SpecpolicyError: something else than lists of pairs of whole numbers.
+    """
+    if not isinstance(entries, list | tuple):
+        raise SpecpolicyError("the nodes of a draft graph are no list")
+    nodes: list[Node] = []
+    for entry in entries:
+        pairs: Any = entry if isinstance(entry, list | tuple) else [None]
+        if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+            raise SpecpolicyError("a node of a draft graph is no list of pairs [place, rank]")
+        if not all(type(number) is int and number < MOST for pair in pairs for number in pair):
+            raise SpecpolicyError(f"a node of a draft graph holds another thing than numbers below {MOST}")
+        nodes.append(tuple((place, rank) for place, rank in pairs))
+    return tuple(nodes)

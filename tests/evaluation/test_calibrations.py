@@ -29,7 +29,7 @@ WITHOUT = ("ddpm", "ddim", "dpm_solver", "picard", "asd", "block", "reflection",
 def calibration(policy, variance=0.1, **others):
     """A calibration that knows only that chunks are smooth."""
     prior = GaussianSurrogate.smooth(policy.chain.process.alpha_bar, torch.Size(policy.sample_shape), variance)
-    return Calibration(prior, **others)
+    return Calibration(prior, fingerprint=policy.fingerprint, **others)
 
 
 def plan(windows):

@@ -158,7 +158,8 @@ def calibrated(policy, seen):
     traces, _ = policy.record(policy.encode(seen(40)), sampler, source)
     costs = {"cpu": dict.fromkeys(ROWS, 1.0)}
     found = calibrate_graphs(traces, sampler.rule(policy.length), costs["cpu"])
-    return TokenCalibration(policy.length, policy.tokeniser.bins, {}, costs).added(sampler.law, found)
+    made = TokenCalibration(policy.length, policy.tokeniser.bins, {}, costs, fingerprint=policy.fingerprint)
+    return made.added(sampler.law, found)
 
 
 def test_a_policy_uses_the_calibration_beside_it(token_policy, seen, tmp_path):
@@ -203,7 +204,7 @@ def test_recorded_tokens_are_those_of_the_decoder(token_policy, seen):
 
 def test_a_calibration_of_other_tokens_or_a_damaged_one_is_refused(token_policy, seen, tmp_path):
     token_policy.save(tmp_path)
-    TokenCalibration(56, 64).save(tmp_path)
+    TokenCalibration(56, 64, fingerprint=token_policy.fingerprint).save(tmp_path)
     with pytest.raises(SpecpolicyError, match="56 tokens of 64 bins"):
         specpolicy.load_policy(tmp_path).predict(seen(1))
     settings = json.loads((tmp_path / "drafts.json").read_text())

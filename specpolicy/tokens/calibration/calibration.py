@@ -1,17 +1,67 @@
 """What is known of a token policy and a machine before decoding: draft graphs, and how many drafts pay."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
+from specpolicy.parsing import check_ranges, parse, read_json
 from specpolicy.tokens.graph import DraftGraph, parse_nodes
 
 FORMAT = 2
 FILE = "drafts.json"
+REMEDY = "delete it and calibrate the policy again"
+MOST_BYTES = 64 * 2**20
+MOST_DRAFTS = 4096
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """A draft graph in drafts.json. `nodes`: see `parse_nodes`, which checks them."""
+
+    nodes: Any
+    weights: Sequence[float]
+
+
+@dataclass(frozen=True)
+class DecoderFile:
+    """What drafts.json says of one target law; see `DecoderCalibration`."""
+
+    drafter: Literal["graph", "chain", "fixed_point"]
+    drafts: Mapping[str, int]
+    graphs: Mapping[int, GraphFile]
+    report: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if any(not 0 <= drafts <= MOST_DRAFTS for drafts in self.drafts.values()):
+            raise SpecpolicyError(f"drafts must lie between 0 and {MOST_DRAFTS}")
+
+    def made(self) -> "DecoderCalibration":
+        """The calibration of this decoder."""
+        graphs = {
+            masked: DraftGraph(parse_nodes(graph.nodes), tuple(graph.weights)) for masked, graph in self.graphs.items()
+        }
+        return DecoderCalibration(self.drafter, dict(self.drafts), graphs, dict(self.report))
+
+
+@dataclass(frozen=True)
+class TokenCalibrationFile:
+    """What drafts.json says; see `TokenCalibration`."""
+
+    format: Literal[2]
+    length: int
+    bins: int
+    costs: Mapping[str, Mapping[int, float]]
+    report: Mapping[str, Any]
+    decoders: Mapping[str, DecoderFile]
+    fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self, length=(1, 2**24), bins=(2, 4096))
 
 
 @dataclass(frozen=True)
@@ -43,6 +93,7 @@ class TokenCalibration:
     """Calibrations by target law, for chunks of `length` tokens of `bins`. They change speed, never a token.
 
     costs: by machine, seconds of a call of the network by its number of rows. report: how all this was made.
+    fingerprint: of the policy it was made for (see `specpolicy.fingerprints`); None where that is not known.
     """
 
     length: int
@@ -50,6 +101,7 @@ class TokenCalibration:
     decoders: dict[str, DecoderCalibration] = field(default_factory=dict)
     costs: dict[str, dict[int, float]] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str | None = None
 
     def added(self, law: str, found: DecoderCalibration) -> "TokenCalibration":
         """The same with one decoder more, or anew: the number of its drafts is chosen for all machines known here."""
@@ -84,6 +136,7 @@ class TokenCalibration:
             "bins": self.bins,
             "costs": self.costs,
             "report": self.report,
+            "fingerprint": self.fingerprint,
         }
         write_text(Path(directory) / FILE, json.dumps({**settings, "decoders": decoders}) + "\n")
         return Path(directory)
@@ -93,33 +146,15 @@ class TokenCalibration:
         """Read what `save` wrote."""
         path = Path(directory) / FILE
         try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
-            if settings["format"] != FORMAT:
-                raise ValueError(f"it has format {settings['format']}, not {FORMAT}")
-            decoders = {
-                law: DecoderCalibration(
-                    str(found["drafter"]),
-                    {machine: int(drafts) for machine, drafts in found["drafts"].items()},
-                    {
-                        int(masked): DraftGraph(parse_nodes(graph["nodes"]), tuple(graph["weights"]))
-                        for masked, graph in found["graphs"].items()
-                    },
-                    dict(found["report"]),
-                )
-                for law, found in settings["decoders"].items()
-            }
-            costs = {
-                machine: {int(rows): float(seconds) for rows, seconds in cost.items()}
-                for machine, cost in settings["costs"].items()
-            }
-            return cls(int(settings["length"]), int(settings["bins"]), decoders, costs, dict(settings["report"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise SpecpolicyError(
-                f"{path} cannot be read ({reason}): delete it and calibrate the policy again"
-            ) from None
+            settings = parse(TokenCalibrationFile, read_json(path, MOST_BYTES), path)
+            decoders = {law: found.made() for law, found in settings.decoders.items()}
+        except SpecpolicyError as error:
+            raise SpecpolicyError(f"{path} cannot be read ({error}): {REMEDY}") from None
+        costs = {machine: dict(cost) for machine, cost in settings.costs.items()}
+        report = dict(settings.report)
+        return cls(settings.length, settings.bins, decoders, costs, report, settings.fingerprint)
 
 
 def read_token_calibration(directory: str | Path) -> TokenCalibration | None:
-    """The calibration beside a checkpoint, None if there is none."""
-    return TokenCalibration.load(directory) if (Path(directory) / FILE).exists() else None
+    """The calibration beside a checkpoint, None if there is none. Whose it is, is for the caller to ask."""
+    return TokenCalibration.load(directory) if os.path.lexists(Path(directory) / FILE) else None

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
-from specpolicy.samplers.base import Denoiser, NoiseSource, device_of
+from specpolicy.fingerprints import weights_fingerprint
+from specpolicy.samplers.base import Denoiser, NoiseSource, device_of, network_of
 from specpolicy.samplers.speculative.calibration.calibration import Calibration
 from specpolicy.samplers.speculative.calibration.distil import Distillation, distil, fit_prior
 from specpolicy.samplers.speculative.calibration.recording import (
@@ -78,7 +79,8 @@ def calibrate(
     progress: called with what is being done, how much of it is done, and of how much. generator: of all draws.
 
     Raises:
-        SpecpolicyError: fewer than 20 conditions; a chain on which nothing can be speculated exactly.
+        SpecpolicyError: fewer than 20 conditions; a chain on which nothing can be speculated exactly; `known` is of
+            another network.
     """
     if len(shape) != 2:
         raise SpecpolicyError(f"shape must be (horizon, action dimension) of one chunk, got {tuple(shape)}")
@@ -90,7 +92,10 @@ def calibrate(
     start = time.perf_counter()
     if known is None:
         calibration = _learn(work, progress)
+        network = network_of(denoiser)
+        calibration.fingerprint = None if network is None else weights_fingerprint(network)
     else:
+        known.check_network(denoiser)
         calibration, work.training = known, 0
     with torch.inference_mode():
         tune(calibration, work.trial(), work.chains(), progress, choose_sweeps=known is None)

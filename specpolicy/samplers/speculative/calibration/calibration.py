@@ -1,23 +1,30 @@
 """What is known of a policy and a machine before sampling: it makes drafts better and windows fit, never the law."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import os
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path, write_text
-from specpolicy.samplers.base import engine_name
+from specpolicy.fingerprints import check_made_for, weights_fingerprint
+from specpolicy.parsing import check_ranges, parse, read_json
+from specpolicy.parsing.tensors import check_finite, part_of, read_layout, read_tensors
+from specpolicy.samplers.base import engine_name, network_of
 from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate, Surrogate
 
 FORMAT = 2
 WEIGHTS, SETTINGS = "speculation.safetensors", "speculation.json"
+REMEDY = "run `specpolicy calibrate` for this policy"
+LONGEST, WIDEST, LARGEST = 4096, 65536, 2**24  # steps and horizons, layers, conditions: far beyond what anyone uses
+SWEEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -25,11 +32,64 @@ class Plan:
     """How a chain of one length is drafted fastest on one machine: `windows` (K,) the most drafts from each step,
     noisiest first, the `sweeps` of drafting, with the `student` or the prior; `calls` and `seconds` a chunk takes."""
 
-    windows: list[int]
+    windows: Sequence[int]
     sweeps: int
     student: bool
     calls: float
     seconds: float
+
+    def __post_init__(self) -> None:
+        check_ranges(self, windows=(1, LONGEST), sweeps=(1, SWEEPS), calls=(0, 1e9), seconds=(0, 1e9))
+
+
+@dataclass(frozen=True)
+class StudentOptions:
+    """Sizes of `StudentSurrogate`, as they stand in a file."""
+
+    cond_dim: int
+    width: int
+    context: int
+    hidden: int
+    observation: int = 512
+    blocks: int = 0  # a student of format 2 may not name its blocks: it has none
+
+    def __post_init__(self) -> None:
+        sizes = {name: (1, WIDEST) for name in ("width", "context", "hidden", "observation")}
+        check_ranges(self, cond_dim=(0, LARGEST), blocks=(0, 256), **sizes)
+
+
+@dataclass(frozen=True)
+class CalibrationFile:
+    """What speculation.json says; see `Calibration`. `fingerprint`: of the policy it was made for."""
+
+    format: Literal[2]
+    alpha_bar: Sequence[float]
+    shape: tuple[int, int]
+    cond_dim: int
+    student: StudentOptions | None
+    sweeps: int
+    plans: Mapping[str, Mapping[int, Plan]]
+    report: Mapping[str, Any]
+    fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self, alpha_bar=(0, 1), shape=(1, LONGEST), cond_dim=(0, LARGEST), sweeps=(1, SWEEPS))
+        if not 1 <= len(self.alpha_bar) <= LONGEST:
+            raise SpecpolicyError(f"alpha_bar has {len(self.alpha_bar)} steps: it must have 1 to {LONGEST}")
+        for machine, plans in self.plans.items():
+            for steps, plan in plans.items():
+                if len(plan.windows) != steps:
+                    raise SpecpolicyError(
+                        f"plans.{machine}.{steps} has {len(plan.windows)} windows: it must have one for each step"
+                    )
+
+    def surrogates(self) -> dict[str, GaussianSurrogate | StudentSurrogate]:
+        """The surrogates, untrained, by the name that their weights begin with."""
+        alpha_bar = torch.tensor(self.alpha_bar, dtype=torch.float64, device="cpu")
+        made: dict[str, Any] = {"prior": GaussianSurrogate(alpha_bar, self.shape, self.cond_dim)}
+        if self.student is not None:
+            made["student"] = StudentSurrogate(alpha_bar, self.shape, **asdict(self.student))
+        return made
 
 
 def machine(device: torch.device, denoiser: object) -> str:
@@ -46,6 +106,8 @@ class Calibration:
     directions: (R, H*D) for extra rows, or None.
     sweeps: what takes fewest calls when a round drafts to the end. plans: by `machine` and by number of steps K.
     report: how it was made and what was measured: costs by rows, acceptance by step, calls.
+    fingerprint: of the policy it was made for (see `specpolicy.fingerprints`); None where that is not known, as for a
+        denoiser that is a function.
     """
 
     prior: GaussianSurrogate
@@ -54,6 +116,21 @@ class Calibration:
     sweeps: int = 3
     plans: dict[str, dict[int, Plan]] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str | None = None
+    _checked: "weakref.WeakSet[torch.nn.Module]" = field(
+        default_factory=weakref.WeakSet, init=False, repr=False, compare=False
+    )
+
+    def check_network(self, denoiser: object) -> None:
+        """Raise if this was made for another network than the one behind `denoiser`, as far as both are known.
+
+        A network is looked at once, not for every chunk: it costs as much as some calls.
+        """
+        network = network_of(denoiser)
+        if self.fingerprint is None or network is None or network in self._checked:
+            return
+        check_made_for(self.fingerprint, weights_fingerprint(network), "this calibration", REMEDY)
+        self._checked.add(network)
 
     def surrogate(self, student: bool = True) -> Surrogate:
         """The best surrogate there is, or the linear one."""
@@ -104,6 +181,7 @@ class Calibration:
                 for name, by_steps in self.plans.items()
             },
             "report": self.report,
+            "fingerprint": self.fingerprint,
         }
         write_text(directory / SETTINGS, json.dumps(settings, indent=1) + "\n")
         return directory
@@ -116,44 +194,49 @@ class Calibration:
             SpecpolicyError: there is no calibration, or it cannot be read.
         """
         directory = Path(directory)
+        for name in (SETTINGS, WEIGHTS):
+            if not (directory / name).exists():
+                raise SpecpolicyError(
+                    f"{directory / name} is missing: calibrate the policy first (specpolicy calibrate --help)"
+                )
         try:
-            settings = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
-            tensors = {name: value.float() for name, value in load_file(directory / WEIGHTS).items()}
-            return cls._build(settings, tensors)
-        except FileNotFoundError as error:
-            raise SpecpolicyError(
-                f"{error.filename} is missing: calibrate the policy first (specpolicy calibrate --help)"
-            ) from None
-        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise SpecpolicyError(
-                f"the calibration in {directory} cannot be read ({reason}): calibrate the policy again"
-            ) from None
-
-    @classmethod
-    def _build(cls, settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> "Calibration":
-        alpha_bar = torch.tensor(settings["alpha_bar"], dtype=torch.float64)
-        shape, cond_dim = tuple(settings["shape"]), settings["cond_dim"]
-        prior = GaussianSurrogate(alpha_bar, shape, cond_dim)
-        prior.load_state_dict(_part(tensors, "prior."))
-        student = None
-        if settings["student"] is not None:
-            # A student of format 2 may not name its blocks: it has none.
-            student = StudentSurrogate(alpha_bar, shape, **{"blocks": 0, **settings["student"]})
-            student.load_state_dict(_part(tensors, "student."))
-            student.eval()
+            settings = parse(CalibrationFile, read_json(directory / SETTINGS), directory / SETTINGS)
+            tensors = _read_weights(directory / WEIGHTS, settings)
+        except SpecpolicyError as error:
+            raise SpecpolicyError(f"{error}: calibrate the policy again") from None
+        parts: dict[str, Any] = settings.surrogates()
+        for name, part in parts.items():
+            part.load_state_dict(part_of(tensors, f"{name}."))
+            part.eval()
         plans = {
-            name: {int(steps): Plan(**plan) for steps, plan in by_steps.items()}
-            for name, by_steps in settings["plans"].items()
+            machine: {steps: replace(plan, windows=list(plan.windows)) for steps, plan in by_steps.items()}
+            for machine, by_steps in settings.plans.items()
         }
-        directions = tensors.get("directions")
-        return cls(prior.eval(), student, directions, settings["sweeps"], plans, settings["report"])
+        return cls(
+            parts["prior"],
+            parts.get("student"),
+            tensors.get("directions"),
+            settings.sweeps,
+            plans,
+            dict(settings.report),
+            settings.fingerprint,
+        )
 
 
 def read_calibration(directory: str | Path) -> Calibration | None:
-    """The calibration beside a checkpoint, None if there is none."""
-    return Calibration.load(directory) if (Path(directory) / SETTINGS).exists() else None
+    """The calibration beside a checkpoint, None if there is none. Whose it is, is for the caller to ask."""
+    return Calibration.load(directory) if os.path.lexists(Path(directory) / SETTINGS) else None
 
 
-def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+def _read_weights(path: Path, settings: CalibrationFile) -> dict[str, torch.Tensor]:
+    """The tensors of speculation.safetensors, compared with what the settings ask for before they are read."""
+    with torch.device("meta"):
+        parts = settings.surrogates()
+    expected = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+    _, directions = read_layout(path).get("directions", ("", ()))
+    if directions:  # there may be any number of them
+        size = settings.shape[0] * settings.shape[1]
+        expected["directions"] = torch.empty(min(directions[0], size), size, device="meta")
+    tensors = read_tensors(path, expected)
+    check_finite(tensors, {}, f"{path}: ")
+    return tensors
