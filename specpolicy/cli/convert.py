@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from specpolicy.errors import SpecpolicyError
 
-PART = ".part"  # the directory in `out` where a conversion is until it is complete
+PART = ".specpolicy.part"  # the directory in `out` where a conversion is until it is complete
 FILES = ("convert.yaml", "model.safetensors", "config.json")  # the last one makes it a checkpoint
 
 
@@ -28,7 +28,7 @@ def run(config: DictConfig) -> None:
     import torch
 
     from specpolicy.cli.configuration import save_config
-    from specpolicy.cli.own_outputs import is_checkpoint
+    from specpolicy.cli.own_outputs import is_checkpoint, saved_by
     from specpolicy.cli.train import BESIDE
     from specpolicy.loading import load_policy
     from specpolicy.outputs import LOCK, claim, remove
@@ -40,6 +40,8 @@ def run(config: DictConfig) -> None:
     with claim(out, "convert"):
         part = out / PART
         _discard(part)  # of a run that was killed
+        if not (out / FILES[-1]).exists() and saved_by(out / FILES[0], "convert"):
+            remove(out, FILES)  # of one that was killed while it put its files in place
         if [path for path in out.iterdir() if path.name != LOCK]:
             if not config.overwrite:
                 raise SpecpolicyError(f"out={out} is not empty: choose another directory or overwrite=true")

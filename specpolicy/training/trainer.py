@@ -169,8 +169,6 @@ class _Run:
         update_ema(self.average.denoiser, self.policy.denoiser, ema_decay(step, self.options.ema_power))
 
     def save(self, directory: Path, step: int) -> None:
-        dtype = torch.float16 if self.options.half_precision_weights else torch.float32
-        self.average.save(directory, dtype)
         state = {
             "step": step,
             "identity": self.identity,
@@ -178,8 +176,13 @@ class _Run:
             "average": self.average.denoiser.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
+        # First what goes on, then the checkpoint: a checkpoint without it is a run that cannot go on.
         with atomic_path(directory / STATE) as temporary:
             torch.save(state, temporary)
+        self.save_average(directory)
+
+    def save_average(self, directory: Path) -> None:
+        self.average.save(directory, torch.float16 if self.options.half_precision_weights else torch.float32)
 
     def load(self, path: Path) -> int:
         """Restore a saved run and return its step; 0 if there is none."""
@@ -192,6 +195,7 @@ class _Run:
             self.optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, ValueError, KeyError):
             raise SpecpolicyError(f"{path} belongs to another network: use another output, or overwrite=true") from None
+        self.save_average(path.parent)  # which a kill, or a full disk, may have kept from being written
         return state["step"]
 
 

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from specpolicy import load_policy
 from specpolicy.cli import VERBS, main
+from specpolicy.cli.convert import PART
 from specpolicy.outputs import LOCK, claim, claim_path
 from specpolicy.policy import DiffusionPolicy
 
@@ -242,12 +243,38 @@ def test_a_conversion_that_was_killed_or_has_failed_can_be_done_again(run, tmp_p
         assert run("convert", output) == 2
     assert "No space left on device" in refused(capsys)
     assert not output.exists()
-    (output / ".part").mkdir(parents=True)  # as a kill leaves it
+    (output / PART).mkdir(parents=True)  # as a kill leaves it
     for name in ("model.safetensors", "config.json", ".model-abcd1234.safetensors"):
-        (output / ".part" / name).write_text("half")
+        (output / PART / name).write_text("half")
     (output / LOCK).touch()
     assert run("convert", output) == 0
     assert {path.name for path in output.iterdir()} == {"config.json", "convert.yaml", "model.safetensors"}
+
+
+@pytest.mark.parametrize("moved", [1, 2])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_conversion_that_was_killed_between_two_of_its_files_can_be_done_again(run, tmp_path, moved, overwrite):
+    output, more = tmp_path / "out", ["overwrite=true"] if overwrite else []
+    assert run("convert", output) == 0
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    (output / PART).mkdir()
+    for name in ("convert.yaml", "model.safetensors", "config.json")[moved:]:
+        (output / name).rename(output / PART / name)
+    assert run("convert", output, *more) == 0
+    after = {path.name: path.read_bytes() for path in output.iterdir()}
+    assert after.keys() == before.keys() and after["model.safetensors"] == before["model.safetensors"]
+
+
+def test_a_conversion_deletes_no_part_that_is_not_its_own(run, tmp_path, capsys):
+    mine = tmp_path / "out" / ".part"
+    mine.mkdir(parents=True)
+    for name in ("model.safetensors", "config.json", "convert.yaml"):
+        (mine / name).write_text("mine")
+    before = tree(tmp_path)
+    for more in ([], ["overwrite=true"]):
+        assert run("convert", tmp_path / "out", *more) == 2
+        refused(capsys)
+    assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("verb", ["benchmark", "rollout", "control"])

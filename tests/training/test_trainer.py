@@ -2,11 +2,12 @@
 
 import copy
 import itertools
+import os
 
 import pytest
 import torch
 
-from specpolicy import SpecpolicyError
+from specpolicy import SpecpolicyError, load_policy
 from specpolicy.data.dataset import Sequences
 from specpolicy.diffusion.chain import TrainingProcess
 from specpolicy.diffusion.schedules import cumulative_alphas
@@ -59,6 +60,31 @@ def fresh(config):
 
 
 OPTIONS = dict(steps=40, batch_size=16, log_every=5, validate_every=10, save_every=10, warmup_steps=5)
+
+
+@pytest.mark.parametrize("name", ("training.pt", "model.safetensors", "config.json"))
+@pytest.mark.parametrize("save", (1, 3))
+def test_a_run_that_ends_while_it_saves_goes_on(policy_config, tmp_path, monkeypatch, name, save):
+    """A kill or a full disk at any of the files of any save, the last one too."""
+    options, data = TrainingOptions(**{**OPTIONS, "steps": 6, "save_every": 2}), (sequences(), None)
+    expected = train(fresh(policy_config), *data, options, tmp_path / "whole", Curve())
+    replace, seen = os.replace, []
+
+    def dying(source, target):
+        seen.append(os.path.basename(target))
+        if seen.count(name) == save:
+            raise Killed
+        return replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dying)
+        with pytest.raises(Killed):
+            train(fresh(policy_config), *data, options, tmp_path / "killed", Curve())
+    # A checkpoint is never there without what its training needs to go on.
+    assert (tmp_path / "killed" / "training.pt").exists() or not (tmp_path / "killed" / "config.json").exists()
+    train(fresh(policy_config), *data, options, tmp_path / "killed", Curve())
+    found = load_policy(tmp_path / "killed").denoiser.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in expected.denoiser.state_dict().items())
 
 
 @pytest.mark.parametrize("prediction", ("epsilon", "sample", "v_prediction"))
