@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from specpolicy.cli.groups import SHIPPED, default_groups, load_option, option_names
-from specpolicy.cli.mistakes import check_known, check_missing, check_types, explain
+from specpolicy.cli.mistakes import check_known, check_missing, explain
 from specpolicy.cli.overrides import TEXT, check_texts, parse_override
+from specpolicy.cli.values import check_ranges, check_types
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
 from specpolicy.parsing import closest
@@ -98,7 +99,7 @@ def compose_verb(verb: str, overrides: Sequence[str] = (), config_directories: S
         OmegaConf.set_struct(composed, False)
         composed.config_directories = [str(path) for path in config_directories]
     OmegaConf.set_struct(composed, True)
-    check_types(composed, own, "")
+    check_types(composed, own)
     for group in groups:
         if group in composed and isinstance(choices.get(group), str):
             check_types(composed[group], load_option(group, choices[group], config_directories), f"{group}.")
@@ -108,6 +109,7 @@ def compose_verb(verb: str, overrides: Sequence[str] = (), config_directories: S
         OmegaConf.resolve(composed)
     except OmegaConfBaseException as error:
         raise SpecpolicyError(str(error).splitlines()[0]) from error
+    check_ranges(composed, verb)
     return composed
 
 

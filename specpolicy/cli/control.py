@@ -139,7 +139,7 @@ def _controller(config: DictConfig, planner: Planner, robot: GymRobot, hz: float
         robot,
         hz=hz,
         clock=_clock(config, hz),
-        worker=ProcessWorker(planner, config.threads) if beside and config.worker == "process" else config.worker,
+        worker=ProcessWorker(planner, config.threads) if beside and config.worker == "process" else str(config.worker),
         **dataclasses.asdict(_execution(config)),
         limits=limits if any(value is not None for value in config.limits.values()) else None,
         start=_plain(config.start),

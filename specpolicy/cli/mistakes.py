@@ -107,37 +107,3 @@ def _check_inside(config: Any, default: Any, prefix: str, verb: str) -> None:
 def _unknown(key: str, known: Sequence[str], verb: str) -> SpecpolicyError:
     names = closest(key, known) or f"; known: {', '.join(name for name in known if name != 'defaults')}"
     return SpecpolicyError(f"unknown key '{key}'{names} (specpolicy {verb} --help lists the keys)")
-
-
-def check_types(config: DictConfig, default: DictConfig, prefix: str) -> None:
-    """Compare each value with the type of its default; a default of null accepts anything."""
-    for key in map(str, default):
-        name = f"{prefix}{key}"
-        if key == "defaults" or OmegaConf.is_missing(config, key) or key not in config:
-            continue
-        if OmegaConf.is_interpolation(config, key):
-            continue
-        value = config[key]
-        if OmegaConf.is_missing(default, key) or OmegaConf.is_interpolation(default, key):
-            _require(value is not None, name, "null", "a value")
-            continue
-        standard = default[key]
-        if isinstance(standard, DictConfig):
-            _require(isinstance(value, DictConfig), name, value, "a mapping, such as {key: value}")
-            check_types(value, standard, f"{name}.")
-        elif OmegaConf.is_list(standard):
-            if not OmegaConf.is_list(value) and value is not None:
-                config[key] = [value]  # samplers=ddpm reads as samplers=[ddpm]
-        elif isinstance(standard, bool):
-            _require(isinstance(value, bool), name, value, "true or false")
-        elif isinstance(standard, int):
-            _require(isinstance(value, int) and not isinstance(value, bool), name, value, "a whole number")
-        elif isinstance(standard, float):
-            _require(isinstance(value, int | float) and not isinstance(value, bool), name, value, "a number")
-        elif isinstance(standard, str):
-            _require(value is not None, name, "null", "a value")
-
-
-def _require(right: bool, name: str, value: object, wanted: str) -> None:
-    if not right:
-        raise SpecpolicyError(f"{name}={value}: expected {wanted}")

@@ -64,7 +64,7 @@ class Execution:
             raise SpecpolicyError(f"lead={self.lead}: expected 0 or more control steps")
         if self.ensemble_decay < 0:
             raise SpecpolicyError(f"ensemble_decay={self.ensemble_decay}: expected 0 or more")
-        if self.hold is not None and not np.isfinite([value for value in self.hold if value is not None]).all():
+        if self.hold is not None and not all(map(_finite_or_none, self.hold)):
             raise SpecpolicyError(f"hold={list(self.hold)}: expected finite numbers, or null to keep an entry")
 
     @property
@@ -82,3 +82,9 @@ class Execution:
         if self.hold is None:
             return last
         return np.array([kept if value is None else value for value, kept in zip(self.hold, last, strict=True)])
+
+
+def _finite_or_none(value: object) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))
