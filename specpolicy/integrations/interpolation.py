@@ -120,7 +120,7 @@ def calculate(text: str, where: str) -> Any:
     """The value of a formula of numbers: what configurations put into `eval`, without Python's eval.
 
     Raises:
-        SpecpolicyError: anything but numbers, arithmetic, comparison and a choice.
+        SpecpolicyError: anything but numbers, arithmetic, comparison, `and`, `or`, `not` and a choice.
     """
 
     def value(node: ast.AST) -> Any:
@@ -143,6 +143,12 @@ def calculate(text: str, where: str) -> Any:
                 return OPERATORS[type(op)](value(left), value(right))
             case ast.Compare(left, [op], [right]) if type(op) in OPERATORS:
                 return OPERATORS[type(op)](value(left), value(right))
+            case ast.BoolOp(op, operands):
+                for operand in operands:  # the first that decides it, as in Python
+                    found = value(operand)
+                    if bool(found) == isinstance(op, ast.Or):
+                        break
+                return found
             case ast.IfExp(test, body, orelse):
                 return value(body) if value(test) else value(orelse)
         raise ValueError

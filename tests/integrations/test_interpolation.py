@@ -29,7 +29,18 @@ def test_interpolations_are_followed_where_they_stand():
 
 @pytest.mark.parametrize(
     "text, value",
-    (("1 + 2 * 3", 7), ("-(4 // 3) % 5", 4), ("8 if True else 9", 8), ("8 if not 3 > 2 else 9", 9), ("None", None)),
+    (
+        ("1 + 2 * 3", 7),
+        ("-(4 // 3) % 5", 4),
+        ("8 if True else 9", 8),
+        ("8 if not 3 > 2 else 9", 9),
+        ("None", None),
+        ("2 if False or True else 20 + 2", 2),  # as Diffusion Policy's own files have it
+        ("2 if False or 1 > 2 else 20 + 2", 22),
+        ("True and False", False),
+        ("1 and 2 and 3", 3),
+        ("0 or None or 4 or 1 / 0", 4),
+    ),
 )
 def test_formulas(text, value):
     assert calculate(text, "file") == value
