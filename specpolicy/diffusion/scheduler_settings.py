@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import shown
 
 KINDS = ("DDPM", "DDIM")
 READ = (
@@ -54,11 +55,22 @@ def check_settings(kind: str, settings: Mapping[str, Any]) -> str:
         SpecpolicyError: a setting that is unknown, or that no Gaussian chain of ours has.
     """
     for name, value in settings.items():
-        if name in ONLY and value not in ONLY[name]:
-            raise SpecpolicyError(f"{kind}Scheduler with {name}={value} is not supported: only {ONLY[name][0]} is")
+        if name in ONLY and not any(_equal(value, one) for one in ONLY[name]):
+            raise SpecpolicyError(
+                f"{kind}Scheduler with {name}={shown(value)} is not supported: only {ONLY[name][0]} is"
+            )
         if name not in (*READ, *ONLY, *WITHOUT_EFFECT) and not name.startswith("_"):
-            raise SpecpolicyError(f"{kind}Scheduler with {name}={value} is not supported: this setting is not known")
+            raise SpecpolicyError(
+                f"{kind}Scheduler with {name}={shown(value)} is not supported: this setting is not known"
+            )
     variance = settings.get("variance_type") or "fixed_small"
     if variance not in VARIANCES:
         raise SpecpolicyError(f"variance_type '{variance}' is not supported: use one of {', '.join(VARIANCES)}")
     return VARIANCES[variance]
+
+
+def _equal(value: Any, one: Any) -> bool:
+    try:
+        return bool(value == one)
+    except (ValueError, RuntimeError):  # a table of numbers
+        return False

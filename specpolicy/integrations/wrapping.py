@@ -66,6 +66,9 @@ class Drawer:
         table = getattr(scheduler, "alphas_cumprod", None)  # where somebody has changed it, the settings do not tell
         if table is not None and not same_schedule(chain.process.alpha_bar, table):
             raise SpecpolicyError(f"the alphas_cumprod of the {type(scheduler).__name__} are not those of its settings")
+        if float(getattr(scheduler, "final_alpha_cumprod", 1.0)) != 1:
+            kind = type(scheduler).__name__
+            raise SpecpolicyError(f"the final_alpha_cumprod of the {kind} is not 1: its last step would keep noise")
         return chain
 
     def draw(

@@ -268,6 +268,12 @@ def with_other_alphas():
     return scheduler
 
 
+def with_noise_left():
+    scheduler = make_scheduler(DDIM)
+    scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]
+    return scheduler
+
+
 @pytest.mark.parametrize(
     "scheduler, options, words",
     (
@@ -280,6 +286,8 @@ def with_other_alphas():
         (lambda: make_scheduler(DDPM), {"eta": 0.5}, "DDIMScheduler"),
         (lambda: Changed(STEPS), {}, "Changed is not supported"),
         (with_other_alphas, {}, "alphas_cumprod"),
+        (with_noise_left, {}, "final_alpha_cumprod"),
+        (lambda: DDPMScheduler(STEPS, trained_betas=np.full(STEPS, 0.1, np.float32)), {}, "trained_betas"),
     ),
     ids=lambda value: value if isinstance(value, str) else "",
 )
