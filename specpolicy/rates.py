@@ -40,7 +40,7 @@ def one_rate(one: float | None, other: float | None, what: str) -> float | None:
         SpecpolicyError: they do not. `what` names them.
     """
     if not same_rate(one, other):
-        raise SpecpolicyError(f"{what} say {one:g} and {other:g} control steps per second: which is it?")
+        raise SpecpolicyError(f"{what} say {one:g} and {other:g} control steps per second: correct one of them")
     return other if one is None else one
 
 

@@ -105,7 +105,11 @@ def describe(policy) -> str:
         f"sees {policy.n_obs_steps} frames of {seen}",
         f"plans {policy.horizon} actions of {policy.action_dim} numbers, "
         f"executes {policy.n_action_steps} from entry {policy.first_action}"
-        + (", at a rate that is not known" if policy.control_hz is None else f", at {policy.control_hz:g} Hz"),
+        + (
+            ", at a rate that is not known: give control_hz="
+            if policy.control_hz is None
+            else f", at {policy.control_hz:g} Hz"
+        ),
     ]
     if policy.config.tokens is not None:
         lines.append(f"decodes {policy.length} tokens of {policy.tokeniser.bins} {policy.tokeniser.kind} bins")

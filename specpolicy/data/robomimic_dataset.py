@@ -126,11 +126,11 @@ def _hz(path: str | Path, attributes: Mapping[str, Any]) -> float | None:
     """The rate that `control_hz` (ours) or `control_freq` of the environment's description says."""
     own = parse_hz(attributes.get("control_hz"), f"{path}: data's attribute control_hz")
     text = attributes.get("env_args")
-    if text is None:
+    if text is None or (isinstance(text, str | bytes) and not text.strip()):
         return own
     try:
         description = json.loads(text)
-        arguments = description.get("env_kwargs") or {}
+        arguments = {} if description is None else description.get("env_kwargs") or {}
         frequency = arguments.get("control_freq")
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise SpecpolicyError(f"{path}: data's attribute env_args is no description of an environment") from None

@@ -26,9 +26,16 @@ from specpolicy.integrations.diffusion_policy_settings import (
     Policy,
 )
 from specpolicy.integrations.interpolation import Config
-from specpolicy.integrations.names import VISUAL_CORE, VISUAL_CORE_IGNORED, below, renamed, unwrapped
+from specpolicy.integrations.names import (
+    VISUAL_CORE,
+    VISUAL_CORE_IGNORED,
+    VISUAL_CORE_POSITIONS,
+    below,
+    renamed,
+    unwrapped,
+)
 from specpolicy.integrations.schedulers import chain_config
-from specpolicy.integrations.sizes import shape_of, unet_options, vision_options
+from specpolicy.integrations.sizes import check_positions, shape_of, unet_options, vision_options
 from specpolicy.integrations.unpickling import plain
 from specpolicy.integrations.wrapping import Drawer, require
 from specpolicy.parsing import parse, shown
@@ -80,6 +87,13 @@ def convert(content: Mapping[str, Any], path: Path) -> ForeignCheckpoint:
         vision = vision_options(encoder, str(path))
         _compare(path, policy, obs_encoder_group_norm=vision["group_norm"])
         config["vision"] = {**vision, "crop": _crop(policy, path), "crop_offset": "round"}
+        check_positions(
+            below(weights, "obs_encoder.obs_nets."),
+            VISUAL_CORE_POSITIONS,
+            {key: observation[key] for key in cameras},
+            config["vision"],
+            str(path),
+        )
     if isinstance(policy, DiffusionUnetLowdimPolicy) and not policy.oa_step_convention:
         first = policy.n_obs_steps
     if getattr(policy, "pred_action_steps_only", False):

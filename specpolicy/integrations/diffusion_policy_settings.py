@@ -167,6 +167,10 @@ class DiffusionTransformerHybridImagePolicy(HybridImagePolicy):
     n_emb: int | None = None
     causal_attn: bool | None = None
 
+    def __post_init__(self) -> None:
+        if self.pred_action_steps_only and not self.obs_as_cond:
+            raise SpecpolicyError("pred_action_steps_only needs obs_as_cond")
+
 
 POLICIES: dict[str, type[Policy]] = {
     kind.__name__: kind

@@ -19,15 +19,16 @@ from specpolicy.integrations.lerobot_statistics import BUFFERS, load_tensors, re
 from specpolicy.integrations.names import (
     LEROBOT_RGB,
     LEROBOT_RGB_IGNORED,
+    LEROBOT_RGB_POSITIONS,
     LEROBOT_UNET,
     below,
     renamed,
     unwrapped,
 )
 from specpolicy.integrations.schedulers import chain_config
-from specpolicy.integrations.sizes import unet_options, vision_options
+from specpolicy.integrations.sizes import check_positions, unet_options, vision_options
 from specpolicy.integrations.wrapping import Drawer, require
-from specpolicy.parsing import parse
+from specpolicy.parsing import parse, shown
 from specpolicy.policy_base import ENCODER
 from specpolicy.samplers import Sampler
 from specpolicy.samplers.base import Generators
@@ -53,7 +54,7 @@ def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
     """
     kind = config.get("type", "diffusion")
     if kind != "diffusion":
-        what = {"act": "an action-chunking transformer (ACT)"}.get(kind, f"a policy of type '{kind}'")
+        what = "an action-chunking transformer (ACT)" if kind == "act" else f"a policy of type {shown(kind)}"
         raise SpecpolicyError(
             f"{directory} holds {what}, which is no diffusion policy: LeRobot's type diffusion is read"
         )
@@ -95,7 +96,10 @@ def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
             outer[key]: list(inputs[key].shape) if key in cameras else inputs[key].shape[0] for key in keys
         },
         "action_dim": action_dim,
-        **{name: getattr(settings, name) for name in ("horizon", "n_obs_steps", "n_action_steps")},
+        "horizon": settings.horizon,
+        "n_obs_steps": settings.n_obs_steps,
+        # A plan has no more behind its frames, and LeRobot then executes fewer.
+        "n_action_steps": min(settings.n_action_steps, settings.horizon - settings.n_obs_steps + 1),
         "source": {
             "project": "lerobot",
             "policy": "DiffusionPolicy",
@@ -136,13 +140,17 @@ def _vision(
         spatial_softmax_num_keypoints=options["keypoints"],
         use_separate_rgb_encoder_per_camera=not shared,
     )
-    return encoder, {
+    vision = {
         **options,
         "resize": None if resize is None else list(resize),
         "crop": None if crop is None else list(crop),
         "crop_offset": "round",
         "shared": shared,
     }
+    inputs = settings.features("input")
+    images = {str(index): inputs[camera].shape for index, camera in enumerate(cameras)}
+    check_positions(numbered, LEROBOT_RGB_POSITIONS, images, vision, str(directory))
+    return encoder, vision
 
 
 def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = None) -> Any:

@@ -24,6 +24,7 @@ VISUAL_CORE: Rules = [
     (r"(?P<camera>.+)\.pool\.temperature", ENCODER + r"vision.{camera}.pool.temperature"),
     (r"(?P<camera>.+)\.nets\.3\.(weight|bias)", ENCODER + r"vision.{camera}.linear.\2"),
 ]
+VISUAL_CORE_POSITIONS = r"(.+)\.pool\.pos_[xy]", 1
 VISUAL_CORE_IGNORED = re.compile(r".+\.(pool\.pos_[xy]|nets\.[012]\..+)")
 
 # LeRobot's U-Net: convolution blocks by name in place of a list, bare convolutions for the sampling layers.
@@ -38,6 +39,7 @@ LEROBOT_RGB: Rules = [
     (r"(?P<camera>\d+)\.pool\.nets\.(.+)", ENCODER + r"vision.{camera}.pool.projection.\2"),
     (r"(?P<camera>\d+)\.out\.(weight|bias)", ENCODER + r"vision.{camera}.linear.\2"),
 ]
+LEROBOT_RGB_POSITIONS = r"(\d+)\.pool\.pos_grid", 2
 LEROBOT_RGB_IGNORED = re.compile(r"\d+\.pool\.pos_grid")
 
 

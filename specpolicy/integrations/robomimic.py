@@ -1,4 +1,4 @@
-"""Checkpoints and policies of robomimic's DiffusionPolicyUNet (versions 0.4 and 0.5, and before), without robomimic.
+"""Checkpoints and policies of robomimic's DiffusionPolicyUNet (version 0.5, and branches before it), without robomimic.
 
 A `.pth` is a dictionary: `config` is JSON, `model` holds `nets` and perhaps `ema`. The configuration's sizes of the
 U-Net are not those of the network, which robomimic builds with its defaults; so all sizes come from the weights.
@@ -14,7 +14,14 @@ from torch import Tensor
 from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.checkpoints import ForeignCheckpoint
 from specpolicy.integrations.interpolation import Config
-from specpolicy.integrations.names import VISUAL_CORE, VISUAL_CORE_IGNORED, below, renamed, unwrapped
+from specpolicy.integrations.names import (
+    VISUAL_CORE,
+    VISUAL_CORE_IGNORED,
+    VISUAL_CORE_POSITIONS,
+    below,
+    renamed,
+    unwrapped,
+)
 from specpolicy.integrations.robomimic_settings import (
     WITHOUT_EFFECT,
     ActionFormat,
@@ -26,11 +33,12 @@ from specpolicy.integrations.robomimic_settings import (
     several,
 )
 from specpolicy.integrations.schedulers import chain_config
-from specpolicy.integrations.sizes import unet_options, vision_options
+from specpolicy.integrations.sizes import check_positions, unet_options, vision_options
 from specpolicy.integrations.unpickling import plain
 from specpolicy.integrations.wrapping import Drawer, require
 from specpolicy.networks import VisionOptions
 from specpolicy.parsing import parse, parse_json, shown
+from specpolicy.rates import parse_hz, same_rate
 from specpolicy.samplers import Sampler
 from specpolicy.samplers.base import Generators
 
@@ -83,6 +91,8 @@ def convert(content: Mapping[str, Any], path: Path) -> ForeignCheckpoint:
         raise SpecpolicyError(f"{path}: its observation encoder has the weight '{strange[0]}', which is not supported")
     if cameras:
         config["vision"] = _vision(cfg, vision_options(encoder, str(path)), path)
+        images = {key: observation[key] for key in cameras}
+        check_positions(below(weights, ENCODER_NETS), VISUAL_CORE_POSITIONS, images, config["vision"], str(path))
     features = VisionOptions(**config["vision"]).output_dim if cameras else 0
     frame = sum(shape if isinstance(shape, int) else features for shape in observation.values())
     if cond_dim != n_obs_steps * frame:
@@ -97,8 +107,10 @@ def convert(content: Mapping[str, Any], path: Path) -> ForeignCheckpoint:
         "action_dim": action_dim,
         "horizon": algo.horizon.prediction_horizon,
         "n_obs_steps": n_obs_steps,
-        "n_action_steps": algo.horizon.action_horizon,
+        # A plan has no more behind its frames, and robomimic then executes fewer.
+        "n_action_steps": min(algo.horizon.action_horizon, algo.horizon.prediction_horizon - n_obs_steps + 1),
         "rotations": rotations,
+        "control_hz": _hz(content, path),
         "normaliser": {**_observation_statistics(content, cfg, observation, path), "action": actions},
         "source": {
             "project": "robomimic",
@@ -122,9 +134,24 @@ def _configuration(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return found
 
 
+def _environments(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Descriptions of the environments that the demonstrations are from; trained on several files, a list."""
+    return [one for one in several(plain(content.get("env_metadata"))) if isinstance(one, Mapping)]
+
+
 def _task(content: Mapping[str, Any]) -> str | None:
-    metadata = content.get("env_metadata")
-    return str(metadata["env_name"]) if isinstance(metadata, Mapping) and "env_name" in metadata else None
+    names = dict.fromkeys(str(one["env_name"]) for one in _environments(content) if "env_name" in one)
+    return ", ".join(names) or None
+
+
+def _hz(content: Mapping[str, Any], path: Path) -> float | None:
+    """The rate of the environments, where they have one; demonstrations of several rates have none in common."""
+    found = [one.get("env_kwargs") for one in _environments(content)]
+    rates = [
+        parse_hz(arguments.get("control_freq") if isinstance(arguments, Mapping) else None, f"{path}: control_freq")
+        for arguments in found
+    ]
+    return rates[0] if rates and None not in rates and all(same_rate(rates[0], one) for one in rates) else None
 
 
 def _observation(content: Mapping[str, Any], cfg: Config, path: Path) -> dict[str, Any]:
@@ -177,8 +204,11 @@ def _crop(encoder: RgbEncoder, path: Path) -> list[int] | None:
             continue
         if name != "CropRandomizer" or crop is not None:
             raise SpecpolicyError(f"{path}: the image randomiser {shown(name)} is not supported: one CropRandomizer is")
-        settings = options[index] if index < len(options) else {}
-        found = parse(Crop, settings, path, "encoder.rgb.obs_randomizer_kwargs")
+        if index >= len(options):  # robomimic then leaves it out
+            raise SpecpolicyError(
+                f"{path}: encoder.rgb.obs_randomizer_kwargs has {len(options)} entries, and none for the CropRandomizer"
+            )
+        found = parse(Crop, options[index] or {}, path, "encoder.rgb.obs_randomizer_kwargs")
         crop = [found.crop_height, found.crop_width]
     return crop
 

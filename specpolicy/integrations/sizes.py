@@ -1,12 +1,13 @@
 """The sizes of a network, read from the shapes of its weights."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.networks.resnet import ResNet
 from specpolicy.policy_base import ENCODER
 
 
@@ -64,3 +65,37 @@ def vision_options(weights: Mapping[str, Tensor], where: str) -> dict[str, Any]:
         "keypoints": shape_of(weights, projection, where)[0] if projection in weights else None,
         "features": shape_of(weights, linear, where)[0] if linear in weights else None,
     }
+
+
+def check_positions(
+    weights: Mapping[str, Tensor],
+    positions: tuple[str, int],
+    images: Mapping[str, Sequence[int]],
+    vision: Mapping[str, Any],
+    where: str,
+) -> None:
+    """Compare the positions that each camera's spatial softmax keeps beside its weights with what its images have.
+
+    The rest of an image encoder fits images of any size, so another crop leaves no other trace.
+
+    Args:
+        weights: of the encoders, under the names of their project.
+        positions: (pattern of the name of such a table, with the camera as its group; its numbers a pixel).
+        images: (C, H, W) by the name of the camera.
+        vision: our `VisionOptions`.
+
+    Raises:
+        SpecpolicyError: they are others.
+    """
+    pattern, numbers = positions
+    for name, value in weights.items():
+        if not (match := re.fullmatch(pattern, name)) or match[1] not in images:
+            continue
+        _, *size = images[match[1]]
+        height, width = vision.get("crop") or vision.get("resize") or size
+        wanted = ResNet.output_size(height) * ResNet.output_size(width)
+        if value.numel() != wanted * numbers:
+            raise SpecpolicyError(
+                f"{where}: '{name}' has the shape {list(value.shape)}, which images of {height} x {width} pixels "
+                "do not give: its crop or the size of its images must be another"
+            )

@@ -47,6 +47,16 @@ def test_what_the_collector_writes_says_it_too(tmp_path):
     assert read_data(write_zarr(tmp_path / "replay.zarr"), [KEY]).hz is None
 
 
+@pytest.mark.parametrize(
+    "text", ["", " ", "{}", "null", '{"env_kwargs": null}', '{"env_kwargs": {"control_freq": null}}']
+)
+def test_a_description_of_an_environment_may_say_nothing(tmp_path, text):
+    path = write_robomimic(tmp_path / "demos.hdf5")
+    with h5py.File(path, "a") as file:
+        file["data"].attrs["env_args"] = text
+    assert read_data(path, [KEY]).hz is None
+
+
 def test_a_videos_own_rate_is_not_that_of_the_data(tmp_path):
     root = write_lerobot(tmp_path / "data", hz=10)
     features = json.loads((root / "meta/info.json").read_text())["features"]

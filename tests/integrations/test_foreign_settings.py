@@ -82,6 +82,40 @@ def test_what_says_how_a_workspace_was_trained_changes_nothing(tmp_path):
     assert policy.config.source["weights"] == "ema_model"
 
 
+def test_a_configuration_as_it_was_before_hydra_resolved_it(tmp_path):
+    """The formulas of diffusion_policy/config/train_diffusion_unet_lowdim_workspace.yaml and of its tasks."""
+    cfg = lowdim_cfg(
+        horizon="${horizon}",
+        obs_dim="${obs_dim}",
+        action_dim="${action_dim}",
+        n_action_steps="${eval:'${n_action_steps}+${n_latency_steps}'}",
+        n_obs_steps="${n_obs_steps}",
+        obs_as_local_cond="${obs_as_local_cond}",
+        obs_as_global_cond="${obs_as_global_cond}",
+        oa_step_convention=True,
+        model={
+            "input_dim": "${eval: ${task.action_dim} if ${obs_as_local_cond} or ${obs_as_global_cond} else "
+            "${task.obs_dim} + ${task.action_dim}}",
+            "local_cond_dim": "${eval: ${task.obs_dim} if ${obs_as_local_cond} else None}",
+            "global_cond_dim": "${eval: ${task.obs_dim}*${n_obs_steps} if ${obs_as_global_cond} else None}",
+            **SIZES,
+        },
+    )
+    cfg |= {"obs_dim": "${task.obs_dim}", "action_dim": "${task.action_dim}", "task_name": "${task.name}"}
+    cfg |= {"horizon": 8, "n_obs_steps": FRAMES, "n_action_steps": 3, "n_latency_steps": 0}
+    cfg |= {"obs_as_local_cond": False, "obs_as_global_cond": True}
+    cfg["task"] = {
+        "name": "pusht_lowdim",
+        "obs_dim": OBS,
+        "action_dim": ACTION,
+        "env_runner": {"max_steps": '${eval:\'500 if "${task.name}" == "mh" else 400\'}'},
+        "dataset": {"pad_before": "${eval:'${n_obs_steps}-1+${n_latency_steps}'}"},
+    }
+    policy = load_policy(workspace(tmp_path, cfg))
+    assert (policy.horizon, policy.n_action_steps, policy.first_action) == (8, 3, 1)
+    assert policy.config.source["task"] == "pusht_lowdim"
+
+
 @pytest.mark.parametrize(
     "place, value",
     (
@@ -268,6 +302,42 @@ def test_what_says_how_robomimic_trained_changes_nothing(place, value, tmp_path)
     assert torch.equal(bias(load_policy(archive(tmp_path, put(place, value)))), bias(plain))
 
 
+@pytest.mark.parametrize(
+    "metadata, hz, task",
+    (
+        ({"env_name": "Lift", "env_kwargs": {"control_freq": 20}}, 20.0, "Lift"),
+        ({"env_name": "Lift", "env_kwargs": {"control_freq": 12.5}}, 12.5, "Lift"),
+        ({"env_name": "Lift", "env_kwargs": {}}, None, "Lift"),
+        ({"env_name": "Lift", "env_kwargs": None}, None, "Lift"),
+        (None, None, None),
+        # Trained on several files.
+        ([{"env_name": "Lift", "env_kwargs": {"control_freq": 20}}] * 2, 20.0, "Lift"),
+        (
+            [{"env_name": name, "env_kwargs": {"control_freq": hz}} for name, hz in (("A", 20), ("B", 10))],
+            None,
+            "A, B",
+        ),
+        ([{"env_name": "A", "env_kwargs": {"control_freq": 20}}, {"env_name": "B"}], None, "A, B"),
+    ),
+    ids=str,
+)
+def test_the_rate_of_robomimics_environment_is_that_of_the_policy(metadata, hz, task, tmp_path):
+    policy = load_policy(archive(tmp_path, env_metadata=metadata))
+    assert policy.control_hz == hz and policy.config.source["task"] == task
+    assert load_policy(policy.save(tmp_path / "converted")).control_hz == hz
+
+
+@pytest.mark.parametrize("hz", (0, -20, "fast", True, float("nan")))
+def test_a_rate_that_is_none(hz, tmp_path):
+    metadata = {"env_name": "Lift", "env_kwargs": {"control_freq": hz}}
+    assert "control_freq" in refused(archive(tmp_path, env_metadata=metadata))
+
+
+def test_robomimic_executes_no_more_actions_than_a_plan_has(tmp_path):
+    policy = load_policy(archive(tmp_path, put("algo.horizon.action_horizon", 16)))
+    assert (policy.horizon, policy.first_action, policy.n_action_steps) == (8, 1, 7)
+
+
 def test_a_weight_of_robomimic_without_a_place(tmp_path):
     extra = {"obs_encoder.nets.goal.obs_nets.object.weight": torch.ones(2)}
     assert "goal" in refused(archive(tmp_path, extra=extra))
@@ -306,7 +376,29 @@ def test_an_image_encoder_that_is_not_reproduced(core, words, tmp_path):
         ({"obs_randomizer_class": "CropRandomizer", "obs_randomizer_kwargs": {"pos_enc": True}}, "pos_enc"),
         ({"obs_randomizer_class": "CropRandomizer", "obs_randomizer_kwargs": {"zoom": 2}}, "zoom"),
         ({"obs_randomizer_class": "ShiftRandomizer"}, "ShiftRandomizer"),
-        ({"obs_randomizer_class": ["CropRandomizer", "CropRandomizer"]}, "CropRandomizer"),
+        (
+            {
+                "obs_randomizer_class": ["CropRandomizer", "CropRandomizer"],
+                "obs_randomizer_kwargs": [{"crop_height": 36, "crop_width": 37}] * 2,
+            },
+            "CropRandomizer",
+        ),
+        # robomimic pairs the two lists, so that what is left over is no randomiser at all.
+        (
+            {
+                "obs_randomizer_class": ["ColorRandomizer", "CropRandomizer"],
+                "obs_randomizer_kwargs": {"crop_height": 36, "crop_width": 37},
+            },
+            "obs_randomizer_kwargs has 1 entries",
+        ),
+        # Other positions of the keypoints are among its weights.
+        (
+            {
+                "obs_randomizer_class": "CropRandomizer",
+                "obs_randomizer_kwargs": {"crop_height": 30, "crop_width": 30},
+            },
+            "camera.pool.pos_x",
+        ),
         ({"brightness": 2}, "brightness"),
     ),
     ids=str,

@@ -186,6 +186,9 @@ def test_lerobot_policies_with_images(shared, group_norm, tmp_path):
     buffers = {("normalize_inputs", camera): {"mean": mean, "std": std} for camera in cameras}
     buffers[("normalize_inputs", "observation.state")] = ranges
     buffers[("unnormalize_outputs", "action")] = {"min": -torch.ones(ACTION), "max": torch.ones(ACTION)}
+    for crop_shape in ([30, 30], [33, 65]):  # the positions of the keypoints are among the weights
+        with pytest.raises(SpecpolicyError, match=r"pool\.pos_grid"):
+            load_policy(write_lerobot(tmp_path / "other", {**config, "crop_shape": crop_shape}, tensors, buffers))
     policy = load_policy(write_lerobot(tmp_path, config, tensors, buffers))
     assert policy.observation_keys == ("observation.state", *cameras, "observation.environment_state")
 
@@ -209,6 +212,7 @@ def test_lerobot_policies_with_images(shared, group_norm, tmp_path):
 @pytest.mark.parametrize(
     "change, words",
     (
+        (lambda c: c["policy"].update(crop_shape=[30, 30]), "front.pool.pos_x"),
         (lambda c: c["policy"].update(eval_fixed_crop=False), "crops images at random"),
         (lambda c: c["policy"]["shape_meta"]["obs"]["front"].update(type="depth"), "'front' (depth"),
         (lambda c: c["policy"].update(crop_shape=[60, 60]), "smaller than the crop"),

@@ -157,6 +157,19 @@ def test_the_first_versions_with_their_own_fields(tmp_path):
     assert "use_ema" in refused(tmp_path / "policy")
 
 
+@pytest.mark.parametrize("kind", ([], {}, 3, None, ["diffusion"], "act", "smolvla"), ids=str)
+def test_a_policy_of_another_type(kind, directory):
+    edit(directory / "config.json", lambda config: config.update(type=kind))
+    assert "no diffusion policy" in refused(directory)
+
+
+@pytest.mark.parametrize("executed, used", ((3, 3), (7, 7), (8, 7), (32, 7)))
+def test_no_more_actions_are_executed_than_a_plan_has(executed, used, directory):
+    """LeRobot cuts n_action_steps entries from the newest frame on out of its plan, and takes what there is."""
+    edit(directory / "config.json", lambda config: config.update(n_action_steps=executed))
+    assert load_policy(directory).n_action_steps == used
+
+
 def test_weights_of_parts_that_are_not_known(tmp_path):
     weights = {**tensors()[1], "ema_diffusion.unet.final_conv.1.bias": torch.ones(2)}
     assert "ema_diffusion" in refused(write_lerobot(tmp_path, CONFIG, weights, BUFFERS))
