@@ -18,8 +18,8 @@ class GymRobot:
     """An environment that takes one step per control period.
 
     On the wall clock its time goes on by itself: a period in which it is given no action it takes with the last one,
-    as a robot keeps its last set-point. In simulated time it stands still between two actions. Once an episode has
-    ended the environment is left alone; after `stop` an action is refused, so every run needs a robot of its own.
+    as a robot keeps its last set-point. In simulated time it stands still between two actions. After `stop`
+    nothing moves it until it is observed and acted on again, and once an episode has ended nothing at all.
 
     Args:
         env: its observation is a Dict of arrays or an array (seen as `{"state": ...}`), its action space a Box.
@@ -56,7 +56,9 @@ class GymRobot:
         self.total_reward = 0.0
 
     def observe(self) -> Mapping[str, np.ndarray]:
-        """The observation of the world as it is now."""
+        """The observation of the world as it is now. The first one after `stop` begins another run."""
+        if self.stopped:
+            self.stopped, self._start = False, None
         self._catch_up()
         return self._observation
 
@@ -65,10 +67,8 @@ class GymRobot:
         action = np.asarray(action)
         if action.shape != self._space.shape:
             raise SpecpolicyError(f"an action of shape {action.shape}: the robot takes {self._space.shape}")
-        if self.stopped:
-            raise SpecpolicyError("the environment has been stopped: make a GymRobot for every run")
         if self._start is None:
-            self._start = self._now()
+            self._start = self._now() - (self.steps / self._hz if self._hz else 0.0)
         self._catch_up()
         self._last = action
         self._step(action)

@@ -82,9 +82,35 @@ def test_a_finished_or_stopped_world_is_left_alone():
     robot.stop()
     time.seconds += 3
     assert count(robot) == 1 and not robot.success
-    with pytest.raises(SpecpolicyError, match="has been stopped: make a GymRobot for every run"):
-        robot.act([0.0, 0.0])
-    assert robot.steps == 1
+
+
+def test_another_run_goes_on_where_the_world_stands():
+    robot = GymRobot(Counter(), hz=10, now=(time := Time()))
+    robot.observe()
+    robot.act([0.0, 0.0])
+    robot.stop()
+    robot.act([0.0, 0.0])  # too late for this run
+    time.seconds += 3  # of which the world knows nothing
+    assert count(robot) == 1 and robot.steps == 1
+    robot.act([0.5, 0.5])
+    time.seconds += 0.3
+    assert count(robot) == 4 and robot.held_steps == 2
+
+
+def test_two_runs_of_a_controller_move_an_environment_twice_as_far():
+    class Still:
+        n_obs_steps, n_action_steps = 1, 3
+
+        def reset(self, seed):
+            pass
+
+        def plan(self, history):
+            return Chunk(np.zeros((8, 2)))
+
+    robot = GymRobot(Counter())
+    controller = Controller(Still(), robot, hz=10, clock="paused")
+    for steps in (5, 10):
+        assert len(controller.run(seconds=0.5).ticks) == 5 and robot.steps == steps and robot.stopped
 
 
 def test_an_array_is_seen_as_the_state():
