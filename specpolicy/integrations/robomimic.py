@@ -38,6 +38,7 @@ from specpolicy.integrations.unpickling import plain
 from specpolicy.integrations.wrapping import Drawer, require
 from specpolicy.networks import VisionOptions
 from specpolicy.parsing import parse, parse_json, shown
+from specpolicy.policy_config import SIX
 from specpolicy.rates import parse_hz, same_rate
 from specpolicy.samplers import Sampler
 from specpolicy.samplers.base import Generators
@@ -160,7 +161,13 @@ def _observation(content: Mapping[str, Any], cfg: Config, path: Path) -> dict[st
     if not shapes:
         raise SpecpolicyError(f"{path} lacks shape_metadata['all_shapes']: the checkpoint is incomplete")
     groups = cfg.need("observation.modalities")
-    others = [key for group, kinds in groups.items() if group != "obs" for keys in kinds.values() for key in keys]
+    others = [
+        key
+        for group, kinds in groups.items()
+        if group != "obs"
+        for keys in (kinds or {}).values()
+        for key in keys or ()
+    ]
     if others:
         raise SpecpolicyError(f"{path} wants a goal ('{others[0]}'), which is not supported")
     kinds = {key: kind for kind, keys in cfg.need("observation.modalities.obs").items() for key in keys}
@@ -225,6 +232,8 @@ def _statistics(entry: Mapping[str, Any]) -> dict[str, Any]:
     """raw = scale * normalised + offset, or mean and std in older files; with a leading axis of one."""
     offset, scale = (entry[name] for name in (("offset", "scale") if "offset" in entry else ("mean", "std")))
     (shift,), (width,) = plain(offset), plain(scale)
+    if len(shift) != len(width):
+        raise ValueError(f"{len(shift)} and {len(width)} numbers")
     return {"scale": [1 / value for value in width], "offset": [0.0] * len(width), "shift": shift}
 
 
@@ -257,10 +266,13 @@ def _actions(
     """(statistics of the whole action vector, {index: rotation} of what is converted when it is run)."""
     found = content.get("action_normalization_stats")
     identity: dict[str, Any] = {"scale": [1.0] * action_dim, "offset": [0.0] * action_dim, "shift": [0.0] * action_dim}
-    formats = parse(dict[str, ActionFormat], cfg.get("train.action_config") or {}, path, "train.action_config")
-    keys = cfg.get("train.action_keys") or list(found or formats)
+    given = cfg.get("train.action_config") or {}
+    keys = parse(tuple[str, ...], cfg.get("train.action_keys") or list(found or given), path, "train.action_keys")
+    # What is said of other parts of an action, which the data also have, does not matter.
+    given = {key: value for key, value in given.items() if key in keys}
+    formats = parse(dict[str, ActionFormat], given, path, "train.action_config")
     if not found:  # robomimic then converts nothing
-        if any(format.format for format in formats.values()):
+        if any(format.format == "rot_6d" for format in formats.values()):
             raise SpecpolicyError(f"{path} lacks action_normalization_stats, though train.action_config has a format")
         return identity, {}
     total: dict[str, list[float]] = {"scale": [], "offset": [], "shift": []}
@@ -277,6 +289,8 @@ def _actions(
             target = entry.convert_at_runtime or "rot_axis_angle"
             if target not in ROTATIONS:
                 raise SpecpolicyError(f"{path}: the rotation format '{target}' is not supported")
+            if len(statistics["scale"]) != SIX:
+                raise SpecpolicyError(f"{path}: '{key}' is rot_6d and has {len(statistics['scale'])} numbers")
             rotations[str(len(total["scale"]))] = ROTATIONS[target]
         for name, values in total.items():
             values += statistics[name]

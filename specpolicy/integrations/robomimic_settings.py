@@ -165,10 +165,10 @@ class RgbEncoder:
 
 @dataclass(frozen=True)
 class ActionFormat:
-    """One part of the action. How it is normalised stands in the statistics."""
+    """One part of the action. How it is normalised stands in the statistics; when it is run, rot_6d is converted."""
 
     normalization: Inert = None
-    format: Literal["rot_6d"] | None = None
+    format: Literal["rot_6d", "rot_axis_angle", "rot_euler"] | None = None
     convert_at_runtime: str | None = None
 
 

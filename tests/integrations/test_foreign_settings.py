@@ -291,6 +291,10 @@ def test_a_setting_of_robomimic_that_is_not_reproduced_is_refused_by_name(place,
         ("observation.encoder.low_dim.obs_randomizer_class", ["GaussianNoiseRandomizer"]),
         ("observation.encoder.low_dim.core_kwargs", {}),
         ("algo.transformer", {"enabled": False}),
+        ("observation.modalities.goal", None),
+        ("observation.modalities.goal", {"low_dim": None}),
+        ("train.action_config", {"actions": {"format": "rot_axis_angle"}}),
+        ("train.action_config", {"actions": {}, "elsewhere": {"format": "rot_6d", "relative": True}}),
         ("experiment.anything", 1),
         ("train.seq_length", 32),
         ("meta.hp_values", [1]),
@@ -331,6 +335,26 @@ def test_the_rate_of_robomimics_environment_is_that_of_the_policy(metadata, hz, 
 def test_a_rate_that_is_none(hz, tmp_path):
     metadata = {"env_name": "Lift", "env_kwargs": {"control_freq": hz}}
     assert "control_freq" in refused(archive(tmp_path, env_metadata=metadata))
+
+
+@pytest.mark.parametrize("widths", ([(1, 2), (2, 1)], [(2, 2), (2, 2)]), ids=str)
+def test_statistics_of_parts_that_do_not_fit(widths, tmp_path):
+    names = ("a", "b")
+    found = {
+        name: {"scale": [[1.0] * scale], "offset": [[0.0] * offset]}
+        for name, (scale, offset) in zip(names, widths, strict=True)
+    }
+    change = put("train.action_keys", list(names))
+    assert "numbers" in refused(archive(tmp_path, change, action_normalization_stats=found))
+
+
+def test_a_rotation_of_another_width(tmp_path):
+    found = {name: {"scale": [[1.0] * width], "offset": [[0.0] * width]} for name, width in (("a", 1), ("b", 2))}
+
+    def change(cfg):
+        cfg["train"] |= {"action_keys": ["a", "b"], "action_config": {"a": {"format": "rot_6d"}}}
+
+    assert "'a' is rot_6d and has 1 numbers" in refused(archive(tmp_path, change, action_normalization_stats=found))
 
 
 def test_robomimic_executes_no_more_actions_than_a_plan_has(tmp_path):
