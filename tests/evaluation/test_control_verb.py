@@ -119,7 +119,7 @@ def test_a_policy_that_plans_nonsense_exits_with_one_line(arguments, tmp_path, d
         (["limits.low=2", "limits.high=1"], "limits"),
         (["limits.rate=1"], "start="),
         (["limits.rate=1", "start=[0,0,0]", "hz=5"], "the start pose has 3 entries"),
-        (["limits.rate=1", "start=home"], "start is home"),
+        (["limits.rate=1", "start=home"], "start=home: expected a number, or a list of them"),
         (["device=abacus"], "device=abacus"),
         (["engine=steam"], "engine"),
         (["sampler=dimm"], "did you mean 'ddim'"),
