@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from specpolicy.token_policy import TokenPolicy
 
 RECORDED_EPISODES = 40
-FILES = ("chunks.csv", "table.md", "summary.json", "metrics.csv", "config.yaml")
+FILES = ("chunks.csv", "table.md", "summary.json", "metrics.csv", "observations.safetensors", "config.yaml")
 WINDOWS = ("calibrated", "tuned", "end")
 
 
@@ -73,6 +73,8 @@ def _measure(
     tuned = settings.tuned
     histories = _histories(policy, config, output)
     name = output.name
+    if config.logger.name != "none":  # whose curves begin now: were it killed, they would seem to be another's
+        save_config(config, output, "benchmark")
     with make_logger(config.logger, output, _plain(config), name=name) as logger:
         with progress_bar(len(tuned) + len(samplers) * settings.count, f"benchmark {name}") as bar:
             summary, draws = benchmark(
@@ -157,6 +159,7 @@ def _settings(config: DictConfig, tuned: list[str]) -> Settings:
 
 def _histories(policy: DiffusionPolicy | TokenPolicy, config: DictConfig, output: Path) -> Histories:
     """The recorded observations; without any, those of a task, recorded now and kept in `output`."""
+    from specpolicy.cli.configuration import save_config
     from specpolicy.histories import FILE, read_histories, write_histories
 
     path = Path(config.observations or Path(config.policy) / FILE)
@@ -168,6 +171,7 @@ def _histories(policy: DiffusionPolicy | TokenPolicy, config: DictConfig, output
             "or give task= to record some now, or observations= another file"
         )
     histories = _record(config)
+    save_config(config, output, "benchmark")
     write_histories(output / FILE, histories)
     return histories
 

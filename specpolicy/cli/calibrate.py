@@ -33,8 +33,12 @@ if TYPE_CHECKING:
     from specpolicy.samplers.speculative.calibration import Calibration, Effort
 
 
+SETTINGS = "calibrate.yaml"
+
+
 def run(config: DictConfig) -> None:
     """Calibrate as `config` (configs/calibrate.yaml) says."""
+    from specpolicy.cli.own_outputs import check_own
     from specpolicy.loading import load_policy
     from specpolicy.outputs import claim
     from specpolicy.precision import check_precision
@@ -48,6 +52,8 @@ def run(config: DictConfig) -> None:
     if not output.is_dir() and config.output is None:
         raise SpecpolicyError(f"{output} is no directory: give output=, where the calibration shall go")
     with claim(output, "calibrate"):
+        if config.learn and config.held_out:
+            check_own(output, "calibrate", ["observations.safetensors", SETTINGS], _is_calibrated, settings=SETTINGS)
         _calibrate(config, policy, effort, output)
 
 
@@ -70,7 +76,7 @@ def _calibrate(config: DictConfig, policy: Any, effort: Effort, output: Path) ->
         return
     cond = conditions(policy, config)
     if config.learn:
-        write_held_out(policy, config, output / "observations.safetensors")
+        write_held_out(policy, config, output)
     generator = torch.Generator().manual_seed(config.seed)
     with _stages() as progress:
         network = policy.engine or policy.denoiser
@@ -80,10 +86,15 @@ def _calibrate(config: DictConfig, policy: Any, effort: Effort, output: Path) ->
     calibration.report[where] |= {"hardware": hardware(), "threads": torch.get_num_threads()}
     if config.learn:
         calibration.report["config"] = OmegaConf.to_container(config)
-        save_config(config, output / "calibrate.yaml", "calibrate")
+        save_config(config, output / SETTINGS, "calibrate")
     calibration.save(output)
     print(describe(calibration, where))
     print(f"wrote {output}/speculation.safetensors and .json")
+
+
+def _is_calibrated(output: Path) -> bool:
+    """Whether a calibration lies there, so that the observations beside it are of one."""
+    return any((output / name).exists() for name in ("speculation.json", "drafts.json"))
 
 
 def describe(calibration: Calibration, where: str) -> str:

@@ -40,7 +40,7 @@ def calibrate_tokens(policy: TokenPolicy, config: DictConfig, output: Path) -> T
     wanted = config.copy()
     wanted.count = config.traces
     cond = conditions(policy, wanted)[: config.traces]
-    write_held_out(policy, config, output / "observations.safetensors")
+    write_held_out(policy, config, output)
     save_config(config, output / "calibrate.yaml", "calibrate")
     generator = torch.Generator().manual_seed(config.seed)
     with progress_bar(len(samplers), "calibrate decoders") as bar:

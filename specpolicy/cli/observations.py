@@ -38,14 +38,17 @@ def conditions(policy: Policy, config: DictConfig) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def write_held_out(policy: Policy, config: DictConfig, path: Path) -> None:
-    """Write `config.held_out` observations of other episodes, for measurements."""
-    from specpolicy.histories import write_histories
+def write_held_out(policy: Policy, config: DictConfig, output: Path) -> None:
+    """Write `config.held_out` observations of other episodes, for measurements, and whose they are before them."""
+    from specpolicy.cli.configuration import save_config
+    from specpolicy.histories import FILE, write_histories
 
     if config.held_out:
         episodes = min(HELD_OUT_EPISODES, config.held_out)
         name = "held-out observations"
-        write_histories(path, _play(policy, config, name, config.held_out, HELD_OUT_SEEDS, episodes))
+        histories = _play(policy, config, name, config.held_out, HELD_OUT_SEEDS, episodes)
+        save_config(config, output / "calibrate.yaml", "calibrate")
+        write_histories(output / FILE, histories)
 
 
 def _play(policy: Policy, config: DictConfig, name: str, count: int, seed: int, episodes: int) -> Any:

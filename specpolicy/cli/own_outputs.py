@@ -22,20 +22,22 @@ def check_own(
     names: Sequence[str],
     known: Callable[[Path], bool] = lambda output: False,
     overwrite: bool = False,
+    settings: str = "config.yaml",
 ) -> bool:
     """Whether an earlier run has written any of `names` into `output`; what killed runs left half-written is removed.
 
     Args:
-        names: names and patterns of the files that the verb writes; one of them is config.yaml.
+        names: names and patterns of the files that the verb writes.
         known: what else shows that the files are ours.
         overwrite: whether some are to be deleted: then nothing but an output of ours will do.
+        settings: the file of the verb's settings, which it writes before any of the others.
 
     Raises:
         SpecpolicyError: some of them are there, and no run of this verb has written them.
     """
     there = matching(output, names)
     others = [path for path in sorted(output.iterdir()) if path.name != LOCK] if overwrite else []
-    if (there or others) and not saved_by(output / "config.yaml", verb) and not known(output):
+    if (there or others) and not saved_by(output / settings, verb) and not known(output):
         raise SpecpolicyError(
             f"output={output} holds {(there or others)[0].relative_to(output)} and is no output of specpolicy {verb}: "
             "choose another directory"

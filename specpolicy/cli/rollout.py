@@ -12,6 +12,7 @@ Examples:
 from __future__ import annotations
 
 import contextlib
+import glob
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,11 +58,11 @@ def run(config: DictConfig) -> None:
     )
     arm = Arm(label)
     with claim(output, "rollout"):
-        check_own(output, "rollout", ["config.yaml"])
+        check_own(output, "rollout", ["config.yaml", *([f"videos/{glob.escape(video.name)}"] if video else [])])
         runner.check(runner.Evaluation(setup, (arm,), episodes=1, seed=config.seed))
+        save_config(config, output, "rollout")
         with contextlib.closing(Player(setup)) as player:
             played = player(Job(arm, config.seed, str(video) if video else None), watch=window if show else None)
-        save_config(config, output, "rollout")
     print(describe(played))
     if played.no_video:
         print(f"no video: {played.no_video}", file=sys.stderr)

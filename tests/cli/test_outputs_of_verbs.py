@@ -158,7 +158,9 @@ def test_overwriting_a_directory_that_is_not_ours_is_refused(verb, content, run,
         *(("benchmark", name) for name in ("config.yaml", "summary.json", "table.md", "chunks.csv")),
         *(("control", name) for name in ("config.yaml", "timing.json")),
         *(("serve", name) for name in ("config.yaml", "metrics.txt")),
-        ("rollout", "config.yaml"),
+        *(("rollout", name) for name in ("config.yaml", "videos/ddim-4-100000.mp4")),
+        *(("calibrate", name) for name in ("observations.safetensors", "calibrate.yaml")),
+        ("benchmark", "observations.safetensors"),
         ("convert", "notes.txt"),
         ("collect", "data.yaml"),
         ("collect", "data.hdf5"),
@@ -170,7 +172,8 @@ def test_files_of_others_are_not_replaced(verb, name, run, tmp_path, capsys):
     path.parent.mkdir(parents=True)
     path.write_text("title: mine\n")
     before = tree(tmp_path)
-    assert run(verb, place(verb, tmp_path / "out")) == 2
+    more = {"rollout": ["video=true"], "calibrate": ["held_out=9"]}.get(verb, [])
+    assert run(verb, place(verb, tmp_path / "out"), *more) == 2
     assert Path(name).parts[0] in refused(capsys) or verb == "convert"
     assert tree(tmp_path) == before
 
@@ -183,6 +186,28 @@ def test_the_output_of_another_verb_is_not_overwritten(run, tmp_path, capsys):
         assert run(verb, tmp_path / "out") == 2
         assert f"no output of specpolicy {verb}" in refused(capsys)
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("verb", "more", "where"),
+    [
+        ("benchmark", ["logger=csv"], "specpolicy.benchmark.write_report"),
+        ("rollout", ["video=true"], "specpolicy.evaluation.player.Player.__call__"),
+        ("control", [], "specpolicy.control.Controller.run"),
+        ("train", [], "specpolicy.training.train"),
+        ("evaluate", ["logger=csv"], "specpolicy.evaluation.runner.play"),
+    ],
+)
+def test_what_was_killed_at_work_begins_again(verb, more, where, run, tmp_path, monkeypatch):
+    """What it has left is known as its own."""
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, killed)
+        assert run(verb, tmp_path / "out", *more) == 130
+    assert run(verb, tmp_path / "out", *more) == 0
 
 
 BAD = {

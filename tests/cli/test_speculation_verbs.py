@@ -96,6 +96,8 @@ def test_calibrate_plays_the_policys_own_task(policy_config, tmp_path, monkeypat
     held_out = load_file(checkpoint / "observations.safetensors")
     assert {key: value.shape for key, value in held_out.items()} == {"position": (7, 2, 2), "object": (7, 2, 3)}
     assert load_policy(checkpoint).calibration is not None
+    (checkpoint / "calibrate.yaml").unlink()  # as in the checkpoints that come with the package
+    assert main(["calibrate", f"policy={checkpoint}", *played]) == 0
 
 
 def test_the_engine_that_is_calibrated_also_plays(policy_config, tmp_path, monkeypatch):
