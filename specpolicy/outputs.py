@@ -49,7 +49,10 @@ def claim(directory: str | Path, verb: str) -> Iterator[Path]:
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise SpecpolicyError(f"{directory} is a file: name a directory")
-    if directory.resolve() in (Path(directory.resolve().anchor), Path.home()):
+    if directory.is_symlink() and not directory.exists():
+        raise SpecpolicyError(f"{directory} is a link that leads nowhere: mend it, or name another directory")
+    place = Path(os.path.realpath(directory))
+    if place in (Path(place.anchor), Path(os.path.realpath(Path.home()))):
         raise SpecpolicyError(f"{directory} is a directory of the whole system or of all you have: name one below it")
     with _claim(directory, directory / LOCK, verb, directory):
         yield directory
@@ -106,7 +109,7 @@ def refuse_several_processes(verb: str) -> None:
 def default_name(path: str | Path) -> str:
     """A name for outputs made from what lies at `path` (or from an address): other paths have other names."""
     text = str(path)
-    resolved = Path(path).resolve()
+    resolved = Path(os.path.realpath(path))  # Path.resolve raises for links that lead back to themselves
     known = text if "://" in text or not resolved.exists() else str(resolved)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", known.rstrip("/").rpartition("/")[2]).strip("._") or "policy"
     return f"{name}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"

@@ -294,3 +294,26 @@ def test_the_first_difference_is_named():
     assert first_difference(old, {"b": {"c": [1], "d": None}}) == ("a", "1", "None")
     name, shown, _ = first_difference({"a": list(range(1000))}, {"a": []})
     assert name == "a" and len(shown) == 60
+
+
+@pytest.mark.parametrize("leads_to", ["itself", "nothing/at/all"])
+def test_a_link_that_leads_nowhere_is_refused(tmp_path, leads_to):
+    (tmp_path / "itself").symlink_to(tmp_path / leads_to)
+    with (
+        pytest.raises(SpecpolicyError, match="itself is a link that leads nowhere"),
+        claim(tmp_path / "itself", "train"),
+    ):
+        pass
+    with pytest.raises(SpecpolicyError, match="cannot be written"), claim(tmp_path / "itself" / "below", "train"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["itself"]
+    assert default_name(tmp_path / "itself")
+
+
+def test_a_home_that_is_a_link_is_no_output(tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "home").symlink_to(tmp_path / "real")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("home", "real"):
+        with pytest.raises(SpecpolicyError, match="all you have"), claim(tmp_path / name, "train"):
+            pass

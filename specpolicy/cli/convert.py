@@ -12,6 +12,7 @@ Examples:
 
 import contextlib
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.rates import one_rate, parse_hz
 
     out = Path(config.out)
-    if out.exists() and Path(config.path).resolve() == out.resolve() and out.is_dir():
+    if out.is_dir() and os.path.realpath(config.path) == os.path.realpath(out):
         raise SpecpolicyError(f"out={out} is the checkpoint itself: choose another directory")
     with claim(out, "convert"):
         part = out / PART
