@@ -17,7 +17,7 @@ from specpolicy.files import atomic_path, write_text
 from specpolicy.networks import ConditionalUnet1D, UnetOptions
 from specpolicy.networks.correction_head import CorrectionHead
 from specpolicy.parsing import check_ranges, parse, plain, read_json
-from specpolicy.parsing.tensors import check_finite, part_of, read_tensors
+from specpolicy.parsing.tensors import Unfilled, check_finite, part_of, read_tensors, without_memory
 
 WEIGHTS, SETTINGS = "drafters.safetensors", "drafters.json"
 KINDS = ("independent", "corrected")
@@ -144,13 +144,14 @@ def read_draft_models(directory: str | Path) -> DraftModels:
         return DraftModels()
     try:
         settings = parse(DraftModelsFile, read_json(directory / SETTINGS), directory / SETTINGS)
-        with torch.device("meta"):
+        with without_memory():
             expected = _weights(_made(settings))
         weights = read_tensors(directory / WEIGHTS, expected)
         check_finite(weights, {}, f"{directory / WEIGHTS}: ")
     except SpecpolicyError as error:
         raise SpecpolicyError(f"the draft models in {directory} cannot be read ({error}): {REMEDY}") from None
-    models = _made(settings)
+    with Unfilled():
+        models = _made(settings)
     for kind, model in models.models().items():
         model.load_state_dict(part_of(weights, f"{kind}."))
     return models.to(torch.device("cpu"))

@@ -10,7 +10,7 @@ from specpolicy.checkpoints import read_config, read_weights
 from specpolicy.draft_models import read_draft_models
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import check_made_for
-from specpolicy.parsing.tensors import check_layout, layout_of
+from specpolicy.parsing.tensors import Unfilled, check_layout, layout_of
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.policy_config import PolicyConfig
 from specpolicy.samplers.speculative.calibration import read_calibration
@@ -55,7 +55,8 @@ def load_policy(
         expected = kind.expected_weights(config)
         weights = read_weights(path, expected) if foreign is None else foreign.weights
         check_layout(layout_of(weights), expected)  # before memory is taken
-        policy: DiffusionPolicy | TokenPolicy = kind.from_config(config)
+        with Unfilled():
+            policy: DiffusionPolicy | TokenPolicy = kind.from_config(config)
         policy.load_weights(weights)
     except SpecpolicyError as error:
         raise error if str(path) in str(error) else SpecpolicyError(f"{path}: {error}") from None

@@ -22,7 +22,7 @@ from specpolicy.networks import (
 )
 from specpolicy.normaliser import Normaliser
 from specpolicy.parsing import plain
-from specpolicy.parsing.tensors import prefixed
+from specpolicy.parsing.tensors import prefixed, without_memory
 from specpolicy.policy_base import ENCODER, Observation, Policy
 from specpolicy.policy_config import PolicyConfig
 from specpolicy.rotations import convert_rotations
@@ -77,7 +77,7 @@ class DiffusionPolicy(Policy):
     @staticmethod
     def expected_weights(config: PolicyConfig) -> dict[str, Tensor]:
         """Tensors without memory, of the names, shapes and kinds that the weights of such a policy have."""
-        with torch.device("meta"):
+        with without_memory():
             encoder, network = _make_networks(config)
         wrapped = "network." if config.told in ("inpainting", "local") else ""
         return prefixed(network.state_dict(), wrapped) | prefixed(encoder.state_dict(), ENCODER)

@@ -14,6 +14,7 @@ from specpolicy.fingerprints import check_made_for
 from specpolicy.networks import LowDimEncoder, MaskedTransformer
 from specpolicy.normaliser import Normaliser
 from specpolicy.parsing import plain
+from specpolicy.parsing.tensors import without_memory
 from specpolicy.policy_base import Observation, Policy
 from specpolicy.policy_config import PolicyConfig
 from specpolicy.samplers import Sample, Sampler, SampleStatistics, make_sampler
@@ -66,7 +67,7 @@ class TokenPolicy(Policy):
     def expected_weights(config: PolicyConfig) -> dict[str, Tensor]:
         """Tensors without memory, of the names, shapes and kinds that the weights of such a policy have."""
         assert config.tokens is not None
-        with torch.device("meta"):
+        with without_memory():
             return _make_networks(config, config.tokens.bins)[1].state_dict()
 
     @property

@@ -1,6 +1,7 @@
 """`read_tensors`: the safetensors file of a stranger, compared with what is expected before anything is read."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing.json_file import MIB, check_regular
@@ -17,6 +20,8 @@ MOST_HEADER = 16 * MIB  # a network of a thousand weights has 0.1
 FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 OTHERS = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8}
 OTHERS |= {"BOOL": torch.bool}
+RANDOM = {torch.Tensor.uniform_, torch.Tensor.normal_}
+RANDOM |= {getattr(init, name) for name in ("uniform_", "normal_", "kaiming_uniform_", "xavier_uniform_")}
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]  # {name: (type as safetensors calls it, shape)}
 
 
@@ -69,6 +74,27 @@ def opened(path: str | Path, framework: str = "pt", remedy: str = "") -> Iterato
         raise SpecpolicyError(f"{path} cannot be read: {error.strerror or error}{end}") from None
     except (SafetensorError, RuntimeError, OverflowError, MemoryError) as error:
         raise SpecpolicyError(f"{path} cannot be read ({one_line(error)}){end}") from None
+
+
+class Unfilled(TorchFunctionMode):
+    """A block in which networks are made without random first weights: for those whose weights are read afterwards.
+
+    That saves most of the time of making one, and leaves torch's random numbers alone.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Return the tensor that was to be filled as it is."""
+        kwargs = kwargs or {}
+        if func in RANDOM:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def without_memory() -> Iterator[None]:
+    """A block in which networks have names and shapes, but neither memory nor values."""
+    with torch.device("meta"), Unfilled():
+        yield
 
 
 def layout_of(tensors: Mapping[str, Tensor]) -> Layout:
@@ -127,4 +153,4 @@ def _bare(name: str) -> str:
 
 def _finite(value: Tensor) -> bool:
     low, high = value.aminmax()  # both NaN if anything is
-    return bool(torch.isfinite(low) & torch.isfinite(high))
+    return math.isfinite(float(low)) and math.isfinite(float(high))

@@ -16,7 +16,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path, write_text
 from specpolicy.fingerprints import check_made_for, weights_fingerprint
 from specpolicy.parsing import check_ranges, parse, read_json
-from specpolicy.parsing.tensors import check_finite, part_of, read_layout, read_tensors
+from specpolicy.parsing.tensors import Unfilled, check_finite, part_of, read_layout, read_tensors, without_memory
 from specpolicy.samplers.base import engine_name, network_of
 from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate, Surrogate
 
@@ -204,7 +204,8 @@ class Calibration:
             tensors = _read_weights(directory / WEIGHTS, settings)
         except SpecpolicyError as error:
             raise SpecpolicyError(f"{error}: calibrate the policy again") from None
-        parts: dict[str, Any] = settings.surrogates()
+        with Unfilled():
+            parts: dict[str, Any] = settings.surrogates()
         for name, part in parts.items():
             part.load_state_dict(part_of(tensors, f"{name}."))
             part.eval()
@@ -230,7 +231,7 @@ def read_calibration(directory: str | Path) -> Calibration | None:
 
 def _read_weights(path: Path, settings: CalibrationFile) -> dict[str, torch.Tensor]:
     """The tensors of speculation.safetensors, compared with what the settings ask for before they are read."""
-    with torch.device("meta"):
+    with without_memory():
         parts = settings.surrogates()
     expected = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
     _, directions = read_layout(path).get("directions", ("", ()))
