@@ -244,7 +244,7 @@ def test_a_checkpoint_whose_training_cannot_go_on_is_kept(run, policy, tmp_path,
     assert "holds a checkpoint without training.pt" in refused(capsys)
     assert tree(output) == before
     assert run("train", output, "overwrite=true") == 0
-    assert load_policy(output).config["task"]["id"] == "Pendulum-v1" and not (output / "speculation.json").exists()
+    assert load_policy(output).config.task["id"] == "Pendulum-v1" and not (output / "speculation.json").exists()
 
 
 def test_the_working_directory_may_be_the_output_and_the_home_may_not(run, tmp_path, capsys, monkeypatch):
