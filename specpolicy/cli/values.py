@@ -18,6 +18,7 @@ KINDS: Mapping[str, type] = {
     **dict.fromkeys(("hz", "inference_timeout"), float),
 }
 NUMBERS = ("start",)  # a number, or a list of them
+NAMES = ("task.observation_keys",)  # a list of names, of which one may stand alone
 OPTIONAL = ("idle_seconds", "watchdog")  # have a default, and may be null
 
 # (least, most) of the numbers that nothing else looks at before the work begins.
@@ -84,6 +85,10 @@ def check_types(config: DictConfig, default: DictConfig, prefix: str = "") -> No
                 _check_entries(config[key], standard, name)
         elif value is None and (standard is None or name in OPTIONAL):
             continue
+        elif name in NAMES:
+            names = list(value) if OmegaConf.is_list(value) else [value]
+            _require(all(isinstance(one, str) for one in names), name, value, "a list of names")
+            config[key] = names
         elif name in NUMBERS:
             for one in value if OmegaConf.is_list(value) else [value]:
                 _require(_is(one, float), name, value, "a number, or a list of them")

@@ -41,7 +41,7 @@ def make_engine(
         SpecpolicyError: an unknown name, an engine that cannot run here, or one that computes something else.
     """
     if name not in ENGINES:
-        close = difflib.get_close_matches(name, ENGINES, n=1)
+        close = difflib.get_close_matches(str(name), ENGINES, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"use one of {', '.join(ENGINES)}"
         raise SpecpolicyError(f"unknown engine '{name}': {hint}")
     if max_rows < 1:

@@ -92,3 +92,19 @@ def test_a_wrong_value_is_one_line_and_writes_nothing(tmp_path, capsys, monkeypa
 def test_a_held_action_is_of_numbers(hold):
     with pytest.raises(SpecpolicyError, match="hold="):
         Execution(hold=hold)
+
+
+@pytest.mark.parametrize("wrong", ["17", "true", "[1,a]", "{a: 1}", "[[a]]", "[null]"])
+def test_the_keys_that_a_task_observes_are_names(wrong):
+    with pytest.raises(SpecpolicyError, match=r"^task\.observation_keys=.*: expected a list of names"):
+        compose("train", f"task.observation_keys={wrong}")
+
+
+def test_one_observed_key_may_stand_alone():
+    assert compose("train", "task.observation_keys=state").task.observation_keys == ["state"]
+
+
+@pytest.mark.parametrize("name", [17, 2.5, True, None])
+def test_an_engine_that_is_no_name_is_unknown(name, small_policy):
+    with pytest.raises(SpecpolicyError, match=f"unknown engine '{name}'"):
+        small_policy.with_engine(name)
