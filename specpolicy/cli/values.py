@@ -77,6 +77,12 @@ def check_types(config: DictConfig, default: DictConfig, prefix: str = "") -> No
         if isinstance(standard, DictConfig):
             _require(isinstance(value, DictConfig), name, value, "a mapping, such as {key: value}")
             check_types(value, standard, f"{name}.")
+        elif name in NAMES:
+            if value is None:  # all there are
+                continue
+            names = list(value) if OmegaConf.is_list(value) else [value]
+            _require(all(isinstance(one, str) for one in names), name, value, "a list of names")
+            config[key] = names
         elif OmegaConf.is_list(standard):
             _require(value is not None, name, "null", "a list")
             if not OmegaConf.is_list(value):
@@ -85,10 +91,6 @@ def check_types(config: DictConfig, default: DictConfig, prefix: str = "") -> No
                 _check_entries(config[key], standard, name)
         elif value is None and (standard is None or name in OPTIONAL):
             continue
-        elif name in NAMES:
-            names = list(value) if OmegaConf.is_list(value) else [value]
-            _require(all(isinstance(one, str) for one in names), name, value, "a list of names")
-            config[key] = names
         elif name in NUMBERS:
             for one in value if OmegaConf.is_list(value) else [value]:
                 _require(_is(one, float), name, value, "a number, or a list of them")
