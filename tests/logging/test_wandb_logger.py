@@ -1,5 +1,6 @@
 """Weights & Biases without a network: offline runs are written, and a resumed run keeps its id."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -69,7 +70,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_steps_of_a_killed_run_go_on_where_it_resumes(tmp_path):
     """Training is saved at step 20, killed behind step 25, and resumed."""
     output = tmp_path / "run"
-    done = subprocess.run([sys.executable, "-c", KILLED, output], check=False)
+    # Not with the service of this process, in which the run would live on.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_SERVICE")}
+    done = subprocess.run([sys.executable, "-c", KILLED, output], check=False, env=environment)
     assert done.returncode == -signal.SIGKILL
     with make_logger({"name": "wandb"}, output, resume_step=20) as logger:
         for step in (25, 30, 40):
