@@ -7,6 +7,7 @@ import sys
 
 import matplotlib
 import pytest
+import wandb
 from wandb_run import read_run
 
 from specpolicy.errors import SpecpolicyError
@@ -70,7 +71,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_steps_of_a_killed_run_go_on_where_it_resumes(tmp_path):
     """Training is saved at step 20, killed behind step 25, and resumed."""
     output = tmp_path / "run"
-    # Not with the service of this process, in which the run would live on.
+    # Not with a service of this process, in which the run would live on.
+    wandb.teardown()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_SERVICE")}
     done = subprocess.run([sys.executable, "-c", KILLED, output], check=False, env=environment)
     assert done.returncode == -signal.SIGKILL
