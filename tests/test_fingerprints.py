@@ -1,13 +1,17 @@
 """What was made for a policy is taken by that policy alone: calibrations, draft models, drafts of tokens."""
 
+import copy
 import json
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from specpolicy import SpecpolicyError, fingerprints, load_policy, make_sampler, sample
 from specpolicy.cli import main
+from specpolicy.control.planner import PolicyPlanner
 from specpolicy.draft_models import DraftModels
 from specpolicy.fingerprints import weights_fingerprint
 from specpolicy.policy import DiffusionPolicy
@@ -178,3 +182,27 @@ def test_nothing_is_added_to_the_calibration_of_another_policy(small_policy, pol
 def test_shipped_calibrations_are_those_of_their_policies(name):
     policy = load_policy(ROOT / "checkpoints" / name)
     assert policy.calibration is not None and policy.calibration.fingerprint == policy.fingerprint
+
+
+@pytest.mark.parametrize("again", (copy.deepcopy, lambda planner: pickle.loads(pickle.dumps(planner))))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_policy_goes_to_another_process_with_all_that_belongs_to_it(kind, again, policy_config, tmp_path):
+    policy = make_policy(kind, policy_config)
+    policy.save(tmp_path)
+    KINDS[kind][0](policy).save(tmp_path)
+    sampler = {"calibration": "recycled", "draft models": "ddpm", "drafts of tokens": "confidence"}[kind]
+    planner = PolicyPlanner(load_policy(tmp_path), sampler)
+    history = {"position": np.zeros((2, 2), np.float32), "object": np.ones((2, 3), np.float32)}
+    planner.reset(0)
+    chunk = planner.plan(history)  # its calibration has been checked by now
+    other = again(planner)
+    other.reset(0)
+    np.testing.assert_array_equal(other.plan(history).actions, chunk.actions)
+
+
+@pytest.mark.parametrize("directory", sorted((ROOT / "checkpoints").glob("*/")), ids=lambda path: path.name)
+def test_a_shipped_policy_can_be_sent_to_a_process(directory):
+    policy = load_policy(directory)
+    assert policy.calibration is not None
+    other = pickle.loads(pickle.dumps(PolicyPlanner(policy))).policy
+    assert other.fingerprint == policy.fingerprint and type(other.calibration) is type(policy.calibration)

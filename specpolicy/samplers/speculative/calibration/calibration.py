@@ -121,6 +121,13 @@ class Calibration:
         default_factory=weakref.WeakSet, init=False, repr=False, compare=False
     )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies, and those in other processes, look at their networks themselves."""
+        return {name: value for name, value in vars(self).items() if name != "_checked"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state, _checked=weakref.WeakSet())
+
     def check_network(self, denoiser: object) -> None:
         """Raise if this was made for another network than the one behind `denoiser`, as far as both are known.
 
