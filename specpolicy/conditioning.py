@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from specpolicy.diffusion import GaussianChain
+from specpolicy.diffusion import GaussianChain, TrainingProcess
 
 
 class Inpainting(nn.Module):
@@ -21,7 +21,7 @@ class Inpainting(nn.Module):
         super().__init__()
         self.network = network
         self.action_dim = action_dim
-        self.register_buffer("to_x0", x0_table(chain), persistent=False)
+        self.register_buffer("to_x0", x0_table(chain.process), persistent=False)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """x (N, H, D), t (N,), cond (N, To, observation dimension): the known values; None: nothing is known."""
@@ -46,10 +46,9 @@ def paint_in(network: Callable, x: Tensor, t: Tensor, values: Tensor, known: Ten
     return torch.where(known, (values - from_state * x) / from_output, output)
 
 
-def x0_table(chain: GaussianChain) -> Tensor:
+def x0_table(process: TrainingProcess) -> Tensor:
     """(2, T) by timestep: x0 = table[0] state + table[1] output."""
-    every = GaussianChain(chain.process, torch.arange(chain.process.steps - 1, -1, -1))  # level k is timestep k
-    return torch.stack([every.state_coefficient, every.output_coefficient]).float()
+    return torch.stack(process.x0_coefficients(torch.arange(process.steps))).float()
 
 
 class LocalCondition(nn.Module):

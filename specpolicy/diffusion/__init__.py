@@ -2,5 +2,6 @@
 
 from specpolicy.diffusion.chain import GaussianChain
 from specpolicy.diffusion.options import ChainOptions
+from specpolicy.diffusion.process import TrainingProcess
 
-__all__ = ["ChainOptions", "GaussianChain"]
+__all__ = ["ChainOptions", "GaussianChain", "TrainingProcess"]

@@ -1,66 +1,42 @@
 """The Gaussian chain: what one step of an ancestral diffusion sampler is.
 
-A chain has K levels, k = K-1 (noisiest) to 0. At level k, with the network output at (y, t_k),
+A chain has K steps, n = 0 (the noisiest) to K-1 (the last). At step n, with the network output at (y, t_n),
 
-    x0     = state_coefficient_k y + output_coefficient_k network(y, t_k)
-    mean   = A_k y + B_k clip(x0) + C_k x0
-    y_next = mean + sigma_k xi,   xi ~ N(0, I)
+    x0     = from_state_n y + from_output_n network(y, t_n)
+    mean   = state_weight_n y + x0_weight_n clip(x0) + raw_x0_weight_n x0
+    y_next = mean + sigma_n xi,   xi ~ N(0, I)
 
-C_k is zero except for DDIM chains that keep the network's own epsilon beside a clipped x0 (the default of
+The raw weight is zero except for DDIM chains that keep the network's own epsilon beside a clipped x0 (the default of
 diffusers' DDIMScheduler). States are never clipped. Coefficients are computed in float64 on the CPU.
 """
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from specpolicy.diffusion.path import ChainPath
+from specpolicy.diffusion.process import TrainingProcess
 from specpolicy.diffusion.scheduler_settings import check_settings, scheduler_kind
 from specpolicy.diffusion.schedules import cumulative_alphas, inference_timesteps
+from specpolicy.diffusion.steps import StepTables, make_tables, transfer_of
 from specpolicy.errors import SpecpolicyError
 
-PREDICTIONS = ("epsilon", "sample", "v_prediction")
-VARIANCES = ("fixed_small", "fixed_large")
-# Columns of the per-level tables.
-STATE_TO_X0, OUTPUT_TO_X0, STATE, X0, RAW_X0, SIGMA = range(6)
-
-
-@dataclass(frozen=True)
-class TrainingProcess:
-    """The forward process a network was trained on: abar (T,) float64, what it predicts, how x0 is clipped."""
-
-    alpha_bar: Tensor
-    prediction: str = "epsilon"
-    clip: float | None = 1.0
-    variance: str = "fixed_small"
-    spacing: str = "leading"
-    offset: int = 0
-
-    def __post_init__(self) -> None:
-        if self.prediction == "v":
-            object.__setattr__(self, "prediction", "v_prediction")
-        _check_choice("prediction", self.prediction, PREDICTIONS)
-        _check_choice("variance", self.variance, VARIANCES)
-        if self.clip is not None and not self.clip > 0:
-            raise SpecpolicyError(f"clip must be positive or None, got {self.clip}")
-        if not bool(((self.alpha_bar > 0) & (self.alpha_bar < 1)).all()):
-            raise SpecpolicyError("each step of the training process must leave a part of the signal: check its betas")
-
-    @property
-    def steps(self) -> int:
-        """Number of training timesteps T."""
-        return len(self.alpha_bar)
+# Which steps: one, a range that all rows of a batch share, or numbers of any shape. A range costs a fraction of what
+# gathering costs, and one step nothing.
+Step = int | slice | Tensor
 
 
 class GaussianChain:
-    """K Gaussian steps from noise to an action chunk; every per-level table is indexed by the level k.
+    """K Gaussian steps from noise to an action chunk, the noisiest first.
 
-    Build one with `ddpm`, `ddim` or `from_diffusers`. Tables are float64 CPU tensors of length K:
-    `timesteps` (int64, what the network sees), `alpha_bar`, `alpha_bar_next` (after the step), `state_weight` A,
-    `x0_weight` B, `raw_x0_weight` C, `sigma`.
+    Build one with `ddpm`, `ddim` or `from_diffusers`. Tables are float64 CPU tensors of length K, by step:
+    `timesteps` (int64, what the network sees, in diffusers' order), `alpha_bar`, `alpha_bar_next` (after the step),
+    `state_weight`, `x0_weight`, `raw_x0_weight`, `sigma`, and `gap_scale`, which gaps are measured in: sigma, or one
+    where a step has no noise.
+
+    The methods take states, x0 and noises (..., H, D) of any device and number format, and the step of each as an
+    int, a slice or a tensor (...). There is one contract about the clip: `mean` and `drift` take what `x0` returns.
     """
 
     def __init__(
@@ -69,61 +45,41 @@ class GaussianChain:
         timesteps: Tensor,
         eta: float | None = None,
         reuse_epsilon: bool = True,
-        reached: Tensor | None = None,
+        *,
+        alpha_bar: Tensor | None = None,
+        alpha_bar_next: Tensor | None = None,
     ):
-        """Chain over `timesteps` (noisiest first): ancestral DDPM if `eta` is None, else DDIM with that eta.
+        """Chain over `timesteps` (K,), noisiest first: ancestral DDPM if `eta` is None, else DDIM with that eta.
 
-        reached: the timestep whose noise is left after each step, noisiest first; below zero, none is left. By
-            default that of the next step, and none after the last.
+        alpha_bar: (K,) the share of signal variance at each step, by default the process's at `timesteps`; timesteps
+            that are no whole numbers, which reach the network as they are, need it.
+        alpha_bar_next: (K,) the share behind each step, by default that of the next step, and one behind the last.
+
+        Raises:
+            SpecpolicyError: timesteps or an eta that the process has no steps for.
         """
         if eta is not None and not 0 <= eta < float("inf"):
             raise SpecpolicyError(f"eta must be zero or positive, got {eta}")
-        if not bool(((timesteps >= 0) & (timesteps < process.steps)).all()):
-            raise SpecpolicyError(f"a timestep of the chain lies outside of 0 to {process.steps - 1}")
+        if alpha_bar is None:
+            if timesteps.is_floating_point():
+                raise SpecpolicyError("timesteps that are no whole numbers need alpha_bar=, the signal at each of them")
+            if not bool(((timesteps >= 0) & (timesteps < process.steps)).all()):
+                raise SpecpolicyError(f"a timestep of the chain lies outside of 0 to {process.steps - 1}")
+            alpha_bar = process.alpha_bar[timesteps]
+        if alpha_bar_next is None:
+            alpha_bar_next = torch.cat([alpha_bar[1:], torch.ones(1, dtype=torch.float64)])
         self.process = process
         self.eta = eta
-        self.timesteps = timesteps.flip(0).contiguous()
-        abar = process.alpha_bar[self.timesteps]
-        if reached is None:
-            nxt = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
-        else:
-            after = reached.flip(0)
-            nxt = torch.where(after < 0, 1.0, process.alpha_bar[after.clamp(min=0)])
-        self.alpha_bar, self.alpha_bar_next = abar, nxt
-
-        # From the network's output to x0: linear in the state and the output for each kind of prediction.
-        one = torch.ones_like(abar)
-        self.state_coefficient, self.output_coefficient = {
-            "epsilon": (abar.rsqrt(), -(1 - abar).sqrt() * abar.rsqrt()),
-            "sample": (0 * one, one),
-            "v_prediction": (abar.sqrt(), -(1 - abar).sqrt()),
-        }[process.prediction]
-
-        small_variance = (1 - nxt) / (1 - abar) * (1 - abar / nxt)
-        if eta is None:
-            beta = 1 - abar / nxt
-            self.state_weight = (abar / nxt).sqrt() * (1 - nxt) / (1 - abar)
-            self.x0_weight = nxt.sqrt() * beta / (1 - abar)
-            self.raw_x0_weight = 0 * one
-            variance = small_variance if process.variance == "fixed_small" else beta
-            # The step from timestep 0 adds no noise, whatever the variance rule (Ho et al. 2020, algorithm 2).
-            variance = torch.where(self.timesteps == 0, 0 * one, variance)
-        else:
-            # DDIM (Song et al. 2021, eq. 12): mean = sqrt(abar_next) clip(x0) + sqrt(1 - abar_next - var) epsilon.
-            variance = eta**2 * small_variance
-            if bool((1 - nxt - variance < -1e-12).any()):
-                raise SpecpolicyError(f"eta={eta} asks for more noise than a state has: use at most 1")
-            direction = (1 - nxt - variance).clamp(min=0).sqrt() / (1 - abar).sqrt()
-            self.state_weight = direction
-            raw = -direction * abar.sqrt()
-            clips = process.clip is not None and reuse_epsilon
-            self.x0_weight = nxt.sqrt() + (0 if clips else raw)
-            self.raw_x0_weight = raw if clips else 0 * one
-        self.sigma = variance.clamp(min=0).sqrt()
-        self._scalars = [tuple(row) for row in torch.stack(self._tables, dim=1).tolist()]
-        self._uses_raw = bool((self.raw_x0_weight != 0).any())
-        self._on_device: dict[tuple[torch.device, torch.dtype], Tensor] = {}
-        self._paths: dict[tuple[torch.device, torch.dtype], ChainPath] = {}
+        self.timesteps = timesteps.contiguous()
+        self.alpha_bar, self.alpha_bar_next = alpha_bar, alpha_bar_next
+        self._tables = make_tables(process, timesteps, alpha_bar, alpha_bar_next, eta, reuse_epsilon)
+        self.state_weight, self.x0_weight = self._tables.state_weight, self._tables.x0_weight
+        self.raw_x0_weight = self._tables.raw_x0_weight
+        self.sigma, self.gap_scale = self._tables.sigma, self._tables.gap_scale
+        self.uses_raw = bool((self.raw_x0_weight != 0).any())
+        self._lists = self._tables.as_lists()
+        self._placed: dict[tuple[torch.device, torch.dtype], StepTables] = {}
+        self._by_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._derived: dict[tuple[Any, ...], GaussianChain] = {}
 
     # -- construction ----------------------------------------------------------------------------------------
@@ -172,10 +128,10 @@ class GaussianChain:
         if kind == "DDPM":
             return cls(process, timesteps)
         steps = scheduler.num_inference_steps or len(timesteps)
-        return cls(process, timesteps, 1.0, reached=_ddim_reached(timesteps, process.steps, steps))
+        return cls(process, timesteps, 1.0, alpha_bar_next=_left_by_ddim(process, timesteps, steps))
 
     def strided(self, steps: int, spacing: str | None = None) -> "GaussianChain":
-        """A DDPM chain of the same training process with another number of steps: another law. Made once."""
+        """A DDPM chain with another number of steps, made once: another distribution."""
         return self._derive(steps, spacing)
 
     def with_ddim(
@@ -196,14 +152,11 @@ class GaussianChain:
         key = (steps, spacing, eta, reuse_epsilon)
         if key not in self._derived:
             with torch.inference_mode(False):  # it is kept, and may be trained on later
-                process = self._with_spacing(spacing)
+                process = dataclasses.replace(self.process, spacing=spacing or self.process.spacing)
                 timesteps = inference_timesteps(process.steps, steps, process.spacing, process.offset)
-                reached = None if eta is None else _ddim_reached(timesteps, process.steps, steps)
-                self._derived[key] = type(self)(process, timesteps, eta, reuse_epsilon, reached)
+                left = None if eta is None else _left_by_ddim(process, timesteps, steps)
+                self._derived[key] = type(self)(process, timesteps, eta, reuse_epsilon, alpha_bar_next=left)
         return self._derived[key]
-
-    def _with_spacing(self, spacing: str | None) -> TrainingProcess:
-        return dataclasses.replace(self.process, spacing=spacing or self.process.spacing)
 
     # -- use -------------------------------------------------------------------------------------------------
 
@@ -219,64 +172,87 @@ class GaussianChain:
             f"{process.variance}, clip={process.clip})"
         )
 
-    @property
-    def _tables(self) -> tuple[Tensor, ...]:
-        return (
-            self.state_coefficient,
-            self.output_coefficient,
-            self.state_weight,
-            self.x0_weight,
-            self.raw_x0_weight,
-            self.sigma,
-        )
-
-    def x0(self, output: Tensor, state: Tensor, level: int | Tensor) -> Tensor:
-        """Unclipped x0 (N, H, D) from the network's `output` at `state`; `level` is one k or (N,) of them."""
-        if self.process.prediction == "sample":
-            return output
-        from_state, from_output = self._pick(level, state, STATE_TO_X0, OUTPUT_TO_X0)
-        return from_state * state + from_output * output
-
-    def mean(self, x0: Tensor, state: Tensor, level: int | Tensor) -> Tensor:
-        """Mean (N, H, D) of the next state, given the unclipped `x0`; the clip is applied here."""
-        state_weight, x0_weight, raw_weight = self._pick(level, state, STATE, X0, RAW_X0)
-        mean = state_weight * state + x0_weight * self.clip(x0)
-        return mean + raw_weight * x0 if self._uses_raw else mean
-
-    def path(self, device: torch.device, dtype: torch.dtype = torch.float32) -> ChainPath:
-        """The steps in the order they are walked, as tensors on a device; made once."""
-        key = (device, dtype)
-        if key not in self._paths:
-            with torch.inference_mode(False):
-                self._paths[key] = ChainPath(self, device, dtype)
-        return self._paths[key]
-
-    def noise_scale(self, level: int | Tensor, like: Tensor) -> float | Tensor:
-        """sigma at `level`: a float for one level, (N, 1, ..., 1) for many."""
-        return self._pick(level, like, SIGMA)[0]
+    def x0(self, output: Tensor, state: Tensor, step: Step) -> Tensor:
+        """What the network says of the chunk when its output at `state` is `output`, clipped as `clip` does."""
+        if self.process.prediction != "sample":
+            tables = self._tables_for(step, state)
+            output = tables.from_state[step] * state + tables.from_output[step] * output
+        return self.clip(output)
 
     def clip(self, x0: Tensor) -> Tensor:
-        """x0 clipped as the training process says."""
-        bound = self.process.clip
-        return x0 if bound is None else x0.clamp(-bound, bound)
+        """x0 clipped, unless this chain also needs it unclipped (DDIM that keeps the network's epsilon)."""
+        return x0 if self.uses_raw else self.process.clipped(x0)
 
-    def _pick(self, level: int | Tensor, like: Tensor, *columns: int) -> tuple:
-        """The table columns at `level`: Python floats for one level, (N, 1, ..., 1) tensors for many."""
-        if isinstance(level, int):
-            row = self._scalars[level]
-            return tuple(row[column] for column in columns)
+    def mean(self, state: Tensor, x0: Tensor, step: Step) -> Tensor:
+        """Mean of the state after `step`, from `state` and what `x0` returned there."""
+        return self._tables_for(step, state).state_weight[step] * state + self.drift(x0, step)
+
+    def drift(self, x0: Tensor, step: Step) -> Tensor:
+        """What x0 adds to the next state."""
+        tables = self._tables_for(step, x0)
+        if not self.uses_raw:
+            return tables.x0_weight[step] * x0
+        return tables.x0_weight[step] * self.process.clipped(x0) + tables.raw_x0_weight[step] * x0
+
+    def shock(self, noise: Tensor, step: Step) -> Tensor:
+        """What standard normal noise adds to the next state."""
+        return self._tables_for(step, noise).sigma[step] * noise
+
+    def gap(self, x0: Tensor, other: Tensor, step: Step) -> Tensor:
+        """By how much the means of two x0 at the same states differ, in units of the step's noise.
+
+        Where the last step has no noise the unit is one. Means differ by their drifts alone; a difference of the means
+        themselves would lose digits.
+        """
+        tables = self._tables_for(step, x0)
+        if not self.uses_raw:
+            return tables.gap_weight[step] * (x0 - other)
+        return (self.drift(x0, step) - self.drift(other, step)) / tables.gap_scale[step]
+
+    def rollout(self, root: Tensor, additions: Tensor, steps: slice | Tensor) -> Tensor:
+        """States (B, W, H, D) after each of `steps` (B, W), consecutive, from `root` (B, H, D).
+
+        `additions` (B, W, H, D) is what each step adds: drift + sigma xi. All steps are linear in them, so a path is
+        one triangular matrix product. States after a step depend on the additions of that step and of the steps before
+        it, bit for bit.
+        """
+        if additions.shape[1] == 0:
+            return additions
+        _, transfer = self._on(root.device)
+        weight = self._tables_for(steps, root).state_weight
+        if isinstance(steps, slice):
+            transfer, weight = transfer[steps, steps], weight[steps.start]
+        else:
+            transfer, weight = transfer[steps[:, :, None], steps[:, None, :]], weight[steps[:, 0]]
+        flat = torch.cat([(additions[:, 0] + weight * root)[:, None], additions[:, 1:]], dim=1).flatten(2)
+        return (transfer @ flat.double()).to(additions.dtype).view_as(additions)
+
+    def timesteps_on(self, device: torch.device) -> Tensor:
+        """`timesteps` (K,) on a device; made once."""
+        return self._on(device)[0]
+
+    def _tables_for(self, step: Step, like: Tensor) -> StepTables:
+        """What to index by `step`: lists of Python floats for an int, else (K, 1, 1) tensors beside `like`."""
+        if isinstance(step, int):
+            return self._lists
         key = (like.device, like.dtype)
-        if key not in self._on_device:
-            self._on_device[key] = torch.stack(self._tables).to(*key)
-        rows = self._on_device[key][list(columns)][:, level]
-        return tuple(rows.reshape(len(columns), -1, *([1] * (like.dim() - 1))))
+        if key not in self._placed:
+            with torch.inference_mode(False):  # they are kept, and may be trained on later
+                self._placed[key] = self._tables.placed(*key)
+        return self._placed[key]
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Timesteps and the transfer of `rollout` on a device."""
+        if device not in self._by_device:
+            with torch.inference_mode(False):
+                # In float64: no product of float32 is safe from autocast and TF32, and a state that is off by a part of
+                # its step's noise has another distribution.
+                transfer = transfer_of(self.state_weight)
+                self._by_device[device] = (self.timesteps.to(device), transfer.to(device))
+        return self._by_device[device]
 
 
-def _ddim_reached(timesteps: Tensor, train_steps: int, steps: int) -> Tensor:
-    """The timesteps that diffusers' `DDIMScheduler.step` walks to from `timesteps`."""
-    return timesteps - train_steps // steps
-
-
-def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise SpecpolicyError(f"unknown {what} '{value}': use one of {', '.join(choices)}")
+def _left_by_ddim(process: TrainingProcess, timesteps: Tensor, steps: int) -> Tensor:
+    """abar behind each step as diffusers' `DDIMScheduler.step` walks: to the timestep t - T // K; below zero, to 1."""
+    reached = timesteps - process.steps // steps
+    return torch.where(reached < 0, 1.0, process.alpha_bar[reached.clamp(min=0)])

@@ -92,7 +92,7 @@ class Drawer:
         if known is not None and bool(known[1].any()):
             parts |= {"_values": known[0], "_mask": known[1]}
         packed = Packed(parts, like.dtype)
-        table = x0_table(chain).to(like.device)
+        table = x0_table(chain.process).to(like.device)
 
         def denoiser(x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
             found = packed.split(cond)

@@ -59,18 +59,17 @@ def walk(
     noise: NoiseSource,
     return_states: bool = False,
 ) -> Sample:
-    """Walk the chain from its noisiest level down, one call per level."""
+    """Walk the chain from its noisiest step on, one call per step."""
     batch, shape = len(state), state.shape[1:]
-    timesteps = chain.timesteps.to(state.device)
+    timesteps, noisy = chain.timesteps_on(state.device), (chain.sigma > 0).tolist()
     checksums = torch.zeros(len(chain), device=state.device)
     states = [state]
-    for level in range(len(chain) - 1, -1, -1):
-        output = denoiser(state, timesteps[level].expand(batch), cond)
-        state = chain.mean(chain.x0(output, state, level), state, level)
-        sigma = chain.noise_scale(level, state)
-        if sigma > 0:
-            state = state + sigma * noise.normal(*shape)
-        checksums[level] = state.sum()
+    for step in range(len(chain)):
+        output = denoiser(state, timesteps[step].expand(batch), cond)
+        state = chain.mean(state, chain.x0(output, state, step), step)
+        if noisy[step]:
+            state = state + chain.shock(noise.normal(*shape), step)
+        checksums[step] = state.sum()
         if return_states:
             states.append(state)
     check_finite(checksums, chain.timesteps)

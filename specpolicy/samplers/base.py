@@ -35,7 +35,7 @@ def network_of(denoiser: object) -> torch.nn.Module | None:
 class SampleStatistics:
     """What a sample cost. `calls` (B,) sequential network calls; `rows` (B,) states evaluated for each chunk;
     `accepted` drafts and `evaluated` states, one (B,) tensor each per speculative round, -1 for rows already finished;
-    `rejections` (K,) per level;
+    `rejections` (K,) by step, noisiest first;
     `seconds` wall time of the whole sample and `network_seconds` the part spent in the denoiser."""
 
     calls: Tensor
@@ -151,11 +151,15 @@ def repeat_statistics(batch: int, calls: int) -> SampleStatistics:
 
 
 def check_finite(checksums: Tensor, timesteps: Tensor) -> None:
-    """Raise a clear error if a step produced NaN or infinity; `checksums` (K,) by level, one synchronisation."""
+    """Raise a clear error if a step produced NaN or infinity; `checksums` (K,) by step, one synchronisation."""
     bad = (~torch.isfinite(checksums)).nonzero().flatten()
     if len(bad):
-        level = int(bad.max())
         raise SpecpolicyError(
-            f"the denoiser returned a value that is not finite at step k={level} (timestep {int(timesteps[level])}): "
+            f"the denoiser returned a value that is not finite at {name_step(timesteps, int(bad.min()))}: "
             "check the weights and the observation"
         )
+
+
+def name_step(timesteps: Tensor, step: int) -> str:
+    """A step of a chain, the noisiest is 0, as messages call it."""
+    return f"step {step} (timestep {timesteps[step].item():g})"

@@ -43,16 +43,17 @@ class DPMSolver:
             steps_offset=process.offset,
         )
         solver.set_timesteps(self.steps, device=state.device)
-        every = GaussianChain(process, torch.arange(process.steps - 1, -1, -1))
-        checksums = torch.zeros(process.steps, device=state.device)
+        timesteps = solver.timesteps.cpu()
+        from_state, from_output = (table.tolist() for table in process.x0_coefficients(timesteps))
+        checksums = torch.zeros(len(timesteps), device=state.device)
         states = [state]
-        for timestep in solver.timesteps.tolist():
+        for step, timestep in enumerate(timesteps.tolist()):
             output = denoiser(state, torch.full((len(state),), timestep, device=state.device), cond)
-            x0 = every.clip(every.x0(output, state, timestep))
+            x0 = process.clipped(from_state[step] * state + from_output[step] * output)
             state = solver.step(x0, timestep, state).prev_sample
-            checksums[timestep] = state.sum()
+            checksums[step] = state.sum()
             if return_states:
                 states.append(state)
-        check_finite(checksums, every.timesteps)
+        check_finite(checksums, timesteps)
         statistics = repeat_statistics(len(state), len(solver.timesteps))
         return Sample(state, statistics, torch.stack(states) if return_states else None)

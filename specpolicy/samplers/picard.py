@@ -39,34 +39,35 @@ class Picard:
         """See `Sampler.run`."""
         chain = chain if self.steps is None else chain.strided(self.steps)
         problem = Problem(denoiser, chain, state, cond, noise)
-        path, count, batch = problem.path, len(chain), len(state)
-        shocks = path.sigma[:, None, None] * noise.normal(count, *state.shape[1:])
+        count, batch = len(chain), len(state)
+        shocks = chain.shock(noise.normal(count, *state.shape[1:]), slice(0, count))
         # Guess: the noise fades away and nothing is known of the chunk.
         every = torch.arange(count, device=state.device).expand(batch, count)
-        states = torch.cat([state[:, None], path.roll(state, shocks, every)], dim=1)
+        states = torch.cat([state[:, None], chain.rollout(state, shocks, every)], dim=1)
         # The state after step n may move by this much; the noise of the last step is zero, so use the one before.
-        scale = torch.where(path.sigma > 0, path.sigma, path.sigma[max(count - 2, 0)])
+        scale = torch.where(chain.sigma > 0, chain.sigma, chain.sigma[max(count - 2, 0)])
         if not bool((chain.sigma > 0).any()):  # DDIM without noise: what is left of the initial one is the measure
-            left = (1 - path.signal.square()).sqrt()
+            left = (1 - chain.alpha_bar).sqrt()
             scale = torch.cat([left[1:], left[-1:]])
+        scale = scale.to(state.device, state.dtype)
         done = 0
         while done < count and batch:
             stop = count if self.window is None else min(count, done + self.window)
             steps = every[:, done:stop]
             x0 = problem.evaluate(states[:, done:stop], steps)
-            new = path.roll(states[:, done], path.drift(x0, steps) + shocks[:, done:stop], steps)
+            new = chain.rollout(states[:, done], chain.drift(x0, steps) + shocks[:, done:stop], steps)
             moved = (new - states[:, done + 1 : stop + 1]).flatten(2).square().mean(-1).sqrt() / scale[done:stop]
             states[:, done + 1 : stop + 1] = new
             if stop < count:  # carry the change on to the states that no sweep has reached
-                states[:, stop + 1 :] = path.roll(states[:, stop], shocks[:, stop:], every[:, stop:])
+                states[:, stop + 1 :] = chain.rollout(states[:, stop], shocks[:, stop:], every[:, stop:])
             settled = (moved <= self.tolerance).all(dim=0).long().cumprod(dim=0)
             # Of x0, not of the states: the triangular product spreads what is not finite over the whole window.
             checksums = x0.flatten(2).sum((0, 2))
             advance, is_finite = torch.stack([settled.sum(), torch.isfinite(checksums).all().long()]).tolist()
             if not is_finite:
-                by_level = torch.zeros(count, dtype=x0.dtype, device=x0.device)
-                by_level[count - stop : count - done] = checksums.flip(0)
-                check_finite(by_level, chain.timesteps)
+                by_step = torch.zeros(count, dtype=x0.dtype, device=x0.device)
+                by_step[done:stop] = checksums
+                check_finite(by_step, chain.timesteps)
             # The first state of a window follows from an exact one and is always final.
             done += max(int(advance), 1)
         statistics = SampleStatistics(problem.calls, problem.evaluated)

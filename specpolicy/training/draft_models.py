@@ -25,13 +25,13 @@ def train_denoiser(
     on_step: OnStep = lambda loss: None,
 ) -> None:
     """Distil a smaller denoiser from evaluations along sequential chains (De Bortoli et al. 2025, section 3.1)."""
-    path, drafted = chain.path(record.states.device), (record.weight > 0).nonzero().flatten()
+    timesteps, drafted = chain.timesteps_on(record.states.device), (record.weight > 0).nonzero().flatten()
 
     def loss() -> Tensor:
         index = drafted[torch.randint(len(drafted), (256,), generator=generator)]
         states, at = record.states[index].view(-1, *shape), record.steps[index]
-        output = model(states, path.timesteps[at], None if cond is None else cond[record.condition[index]])
-        return _gap_loss(path.x0(output, states, at).flatten(1) - record.x0[index], record.weight[index])
+        output = model(states, timesteps[at], None if cond is None else cond[record.condition[index]])
+        return _gap_loss(chain.x0(output, states, at).flatten(1) - record.x0[index], record.weight[index])
 
     _optimise(model, loss, steps, on_step)
 
@@ -50,7 +50,7 @@ def train_head(
 
     `record` holds whole sequential chains, K evaluations each, in order.
     """
-    path, count = chain.path(record.states.device), len(chain)
+    timesteps, count = chain.timesteps_on(record.states.device), len(chain)
     ahead = torch.arange(1, WINDOW + 1)
 
     def loss() -> Tensor:
@@ -60,8 +60,8 @@ def train_head(
         first, later = start + root, start[:, None] + at
         states, x0 = record.states[first].view(-1, *shape), record.x0[first].view(-1, *shape)
         condition = None if cond is None else cond[record.condition[first]]
-        change = model(states, x0, path.timesteps[root], path.timesteps[at], condition).flatten(2)
-        error = path.clip(x0.flatten(1)[:, None] + change) - record.x0[later]
+        change = model(states, x0, timesteps[root], timesteps[at], condition).flatten(2)
+        error = chain.clip(x0.flatten(1)[:, None] + change) - record.x0[later]
         return _gap_loss(error.flatten(0, 1), record.weight[later].flatten())
 
     _optimise(model, loss, steps, on_step)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from specpolicy.diffusion.chain import TrainingProcess
+from specpolicy.diffusion import TrainingProcess
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.policy_base import Policy
 from specpolicy.samplers import Denoiser

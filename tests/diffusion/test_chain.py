@@ -35,8 +35,8 @@ def test_every_ddpm_step_agrees_with_diffusers(prediction, clip, variance, steps
         100, steps, variance=variance, prediction=prediction, clip=1.0 if clip else None, spacing=spacing
     )
     generator = torch.Generator().manual_seed(3)
-    assert ours.timesteps.flip(0).tolist() == scheduler.timesteps.tolist()
-    for level, timestep in zip(range(steps - 1, -1, -1), scheduler.timesteps, strict=True):
+    assert ours.timesteps.tolist() == scheduler.timesteps.tolist()
+    for step, timestep in enumerate(scheduler.timesteps):
         chunk = 0.5 * torch.randn(2, 16, 7, generator=generator)
         noise = torch.randn(2, 16, 7, generator=generator)
         state = scheduler.add_noise(chunk, noise, timestep)
@@ -50,9 +50,9 @@ def test_every_ddpm_step_agrees_with_diffusers(prediction, clip, variance, steps
         }[prediction]
         xi = torch.Generator().manual_seed(int(timestep))
         expected = scheduler.step(output, timestep, state, generator=xi).prev_sample
-        mean = ours.mean(ours.x0(output, state, level), state, level)
+        mean = ours.mean(state, ours.x0(output, state, step), step)
         xi = torch.randn(state.shape, generator=torch.Generator().manual_seed(int(timestep)))
-        actual = mean + ours.noise_scale(level, state) * xi
+        actual = mean + ours.shock(xi, step)
         torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
@@ -64,7 +64,8 @@ def test_every_ddim_step_agrees_with_diffusers(eta, clip, reuse_epsilon):
     scheduler.set_timesteps(10)
     chain = GaussianChain.ddpm(clip=1.0 if clip else None).with_ddim(10, eta, reuse_epsilon=reuse_epsilon)
     generator = torch.Generator().manual_seed(5)
-    for level, timestep in zip(range(9, -1, -1), scheduler.timesteps, strict=True):
+    assert chain.timesteps.tolist() == scheduler.timesteps.tolist()
+    for step, timestep in enumerate(scheduler.timesteps):
         state, output, noise = (torch.randn(1, 8, 2, generator=generator) for _ in range(3))
         expected = scheduler.step(
             output,
@@ -74,7 +75,7 @@ def test_every_ddim_step_agrees_with_diffusers(eta, clip, reuse_epsilon):
             use_clipped_model_output=not reuse_epsilon,
             variance_noise=noise if eta else None,
         ).prev_sample
-        actual = chain.mean(chain.x0(output, state, level), state, level) + chain.noise_scale(level, state) * noise
+        actual = chain.mean(state, chain.x0(output, state, step), step) + chain.shock(noise, step)
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=2e-5)
 
 
@@ -107,31 +108,36 @@ def test_the_chain_keeps_the_marginals_of_the_forward_process(train_steps, share
 
 def test_the_last_step_is_the_clipped_x0():
     chain = GaussianChain.ddpm()
-    state = torch.randn(1, 4, 2)
+    state, last = torch.randn(1, 4, 2), len(chain) - 1
     x0 = torch.tensor([[[3.0, -3.0], [0.2, -0.2], [1.0, 0.0], [0.5, 2.0]]])
-    assert chain.sigma[0] == 0
-    torch.testing.assert_close(chain.mean(x0, state, 0), x0.clamp(-1, 1))
+    assert chain.sigma[-1] == 0 and chain.timesteps[-1] == 0
+    # The output that says so at this state.
+    signal = chain.alpha_bar[-1]
+    output = ((state - signal.sqrt() * x0) / (1 - signal).sqrt()).float()
+    torch.testing.assert_close(
+        chain.mean(state, chain.x0(output, state, last), last), x0.clamp(-1, 1), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_gain_over_noise_is_the_root_of_the_difference_in_signal_to_noise():
-    """B_k / sigma_k = sqrt(SNR_next - SNR_k), which says how hard each step is to speculate on."""
+    """B_n / sigma_n = sqrt(SNR_next - SNR_n), which says how hard each step is to speculate on."""
     chain = GaussianChain.ddpm()
-    snr, following = (a / (1 - a) for a in (chain.alpha_bar[1:], chain.alpha_bar_next[1:]))
-    torch.testing.assert_close(chain.x0_weight[1:] / chain.sigma[1:], (following - snr).sqrt(), rtol=1e-9, atol=0)
+    snr, following = (a / (1 - a) for a in (chain.alpha_bar[:-1], chain.alpha_bar_next[:-1]))
+    torch.testing.assert_close(chain.x0_weight[:-1] / chain.sigma[:-1], (following - snr).sqrt(), rtol=1e-9, atol=0)
 
 
-@given(levels=st.lists(st.integers(0, 99), min_size=1, max_size=8))
-def test_rows_at_their_own_levels_equal_one_row_at_a_time(levels):
+@given(steps=st.lists(st.integers(0, 99), min_size=1, max_size=8))
+def test_rows_at_their_own_steps_equal_one_row_at_a_time(steps):
     chain = GaussianChain.ddpm()
-    generator = torch.Generator().manual_seed(len(levels))
-    state, output = (torch.randn(len(levels), 3, 2, generator=generator) for _ in range(2))
-    index = torch.tensor(levels)
-    together = chain.mean(chain.x0(output, state, index), state, index)
-    for row, level in enumerate(levels):
+    generator = torch.Generator().manual_seed(len(steps))
+    state, output = (torch.randn(len(steps), 3, 2, generator=generator) for _ in range(2))
+    index = torch.tensor(steps)
+    together = chain.mean(state, chain.x0(output, state, index), index)
+    for row, step in enumerate(steps):
         one = slice(row, row + 1)
-        alone = chain.mean(chain.x0(output[one], state[one], level), state[one], level)
+        alone = chain.mean(state[one], chain.x0(output[one], state[one], step), step)
         torch.testing.assert_close(together[one], alone, rtol=1e-5, atol=1e-5)
-        assert float(chain.noise_scale(index, state)[row]) == pytest.approx(chain.noise_scale(level, state), rel=1e-6)
+        torch.testing.assert_close(chain.shock(state, index)[one], chain.shock(state[one], step), rtol=1e-6, atol=1e-6)
 
 
 def test_from_diffusers_takes_the_scheduler_as_it_stands():
@@ -140,7 +146,7 @@ def test_from_diffusers_takes_the_scheduler_as_it_stands():
     chain = GaussianChain.from_diffusers(scheduler)
     assert len(chain) == 20 and chain.process.clip is None and chain.process.variance == "fixed_large"
     ddim = GaussianChain.from_diffusers(diffusers.DDIMScheduler(50))
-    assert ddim.eta == 1.0 and len(ddim) == 50 and bool((ddim.sigma[1:] > 0).all())
+    assert ddim.eta == 1.0 and len(ddim) == 50 and bool((ddim.sigma[:-1] > 0).all())
 
 
 @pytest.mark.parametrize(

@@ -86,12 +86,12 @@ def innovations(denoiser, policy, states, cond):
     """The noise (K-1, N, H*D) of each step, and its part along the network's output (K-1, N), if `denoiser` is what
     the states were drawn with."""
     chain, noises, along = policy.chain, [], []
-    for level in range(len(chain) - 1, 0, -1):
-        state, after = states[len(chain) - 1 - level], states[len(chain) - level]
+    for step in range(len(chain) - 1):
+        state, after = states[step], states[step + 1]
         with torch.inference_mode():
-            output = denoiser(state, chain.timesteps[level].expand(len(state)), cond)
-        mean = chain.mean(chain.x0(output, state, level), state, level)
-        noise = ((after - mean) / chain.noise_scale(level, state)).flatten(1)
+            output = denoiser(state, chain.timesteps[step].expand(len(state)), cond)
+        mean = chain.mean(state, chain.x0(output, state, step), step)
+        noise = ((after - mean) / chain.sigma[step].item()).flatten(1)
         noises.append(noise)
         along.append((noise * nn.functional.normalize(output.flatten(1))).sum(1))
     return torch.stack(noises), torch.stack(along)

@@ -118,7 +118,8 @@ def test_inpainting_works_with_exact_samplers(tmp_path):
     assert out.stats.calls.tolist() == [2, 2]
     cond = policy.encode({"obs": observations()})
     x, t = torch.randn(2, 8, BOTH), torch.tensor([3, 19])
-    x0 = policy.chain.x0(policy.denoiser(x, t, cond), x, t)
+    from_state, from_output = (part.float() for part in policy.chain.process.x0_coefficients(t[:, None, None]))
+    x0 = from_state * x + from_output * policy.denoiser(x, t, cond)
     torch.testing.assert_close(x0[:, :2, ACTION:], cond)
 
 

@@ -190,7 +190,7 @@ def test_options_of_the_step(scheduler, tmp_path):
         assert "DDIMScheduler" in refused(workspace(tmp_path, cfg))
         return
     chain = load_policy(workspace(tmp_path, cfg)).chain
-    assert chain.eta == 0.5 and not chain._uses_raw
+    assert chain.eta == 0.5 and not chain.uses_raw
 
 
 def test_a_file_with_other_parts_is_no_workspace_of_theirs(tmp_path):

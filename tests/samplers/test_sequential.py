@@ -80,9 +80,9 @@ def gaussian_law(chain, mean, spread):
     slope = chain.state_weight + chain.x0_weight * gain
     shift = chain.x0_weight * mean * (1 - gain * alpha_bar.sqrt())
     centre, variance = 0.0, 1.0
-    for level in range(len(chain) - 1, -1, -1):
-        centre = float(slope[level]) * centre + float(shift[level])
-        variance = float(slope[level]) ** 2 * variance + float(chain.sigma[level]) ** 2
+    for step in range(len(chain)):
+        centre = float(slope[step]) * centre + float(shift[step])
+        variance = float(slope[step]) ** 2 * variance + float(chain.sigma[step]) ** 2
     return centre, variance**0.5
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
-from specpolicy.samplers.base import Denoiser, NoiseSource, Sample, SampleStatistics, upload
+from specpolicy.samplers.base import Denoiser, NoiseSource, Sample, SampleStatistics, name_step, upload
 from specpolicy.samplers.speculative.coupling import TINY, gaps
 from specpolicy.samplers.speculative.drafters.base import Drafter
 from specpolicy.samplers.speculative.verifiers.base import Decision, Verifier
@@ -85,7 +85,7 @@ def speculate(
             problem.keep(left, index)
         if not verifier.keeps_noise and len(problem):
             draws = Draws.fresh(noise, problem.rows, count, shape)
-    statistics = SampleStatistics(problem.calls, problem.evaluated, accepted, evaluated, rejections.flip(0))
+    statistics = SampleStatistics(problem.calls, problem.evaluated, accepted, evaluated, rejections)
     return Sample(finished, statistics, trace)
 
 
@@ -101,7 +101,7 @@ def check_exact(chain: GaussianChain, drafter: Drafter, verifier: Verifier) -> N
 
 def check_noise(chain: GaussianChain) -> None:
     """Raise unless every step of the chain, but perhaps the last, adds noise."""
-    if not bool((chain.sigma[1:] > 0).all()):
+    if not bool((chain.sigma[:-1] > 0).all()):
         raise SpecpolicyError(
             f"{chain} adds no noise to some steps, and without noise there is nothing to speculate on exactly: "
             "use a DDPM chain, DDIM with eta > 0, or the sequential sampler 'ddim'"
@@ -140,7 +140,7 @@ def _verify(
     problem: Problem, view: Window, proposal: Proposal, verifier: Verifier, width: Tensor
 ) -> tuple[Outcome, Tensor, Decision]:
     """Evaluate the root and the drafts, and decide; also (target mean - draft mean) / sigma, (B, W, H, D)."""
-    path, drafts = problem.path, view.drafts
+    drafts = view.drafts
     states = torch.cat([view.root[:, None], proposal.states], dim=1)
     extra = known = None
     wanted, at = view.valid, view.index()
@@ -159,7 +159,7 @@ def _verify(
     if proposal.known is not None:
         there = upload(proposal.known[0], problem.device)[..., None, None]
         x0 = torch.cat([x0[:, :1], torch.where(there, proposal.known[1], x0[:, 1:])], dim=1)
-    difference = path.gap(x0[:, :drafts], proposal.x0, view.index(0, drafts))
+    difference = problem.chain.gap(x0[:, :drafts], proposal.x0, view.index(0, drafts))
     delta, coordinate = gaps(difference, view.noise[:, :drafts])
     finite = x0.flatten(2).sum(-1).isfinite()
 
@@ -191,14 +191,14 @@ def _commit(problem: Problem, view: Window, outcome: Outcome, difference: Tensor
     """The state (B, H, D) after the accepted drafts: the corrected one, or after a full window an ordinary step."""
     last = outcome.accepted
     step, noise = pick(view.steps, last), pick(view.noise, last)
-    mean = problem.path.mean(pick(outcome.states, last), pick(outcome.x0, last), step)
+    mean = problem.chain.mean(pick(outcome.states, last), pick(outcome.x0, last), step)
     if view.drafts:
         # Move the noise along the gap to its new coordinate; the parts orthogonal to the gap keep their law.
         gap = pick(difference, last.clamp(max=view.drafts - 1)).flatten(1)
         length = torch.linalg.vector_norm(gap, dim=1, keepdim=True).clamp(min=TINY)
         shift = upload(decision.shift.to(gap.dtype), problem.device)[:, None]
         noise = noise + (shift * (gap / length)).view_as(noise)
-    return mean + problem.path.shock(noise, step)
+    return mean + problem.chain.shock(noise, step)
 
 
 def _record(
@@ -217,7 +217,7 @@ def _check_finite(finite: Tensor, states: Tensor, view: Window, problem: Problem
     if bad.any():
         steps = view.steps.cpu()
         step = int(steps[bad].min())
-        where = f"step k={len(problem.path) - 1 - step} (timestep {int(problem.path.timesteps[step])})"
+        where = name_step(problem.chain.timesteps, step)
         given = states.flatten(2).sum(-1).isfinite().cpu()[bad & (steps == step)]
         if not given.all():  # the network had no chance
             raise SpecpolicyError(f"the draft of {where} is not finite: check the draft model")

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
-from specpolicy.diffusion.path import Steps
 from specpolicy.samplers.base import Denoiser, NoiseSource, upload
+
+Steps = Tensor | slice  # which steps: numbers of any shape, or a range of them that all rows of a batch share
 
 
 @dataclass
@@ -112,8 +113,7 @@ class Problem:
         self, denoiser: Denoiser, chain: GaussianChain, state: Tensor, cond: Tensor | None, noise: NoiseSource
     ):
         self.denoiser, self.chain, self.cond, self.noise = denoiser, chain, cond, noise
-        self.path = chain.path(state.device, state.dtype)
-        self.device = state.device
+        self.device, self.timesteps = state.device, chain.timesteps_on(state.device)
         self.dtype, self.shape = state.dtype, state.shape[1:]
         self.rows = torch.arange(len(state))
         self.calls = torch.zeros(len(state), dtype=torch.int64)
@@ -138,9 +138,9 @@ class Problem:
         if valid is None:
             self.calls[self.rows] += 1
             self.evaluated[self.rows] += count
-            timesteps = self.path.timesteps[steps].expand(batch, count).flatten()
+            timesteps = self.timesteps[steps].expand(batch, count).flatten()
             output = self.denoiser(states.flatten(0, 1), timesteps, self.conditions(count))
-            return self.path.x0(output.view_as(states), states, steps)
+            return self.chain.x0(output.view_as(states), states, steps)
         assert isinstance(steps, Tensor)
         counts = valid.sum(1)
         self.calls[self.rows] += counts > 0
@@ -150,7 +150,7 @@ class Problem:
         if len(row):
             chosen, at = states[row, column], steps[row, column]
             cond = None if self.cond is None else self.cond[row]
-            x0[row, column] = self.path.x0(self.denoiser(chosen, self.path.timesteps[at], cond), chosen, at)
+            x0[row, column] = self.chain.x0(self.denoiser(chosen, self.timesteps[at], cond), chosen, at)
         return x0
 
     def conditions(self, count: int) -> Tensor | None:

@@ -98,13 +98,14 @@ class Skewed(FrozenRoot):
         """See `Drafter.propose`."""
         honest = super().propose(memory, problem, window)
         off = honest.x0 + in_sigmas(honest.x0.new_tensor(problem.shape.numel() ** -0.5), problem, window)
-        return step_out(problem, window, problem.path.clip(off), honest.root_x0)
+        return step_out(problem, window, problem.chain.clip(off), honest.root_x0)
 
 
 def in_sigmas(shift, problem, window):
     """The change of x0 at each draft that moves its mean by `shift`, in units of sigma."""
     steps = window.steps[:, : window.drafts]
-    return shift * (problem.path.sigma[steps] / problem.path.x0_weight[steps])[..., None, None]
+    chain = problem.chain
+    return shift * (chain.sigma / chain.x0_weight).to(shift)[steps][..., None, None]
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ class Peeking(FrozenRoot):
         """See `Drafter.propose`."""
         honest = super().propose(memory, problem, window)
         wrong = honest.x0 + in_sigmas(0.5 * window.noise[:, : window.drafts], problem, window)
-        return step_out(problem, window, problem.path.clip(wrong), honest.root_x0)
+        return step_out(problem, window, problem.chain.clip(wrong), honest.root_x0)
 
 
 class RejoinWithoutMirrors(Rejoin):

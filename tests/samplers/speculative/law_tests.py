@@ -100,17 +100,16 @@ def innovations(denoiser, chain, states, cond=None):
     that are known before each noise: that in which x0 changed over the step before, where rejections happen."""
     noises, directions, before = [], [], None
     for step in range(len(chain)):
-        level, state = len(chain) - 1 - step, states[step]
-        timestep = chain.timesteps[level].expand(len(state))
-        x0 = chain.x0(denoiser(state, timestep, cond), state, level)
-        mean = chain.mean(x0, state, level)
-        if float(chain.sigma[level]) > 0:
-            noises.append(((states[step + 1] - mean).double() / chain.sigma[level]).flatten(1))
-            change = chain.clip(x0) if before is None else chain.clip(x0) - before
+        state, timestep = states[step], chain.timesteps[step].expand(len(states[step]))
+        x0 = chain.x0(denoiser(state, timestep, cond), state, step)
+        mean, clipped = chain.mean(state, x0, step), chain.process.clipped(x0)
+        if float(chain.sigma[step]) > 0:
+            noises.append(((states[step + 1] - mean).double() / chain.sigma[step]).flatten(1))
+            change = clipped if before is None else clipped - before
             # Where the clip holds x0 fast nothing changes: any direction will do.
             change = torch.where((change.flatten(1).abs().amax(1) > 1e-6)[:, None, None], change, state)
             directions.append(torch.nn.functional.normalize(change.double().flatten(1), dim=1))
-        before = chain.clip(x0)
+        before = clipped
     return torch.stack(noises), torch.stack(directions)
 
 

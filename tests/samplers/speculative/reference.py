@@ -15,26 +15,26 @@ def normal_cdf(x: float) -> float:
 
 def autospeculative_decoding(denoiser, chain, state, generator):
     """(chunk (H, D), network calls): ASD of Hu et al. 2025, drafting to the end of the chain from `state` (H, D)."""
-    level, calls = len(chain) - 1, 0
-    while level >= 0:
-        frozen = _evaluate(denoiser, chain, [state], [level])[0]
+    start, calls, count = 0, 0, len(chain)
+    while start < count:
+        frozen = _evaluate(denoiser, chain, [state], [start])[0]
         calls += 1
         # Propose: hold what the network said at the current state.
         drafts, states = [], [state]
-        for k in range(level, -1, -1):
-            mean = chain.mean(frozen, states[-1], k)
+        for n in range(start, count):
+            mean = chain.mean(states[-1], frozen, n)
             noise = _normal(state, generator)
             drafts.append((mean, noise))
-            states.append(mean + float(chain.sigma[k]) * noise)
+            states.append(mean + float(chain.sigma[n]) * noise)
         # Evaluate all proposals but the last, which nothing follows, in one call.
         targets = [frozen]
-        if level > 0:
-            targets += _evaluate(denoiser, chain, states[1:-1], list(range(level - 1, -1, -1)))
+        if start < count - 1:
+            targets += _evaluate(denoiser, chain, states[1:-1], list(range(start + 1, count)))
             calls += 1
         # Verify with the Gaussian rejection sampler, up to the first rejection.
         for index, (draft_mean, noise) in enumerate(drafts):
-            k, sigma = level - index, float(chain.sigma[level - index])
-            target_mean = chain.mean(targets[index], states[index], k)
+            n, sigma = start + index, float(chain.sigma[start + index])
+            target_mean = chain.mean(states[index], targets[index], n)
             if sigma == 0:
                 return target_mean, calls
             gap = (target_mean - draft_mean).double() / sigma
@@ -46,44 +46,44 @@ def autospeculative_decoding(denoiser, chain, state, generator):
             unit = gap / gap.norm()
             state = target_mean + sigma * (noise - 2 * (unit * noise).sum() * unit).to(target_mean)
             break
-        level = level - index - 1
+        start = start + index + 1
     return state, calls
 
 
 def block_verification_with_free_drafter(denoiser, chain, state, generator):
     """(chunk (H, D), network calls): Soen et al. 2026, drafting to the end of the chain (of two steps or more)
     from `state` (H, D)."""
-    level, calls, held = len(chain) - 1, 0, None
-    while level >= 0:
+    start, calls, held, count = 0, 0, None, len(chain)
+    while start < count:
         if held is None:
-            held = _evaluate(denoiser, chain, [state], [level])[0]
+            held = _evaluate(denoiser, chain, [state], [start])[0]
             calls += 1
-        window = level  # every step that adds noise; the last one does not
+        window = count - 1 - start  # every step that adds noise; the last one does not
         states, means, noises = [state], [], []
-        for k in range(level, 0, -1):
-            means.append(chain.mean(held, states[-1], k))
+        for n in range(start, count - 1):
+            means.append(chain.mean(states[-1], held, n))
             noises.append(_normal(state, generator))
-            states.append(means[-1] + float(chain.sigma[k]) * noises[-1])
-        outputs = _evaluate(denoiser, chain, states, list(range(level, -1, -1)))
+            states.append(means[-1] + float(chain.sigma[n]) * noises[-1])
+        outputs = _evaluate(denoiser, chain, states, list(range(start, count)))
         calls += 1
         deltas, coordinates, units, targets = [], [], [], []
         for index in range(window):
-            k, sigma = level - index, float(chain.sigma[level - index])
-            targets.append(chain.mean(outputs[index], states[index], k))
+            n, sigma = start + index, float(chain.sigma[start + index])
+            targets.append(chain.mean(states[index], outputs[index], n))
             gap = (targets[-1] - means[index]).double() / sigma
             deltas.append(float(gap.norm()))
             units.append(gap / max(deltas[-1], 1e-300))
             coordinates.append(float((units[-1] * noises[index]).sum()))
         uniforms = torch.rand(window, generator=generator, dtype=torch.float64).tolist()
         tau, p = block_length(deltas, coordinates, uniforms)
-        k, sigma = level - tau, float(chain.sigma[level - tau])
+        n, sigma = start + tau, float(chain.sigma[start + tau])
         if tau == window:
-            state = chain.mean(outputs[tau], states[tau], k) + sigma * _normal(state, generator)
+            state = chain.mean(states[tau], outputs[tau], n) + sigma * _normal(state, generator)
         else:
             across = noises[tau].double() - coordinates[tau] * units[tau]
             along = residual_coordinate(p, deltas[tau], generator)
             state = means[tau] + sigma * (across + along * units[tau]).to(state)
-        held, level = outputs[tau], level - tau - 1
+        held, start = outputs[tau], start + tau + 1
     return state, calls
 
 
@@ -124,11 +124,11 @@ def residual_coordinate(p: float, delta: float, generator) -> float:
             return s
 
 
-def _evaluate(denoiser, chain, states, levels):
-    """Unclipped x0 of each state at its level, in one call of the network."""
+def _evaluate(denoiser, chain, states, steps):
+    """x0 of each state at its step, in one call of the network."""
     batch = torch.stack(states)
-    output = denoiser(batch, chain.timesteps[torch.tensor(levels)], None)
-    return [chain.x0(output[i], states[i], level) for i, level in enumerate(levels)]
+    output = denoiser(batch, chain.timesteps[torch.tensor(steps)], None)
+    return [chain.x0(output[i], states[i], step) for i, step in enumerate(steps)]
 
 
 def _normal(like, generator):

@@ -17,7 +17,7 @@ EFFORT = Effort(
     repeated=8,
     repeats=4,
     invented=100,
-    levels=4,
+    scattered=4,
     rounds=100,
     passes=(Distillation(200, batch=128), Distillation(100, batch=128)),
     tests=32,

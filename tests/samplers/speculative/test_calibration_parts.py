@@ -15,8 +15,8 @@ from specpolicy.samplers.speculative.calibration.distil import fit_prior
 from specpolicy.samplers.speculative.calibration.recording import (
     Recording,
     invent,
-    record_levels,
     record_rounds,
+    record_scattered,
     record_sequential,
 )
 from specpolicy.samplers.speculative.surrogates import GaussianSurrogate
@@ -35,22 +35,21 @@ def test_invented_conditions_lie_among_those_given():
     assert 0.8 < float(found[:, :2].std() / free.std()) < 1.6
 
 
-def test_a_few_levels_are_evaluated_at_each_condition():
+def test_a_few_steps_are_evaluated_at_each_condition():
     denoiser, cond = conditional_mixture(CHAIN.process)
     cond, generator = cond.repeat(8, 1), torch.Generator().manual_seed(0)
 
     def noise(batch):
         return NoiseSource(generator, batch, torch.device("cpu"), torch.float32)
 
-    found = record_levels(denoiser, CHAIN, torch.Size((2, 2)), cond, noise, generator, 4)
+    found = record_scattered(denoiser, CHAIN, torch.Size((2, 2)), cond, noise, generator, 4)
     assert found.condition.bincount().tolist() == [4] * len(cond)
     assert found.steps.view(-1, 4)[:, 0].tolist() == [0] * len(cond)  # the noisiest is always among them
     assert (found.steps.view(-1, 4).diff(dim=1) > 0).all() and len(found.steps.unique()) > 8
-    path = CHAIN.path(torch.device("cpu"))
     states = found.states.view(-1, 2, 2)
     output = denoiser(states, found.timesteps, cond[found.condition])
-    torch.testing.assert_close(found.timesteps, path.timesteps[found.steps])
-    torch.testing.assert_close(found.x0, path.x0(output, states, found.steps).flatten(1))
+    torch.testing.assert_close(found.timesteps, CHAIN.timesteps[found.steps])
+    torch.testing.assert_close(found.x0, CHAIN.x0(output, states, found.steps).flatten(1))
 
 
 def test_recorded_evaluations_are_those_of_the_network():
@@ -60,7 +59,6 @@ def test_recorded_evaluations_are_those_of_the_network():
         return NoiseSource(torch.Generator().manual_seed(3), batch, torch.device("cpu"), torch.float32)
 
     chosen, shape = torch.tensor([3, 3, 7, 9]), torch.Size((2, 2))
-    path = CHAIN.path(torch.device("cpu"))
     sequential = record_sequential(denoiser, CHAIN, shape, cond, chosen, noise)
     assert len(sequential) == 4 * 20 and len(sequential.pairs()) == 0
     drafter = Recording(GaussianSurrogate.smooth(CHAIN.process.alpha_bar, shape))
@@ -75,8 +73,8 @@ def test_recorded_evaluations_are_those_of_the_network():
     for record in (sequential, rounds):
         assert set(record.condition.tolist()) == {3, 7, 9}
         states = record.states.view(-1, 2, 2)
-        output = denoiser(states, path.timesteps[record.steps], cond[record.condition])
-        torch.testing.assert_close(path.x0(output, states, record.steps).flatten(1), record.x0)
+        output = denoiser(states, CHAIN.timesteps[record.steps], cond[record.condition])
+        torch.testing.assert_close(CHAIN.x0(output, states, record.steps).flatten(1), record.x0)
 
 
 @settings(max_examples=40)

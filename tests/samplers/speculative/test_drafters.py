@@ -30,17 +30,15 @@ def rounds_of(chain, drafter, denoiser=None, window=WINDOW, seed=0):
 
 def evaluate(denoiser, chain, state, step, cond):
     """x0 (H, D) at one state."""
-    path = chain.path(torch.device("cpu"), torch.float64)
-    at = torch.tensor([step])
-    return path.x0(denoiser(state[None], path.timesteps[at], cond[None]), state[None], at)[0]
+    return chain.x0(denoiser(state[None], chain.timesteps[step : step + 1], cond[None]), state[None], step)[0]
 
 
 def walk(chain, one, guesses):
     """The states after each step of a round, by the chain's ordinary step with `guesses` in place of the network's."""
-    path, state, states = chain.path(torch.device("cpu"), torch.float64), one.root, []
+    state, states = one.root, []
     for place, x0 in enumerate(guesses):
-        step = torch.tensor([one.start + place])
-        state = path.mean(state[None], x0[None], step)[0] + path.sigma[step] * one.noise[place]
+        step = one.start + place
+        state = chain.mean(state, x0, step) + chain.shock(one.noise[place], step)
         states.append(state)
     return torch.stack(states) if states else one.states
 
@@ -109,7 +107,7 @@ def test_a_correction_head_is_added_to_the_frozen_root_and_clipped():
             if not len(one.x0):
                 continue
             root_x0 = evaluate(denoiser, chain, one.root, one.start, cond[row])[None]
-            timesteps = chain.timesteps.flip(0)[one.start : one.start + len(one.x0)]
+            timesteps = chain.timesteps[one.start : one.start + len(one.x0)]
             change = 3 * correction_head(one.root[None], root_x0, timesteps[:1], timesteps[None], None)[0]
             torch.testing.assert_close(one.x0, (root_x0 + change).clamp(-1, 1))
             torch.testing.assert_close(one.x0[0], root_x0[0])  # at the root itself there is nothing to correct

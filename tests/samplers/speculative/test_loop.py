@@ -30,7 +30,7 @@ def generators(rows):
 @pairs
 def test_every_step_is_accounted_for(verifier, drafter, window):
     """Each round commits what it accepted and one state more; a round that accepts less than it drafted is a
-    rejection at its level; the network was called and its rows were evaluated as often as the statistics say."""
+    rejection at its step; the network was called and its rows were evaluated as often as the statistics say."""
     out, counting = run(Composed(DRAFTERS[drafter], VERIFIERS[verifier](), window))
     count, batch = len(CHAINS["ddpm"]), 6
     steps, rejections = torch.zeros(batch, dtype=torch.int64), torch.zeros(count, dtype=torch.int64)
@@ -48,7 +48,7 @@ def test_every_step_is_accounted_for(verifier, drafter, window):
                 assert 1 <= rows[row] <= width + 1
             else:
                 assert rows[row] == width + 1
-            rejections[count - 1 - int(steps[row]) - int(accepted[row])] += int(accepted[row] < width)
+            rejections[int(steps[row]) + int(accepted[row])] += int(accepted[row] < width)
             evaluated[row] += rows[row]
             rounds[row] += 1
             steps[row] += accepted[row] + 1

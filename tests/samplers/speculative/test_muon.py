@@ -65,7 +65,7 @@ def test_calibration_computes_in_bfloat16_only_if_told(half):
     chain = GaussianChain.ddpm(train_steps=8)
     denoiser, cond = conditional_mixture(chain.process)
     passes = (Distillation(2, batch=8, half=half),)
-    effort = Effort(8, repeated=2, repeats=2, invented=4, levels=2, rounds=4, passes=passes, tests=2, steps=(4,))
+    effort = Effort(8, repeated=2, repeats=2, invented=4, scattered=2, rounds=4, passes=passes, tests=2, steps=(4,))
     with Formats() as formats:
         calibrate(denoiser, chain, (2, 2), cond, torch.Generator().manual_seed(0), effort)
     assert (torch.bfloat16 in formats.seen) == half

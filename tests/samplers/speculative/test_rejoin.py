@@ -17,7 +17,6 @@ from specpolicy import GaussianChain
 from specpolicy.samplers.speculative.drafters.rejoin import Rejoin
 
 CHAIN = GaussianChain.ddpm(20, prediction="sample", clip=None)
-PATH = CHAIN.path(torch.device("cpu"), torch.float64)
 SHAPE, FIRST, WIDTH, N = (2, 2), 6, 9, 40_000
 STEPS = slice(FIRST, FIRST + WIDTH)
 
@@ -32,8 +31,8 @@ def old_path(n, seed, off=0.3):
     states, guesses = [root], []
     for step in range(WIDTH):
         guesses.append(drafts[:, step] + 0.4 * states[-1].tanh())
-        at = torch.tensor([FIRST + step])
-        states.append(PATH.mean(states[-1], guesses[-1], at) + PATH.sigma[at] * noise[:, step])
+        at = FIRST + step
+        states.append(CHAIN.mean(states[-1], guesses[-1], at) + CHAIN.shock(noise[:, step], at))
     path, guessed = torch.stack(states, dim=1), torch.stack(guesses, dim=1)
     said = guessed + off * (path[:, :-1] + 1).cos() * in_x0(off)
     return path.flatten(2), noise, guessed, said
@@ -41,7 +40,7 @@ def old_path(n, seed, off=0.3):
 
 def in_x0(sigmas):
     """The change of x0 (W, 1, 1) that moves a mean by so many sigmas."""
-    return sigmas * (PATH.sigma[STEPS] / PATH.x0_weight[STEPS])[:, None, None]
+    return sigmas * (CHAIN.sigma[STEPS] / CHAIN.x0_weight[STEPS])[:, None, None]
 
 
 def rejoin(kind, n, seed, shift=1.0, off=0.3):
@@ -49,10 +48,10 @@ def rejoin(kind, n, seed, shift=1.0, off=0.3):
     old, noise, guessed, said = old_path(n, seed, off)
     generator = torch.Generator().manual_seed(seed + 1)
     uniform = torch.rand(n, WIDTH, generator=generator, dtype=torch.float64)
-    root = (old[:, 0] + shift * PATH.sigma[FIRST] / 2).view(-1, *SHAPE)
+    root = (old[:, 0] + shift * CHAIN.sigma[FIRST] / 2).view(-1, *SHAPE)
     met = torch.ones(n, WIDTH, dtype=torch.bool)
     new = guessed + 0.2 * in_x0(1.0)
-    walk = kind(PATH, STEPS, root, old, said.flatten(2), noise, met, uniform)(PATH.drift(new, STEPS))
+    walk = kind(CHAIN, STEPS, root, old, said.flatten(2), noise, met, uniform)(CHAIN.drift(new, STEPS))
     return walk, new, root, old, said
 
 
@@ -85,11 +84,10 @@ def test_without_the_mirror_it_would_not():
 def test_old_paths_are_met_as_often_as_two_gaussians_can_be(shift):
     """At the first step, where the means are one vector apart: with probability 2 Phi(-delta / 2)."""
     walk, new, root, old, _ = rejoin(Rejoin, N, 3, shift)
-    at = torch.tensor([FIRST])
-    gap = PATH.mean(root, new[:, 0], at) - old[:, 1].view(-1, *SHAPE)
+    gap = CHAIN.mean(root, new[:, 0], FIRST) - old[:, 1].view(-1, *SHAPE)
     _, noise, *_ = old_path(N, 3)
-    gap = gap + PATH.sigma[at] * noise[:, 0]  # from the old mean to the new
-    delta = (gap.flatten(1).norm(dim=1) / PATH.sigma[FIRST]).unique()
+    gap = gap + CHAIN.shock(noise[:, 0], FIRST)  # from the old mean to the new
+    delta = (gap.flatten(1).norm(dim=1) / CHAIN.sigma[FIRST]).unique()
     assert len(delta) == 1 or float(delta.max() - delta.min()) < 1e-9
     chance = 2 * stats.norm.cdf(-float(delta[0]) / 2)
     assert stats.binomtest(int(walk.joined[:, 0].sum()), N, min(1.0, chance)).pvalue > 1e-4
@@ -99,9 +97,9 @@ def test_a_walk_takes_the_chains_steps_and_on_the_old_path_the_networks():
     walk, new, root, old, said = rejoin(Rejoin, 50, 5)
     state = root
     for place in range(WIDTH):
-        at, before = torch.tensor([FIRST + place]), walk.joined[:, place - 1] if place else torch.zeros(50, dtype=bool)
+        at, before = FIRST + place, walk.joined[:, place - 1] if place else torch.zeros(50, dtype=bool)
         x0 = torch.where(before[:, None, None], said[:, place], new[:, place])
-        state = PATH.mean(state, x0, at) + PATH.sigma[at] * walk.noise[:, place]
+        state = CHAIN.mean(state, x0, at) + CHAIN.shock(walk.noise[:, place], at)
         torch.testing.assert_close(walk.states[:, place], state, rtol=1e-9, atol=1e-9)
         joined = walk.joined[:, place]
         assert torch.equal(walk.states[joined, place].flatten(1), old[joined, place + 1])
@@ -123,11 +121,11 @@ def test_one_row_walks_as_many_do(seed, scale, off, reach):
     uniform = torch.rand(4, WIDTH, generator=generator, dtype=torch.float64)
     met = (torch.arange(WIDTH) < reach).expand(4, -1)
     old = torch.cat([old[:, : reach + 1], torch.zeros_like(old[:, reach + 1 :])], dim=1)
-    drift = PATH.drift(guessed + scale * in_x0(0.3), STEPS)
+    drift = CHAIN.drift(guessed + scale * in_x0(0.3), STEPS)
     parts = (root, old, said.flatten(2), noise, met, uniform)
-    together = Rejoin(PATH, STEPS, *parts)(drift)
+    together = Rejoin(CHAIN, STEPS, *parts)(drift)
     for row in range(4):
-        alone = Rejoin(PATH, STEPS, *(part[row : row + 1] for part in parts))(drift[row : row + 1])
+        alone = Rejoin(CHAIN, STEPS, *(part[row : row + 1] for part in parts))(drift[row : row + 1])
         assert torch.equal(alone.joined[0], together.joined[row])
         torch.testing.assert_close(alone.states[0], together.states[row], rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(alone.noise[0], together.noise[row], rtol=1e-6, atol=1e-6)
@@ -139,7 +137,7 @@ def test_a_path_that_is_the_old_one_stays_there():
     old, noise, guessed, _ = old_path(1, 0)
     uniform = torch.zeros(1, WIDTH, dtype=torch.float64)
     root, met = old[:, 0].view(1, *SHAPE), torch.ones(1, WIDTH, dtype=torch.bool)
-    walk = Rejoin(PATH, STEPS, root, old, guessed.flatten(2), noise, met, uniform)(PATH.drift(guessed, STEPS))
+    walk = Rejoin(CHAIN, STEPS, root, old, guessed.flatten(2), noise, met, uniform)(CHAIN.drift(guessed, STEPS))
     assert walk.joined.all()
     torch.testing.assert_close(walk.states.flatten(2), old[:, 1:])
     torch.testing.assert_close(walk.noise, noise)
@@ -149,7 +147,7 @@ def test_what_is_not_finite_stays_so_and_joins_nothing():
     old, noise, guessed, said = old_path(1, 0)
     root, met = old[:, 0].view(1, *SHAPE) + 1.0, torch.ones(1, WIDTH, dtype=torch.bool)
     uniform = torch.full((1, WIDTH), 0.999999, dtype=torch.float64)
-    drift = PATH.drift(guessed, STEPS).clone()
+    drift = CHAIN.drift(guessed, STEPS).clone()
     drift[:, 2] = math.nan
-    walk = Rejoin(PATH, STEPS, root + 100, old, said.flatten(2), noise, met, uniform)(drift)
+    walk = Rejoin(CHAIN, STEPS, root + 100, old, said.flatten(2), noise, met, uniform)(drift)
     assert walk.states[:, 2:].isnan().all() and not walk.joined[:, 2:].any()

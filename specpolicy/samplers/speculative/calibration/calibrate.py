@@ -19,8 +19,8 @@ from specpolicy.samplers.speculative.calibration.recording import (
     Recording,
     find_directions,
     invent,
-    record_levels,
     record_rounds,
+    record_scattered,
     record_sequential,
 )
 from specpolicy.samplers.speculative.calibration.tuning import Trial, tune
@@ -36,17 +36,17 @@ class Effort:
 
     chains: sequential chains recorded, one for each of so many conditions; repeats: chains of each of the first
     `repeated` conditions, for the spread of chunks of one observation; invented: more conditions, near those given;
-    levels: steps that all these and all given conditions are evaluated at; rounds: chains recorded in the sampler's own
-    rounds, with the prior and again with the student; steps: shorter chains that are learnt from and get windows too;
-    passes: `Distillation` of the first and the second student; tests: chains behind each choice of sweeps and windows;
-    directions: for extra rows; options: sizes of the student.
+    scattered: steps that all these and all given conditions are evaluated at; rounds: chains recorded in the sampler's
+    own rounds, with the prior and again with the student; steps: shorter chains that are learnt from and get windows
+    too; passes: `Distillation` of the first and the second student; tests: chains behind each choice of sweeps and
+    windows; directions: for extra rows; options: sizes of the student.
     """
 
     chains: int = 2000
     repeated: int = 60
     repeats: int = 8
     invented: int = 36000
-    levels: int = 8
+    scattered: int = 8
     rounds: int = 1000
     steps: tuple[int, ...] = (16,)
     passes: tuple[Distillation, ...] = (
@@ -134,7 +134,7 @@ def _learn(work: "_Work", progress: Progress) -> Calibration:
                 rounds.append(work.rounds(student, f"rounds {number + 1}"))
         bar = _Bar(progress, f"student {number + 1}", distillation.steps)
         recorded = _clone(Evaluated.join(rounds))
-        distil(student, chain.path(chunks.device).clip, sequential, recorded, cond, distillation, work.generator, bar)
+        distil(student, chain.clip, sequential, recorded, cond, distillation, work.generator, bar)
     return Calibration(prior, student, directions)
 
 
@@ -177,8 +177,8 @@ class _Work:
         bar = _Bar(self.progress, "single steps", len(known) + len(invented))
         place, parts = 0, []
         for part in (known, invented):
-            found = record_levels(
-                self.denoiser, self.chain, self.shape, part, self._noise, self.generator, self.effort.levels, bar.add
+            found = record_scattered(
+                self.denoiser, self.chain, self.shape, part, self._noise, self.generator, self.effort.scattered, bar.add
             )
             parts.append(replace(found, condition=found.condition + place))
             place = len(cond)  # the conditions kept aside stand between

@@ -29,7 +29,7 @@ def measure_cost(
     for repeat in range(repeats + 1):
         for rows in sizes:
             state = torch.randn(rows, *shape, device=device)
-            timesteps = chain.path(device).timesteps[torch.arange(rows, device=device) % len(chain)]
+            timesteps = chain.timesteps_on(device)[torch.arange(rows, device=device) % len(chain)]
             condition = None if cond is None else cond[:1].expand(rows, *cond.shape[1:])
             start = _now(device)
             denoiser(state, timesteps, condition)

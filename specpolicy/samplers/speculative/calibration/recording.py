@@ -47,9 +47,9 @@ class Evaluated:
         cls, chain: GaussianChain, condition: Tensor, steps: Tensor, states: Tensor, x0: Tensor, number: Tensor
     ) -> "Evaluated":
         """Evaluations at `steps` of `chain`; `number` (N,) tells its runs apart."""
-        path = chain.path(states.device)
-        weight = (path.x0_weight / path.gap_scale)[steps] * (steps < len(chain) - 1)
-        return cls(condition, steps, path.timesteps[steps], weight, states, x0, number)
+        scale = (chain.x0_weight / chain.gap_scale).to(states.device, states.dtype)
+        weight = scale[steps] * (steps < len(chain) - 1)
+        return cls(condition, steps, chain.timesteps_on(states.device)[steps], weight, states, x0, number)
 
     @classmethod
     def join(cls, parts: "list[Evaluated]") -> "Evaluated":
@@ -71,19 +71,18 @@ def record_sequential(
     on_chains: OnChains = lambda count: None,
 ) -> Evaluated:
     """Evaluations along the sequential chain, one chain for each index `chosen` (N,) of a condition."""
-    path = chain.path(chosen.device)
-    parts = []
+    timesteps, parts = chain.timesteps_on(chosen.device), []
     for rows in chosen.split(BATCH):
         source, count = noise(len(rows)), len(rows)
         state = source.normal(*shape)
         states, x0s = [], []
         for step in range(len(chain)):
             steps = torch.full((count,), step, device=chosen.device)
-            output = denoiser(state, path.timesteps[steps], None if cond is None else cond[rows])
-            x0 = path.x0(output, state, steps)
+            output = denoiser(state, timesteps[steps], None if cond is None else cond[rows])
+            x0 = chain.x0(output, state, steps)
             states.append(state.flatten(1))
             x0s.append(x0.flatten(1))
-            state = path.mean(state, x0, steps) + path.sigma[step] * source.normal(*shape)
+            state = chain.mean(state, x0, steps) + chain.shock(source.normal(*shape), steps)
         every = torch.arange(len(chain), device=chosen.device)
         numbers = torch.arange(count, device=chosen.device)
         parts.append(
@@ -100,23 +99,23 @@ def record_sequential(
     return Evaluated.join(parts)
 
 
-def record_levels(
+def record_scattered(
     denoiser: Denoiser,
     chain: GaussianChain,
     shape: torch.Size,
     cond: Tensor,
     noise: Callable[[int], NoiseSource],
     generator: torch.Generator,
-    levels: int,
+    count: int,
     on_chains: OnChains = lambda count: None,
 ) -> Evaluated:
     """A few evaluations at each of `cond` (N, ...): at the first step and at others of `chain`, at random, along the
     shorter chain of these steps."""
-    noisiest_first, parts = chain.timesteps.flip(0), []
+    parts = []
     for rows in torch.arange(len(cond), device=cond.device).split(BATCH):
-        later = 1 + torch.randperm(len(chain) - 1, generator=generator)[: levels - 1]
+        later = 1 + torch.randperm(len(chain) - 1, generator=generator)[: count - 1]
         steps = torch.cat([torch.zeros(1, dtype=torch.int64), later.sort().values])
-        shorter = GaussianChain(chain.process, noisiest_first[steps], chain.eta)
+        shorter = GaussianChain(chain.process, chain.timesteps[steps], chain.eta)
         found = record_sequential(denoiser, shorter, shape, cond, rows, noise)
         steps = steps.to(cond.device)[found.steps]
         parts.append(Evaluated.of(chain, found.condition, steps, found.states, found.x0, found.chain))

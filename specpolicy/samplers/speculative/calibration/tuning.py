@@ -159,5 +159,4 @@ def _acceptance(accepted: list[Tensor], rejections: Tensor | None, count: int) -
             tried[start : start + number + 1] += 1
         position = position + torch.where(working, round_ + 1, torch.zeros_like(round_))
     assert rejections is not None
-    rejected = rejections.flip(0).double()
-    return 1 - (rejected + 0.5) / (tried + 1)
+    return 1 - (rejections.double() + 0.5) / (tried + 1)

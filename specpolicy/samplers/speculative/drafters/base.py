@@ -41,5 +41,5 @@ class Drafter(ABC):
 def step_out(problem: Problem, window: Window, x0: Tensor, root_x0: Tensor | None = None) -> Proposal:
     """The proposal that follows from guesses `x0` (B, W, H, D) known before any step is taken."""
     steps = window.index(0, window.drafts)
-    additions = problem.path.drift(x0, steps) + problem.path.shock(window.noise[:, : window.drafts], steps)
-    return Proposal(problem.path.roll(window.root, additions, steps), x0, root_x0)
+    additions = problem.chain.drift(x0, steps) + problem.chain.shock(window.noise[:, : window.drafts], steps)
+    return Proposal(problem.chain.rollout(window.root, additions, steps), x0, root_x0)

@@ -29,7 +29,7 @@ class Corrected(Drafter):
         root_x0 = evaluate_root(problem, window)
         x0 = hold(root_x0, window)
         if window.drafts:
-            timesteps = problem.path.timesteps[window.steps[:, : window.drafts]]
-            start = problem.path.timesteps[window.steps[:, 0]]
-            x0 = problem.path.clip(x0 + self.head(window.root, root_x0, start, timesteps, problem.cond))
+            timesteps = problem.timesteps[window.steps[:, : window.drafts]]
+            start = problem.timesteps[window.steps[:, 0]]
+            x0 = problem.chain.clip(x0 + self.head(window.root, root_x0, start, timesteps, problem.cond))
         return step_out(problem, window, x0, root_x0)

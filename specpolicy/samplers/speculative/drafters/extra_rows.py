@@ -46,7 +46,7 @@ class ExtraRows:
     def begin(self, problem: Problem) -> Slopes:
         """Nothing known yet."""
         self.directions = self.directions.to(problem.device, problem.dtype)
-        count, device = len(problem.path), problem.device
+        count, device = len(problem.chain), problem.device
         levels = {max(1, math.ceil(level * count / 100)) for level in LEVELS}
         grid = torch.tensor(sorted(count - 1 - level for level in levels if level < count)).to(device)
         of_step = torch.searchsorted(grid, torch.arange(count, device=device), right=True) - 1
@@ -59,7 +59,7 @@ class ExtraRows:
         place, inside = self._places(slopes, window)
         rows = torch.arange(len(states), device=states.device)[:, None]
         grid = slopes.grid.expand(len(states), -1)
-        size = REACH * problem.path.sigma[grid][..., None, None]
+        size = REACH * problem.chain.sigma.to(problem.device, problem.dtype)[grid][..., None, None]
         moved = states.flatten(2)[rows, place][:, :, None] + size * self.directions
         number = len(self.directions)
         shape = (len(states), -1, *problem.shape)
@@ -70,7 +70,7 @@ class ExtraRows:
         `moved` (B, G*R, H*D)."""
         place, inside = self._places(slopes, window)
         rows = torch.arange(len(error), device=error.device)[:, None]
-        size = REACH * problem.path.sigma[slopes.grid][:, None, None]
+        size = REACH * problem.chain.sigma.to(problem.device, problem.dtype)[slopes.grid][:, None, None]
         found = (moved.view_as(slopes.value) - error[rows, place][:, :, None]) / size
         return replace(slopes, value=torch.where(inside[..., None, None], found, slopes.value))
 

@@ -17,13 +17,13 @@ class Independent(Drafter):
 
     def propose(self, memory: None, problem: Problem, window: Window) -> Proposal:
         """See `Drafter.propose`."""
-        path, state = problem.path, window.root
+        chain, state = problem.chain, window.root
         states, guesses = [], []
         for index in range(window.drafts):
             steps = window.steps[:, index]
-            output = self.draft_denoiser(state, path.timesteps[steps], problem.cond)
-            x0 = path.x0(output, state, steps)
-            state = path.mean(state, x0, steps) + path.shock(window.noise[:, index], steps)
+            output = self.draft_denoiser(state, problem.timesteps[steps], problem.cond)
+            x0 = chain.x0(output, state, steps)
+            state = chain.mean(state, x0, steps) + chain.shock(window.noise[:, index], steps)
             states.append(state)
             guesses.append(x0)
         if not states:

@@ -78,7 +78,7 @@ class Recycled(Drafter):
         """See `Drafter.begin`."""
         self.surrogate = self.surrogate.placed(problem.device, problem.dtype)
         size = problem.shape.numel()
-        shape = (len(problem), len(problem.path), size)
+        shape = (len(problem), len(problem.chain), size)
         state, x0, error, *changes = torch.zeros(5, *shape, dtype=problem.dtype, device=problem.device)
         count = torch.zeros(*shape[:2], 1, dtype=torch.int64, device=problem.device)
         reach = torch.full(shape[:1], -1, device=problem.device)
@@ -86,16 +86,16 @@ class Recycled(Drafter):
         if features is not None:  # one row serves all where there is no condition; rows are dropped one by one
             features = features.expand(len(problem), -1)
         slopes = None if self.extra is None else self.extra.begin(problem)
-        tables = self.surrogate.look_up(problem.path.timesteps)
+        tables = self.surrogate.look_up(problem.timesteps)
         return Evaluations(state, x0, error, changes[0], changes[1], count, reach, tables, features, slopes)
 
     def propose(self, memory: Evaluations, problem: Problem, window: Window) -> Proposal:
         """See `Drafter.propose`."""
-        path, drafts = problem.path, window.drafts
+        chain, drafts = problem.chain, window.drafts
         uniform = None
         if memory.rounds and rejoins(self.rejoin, problem.device):
             # In every round, for all steps: what a row draws must not depend on the rows beside it.
-            uniform = problem.noise.uniform(len(path), rows=problem.rows)
+            uniform = problem.noise.uniform(len(chain), rows=problem.rows)
         if not drafts:
             return Proposal(window.noise[:, :0], window.noise[:, :0])
         steps = window.index(0, drafts)
@@ -108,7 +108,7 @@ class Recycled(Drafter):
             # The secant is for what the slopes do not know.
             error_change = error_change - correct(change)
         secant = error_change / (DAMPING * change.square().sum(-1, keepdim=True)).clamp(min=TINY)
-        shocks = path.shock(window.noise[:, :drafts], steps)
+        shocks = chain.shock(window.noise[:, :drafts], steps)
         surrogate = self.surrogate.at(tuple(table[steps] for table in memory.tables), memory.features)
 
         def guess(states: Tensor) -> Tensor:
@@ -121,9 +121,9 @@ class Recycled(Drafter):
         rejoin = None if uniform is None else self._rejoin(memory, problem, window, uniform)
 
         def lay_out(x0: Tensor) -> tuple[Tensor, Walk | None]:
-            drift = path.drift(x0, steps)
+            drift = chain.drift(x0, steps)
             if rejoin is None:
-                return path.roll(window.root, drift + shocks, steps), None
+                return chain.rollout(window.root, drift + shocks, steps), None
             walk = rejoin(drift)
             return walk.states, walk
 
@@ -132,11 +132,11 @@ class Recycled(Drafter):
             first = memory.x0[cells(torch.minimum(window.steps[:, :drafts], memory.reach[:, None]))]
         else:
             first = guess(window.root.flatten(1)[:, None].expand(-1, drafts, -1))
-        x0 = path.clip(first).view_as(shocks)
+        x0 = chain.clip(first).view_as(shocks)
         for _ in range(self.sweeps):
             states, _ = lay_out(x0)
             at = torch.cat([window.root[:, None], states[:, :-1]], dim=1).flatten(2)
-            x0 = path.clip(guess(at)).view_as(shocks)
+            x0 = chain.clip(guess(at)).view_as(shocks)
         states, walk = lay_out(x0)
         extra = None
         if self.extra is not None and memory.slopes is not None:
@@ -158,7 +158,7 @@ class Recycled(Drafter):
             met = met & window.valid[:, 1:].to(problem.device)
         noise = window.noise[:, :drafts]
         old, x0 = memory.state[cells(window.index())], memory.x0[cells(steps)]
-        return self.rejoining(problem.path, steps, window.root, old, x0, noise, met.cpu(), uniform[cells(steps)].cpu())
+        return self.rejoining(problem.chain, steps, window.root, old, x0, noise, met.cpu(), uniform[cells(steps)].cpu())
 
     def learn(self, memory: Evaluations, problem: Problem, window: Window, outcome: Outcome) -> Evaluations:
         """See `Drafter.learn`."""

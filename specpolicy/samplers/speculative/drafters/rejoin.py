@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specpolicy.diffusion.path import ChainPath, Steps
+from specpolicy.diffusion import GaussianChain
 from specpolicy.samplers.speculative.coupling import TINY
 
 Floats = np.ndarray  # float64, or bool
@@ -52,8 +52,8 @@ class Rejoin:
 
     def __init__(
         self,
-        path: ChainPath,
-        steps: Steps,
+        chain: GaussianChain,
+        steps: slice | Tensor,
         root: Tensor,
         old: Tensor,
         x0: Tensor,
@@ -64,12 +64,13 @@ class Rejoin:
         self.like, self.noise = root, _numbers(noise.flatten(2))
         self.old = _numbers(old)
         shape = noise.shape[:2]
-        tables = (path.state_weight, path.sigma)
-        self.weight, self.sigma = (np.broadcast_to(_numbers(table[steps]), shape) for table in tables)
+        at = steps.cpu() if isinstance(steps, Tensor) else steps
+        tables = (chain.state_weight, chain.sigma)
+        self.weight, self.sigma = (np.broadcast_to(table[at].numpy(), shape) for table in tables)
         self.met, self.chance = met.numpy(), np.log1p(-uniform.numpy())
         # Mean and next state of the old path differ by its noise: a walk with drift g differs by A d + g + base.
         self.base = self.weight[..., None] * self.old[:, :-1] - self.old[:, 1:] + self.sigma[..., None] * self.noise
-        self.known = _numbers(path.drift(x0.view_as(noise), steps).flatten(2)) + self.base
+        self.known = _numbers(chain.drift(x0.view_as(noise), steps).flatten(2)) + self.base
         self.start = _numbers(root.flatten(1)) - self.old[:, 0]
         # On the old path all is known beforehand: whether a walk stays there, and from each step where it leaves.
         stays, self.shares = self.decide(self.known, self.noise, self.sigma, self.met, self.chance)

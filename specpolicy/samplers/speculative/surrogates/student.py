@@ -2,7 +2,7 @@
 
 It corrects the posterior mean under a Gaussian prior whose mean depends on the observation. Inputs and output are
 scaled by what that prior expects at a timestep (the preconditioning of Karras et al. 2022, in the prior's own basis),
-so that the network sees numbers of order one at every noise level. A dense layer sees the whole chunk; convolutions
+so that the network sees numbers of order one at every timestep. A dense layer sees the whole chunk; convolutions
 over time, which share their weights over the horizon, do the rest.
 """
 

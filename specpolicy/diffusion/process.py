@@ -1,0 +1,62 @@
+"""The training process: how chunks were noised when a network learnt, and how its output is read."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from specpolicy.errors import SpecpolicyError
+
+PREDICTIONS = ("epsilon", "sample", "v_prediction")
+VARIANCES = ("fixed_small", "fixed_large")
+
+
+@dataclass(frozen=True)
+class TrainingProcess:
+    """The forward process a network was trained on: `alpha_bar` (T,) float64, what it predicts, how x0 is clipped.
+
+    `variance`, `spacing` and `offset` are of the chains that are made of it by default.
+    """
+
+    alpha_bar: Tensor
+    prediction: str = "epsilon"
+    clip: float | None = 1.0
+    variance: str = "fixed_small"
+    spacing: str = "leading"
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        if self.prediction == "v":
+            object.__setattr__(self, "prediction", "v_prediction")
+        _check_choice("prediction", self.prediction, PREDICTIONS)
+        _check_choice("variance", self.variance, VARIANCES)
+        if self.clip is not None and not self.clip > 0:
+            raise SpecpolicyError(f"clip must be positive or None, got {self.clip}")
+        if not bool(((self.alpha_bar > 0) & (self.alpha_bar < 1)).all()):
+            raise SpecpolicyError("each step of the training process must leave a part of the signal: check its betas")
+
+    @property
+    def steps(self) -> int:
+        """Number of training timesteps T."""
+        return len(self.alpha_bar)
+
+    def x0_coefficients(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """(c, e), float64 of the shape of `timesteps`, whole numbers: x0 = c state + e output, unclipped."""
+        return x0_coefficients(self.prediction, self.alpha_bar[timesteps])
+
+    def clipped(self, x0: Tensor) -> Tensor:
+        """x0 within the bounds of this process."""
+        return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
+
+
+def x0_coefficients(prediction: str, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+    """(c, e) of the shape of `alpha_bar`: x0 = c state + e output is linear for each kind of prediction."""
+    if prediction == "epsilon":
+        return alpha_bar.rsqrt(), -(1 - alpha_bar).sqrt() * alpha_bar.rsqrt()
+    if prediction == "sample":
+        return alpha_bar.new_zeros(alpha_bar.shape), alpha_bar.new_ones(alpha_bar.shape)
+    return alpha_bar.sqrt(), -(1 - alpha_bar).sqrt()
+
+
+def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SpecpolicyError(f"unknown {what} '{value}': use one of {', '.join(choices)}")
