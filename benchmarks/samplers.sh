@@ -19,7 +19,6 @@ fi
 free='{name: reflection, drafter: free, label: reflection-free}'
 uncalibrated='{name: recycled, calibrated: false, label: recycled-uncalibrated}'
 linear='{name: recycled, student: false, label: recycled-linear}'
-measured='{name: recycled, student: false, extra_rows: true, label: recycled-linear-rows}'
 straight='{name: recycled, rejoin: false, label: recycled-straight}'
 independent='{name: reflection, drafter: independent, label: reflection-independent}'
 corrected='{name: reflection, drafter: corrected, label: reflection-corrected}'
@@ -37,7 +36,7 @@ for policy in "${policies[@]}"; do
     trained=""
     [ ! -e "checkpoints/$policy/drafters.json" ] || trained="$independent,$corrected,"
     measure "$policy/calls" policy="checkpoints/$policy" engine="${engines[-1]}" threads=1 window=end 'steps=[100,16]' \
-        "samplers=[ddpm,ddim-10,asd,${trained}$free,residual,block,$uncalibrated,$linear,$measured,$straight,recycled]"
+        "samplers=[ddpm,ddim-10,asd,${trained}$free,residual,block,$uncalibrated,$linear,$straight,recycled]"
     # How long it takes, with the window of each sampler that is best on this machine.
     for engine in "${engines[@]}"; do
         COUNT="${TIME_COUNT:-50}" measure "$policy/time-$engine" policy="checkpoints/$policy" engine="$engine" \

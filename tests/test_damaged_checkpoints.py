@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 from damage import FILES, TENSORS, VALUES, damage_tensor, damaged_json, fields
@@ -101,8 +102,10 @@ def save(kind, directory, beside=""):
         alpha_bar, shape = policy.chain.process.alpha_bar, policy.sample_shape
         student = StudentSurrogate(alpha_bar, shape, 6, width=4, context=2, hidden=4, observation=4, blocks=1)
         plans = {"cpu": {3: Plan([2, 1, 1], 1, True, 2.0, 0.1)}}
-        prior, directions = GaussianSurrogate(alpha_bar, shape, 6), torch.eye(28)[:2].clone()
-        Calibration(prior, student, directions, 2, plans, {"a": 1}, policy.fingerprint).save(directory)
+        prior = GaussianSurrogate(alpha_bar, shape, 6)
+        Calibration(prior, student, 2, plans, {"a": 1}, policy.fingerprint).save(directory)
+        weights = directory / "speculation.safetensors"  # an older file, which holds what is no longer used
+        save_file({**load_file(weights), "directions": torch.eye(28)[:2].half().clone()}, weights)
     if beside.startswith("drafters"):
         models = DraftModels(fingerprint=policy.fingerprint)
         models.add("independent", action_dim=7, cond_dim=6, down_dims=[8], embed_dim=4)

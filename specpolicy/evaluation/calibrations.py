@@ -56,8 +56,6 @@ def _of_denoiser(policy: Any, sampler: Any, engine: str) -> Iterator[Any]:
     yield from ("sweeps", calibration.sweeps, calibration.prior)
     if calibration.student is not None and sampler.student is not False:
         yield from ("student", calibration.student)
-    if calibration.directions is not None and sampler.extra_rows:
-        yield from ("directions", calibration.directions.tolist())
     if sampler.window == "calibrated":
         kind = policy.device.type
         plan = calibration.plan(sampler.target(policy.chain), kind if engine == "eager" else f"{kind}-{engine}")

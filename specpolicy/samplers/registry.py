@@ -71,7 +71,7 @@ def make_sampler(name: str, **options: Any) -> Sampler:
             raise SpecpolicyError(f"option '{option}' of sampler '{name}' must be zero or positive, got {value!r}")
         if option == "drafter" and issubclass(kind, WithDrafter) and value not in DRAFTERS:
             raise SpecpolicyError(f"unknown drafter {value!r}: use one of {', '.join(DRAFTERS)}")
-        if option in ("student", "calibrated", "extra_rows", "rejoin") and not isinstance(value, bool | None):
+        if option in ("student", "calibrated", "rejoin") and not isinstance(value, bool | None):
             raise SpecpolicyError(f"option '{option}' of sampler '{name}' must be True or False, got {value!r}")
         if option == "calibration" and kind is RecycledSampler and not isinstance(value, Calibration | None):
             raise SpecpolicyError(

@@ -151,7 +151,6 @@ class RecycledSampler(Speculative):
     calibration: see `specpolicy.calibrate`; without one, a prior that knows only that chunks are smooth serves.
     calibrated: False does without one also where a policy has it.
     student: False uses the calibration's linear surrogate; None: as calibrated. sweeps: of drafting, see `Recycled`.
-    extra_rows: evaluate more states in each call to know the network better, see `ExtraRows`: fewer calls of more rows.
     rejoin: lead drafted paths back onto earlier ones, see `Rejoin`: fewer calls of fewer rows. None: on a CPU only, for
     elsewhere each sweep then waits for the device.
     window: "calibrated", the default, is the fastest for the chain's length and this kind of machine, as calibrated.
@@ -162,7 +161,6 @@ class RecycledSampler(Speculative):
     calibrated: bool = True
     student: bool | None = None
     sweeps: int | None = None
-    extra_rows: bool = False
     rejoin: bool | None = None
     name: str = "recycled"
     verifier = Reflection
@@ -175,8 +173,6 @@ class RecycledSampler(Speculative):
     def make_drafter(self, chain: GaussianChain, shape: torch.Size) -> Drafter:
         """See `Speculative.make_drafter`."""
         if self.calibration is None:
-            if self.extra_rows:
-                raise SpecpolicyError("extra_rows=True needs a calibration: run `specpolicy calibrate` for this policy")
             # One sweep: what knows only smoothness is best trusted for one small correction.
             prior = _smooth(tuple(chain.process.alpha_bar.tolist()), tuple(shape))
             return Recycled(prior, self.sweeps or 1, rejoin=self.rejoin)
@@ -196,8 +192,7 @@ class RecycledSampler(Speculative):
     def _drafter(self, chain: GaussianChain, shape: torch.Size, student: bool, sweeps: int) -> Drafter:
         assert self.calibration is not None
         self.calibration.check(chain, shape)
-        directions = self.calibration.directions if self.extra_rows else None
-        return Recycled(self.calibration.surrogate(student), sweeps, directions, self.rejoin)
+        return Recycled(self.calibration.surrogate(student), sweeps, self.rejoin)
 
 
 @functools.lru_cache(maxsize=8)

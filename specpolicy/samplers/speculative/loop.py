@@ -142,15 +142,12 @@ def _verify(
     """Evaluate the root and the drafts, and decide; also (target mean - draft mean) / sigma, (B, W, H, D)."""
     drafts = view.drafts
     states = torch.cat([view.root[:, None], proposal.states], dim=1)
-    extra = known = None
+    known = None
     wanted, at = view.valid, view.index()
     if proposal.known is not None:
         known = pad(proposal.known[0], (1, 0))
         wanted, at = ~known if wanted is None else wanted & ~known, view.steps
-    if proposal.extra is not None:
-        x0, found = _evaluate_with(proposal.extra, problem, states, view, wanted)
-        extra = (proposal.extra[0], found)
-    elif proposal.root_x0 is None:
+    if proposal.root_x0 is None:
         x0 = problem.evaluate(states, at, wanted)
     else:
         rest = None if view.valid is None else view.valid[:, 1:]
@@ -170,21 +167,7 @@ def _verify(
     decision = verifier.decide(delta[:, :drafts], coordinate[:, :drafts], first[:, :drafts], second, width)
     # A row goes on behind the state it took last; of a full window it still needs the last one, the furthest it has.
     settled = int(torch.minimum(decision.accepted + 1, width).min())
-    return Outcome(states, x0, decision.accepted, settled, extra, known), difference, decision
-
-
-def _evaluate_with(
-    extra: tuple[Tensor, Tensor, Tensor], problem: Problem, states: Tensor, view: Window, wanted: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """x0 at the `wanted` states of a window, all where None, and, in the same call, at the extra ones."""
-    length = states.shape[1]
-    valid = torch.ones(view.steps.shape, dtype=torch.bool) if wanted is None else wanted
-    x0 = problem.evaluate(
-        torch.cat([states, extra[0]], dim=1),
-        torch.cat([view.steps, extra[1]], dim=1),
-        torch.cat([valid, extra[2].to(valid.device)], dim=1),
-    )
-    return x0[:, :length], x0[:, length:]
+    return Outcome(states, x0, decision.accepted, settled, known), difference, decision
 
 
 def _commit(problem: Problem, view: Window, outcome: Outcome, difference: Tensor, decision: Decision) -> Tensor:

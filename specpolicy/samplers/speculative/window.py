@@ -63,16 +63,14 @@ class Window:
 @dataclass
 class Proposal:
     """What a drafter proposes: `states` (B, W, H, D) after each step, made with `x0` (B, W, H, D) in place of the
-    network's; `root_x0` (B, H, D) if the drafter has evaluated the root itself; `extra`: states (B, E, H, D) to
-    evaluate in the same call, the steps (B, E) they are at and which of them are wanted (B, E); `noise` (B, W, H, D)
-    that leads to the states where it is not the window's: a drafter may transform noises that nobody has looked at, if
-    what it makes of those of a step is standard normal given all that came before; `known`: which states (B, W), bool
-    on the CPU, have been evaluated in an earlier round, and x0 (B, W, H, D) there."""
+    network's; `root_x0` (B, H, D) if the drafter has evaluated the root itself; `noise` (B, W, H, D) that leads
+    to the states where it is not the window's: a drafter may transform noises that nobody has looked at, if what it
+    makes of those of a step is standard normal given all that came before; `known`: which states (B, W), bool on the
+    CPU, have been evaluated in an earlier round, and x0 (B, W, H, D) there."""
 
     states: Tensor
     x0: Tensor
     root_x0: Tensor | None = None
-    extra: tuple[Tensor, Tensor, Tensor] | None = None
     noise: Tensor | None = None
     known: tuple[Tensor, Tensor] | None = None
 
@@ -80,15 +78,13 @@ class Proposal:
 @dataclass
 class Outcome:
     """A verified round: `states` and their `x0` (B, W+1, H, D), the root's first; `accepted` (B,) int64 drafts, on
-    the CPU; `settled`: of so many states of the window no row will need what was found there again; the `extra` states
-    a drafter asked for, and their x0 (B, E, H, D), zero where it wanted none; `known` (B, W+1) states whose x0 is of an
-    earlier round, on the CPU, or None."""
+    the CPU; `settled`: of so many states of the window no row will need what was found there again; `known` (B, W+1)
+    states whose x0 is of an earlier round, on the CPU, or None."""
 
     states: Tensor
     x0: Tensor
     accepted: Tensor
     settled: int = 0
-    extra: tuple[Tensor, Tensor] | None = None
     known: Tensor | None = None
 
 

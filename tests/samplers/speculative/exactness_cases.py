@@ -44,13 +44,6 @@ def poor_denoiser(chain):
     return MixtureDenoiser(chain.process, 0.3, full.centres[:2], torch.tensor([0.5, 0.5], dtype=torch.float64))
 
 
-def with_extra_rows(chain, shape):
-    """The recycled drafter that measures the network along two directions."""
-    generator = torch.Generator().manual_seed(4)
-    directions = torch.linalg.qr(torch.randn(shape[0] * shape[1], 2, generator=generator)).Q.T
-    return Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), directions=directions)
-
-
 @lru_cache
 def student(chain, shape):
     """A student with random weights, which guesses badly: exactness must not depend on what it has learnt."""
@@ -80,7 +73,6 @@ DRAFTERS: dict[str, Callable[[GaussianChain, tuple[int, int]], Drafter]] = {
     "corrected": lambda chain, shape: Corrected(correction_head),
     "recycled": lambda chain, shape: Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape)),
     "recycled, 1 sweep": lambda chain, shape: Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), 1),
-    "recycled, extra rows": with_extra_rows,
     "recycled, no rejoining": without_rejoining,
     "recycled, student": with_student,
 }

@@ -17,7 +17,6 @@ from specpolicy.samplers.speculative.calibration.distil import Distillation, dis
 from specpolicy.samplers.speculative.calibration.recording import (
     Evaluated,
     Recording,
-    find_directions,
     invent,
     record_rounds,
     record_scattered,
@@ -39,7 +38,7 @@ class Effort:
     scattered: steps that all these and all given conditions are evaluated at; rounds: chains recorded in the sampler's
     own rounds, with the prior and again with the student; steps: shorter chains that are learnt from and get windows
     too; passes: `Distillation` of the first and the second student; tests: chains behind each choice of sweeps and
-    windows; directions: for extra rows; options: sizes of the student.
+    windows; options: sizes of the student.
     """
 
     chains: int = 2000
@@ -54,7 +53,6 @@ class Effort:
         Distillation(2000, learning_rate=3e-3, matrix_learning_rate=1e-2),
     )
     tests: int = 48
-    directions: int = 8
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -105,7 +103,7 @@ def calibrate(
 
 
 def _learn(work: "_Work", progress: Progress) -> Calibration:
-    """The prior, the student and the directions of extra rows."""
+    """The prior and the student."""
     cond, chain, shape, effort = work.cond, work.chain, (work.shape[0], work.shape[1]), work.effort
     with torch.inference_mode():
         sequential, chunks, groups = work.sequential()
@@ -119,7 +117,6 @@ def _learn(work: "_Work", progress: Progress) -> Calibration:
     student = None
     with torch.inference_mode():
         rounds = [work.rounds(prior, "rounds 1")]
-    directions = find_directions(rounds[0], effort.directions)
     if effort.passes:
         if cond is not None:
             with torch.inference_mode():
@@ -135,7 +132,7 @@ def _learn(work: "_Work", progress: Progress) -> Calibration:
         bar = _Bar(progress, f"student {number + 1}", distillation.steps)
         recorded = _clone(Evaluated.join(rounds))
         distil(student, chain.clip, sequential, recorded, cond, distillation, work.generator, bar)
-    return Calibration(prior, student, directions)
+    return Calibration(prior, student)
 
 
 class _Work:

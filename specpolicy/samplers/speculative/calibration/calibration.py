@@ -103,7 +103,6 @@ class Calibration:
     """A policy's surrogates and plans.
 
     prior: the linear surrogate, a Gaussian prior on chunks given the observation. student: the distilled one, or None.
-    directions: (R, H*D) for extra rows, or None.
     sweeps: what takes fewest calls when a round drafts to the end. plans: by `machine` and by number of steps K.
     report: how it was made and what was measured: costs by rows, acceptance by step, calls.
     fingerprint: of the policy it was made for (see `specpolicy.fingerprints`); None where that is not known, as for a
@@ -112,7 +111,6 @@ class Calibration:
 
     prior: GaussianSurrogate
     student: StudentSurrogate | None = None
-    directions: torch.Tensor | None = None
     sweeps: int = 3
     plans: dict[str, dict[int, Plan]] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
@@ -172,8 +170,6 @@ class Calibration:
             for name, part in parts.items()
             for key, value in part.state_dict().items()
         }
-        if self.directions is not None:
-            tensors["directions"] = self.directions.half().contiguous()
         with atomic_path(directory / WEIGHTS) as temporary:
             save_file(tensors, temporary)
         settings = {
@@ -223,7 +219,6 @@ class Calibration:
         return cls(
             parts["prior"],
             parts.get("student"),
-            tensors.get("directions"),
             settings.sweeps,
             plans,
             dict(settings.report),
@@ -242,9 +237,10 @@ def _read_weights(path: Path, settings: CalibrationFile) -> dict[str, torch.Tens
         parts = settings.surrogates()
     expected = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
     _, directions = read_layout(path).get("directions", ("", ()))
-    if directions:  # there may be any number of them
+    if directions:  # of older files, in any number: nobody uses them any more
         size = settings.shape[0] * settings.shape[1]
         expected["directions"] = torch.empty(min(directions[0], size), size, device="meta")
     tensors = read_tensors(path, expected)
     check_finite(tensors, {}, f"{path}: ")
+    tensors.pop("directions", None)
     return tensors

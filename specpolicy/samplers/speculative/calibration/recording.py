@@ -171,11 +171,3 @@ def record_rounds(
         parts.append(Evaluated.of(chain, rows[chains[order]], steps[order], states[order], x0[order], chains[order]))
         on_chains(len(rows))
     return Evaluated.join(parts)
-
-
-def find_directions(rounds: Evaluated, count: int) -> Tensor:
-    """(count, H*D) the directions in which the states of a step move most from round to round, for extra rows."""
-    first = rounds.pairs()
-    moved = (rounds.states[first + 1] - rounds.states[first]) * rounds.weight[first][:, None]
-    _, vectors = torch.linalg.eigh((moved.T @ moved).double())
-    return vectors.flip(1).T[:count].to(rounds.states).contiguous()

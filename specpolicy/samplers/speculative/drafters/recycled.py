@@ -24,7 +24,6 @@ from torch import Tensor
 
 from specpolicy.samplers.speculative.coupling import TINY
 from specpolicy.samplers.speculative.drafters.base import Drafter
-from specpolicy.samplers.speculative.drafters.extra_rows import ExtraRows, Slopes
 from specpolicy.samplers.speculative.drafters.rejoin import Rejoin, Walk
 from specpolicy.samplers.speculative.surrogates.base import Surrogate, Tables
 from specpolicy.samplers.speculative.window import Outcome, Problem, Proposal, Window, cells
@@ -49,30 +48,26 @@ class Evaluations:
     reach: Tensor
     tables: Tables
     features: Tensor | None
-    slopes: Slopes | None
     rounds: int = 0
 
     def keep(self, index: Tensor) -> "Evaluations":
         """Those of some rows."""
         parts: dict[str, Any] = {name: part[index] for name, part in vars(self).items() if isinstance(part, Tensor)}
-        return replace(self, slopes=None if self.slopes is None else self.slopes.keep(index), **parts)
+        return replace(self, **parts)
 
 
 class Recycled(Drafter):
     """One call a round. `sweeps`: how often the whole window is drafted anew, in parallel, each time guessing x0 at
     the states of the time before: the guesses at step n depend on steps before n only, as in a sequential walk.
-    `directions` (R, H*D): evaluate extra rows along them, see `ExtraRows`. `rejoin`: lead paths back onto those before,
-    see `Rejoin`; None: on a CPU only, for elsewhere each sweep then waits for the device."""
+    `rejoin`: lead paths back onto those before, see `Rejoin`; None: on a CPU only, for elsewhere each sweep then waits
+    for the device."""
 
     name = "recycled"
     reuses_noise = True
     rejoining: type[Rejoin] = Rejoin
 
-    def __init__(
-        self, surrogate: Surrogate, sweeps: int = 4, directions: Tensor | None = None, rejoin: bool | None = None
-    ):
+    def __init__(self, surrogate: Surrogate, sweeps: int = 4, rejoin: bool | None = None):
         self.surrogate, self.sweeps, self.rejoin = surrogate, sweeps, rejoin
-        self.extra = None if directions is None else ExtraRows(directions)
 
     def begin(self, problem: Problem) -> Evaluations:
         """See `Drafter.begin`."""
@@ -85,9 +80,8 @@ class Recycled(Drafter):
         features = self.surrogate.prepare(problem.cond)
         if features is not None:  # one row serves all where there is no condition; rows are dropped one by one
             features = features.expand(len(problem), -1)
-        slopes = None if self.extra is None else self.extra.begin(problem)
         tables = self.surrogate.look_up(problem.timesteps)
-        return Evaluations(state, x0, error, changes[0], changes[1], count, reach, tables, features, slopes)
+        return Evaluations(state, x0, error, changes[0], changes[1], count, reach, tables, features)
 
     def propose(self, memory: Evaluations, problem: Problem, window: Window) -> Proposal:
         """See `Drafter.propose`."""
@@ -102,19 +96,12 @@ class Recycled(Drafter):
         state, error, change, error_change = (
             part[cells(steps)] for part in (memory.state, memory.error, memory.state_change, memory.error_change)
         )
-        correct = None
-        if self.extra is not None and memory.slopes is not None:
-            correct = self.extra.correction(memory.slopes, window.steps[:, :drafts])
-            # The secant is for what the slopes do not know.
-            error_change = error_change - correct(change)
         secant = error_change / (DAMPING * change.square().sum(-1, keepdim=True)).clamp(min=TINY)
         shocks = chain.shock(window.noise[:, :drafts], steps)
         surrogate = self.surrogate.at(tuple(table[steps] for table in memory.tables), memory.features)
 
         def guess(states: Tensor) -> Tensor:
             x0, moved = surrogate(states) + error, states - state
-            if correct is not None and memory.rounds:
-                x0 = x0 + correct(moved)
             return x0 + secant * (change * moved).sum(-1, keepdim=True)
 
         known = memory.x0[cells(steps)]
@@ -138,17 +125,13 @@ class Recycled(Drafter):
             at = torch.cat([window.root[:, None], states[:, :-1]], dim=1).flatten(2)
             x0 = chain.clip(guess(at)).view_as(shocks)
         states, walk = lay_out(x0)
-        extra = None
-        if self.extra is not None and memory.slopes is not None:
-            path_states = torch.cat([window.root[:, None], states], dim=1)
-            extra = self.extra.states(memory.slopes, problem, window, path_states)
         if walk is None:
-            return Proposal(states, x0, extra=extra)
+            return Proposal(states, x0)
         # Where the walk stood on the old path it took the network's own step.
         behind = memory.x0[cells(window.index(1))].view_as(shocks)
         stood = torch.cat([torch.zeros_like(walk.joined[:, :1]), walk.joined[:, :-1]], dim=1).to(problem.device)
         x0 = torch.where(stood[..., None, None], known.view_as(shocks), x0)
-        return Proposal(states, x0, extra=extra, noise=walk.noise, known=(walk.joined, behind))
+        return Proposal(states, x0, noise=walk.noise, known=(walk.joined, behind))
 
     def _rejoin(self, memory: Evaluations, problem: Problem, window: Window, uniform: Tensor) -> Rejoin:
         """How the paths of this round rejoin those of the last, with uniform numbers (B, K)."""
@@ -167,20 +150,13 @@ class Recycled(Drafter):
             furthest = torch.where(window.valid.to(problem.device), window.steps, -1).amax(dim=1)
         memory.reach = torch.maximum(memory.reach, furthest)
         memory.rounds += 1
-        # What all rows have left behind is of no more use, except to slopes, which are measured along the whole path.
-        settled = outcome.settled if self.extra is None else 0
+        settled = outcome.settled  # what all rows have left behind is of no more use
         states, x0, at = (
             outcome.states.flatten(2)[:, settled:],
             outcome.x0.flatten(2)[:, settled:],
             window.index(settled),
         )
         error = x0 - self.surrogate.at(tuple(table[at] for table in memory.tables), memory.features)(states)
-        if self.extra is not None and memory.slopes is not None and outcome.extra is not None:
-            moved_to, found = (part.flatten(2) for part in outcome.extra)
-            repeats = moved_to.shape[1] // len(memory.slopes.grid)
-            grid = memory.slopes.grid.repeat_interleave(repeats)
-            moved = found - self.surrogate.at(tuple(table[grid] for table in memory.tables), memory.features)(moved_to)
-            memory.slopes = self.extra.measure(memory.slopes, problem, window, error, moved)
         if window.valid is None:
             known = None if outcome.known is None else outcome.known[:, settled:, None].to(problem.device)
             self._remember(memory, cells(at), states, x0, error, known)
