@@ -239,7 +239,7 @@ def residual_coordinate(log_p: float, delta: float, uniform: float) -> float:
     low = delta / 2 - log_p / delta
     high = max(low, delta) + 40  # no mass lies beyond
     wanted = (1 - uniform) * residual_mass(log_p, delta)
-    for _ in range(100):
+    for _ in range(60):
         middle = (low + high) / 2
         mass = math.exp(log_p) * _tail(middle - delta) - _tail(middle)
         low, high = (middle, high) if mass > wanted else (low, middle)

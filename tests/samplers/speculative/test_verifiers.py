@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import block_length
 from scipy import stats
 
+from specpolicy.samplers.reference import block_length
 from specpolicy.samplers.speculative.verifiers import VERIFIERS, Block, Reflection, Residual
 
 EVERY = tuple(VERIFIERS.values())
@@ -111,9 +111,9 @@ def test_behind_a_block_the_coordinate_is_drawn_from_its_scaled_residual():
     shares = []
     for row in (decision.accepted < width).nonzero().flatten().tolist():
         tau, w = int(decision.accepted[row]), int(width[row])
-        _, p = block_length(delta[row, :w].tolist(), coordinate[row, :w].tolist(), first[row, :w].tolist())
-        gap = float(delta[row, tau])
-        edge = -gap / 2 - math.log(p) / gap
+        _, log_p = block_length(delta[row, :w].tolist(), coordinate[row, :w].tolist(), first[row, :w].tolist())
+        p, gap = math.exp(log_p), float(delta[row, tau])
+        edge = -gap / 2 - log_p / gap
         drawn = float(coordinate[row, tau] + decision.shift[row])
 
         def tail(t, p=p, gap=gap):
