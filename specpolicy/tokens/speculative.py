@@ -1,4 +1,5 @@
-"""The speculative decoder: the same tokens as the ordinary one, in fewer calls (Spiffy, arXiv 2509.18085).
+"""The speculative decoder: the same tokens as the ordinary one, in fewer calls (Spiffy, arXiv 2509.18085; the paper in
+code: `specpolicy.tokens.reference`).
 
 Each call evaluates the current state and drafts of later states as one batch. The rule is then followed: from the
 current state to the next one; if that state, token for token and position for position, is among the drafts, its

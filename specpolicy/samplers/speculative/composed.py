@@ -77,7 +77,10 @@ class Speculative:
 
 @dataclass(frozen=True)
 class ASD(Speculative):
-    """Autospeculative decoding (Hu et al. 2025): the frozen root, verified by reflection."""
+    """Autospeculative decoding (Hu et al. 2025): the frozen root, verified by reflection.
+
+    The paper in code: `specpolicy.samplers.reference.autospeculative_decoding`.
+    """
 
     name: str = "asd"
     verifier = Reflection
@@ -121,7 +124,10 @@ class WithDrafter(Speculative):
 
 @dataclass(frozen=True)
 class ReflectionSampler(WithDrafter):
-    """Speculative sampling with the reflection coupling (De Bortoli et al. 2025)."""
+    """Speculative sampling with the reflection coupling (De Bortoli et al. 2025).
+
+    The paper in code: `specpolicy.samplers.reference.speculative_sampling`.
+    """
 
     drafter: str = "frozen_root"
     name: str = "reflection"
@@ -130,7 +136,10 @@ class ReflectionSampler(WithDrafter):
 
 @dataclass(frozen=True)
 class ResidualSampler(WithDrafter):
-    """Original speculative sampling with the one-dimensional residual (Soen et al. 2026)."""
+    """Original speculative sampling with the one-dimensional residual (Soen et al. 2026).
+
+    The paper in code: `specpolicy.samplers.reference.residual_speculative_sampling`.
+    """
 
     name: str = "residual"
     verifier = Residual
@@ -138,7 +147,10 @@ class ResidualSampler(WithDrafter):
 
 @dataclass(frozen=True)
 class BlockSampler(WithDrafter):
-    """Block verification, by default with the Free Drafter (Soen et al. 2026)."""
+    """Block verification, by default with the Free Drafter (Soen et al. 2026).
+
+    The paper in code: `specpolicy.samplers.reference.block_verification`.
+    """
 
     name: str = "block"
     verifier = Block

@@ -1,4 +1,4 @@
-"""Verifiers on their own: acceptance and law of one step, block verification against a literal transcription."""
+"""Verifiers on their own: acceptance and law of one step, block verification against its reference."""
 
 import math
 

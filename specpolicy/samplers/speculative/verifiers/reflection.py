@@ -1,4 +1,4 @@
-"""Reflection: mirror the rejected noise (De Bortoli et al. 2025, algorithm 2; Hu et al. 2025, algorithm 2)."""
+"""Reflection: mirror the rejected noise (De Bortoli et al. 2025, algorithm 4; Hu et al. 2025)."""
 
 from torch import Tensor
 
