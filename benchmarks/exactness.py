@@ -57,7 +57,8 @@ def record(case: Case, chunks: int) -> dict[str, Any]:
     if isinstance(sampler, Composed):
         drafter, verifier = sampler.drafter(chain, SHAPE), sampler.verifier
     else:
-        drafter, verifier = sampler.make_drafter(chain, torch.Size(SHAPE)), sampler.verifier
+        draw = sampler.prepare(None, chain, torch.Size(SHAPE), torch.device("cpu"))
+        drafter, verifier = draw.drafter, draw.verifier
     start = time.process_time()
     verdict, statistics = judge(case, chunks)
     return {

@@ -26,7 +26,7 @@ from specpolicy.files import write_text
 from specpolicy.histories import FILE, read_histories
 from specpolicy.loading import load_policy
 from specpolicy.samplers import make_sampler
-from specpolicy.samplers.speculative.composed import Speculative
+from specpolicy.samplers.speculative.samplers import Speculative
 
 NETWORKS: dict[str, dict[str, Any] | None] = {
     "small": None,

@@ -13,7 +13,7 @@ from specpolicy.fingerprints import check_made_for
 from specpolicy.parsing.tensors import Unfilled, check_layout, layout_of
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.policy_config import PolicyConfig
-from specpolicy.samplers.speculative.calibration import read_calibration
+from specpolicy.samplers.recycled.calibration import read_calibration
 from specpolicy.token_policy import TokenPolicy
 from specpolicy.tokens.calibration import read_token_calibration
 from specpolicy.tokens.calibration.calibration import FILE as DRAFTS

@@ -20,7 +20,7 @@ from specpolicy.policy_config import PolicyConfig
 from specpolicy.samplers import Sample, Sampler, SampleStatistics, make_sampler
 from specpolicy.samplers.base import Denoiser, Generators, NoiseSource
 from specpolicy.samplers.meter import Meter
-from specpolicy.samplers.speculative.calibration.calibration import machine
+from specpolicy.samplers.recycled.calibration.calibration import machine
 from specpolicy.tokens import Decoded, DecodingNoise, Drafter, Rule, decode, masked_start, speculate
 from specpolicy.tokens.calibration import TokenCalibration, Trace, record_traces
 from specpolicy.tokens.ordinary import Network

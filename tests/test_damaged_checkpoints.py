@@ -18,8 +18,8 @@ from specpolicy.histories import read_histories, write_histories
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.policy_config import PolicyConfig
 from specpolicy.samplers import Calibration
-from specpolicy.samplers.speculative.calibration.calibration import Plan, read_calibration
-from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate
+from specpolicy.samplers.recycled.calibration.calibration import Plan, read_calibration
+from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate
 from specpolicy.token_policy import TokenPolicy
 from specpolicy.tokens.calibration import DecoderCalibration, TokenCalibration, read_token_calibration
 from specpolicy.tokens.graph import DraftGraph

@@ -16,7 +16,7 @@ from specpolicy.draft_models import DraftModels
 from specpolicy.fingerprints import weights_fingerprint
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Calibration
-from specpolicy.samplers.speculative.surrogates import GaussianSurrogate
+from specpolicy.samplers.recycled.surrogates import GaussianSurrogate
 from specpolicy.token_policy import TokenPolicy
 from specpolicy.tokens.calibration import TokenCalibration
 

@@ -14,12 +14,10 @@ from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Sampler
 from specpolicy.samplers.ancestral import DDPM
 from specpolicy.samplers.picard import Picard
-from specpolicy.samplers.speculative.calibration.calibration import machine
-from specpolicy.samplers.speculative.composed import Speculative
-from specpolicy.samplers.speculative.drafters import Recycled
-from specpolicy.samplers.speculative.drafters.recycled import rejoins
-from specpolicy.samplers.speculative.loop import Windows
-from specpolicy.samplers.speculative.surrogates import StudentSurrogate
+from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.surrogates import StudentSurrogate
+from specpolicy.samplers.speculative.loop import Lengths
+from specpolicy.samplers.speculative.samplers import Speculative
 from specpolicy.token_policy import TokenPolicy
 
 FORMAT = 1
@@ -93,16 +91,17 @@ def describe_window(sampler: Sampler, policy: DiffusionPolicy) -> str | None:
     equipped = policy.equip(sampler)
     if not isinstance(equipped, Speculative):
         return None
-    where = machine(policy.device, policy.engine)
-    drafter, limits = equipped.parts(equipped.target(policy.chain), torch.Size(policy.sample_shape), where)
+    network = policy.engine or policy.denoiser
+    draw = equipped.prepare(network, policy.chain, torch.Size(policy.sample_shape), policy.device)
+    drafter, limits = draw.drafter, _describe_limits(draw.window)
     if not isinstance(drafter, Recycled):
-        return _describe_limits(limits)
+        return limits
     kind = "student" if isinstance(drafter.surrogate, StudentSurrogate) else "prior"
     how = f"{kind}, {drafter.sweeps} sweep{'s' * (drafter.sweeps > 1)}"
-    return f"{_describe_limits(limits)}; {how}{', rejoining' * rejoins(drafter.rejoin, policy.device)}"
+    return f"{limits}; {how}{', rejoining' * drafter.rejoin}"
 
 
-def _describe_limits(limits: Windows) -> str:
+def _describe_limits(limits: Lengths) -> str:
     if limits is None:
         return "to the end"
     if isinstance(limits, int):

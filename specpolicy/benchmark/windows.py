@@ -13,10 +13,10 @@ from specpolicy.diffusion import GaussianChain
 from specpolicy.histories import Histories
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Sampler
-from specpolicy.samplers.speculative.calibration.calibration import machine
-from specpolicy.samplers.speculative.calibration.cost import best_windows, interpolate_cost, measure_cost
-from specpolicy.samplers.speculative.composed import RecycledSampler, Speculative
-from specpolicy.samplers.speculative.drafters.recycled import rejoins
+from specpolicy.samplers.recycled.calibration.calibration import machine
+from specpolicy.samplers.recycled.calibration.cost import best_windows, interpolate_cost, measure_cost
+from specpolicy.samplers.recycled.sampler import RecycledSampler
+from specpolicy.samplers.speculative.samplers import Speculative
 from specpolicy.token_policy import TokenPolicy
 from specpolicy.tokens.calibration.cost import time_calls
 
@@ -90,7 +90,7 @@ def cheaper_drafts(sampler: Any, device: torch.device) -> list[Any]:
         return []
     linear = [dataclasses.replace(sampler, student=False, sweeps=1)] if sampler.calibration is not None else []
     fewer = [dataclasses.replace(sampler, sweeps=sweeps) for sweeps in (1, 2)]
-    return [*fewer, *linear, dataclasses.replace(sampler, rejoin=not rejoins(sampler.rejoin, device))]
+    return [*fewer, *linear, dataclasses.replace(sampler, rejoin=not sampler.rejoins(device))]
 
 
 def _planned(report: Mapping[str, Any], chain: GaussianChain, seconds_by_rows: dict[int, float]) -> list[list[int]]:

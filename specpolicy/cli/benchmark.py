@@ -139,7 +139,7 @@ def _lengths(steps: Any) -> list[int | None]:
 
 def _speculates(name: str) -> bool:
     from specpolicy.samplers.registry import SAMPLERS
-    from specpolicy.samplers.speculative.composed import Speculative
+    from specpolicy.samplers.speculative.samplers import Speculative
 
     return name in SAMPLERS and issubclass(SAMPLERS[name], Speculative)
 

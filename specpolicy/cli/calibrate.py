@@ -30,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
-    from specpolicy.samplers.speculative.calibration import Calibration, Effort
+    from specpolicy.samplers.recycled.calibration import Calibration, Effort
 
 
 SETTINGS = "calibrate.yaml"
@@ -64,7 +64,7 @@ def _calibrate(config: DictConfig, policy: Any, effort: Effort, output: Path) ->
     from specpolicy.cli.observations import conditions, write_held_out
     from specpolicy.evaluation.provenance import hardware
     from specpolicy.samplers import calibrate
-    from specpolicy.samplers.speculative.calibration.calibration import machine
+    from specpolicy.samplers.recycled.calibration.calibration import machine
     from specpolicy.token_policy import TokenPolicy
 
     known = None if config.learn or isinstance(policy, TokenPolicy) else _known(config, policy)
@@ -114,7 +114,7 @@ def describe(calibration: Calibration, where: str) -> str:
 
 def _known(config: DictConfig, policy: Any) -> Calibration:
     from specpolicy.fingerprints import check_made_for
-    from specpolicy.samplers.speculative.calibration import Calibration
+    from specpolicy.samplers.recycled.calibration import Calibration
 
     directory = config.output or config.policy
     known = Calibration.load(directory)
@@ -125,7 +125,7 @@ def _known(config: DictConfig, policy: Any) -> Calibration:
 
 
 def _effort(config: DictConfig) -> Effort:
-    from specpolicy.samplers.speculative.calibration import Distillation, Effort
+    from specpolicy.samplers.recycled.calibration import Distillation, Effort
 
     first, half = config.training_steps * 3 // 5, config.precision == "bfloat16"
     passes = (

@@ -52,7 +52,7 @@ def _train(config: DictConfig, policy: DiffusionPolicy, output: Path) -> None:
     from specpolicy.draft_models import DraftModels
     from specpolicy.logging.progress import progress_bar
     from specpolicy.samplers.base import NoiseSource
-    from specpolicy.samplers.speculative.calibration.recording import record_sequential
+    from specpolicy.samplers.recycled.calibration.recording import record_sequential
     from specpolicy.training.draft_models import train_denoiser, train_head
 
     start = time.perf_counter()

@@ -72,12 +72,12 @@ class GaussianChain:
         self.eta = eta
         self.timesteps = timesteps.contiguous()
         self.alpha_bar, self.alpha_bar_next = alpha_bar, alpha_bar_next
-        self._tables = make_tables(process, timesteps, alpha_bar, alpha_bar_next, eta, reuse_epsilon)
-        self.state_weight, self.x0_weight = self._tables.state_weight, self._tables.x0_weight
-        self.raw_x0_weight = self._tables.raw_x0_weight
-        self.sigma, self.gap_scale = self._tables.sigma, self._tables.gap_scale
+        self.tables = make_tables(process, timesteps, alpha_bar, alpha_bar_next, eta, reuse_epsilon)
+        self.state_weight, self.x0_weight = self.tables.state_weight, self.tables.x0_weight
+        self.raw_x0_weight = self.tables.raw_x0_weight
+        self.sigma, self.gap_scale = self.tables.sigma, self.tables.gap_scale
         self.uses_raw = bool((self.raw_x0_weight != 0).any())
-        self._lists = self._tables.as_lists()
+        self._lists = self.tables.as_lists()
         self._placed: dict[tuple[torch.device, torch.dtype], StepTables] = {}
         self._by_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._derived: dict[tuple[Any, ...], GaussianChain] = {}
@@ -131,7 +131,9 @@ class GaussianChain:
         return cls(process, timesteps, 1.0, alpha_bar_next=_left_by_ddim(process, timesteps, steps))
 
     def strided(self, steps: int, spacing: str | None = None) -> "GaussianChain":
-        """A DDPM chain with another number of steps, made once: another distribution."""
+        """A DDPM chain of the same training process with another number of steps: another distribution.
+
+        Made once."""
         return self._derive(steps, spacing)
 
     def with_ddim(
@@ -238,7 +240,7 @@ class GaussianChain:
         key = (like.device, like.dtype)
         if key not in self._placed:
             with torch.inference_mode(False):  # they are kept, and may be trained on later
-                self._placed[key] = self._tables.placed(*key)
+                self._placed[key] = self.tables.placed(*key)
         return self._placed[key]
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:

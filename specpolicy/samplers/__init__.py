@@ -1,8 +1,8 @@
 """Samplers: from noise to an action chunk, given a denoiser, a chain and a condition."""
 
 from specpolicy.samplers.base import Denoiser, NoiseSource, Sample, Sampler, SampleStatistics
+from specpolicy.samplers.recycled.calibration import Calibration, calibrate
 from specpolicy.samplers.registry import make_sampler, sample
-from specpolicy.samplers.speculative.calibration import Calibration, calibrate
 
 __all__ = [
     "Calibration",

@@ -56,6 +56,17 @@ class Sample:
     states: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Chunks:
+    """Chunks to be drawn: the initial noise `state` (B, H, D); `cond` with B rows, or None; the source of all other
+    randomness, `noise`; `return_states`: whether the states of all steps are wanted."""
+
+    state: Tensor
+    cond: Tensor | None
+    noise: "NoiseSource"
+    return_states: bool = False
+
+
 class Sampler(Protocol):
     """Draws action chunks from a denoiser and a chain. Samplers are immutable values: reuse them freely."""
 

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.samplers.base import Denoiser, NoiseSource, Sample, SampleStatistics, check_finite
-from specpolicy.samplers.speculative.window import Problem
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,6 @@ class Picard:
     ) -> Sample:
         """See `Sampler.run`."""
         chain = chain if self.steps is None else chain.strided(self.steps)
-        problem = Problem(denoiser, chain, state, cond, noise)
         count, batch = len(chain), len(state)
         shocks = chain.shock(noise.normal(count, *state.shape[1:]), slice(0, count))
         # Guess: the noise fades away and nothing is known of the chunk.
@@ -50,11 +48,16 @@ class Picard:
             left = (1 - chain.alpha_bar).sqrt()
             scale = torch.cat([left[1:], left[-1:]])
         scale = scale.to(state.device, state.dtype)
-        done = 0
+        done = calls = rows = 0
         while done < count and batch:
             stop = count if self.window is None else min(count, done + self.window)
             steps = every[:, done:stop]
-            x0 = problem.evaluate(states[:, done:stop], steps)
+            width = stop - done
+            timesteps = chain.timesteps_on(state.device)[steps].flatten()
+            each = None if cond is None else cond.repeat_interleave(width, dim=0)
+            output = denoiser(states[:, done:stop].flatten(0, 1), timesteps, each)
+            x0 = chain.x0(output.view(batch, width, *state.shape[1:]), states[:, done:stop], steps)
+            calls, rows = calls + 1, rows + width
             new = chain.rollout(states[:, done], chain.drift(x0, steps) + shocks[:, done:stop], steps)
             moved = (new - states[:, done + 1 : stop + 1]).flatten(2).square().mean(-1).sqrt() / scale[done:stop]
             states[:, done + 1 : stop + 1] = new
@@ -70,5 +73,5 @@ class Picard:
                 check_finite(by_step, chain.timesteps)
             # The first state of a window follows from an exact one and is always final.
             done += max(int(advance), 1)
-        statistics = SampleStatistics(problem.calls, problem.evaluated)
+        statistics = SampleStatistics(torch.full((batch,), calls), torch.full((batch,), rows))
         return Sample(states[:, -1], statistics, states.transpose(0, 1) if return_states else None)

@@ -15,12 +15,12 @@ from specpolicy.samplers.base import Denoiser, Generators, NoiseSource, Sample, 
 from specpolicy.samplers.dpm_solver import DPMSolver
 from specpolicy.samplers.meter import Meter
 from specpolicy.samplers.picard import Picard
-from specpolicy.samplers.speculative.calibration import Calibration
-from specpolicy.samplers.speculative.composed import (
+from specpolicy.samplers.recycled.calibration import Calibration
+from specpolicy.samplers.recycled.sampler import RecycledSampler
+from specpolicy.samplers.speculative.samplers import (
     ASD,
     DRAFTERS,
     BlockSampler,
-    RecycledSampler,
     ReflectionSampler,
     ResidualSampler,
     WithDrafter,

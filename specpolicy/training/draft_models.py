@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from specpolicy.diffusion import GaussianChain
-from specpolicy.samplers.speculative.calibration.recording import Evaluated
+from specpolicy.samplers.recycled.calibration.recording import Evaluated
 
 GAP_SCALE = 0.3  # gaps beyond it count with their logarithm: they are rejected anyway
 WINDOW = 16  # how far ahead of the root the head learns to see, in steps

@@ -14,7 +14,7 @@ from specpolicy.benchmark.summary import describe_window, distribution, law, sum
 from specpolicy.benchmark.windows import cheaper_drafts, measure_rows, tune_windows
 from specpolicy.errors import SpecpolicyError
 from specpolicy.samplers import Calibration, make_sampler
-from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate
+from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate
 
 OBSERVATION = {"position": np.zeros((2, 2), np.float32), "object": np.zeros((2, 3), np.float32)}
 NAMES = ("ddpm", "ddim-4", "asd", "block-10", "recycled")

@@ -28,8 +28,8 @@ from specpolicy.networks import (
 )
 from specpolicy.parsing import parse, plain
 from specpolicy.policy_config import PolicyOptions
+from specpolicy.samplers.recycled.calibration import Effort
 from specpolicy.samplers.registry import SAMPLERS, make_sampler
-from specpolicy.samplers.speculative.calibration import Effort
 from specpolicy.training import TrainingOptions
 
 MODELS = {"calibration", "head", "draft_denoiser", "machine"}  # what samplers take that no yaml can hold

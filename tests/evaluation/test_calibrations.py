@@ -15,8 +15,8 @@ from specpolicy.evaluation.player import Setup
 from specpolicy.evaluation.runner import Evaluation
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Calibration, make_sampler
-from specpolicy.samplers.speculative.calibration.calibration import Plan
-from specpolicy.samplers.speculative.surrogates import GaussianSurrogate
+from specpolicy.samplers.recycled.calibration.calibration import Plan
+from specpolicy.samplers.recycled.surrogates import GaussianSurrogate
 from specpolicy.token_policy import TokenPolicy
 from specpolicy.tokens.calibration.calibration import DecoderCalibration, TokenCalibration
 from specpolicy.tokens.graph import DraftGraph

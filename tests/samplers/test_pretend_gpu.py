@@ -8,8 +8,8 @@ from pretend_gpu import GPU, Pretended, PretendGpu
 from torch import nn
 
 from specpolicy import Calibration, GaussianChain, make_sampler, sample
-from specpolicy.samplers.speculative.calibration.tuning import Trial
-from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate
+from specpolicy.samplers.recycled.calibration.tuning import Trial
+from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate
 
 SHAPE, COND = (4, 2), 3
 

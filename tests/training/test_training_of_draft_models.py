@@ -7,7 +7,7 @@ from torch import nn
 from specpolicy import GaussianChain, make_sampler, sample
 from specpolicy.networks.correction_head import CorrectionHead
 from specpolicy.samplers.base import NoiseSource
-from specpolicy.samplers.speculative.calibration.recording import record_sequential
+from specpolicy.samplers.recycled.calibration.recording import record_sequential
 from specpolicy.training.draft_models import train_denoiser, train_head
 
 SHAPE = torch.Size((2, 2))

@@ -6,17 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
 import torch
 from law_tests import ChainLaw, Verdict
 from mixtures import MixtureDenoiser, correction_head
+from scipy import stats
 
 from specpolicy import GaussianChain, make_sampler, sample
-from specpolicy.samplers.speculative.drafters import Corrected, Drafter, Free, FrozenRoot, Independent, Recycled
-from specpolicy.samplers.speculative.drafters.base import step_out
-from specpolicy.samplers.speculative.drafters.rejoin import Rejoin
-from specpolicy.samplers.speculative.loop import speculate
-from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate
-from specpolicy.samplers.speculative.verifiers import VERIFIERS, Block, Decision, Reflection, Verifier
+from specpolicy.samplers.base import Chunks
+from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.rejoin import Rejoin, walk_together
+from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate
+from specpolicy.samplers.speculative.drafters import Corrected, Drafter, Free, FrozenRoot, Independent
+from specpolicy.samplers.speculative.samplers import Speculation
+from specpolicy.samplers.speculative.verifiers import VERIFIERS, Block, Reflection, Verifier
+from specpolicy.samplers.speculative.verifiers import Verdict as Decided
 
 SHAPE = (2, 2)
 BATCH = 20_000  # chunks that are drawn together
@@ -86,11 +90,13 @@ class Skewed(FrozenRoot):
 
     name = "skewed"
 
-    def propose(self, memory, problem, window):
-        """See `Drafter.propose`."""
-        honest = super().propose(memory, problem, window)
+    single = False
+
+    def draft(self, memory, problem, window):
+        """See `Drafter.draft`."""
+        honest = super().draft(memory, problem, window)
         off = honest.x0 + in_sigmas(honest.x0.new_tensor(problem.shape.numel() ** -0.5), problem, window)
-        return step_out(problem, window, problem.chain.clip(off), honest.root_x0)
+        return problem.follow(window, problem.chain.clip(off), honest.known.x0[:, 0])
 
 
 def in_sigmas(shift, problem, window):
@@ -112,7 +118,8 @@ class Composed:
     def run(self, denoiser, chain, state, cond, noise, return_states=False):
         """See `Sampler.run`."""
         drafter = self.drafter(chain, state.shape[1:])
-        return speculate(denoiser, chain, state, cond, noise, drafter, self.verifier, self.window, return_states)
+        draw = Speculation(denoiser, chain, drafter, self.verifier, self.window)
+        return draw(Chunks(state, cond, noise, return_states))
 
 
 # -- what is not exact, and must be found out -----------------------------------------------------------------------
@@ -123,7 +130,7 @@ class RedrawAfterRejection(Reflection):
 
     def target_coordinate(self, delta, coordinate, uniform):
         """See `TokenVerifier`."""
-        return torch.special.ndtri(uniform.clamp(min=1e-300))
+        return stats.norm.ppf(np.maximum(uniform, 1e-300))
 
 
 class ReflectionInBlock(Block):
@@ -132,10 +139,10 @@ class ReflectionInBlock(Block):
     def decide(self, delta, coordinate, uniform, second, width):
         """See `Verifier.decide`."""
         decision = super().decide(delta, coordinate, uniform, second, width)
-        row = (decision.accepted < width).nonzero().flatten()
-        shift = torch.zeros_like(decision.shift)
+        row = np.flatnonzero(decision.accepted < width)
+        shift = np.zeros_like(decision.shift)
         shift[row] = -2 * coordinate[row, decision.accepted[row]]
-        return Decision(decision.accepted, shift)
+        return Decided(decision.accepted, shift)
 
 
 class BlockKeepsNoise(Block):
@@ -149,21 +156,32 @@ class Peeking(FrozenRoot):
 
     name = "peeking"
 
-    def propose(self, memory, problem, window):
-        """See `Drafter.propose`."""
-        honest = super().propose(memory, problem, window)
+    single = False
+
+    def draft(self, memory, problem, window):
+        """See `Drafter.draft`."""
+        honest = super().draft(memory, problem, window)
         wrong = honest.x0 + in_sigmas(0.5 * window.noise[:, : window.drafts], problem, window)
-        return step_out(problem, window, problem.chain.clip(wrong), honest.root_x0)
+        return problem.follow(window, problem.chain.clip(wrong), honest.known.x0[:, 0])
 
 
 class RejoinWithoutMirrors(Rejoin):
     """Rejoins old paths where it may, and keeps the noise as it was where it does not."""
 
-    @staticmethod
-    def decide(moved, noise, sigma, met, chance):
-        """See `Rejoin.decide`."""
-        joined, _ = Rejoin.decide(moved, noise, sigma, met, chance)
-        return joined, 1.0 - joined
+    def walk(self, *parts):
+        """See `Rejoin.walk`."""
+        start, gaps, known, noise, weight, sigma, met, chance, moved, share, joined = parts
+        for step in range(gaps.shape[1]):
+            at = slice(step, step + 1)
+            here = (part[:, at] for part in (gaps, known, noise, weight, sigma, met, chance, moved, share, joined))
+            here = [np.ascontiguousarray(part) for part in here]
+            if step:
+                stays = joined[:, step - 1, None, None]
+                # On the old path, where the walk has met it, its next mean is known: a walk of one step from there.
+                here[0] = np.where(stays, here[1], here[0])
+                start = np.where(joined[:, step - 1, None], 0.0, moved[:, step - 1])
+            walk_together(start, *here)
+            moved[:, at], share[:, at], joined[:, at] = here[-3], 1.0 - here[-1], here[-1]
 
 
 class WithoutMirrors(Recycled):

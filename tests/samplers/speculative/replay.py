@@ -2,11 +2,16 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from specpolicy.samplers.base import Chunks
+from specpolicy.samplers.speculative.batch import Batch
 from specpolicy.samplers.speculative.drafters import Drafter
-from specpolicy.samplers.speculative.loop import speculate
+from specpolicy.samplers.speculative.host_chain import HostChain
+from specpolicy.samplers.speculative.loop import check_exact, longest_windows, speculate
+from specpolicy.samplers.speculative.single import Single
 
 
 class Table:
@@ -68,32 +73,45 @@ class Recorder(Drafter):
         """See `Drafter.begin`."""
         return self.inner.begin(problem)
 
-    def propose(self, memory, problem, window):
-        """See `Drafter.propose`."""
-        proposal = self.inner.propose(memory, problem, window)
+    def draft(self, memory, problem, window):
+        """See `Drafter.draft`."""
+        drafts = self.inner.draft(memory, problem, window)
+        noise = window.noise if drafts.noise is None else drafts.noise
+        if not problem.stacked:
+            known = np.zeros(window.drafts, bool) if drafts.known is None else drafts.known.mask[1:]
+            parts = window.root, drafts.x0, drafts.states[1:], noise[: window.drafts]
+            root, *rest = (torch.from_numpy(part.reshape(*part.shape[:-1], *problem.shape).copy()) for part in parts)
+            self.rounds.setdefault(0, []).append(Round(window.first, root, *rest, torch.from_numpy(known.copy())))
+            return drafts
         for place, row in enumerate(problem.rows.tolist()):
-            width = window.drafts if window.valid is None else int(window.valid[place].sum()) - 1
-            known = torch.zeros(width, dtype=torch.bool) if proposal.known is None else proposal.known[0][place, :width]
-            noise = window.noise if proposal.noise is None else proposal.noise
-            drafts = (part[place, :width].clone() for part in (proposal.x0, proposal.states, noise))
-            one = Round(int(window.steps[place, 0]), window.root[place].clone(), *drafts, known)
+            width = int(window.width[place])
+            known = np.zeros(width, bool) if drafts.known is None else drafts.known.mask[place, 1 : width + 1]
+            parts = drafts.x0[place, :width], drafts.states[place, 1 : width + 1], noise[place, :width]
+            root, *rest = (part.clone() for part in (window.root[place], *parts))
+            one = Round(int(window.steps[place, 0]), root, *rest, torch.from_numpy(known.copy()))
             self.rounds.setdefault(row, []).append(one)
-        return proposal
+        return drafts
 
-    def learn(self, memory, problem, window, outcome):
+    def learn(self, memory, problem, window, drafts, x0, verdict):
         """See `Drafter.learn`."""
-        return self.inner.learn(memory, problem, window, outcome)
+        return self.inner.learn(memory, problem, window, drafts, x0, verdict)
 
     def keep(self, memory, index):
         """See `Drafter.keep`."""
         return self.inner.keep(memory, index)
 
 
-def replay(denoiser, chain, state, cond, table, drafter, verifier, window=None):
-    """(the sample, {row: its rounds}) of a run with the numbers of `table`."""
-    recorder = Recorder(drafter)
+def replay(denoiser, chain, state, cond, table, drafter, verifier, window=None, single=False):
+    """(the sample, {row: its rounds}) of a run with the numbers of `table`; `single`: of one chunk, in numpy."""
+    recorder, limits = Recorder(drafter), longest_windows(window, len(chain))
+    check_exact(chain, drafter, verifier)
+    chunks = Chunks(state, cond, table, return_states=True)
     with torch.inference_mode():
-        out = speculate(denoiser, chain, state, cond, table, recorder, verifier, window, return_states=True)
+        if single:
+            problem = Single(denoiser, HostChain(chain), chunks, limits)
+        else:
+            problem = Batch(denoiser, chain, chunks, limits)
+        out = speculate(problem, recorder, verifier)
     for number, accepted in enumerate(out.stats.accepted):
         for row, rounds in recorder.rounds.items():
             if number < len(rounds):

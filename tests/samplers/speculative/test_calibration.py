@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from specpolicy import Calibration, GaussianChain, SpecpolicyError, calibrate, make_sampler, sample
 from specpolicy.engines.recorder import RowRecorder
-from specpolicy.samplers.speculative.calibration import Distillation, Effort
-from specpolicy.samplers.speculative.calibration.calibration import Plan
+from specpolicy.samplers.recycled.calibration import Distillation, Effort
+from specpolicy.samplers.recycled.calibration.calibration import Plan
 
 EFFORT = Effort(
     chains=200,

@@ -10,16 +10,16 @@ from mixtures import conditional_mixture
 
 from specpolicy import GaussianChain
 from specpolicy.samplers import NoiseSource
-from specpolicy.samplers.speculative.calibration.cost import best_windows, interpolate_cost
-from specpolicy.samplers.speculative.calibration.distil import fit_prior
-from specpolicy.samplers.speculative.calibration.recording import (
+from specpolicy.samplers.recycled.calibration.cost import best_windows, interpolate_cost
+from specpolicy.samplers.recycled.calibration.distil import fit_prior
+from specpolicy.samplers.recycled.calibration.recording import (
     Recording,
     invent,
     record_rounds,
     record_scattered,
     record_sequential,
 )
-from specpolicy.samplers.speculative.surrogates import GaussianSurrogate
+from specpolicy.samplers.recycled.surrogates import GaussianSurrogate
 
 CHAIN = GaussianChain.ddpm(train_steps=20)
 

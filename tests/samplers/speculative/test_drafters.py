@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from exactness_cases import CHAINS, DRAFTERS, poor_denoiser
@@ -9,8 +10,9 @@ from mixtures import Counting, MixtureDenoiser, correction_head
 from replay import Table, replay
 
 from specpolicy import GaussianChain
-from specpolicy.samplers.speculative.drafters import Corrected, Free, FrozenRoot, Independent, Recycled
-from specpolicy.samplers.speculative.surrogates import GaussianSurrogate
+from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.surrogates import GaussianSurrogate
+from specpolicy.samplers.speculative.drafters import Corrected, Free, FrozenRoot, Independent
 from specpolicy.samplers.speculative.verifiers import Reflection
 
 SHAPE, BATCH, WINDOW = (2, 2), 3, 6
@@ -250,10 +252,11 @@ def test_where_a_path_rejoins_the_one_before_it_takes_the_networks_own_steps(cha
 class RemembersAll(Recycled):
     """Also takes in what is known of states that are settled."""
 
-    def learn(self, memory, problem, window, outcome):
+    def learn(self, memory, problem, window, drafts, x0, verdict):
         """See `Drafter.learn`."""
-        self.settled = getattr(self, "settled", 0) + outcome.settled
-        return super().learn(memory, problem, window, replace(outcome, settled=0))
+        self.settled = getattr(self, "settled", 0) + int((verdict.accepted + 1).sum())
+        nothing = replace(verdict, accepted=np.full_like(verdict.accepted, -1))
+        return super().learn(memory, problem, window, drafts, x0, nothing)
 
 
 @chains

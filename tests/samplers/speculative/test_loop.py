@@ -10,7 +10,7 @@ from replay import Table, replay
 from small_runs import EXACT, SHAPE, conditions, run
 
 from specpolicy import Calibration, GaussianChain, make_sampler, sample
-from specpolicy.samplers.speculative.surrogates import GaussianSurrogate
+from specpolicy.samplers.recycled.surrogates import GaussianSurrogate
 from specpolicy.samplers.speculative.verifiers import VERIFIERS
 
 # Every verifier with a drafter that may be used with it.

@@ -8,8 +8,9 @@ from mixtures import MixtureDenoiser
 from small_runs import EXACT, SHAPE, conditions, run
 
 from specpolicy import GaussianChain, SpecpolicyError, make_sampler, sample
-from specpolicy.samplers.speculative.drafters import Free, FrozenRoot, Independent, Recycled
-from specpolicy.samplers.speculative.loop import speculate
+from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.speculative.drafters import Free, FrozenRoot, Independent
+from specpolicy.samplers.speculative.samplers import Speculation
 from specpolicy.samplers.speculative.verifiers import VERIFIERS, Block, Reflection, Residual
 
 # -- edges ------------------------------------------------------------------------------------------------------------
@@ -148,9 +149,8 @@ def test_kept_noises_under_block_verification_are_refused():
 @pytest.mark.parametrize("window", (0, -1, [1, 2], [0] * 20, []))
 def test_impossible_windows_are_refused(window):
     chain = CHAINS["ddpm"]
-    state = torch.zeros(1, *SHAPE)
     with pytest.raises(SpecpolicyError, match="window"):
-        speculate(MixtureDenoiser(chain.process), chain, state, None, None, Free(), Block(), window)
+        Speculation(MixtureDenoiser(chain.process), chain, Free(), Block(), window)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,9 @@ def test_drafters_that_cannot_be_made_say_what_they_need(name, options, word):
 def test_each_name_is_its_papers_composition():
     chain = CHAINS["ddpm"]
     made = {name: make_sampler(name) for name in EXACT}
-    parts = {name: (type(s.make_drafter(chain, torch.Size(SHAPE))), s.verifier) for name, s in made.items()}
+    denoiser = MixtureDenoiser(chain.process)
+    drawn = {name: s.prepare(denoiser, chain, torch.Size(SHAPE), torch.device("cpu")) for name, s in made.items()}
+    parts = {name: (type(draw.drafter), type(draw.verifier)) for name, draw in drawn.items()}
     assert parts == {
         "asd": (FrozenRoot, Reflection),
         "reflection": (FrozenRoot, Reflection),

@@ -6,8 +6,8 @@ from mixtures import conditional_mixture
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from specpolicy import GaussianChain, calibrate
-from specpolicy.samplers.speculative.calibration import Distillation, Effort
-from specpolicy.samplers.speculative.calibration.muon import Muon, orthogonalised
+from specpolicy.samplers.recycled.calibration import Distillation, Effort
+from specpolicy.samplers.recycled.calibration.muon import Muon, orthogonalised
 
 SHAPES = ((24, 24), (40, 12), (12, 40), (1, 7))
 

@@ -16,8 +16,8 @@ from policies import SAMPLERS, judge, lift, noise_p
 from scipy import stats
 
 from specpolicy import sample
-from specpolicy.samplers.speculative.drafters import Recycled
-from specpolicy.samplers.speculative.drafters.rejoin import Rejoin
+from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.rejoin import Rejoin
 from specpolicy.samplers.speculative.verifiers import Reflection
 
 QUICK = ("asd", "residual", "block", "recycled", "recycled, window 4")
@@ -53,17 +53,15 @@ class Watched(Rejoin):
     def __call__(self, drift):
         """See `Rejoin.__call__`."""
         walk = super().__call__(drift)
-        noise = walk.noise.flatten(2).double().numpy()
-        behind = walk.states.flatten(2).double().numpy() - self.old[:, 1:]
-        gap = behind - self.sigma[..., None] * (noise - self.noise)
-        self.coordinate = (gap * noise).sum(-1)[self.met] / np.linalg.norm(gap, axis=-1)[self.met]
+        gap = walk.states - self.old[:, 1:] - self.sigma[..., None] * (walk.noise - self.noise)
+        self.coordinate = (gap * walk.noise).sum(-1)[self.met] / np.linalg.norm(gap, axis=-1)[self.met]
         return walk
 
 
 class WatchedWithoutMirrors(Watched):
     """See `RejoinWithoutMirrors`."""
 
-    decide = staticmethod(RejoinWithoutMirrors.decide)
+    walk = RejoinWithoutMirrors.walk
 
 
 def coordinates(kind):

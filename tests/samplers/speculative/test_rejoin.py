@@ -4,6 +4,7 @@ The false-alarm rate of a statistical test here is 1e-4; the seeds are fixed.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -14,11 +15,30 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from specpolicy import GaussianChain
-from specpolicy.samplers.speculative.drafters.rejoin import Rejoin
+from specpolicy.samplers.recycled.rejoin import Rejoin, quick_walk, walk_row_by_row, walk_together
 
 CHAIN = GaussianChain.ddpm(20, prediction="sample", clip=None)
 SHAPE, FIRST, WIDTH, N = (2, 2), 6, 9, 40_000
 STEPS = slice(FIRST, FIRST + WIDTH)
+
+
+@dataclass
+class Tensors:
+    """A `Walk` as tensors, with chunks (B, W, H, D)."""
+
+    states: torch.Tensor
+    noise: torch.Tensor
+    joined: torch.Tensor
+
+
+def walked(kind, root, old, said, noise, met, uniform, drift):
+    """The walk of some rows, all given as tensors, from the first of the steps on."""
+    table = (one[STEPS].expand(len(root), WIDTH) for one in (CHAIN.state_weight, CHAIN.sigma))
+    drift_there = CHAIN.drift(said.view_as(noise), STEPS)
+    parts = (root.flatten(1), old, drift_there.flatten(2), noise.flatten(2), *table, met, uniform)
+    walk = kind(*(part.numpy() for part in parts))(drift.flatten(2).numpy())
+    chunks = (torch.from_numpy(part).view_as(drift) for part in (walk.states, walk.noise))
+    return Tensors(*chunks, torch.from_numpy(walk.joined))
 
 
 def old_path(n, seed, off=0.3):
@@ -51,7 +71,7 @@ def rejoin(kind, n, seed, shift=1.0, off=0.3):
     root = (old[:, 0] + shift * CHAIN.sigma[FIRST] / 2).view(-1, *SHAPE)
     met = torch.ones(n, WIDTH, dtype=torch.bool)
     new = guessed + 0.2 * in_x0(1.0)
-    walk = kind(CHAIN, STEPS, root, old, said.flatten(2), noise, met, uniform)(CHAIN.drift(new, STEPS))
+    walk = walked(kind, root, old, said.flatten(2), noise, met, uniform, CHAIN.drift(new, STEPS))
     return walk, new, root, old, said
 
 
@@ -107,6 +127,17 @@ def test_a_walk_takes_the_chains_steps_and_on_the_old_path_the_networks():
     assert 20 < int(walk.joined.sum()) < 50 * WIDTH - 20
 
 
+class InNumpy(Rejoin):
+    """As it walks where numba is not installed."""
+
+    walk = staticmethod(walk_together)
+
+
+def test_it_is_compiled_here():
+    """Or the tests of this file would compare numpy with itself."""
+    assert quick_walk() is not walk_together and quick_walk().py_func is walk_row_by_row
+
+
 @given(
     seed=st.integers(0, 10_000),
     scale=st.sampled_from((0.0, 0.1, 1.0, 30.0)),
@@ -114,7 +145,7 @@ def test_a_walk_takes_the_chains_steps_and_on_the_old_path_the_networks():
     reach=st.integers(0, WIDTH),
 )
 @settings(max_examples=60, deadline=None)
-def test_one_row_walks_as_many_do(seed, scale, off, reach):
+def test_one_row_walks_in_numpy_as_many_do_compiled(seed, scale, off, reach):
     old, noise, guessed, said = old_path(4, seed, off)
     generator = torch.Generator().manual_seed(seed)
     root = old[:, 0].view(-1, *SHAPE) + scale * torch.randn(4, *SHAPE, generator=generator, dtype=torch.float64)
@@ -123,9 +154,9 @@ def test_one_row_walks_as_many_do(seed, scale, off, reach):
     old = torch.cat([old[:, : reach + 1], torch.zeros_like(old[:, reach + 1 :])], dim=1)
     drift = CHAIN.drift(guessed + scale * in_x0(0.3), STEPS)
     parts = (root, old, said.flatten(2), noise, met, uniform)
-    together = Rejoin(CHAIN, STEPS, *parts)(drift)
+    together = walked(Rejoin, *parts, drift)
     for row in range(4):
-        alone = Rejoin(CHAIN, STEPS, *(part[row : row + 1] for part in parts))(drift[row : row + 1])
+        alone = walked(InNumpy, *(part[row : row + 1] for part in parts), drift[row : row + 1])
         assert torch.equal(alone.joined[0], together.joined[row])
         torch.testing.assert_close(alone.states[0], together.states[row], rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(alone.noise[0], together.noise[row], rtol=1e-6, atol=1e-6)
@@ -137,7 +168,7 @@ def test_a_path_that_is_the_old_one_stays_there():
     old, noise, guessed, _ = old_path(1, 0)
     uniform = torch.zeros(1, WIDTH, dtype=torch.float64)
     root, met = old[:, 0].view(1, *SHAPE), torch.ones(1, WIDTH, dtype=torch.bool)
-    walk = Rejoin(CHAIN, STEPS, root, old, guessed.flatten(2), noise, met, uniform)(CHAIN.drift(guessed, STEPS))
+    walk = walked(Rejoin, root, old, guessed.flatten(2), noise, met, uniform, CHAIN.drift(guessed, STEPS))
     assert walk.joined.all()
     torch.testing.assert_close(walk.states.flatten(2), old[:, 1:])
     torch.testing.assert_close(walk.noise, noise)
@@ -149,5 +180,5 @@ def test_what_is_not_finite_stays_so_and_joins_nothing():
     uniform = torch.full((1, WIDTH), 0.999999, dtype=torch.float64)
     drift = CHAIN.drift(guessed, STEPS).clone()
     drift[:, 2] = math.nan
-    walk = Rejoin(CHAIN, STEPS, root + 100, old, said.flatten(2), noise, met, uniform)(drift)
+    walk = walked(Rejoin, root + 100, old, said.flatten(2), noise, met, uniform, drift)
     assert walk.states[:, 2:].isnan().all() and not walk.joined[:, 2:].any()

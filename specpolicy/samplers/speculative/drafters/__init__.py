@@ -5,6 +5,5 @@ from specpolicy.samplers.speculative.drafters.corrected import Corrected, Correc
 from specpolicy.samplers.speculative.drafters.free import Free
 from specpolicy.samplers.speculative.drafters.frozen_root import FrozenRoot
 from specpolicy.samplers.speculative.drafters.independent import Independent
-from specpolicy.samplers.speculative.drafters.recycled import Recycled
 
-__all__ = ["Corrected", "CorrectionHead", "Drafter", "Free", "FrozenRoot", "Independent", "Recycled"]
+__all__ = ["Corrected", "CorrectionHead", "Drafter", "Free", "FrozenRoot", "Independent"]

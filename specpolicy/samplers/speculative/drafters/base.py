@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from specpolicy.samplers.speculative.window import Outcome, Problem, Proposal, Window
+from specpolicy.samplers.speculative.problem import Array, Drafts
+from specpolicy.samplers.speculative.verifiers.base import Verdict
 
 
 class Drafter(ABC):
@@ -15,31 +16,26 @@ class Drafter(ABC):
     own choice that the loop passes back to it. The rule that keeps every sampler exact: the guess for step n may
     depend on the noises of earlier steps only, and on noises that have been thrown away. `reuses_noise` says that a
     drafter's memory has seen noises that are still to be used, at states where this rule holds under token-level
-    verification.
+    verification. `stacked` and `single`: whether it drafts batches of tensors, and one chunk in numpy.
     """
 
     name: ClassVar[str]
     reuses_noise: ClassVar[bool] = False
+    stacked: ClassVar[bool] = True
+    single: ClassVar[bool] = False
 
-    def begin(self, problem: Problem) -> Any:
+    def begin(self, problem: Any) -> Any:
         """The memory at the start of a batch of chunks."""
         return None
 
     @abstractmethod
-    def propose(self, memory: Any, problem: Problem, window: Window) -> Proposal:
+    def draft(self, memory: Any, problem: Any, window: Any) -> Drafts:
         """Draft the window."""
 
-    def learn(self, memory: Any, problem: Problem, window: Window, outcome: Outcome) -> Any:
-        """The memory after a round."""
+    def learn(self, memory: Any, problem: Any, window: Any, drafts: Drafts, x0: Array, verdict: Verdict) -> Any:
+        """The memory after a round, in which the network said `x0` (B, W+1, H, D)."""
         return memory
 
     def keep(self, memory: Any, index: Tensor) -> Any:
         """The memory of some rows."""
         return memory if memory is None else memory[index]
-
-
-def step_out(problem: Problem, window: Window, x0: Tensor, root_x0: Tensor | None = None) -> Proposal:
-    """The proposal that follows from guesses `x0` (B, W, H, D) known before any step is taken."""
-    steps = window.index(0, window.drafts)
-    additions = problem.chain.drift(x0, steps) + problem.chain.shock(window.noise[:, : window.drafts], steps)
-    return Proposal(problem.chain.rollout(window.root, additions, steps), x0, root_x0)

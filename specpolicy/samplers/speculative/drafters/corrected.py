@@ -4,9 +4,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from specpolicy.samplers.speculative.drafters.base import Drafter, step_out
-from specpolicy.samplers.speculative.drafters.frozen_root import evaluate_root, hold
-from specpolicy.samplers.speculative.window import Problem, Proposal, Window
+from specpolicy.samplers.speculative.batch import Batch, BatchWindow
+from specpolicy.samplers.speculative.drafters.base import Drafter
+from specpolicy.samplers.speculative.problem import Drafts
 
 
 class CorrectionHead(Protocol):
@@ -24,12 +24,12 @@ class Corrected(Drafter):
     def __init__(self, head: CorrectionHead):
         self.head = head
 
-    def propose(self, memory: None, problem: Problem, window: Window) -> Proposal:
-        """See `Drafter.propose`."""
-        root_x0 = evaluate_root(problem, window)
-        x0 = hold(root_x0, window)
+    def draft(self, memory: None, problem: Batch, window: BatchWindow) -> Drafts:
+        """See `Drafter.draft`."""
+        root_x0 = problem.evaluate_root(window)
+        x0 = window.hold(root_x0)
         if window.drafts:
-            timesteps = problem.timesteps[window.steps[:, : window.drafts]]
-            start = problem.timesteps[window.steps[:, 0]]
-            x0 = problem.chain.clip(x0 + self.head(window.root, root_x0, start, timesteps, problem.cond))
-        return step_out(problem, window, x0, root_x0)
+            timesteps = problem.timesteps[window.steps]
+            change = self.head(window.root, root_x0, timesteps[:, 0], timesteps[:, :-1], problem.cond)
+            x0 = problem.chain.clip(x0 + change)
+        return problem.follow(window, x0, root_x0)

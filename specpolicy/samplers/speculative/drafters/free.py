@@ -1,10 +1,10 @@
 """The Free Drafter: hold the x0 that the last verification paid for (Soen et al. 2026). Needs no training."""
 
-from torch import Tensor
+from typing import Any
 
-from specpolicy.samplers.speculative.drafters.base import Drafter, step_out
-from specpolicy.samplers.speculative.drafters.frozen_root import evaluate_root, hold
-from specpolicy.samplers.speculative.window import Outcome, Problem, Proposal, Window, pick
+from specpolicy.samplers.speculative.drafters.base import Drafter
+from specpolicy.samplers.speculative.problem import Array, Drafts
+from specpolicy.samplers.speculative.verifiers.base import Verdict
 
 
 class Free(Drafter):
@@ -14,14 +14,15 @@ class Free(Drafter):
     """
 
     name = "free"
+    single = True
 
-    def propose(self, memory: Tensor | None, problem: Problem, window: Window) -> Proposal:
-        """See `Drafter.propose`."""
-        root_x0 = evaluate_root(problem, window) if memory is None else None
-        x0 = memory if root_x0 is None else root_x0
-        assert x0 is not None
-        return step_out(problem, window, hold(x0, window), root_x0)
+    def draft(self, memory: Array | None, problem: Any, window: Any) -> Drafts:
+        """See `Drafter.draft`."""
+        if memory is None:
+            x0 = problem.evaluate_root(window)
+            return problem.follow(window, window.hold(x0), root_x0=x0)
+        return problem.follow(window, window.hold(memory))
 
-    def learn(self, memory: Tensor | None, problem: Problem, window: Window, outcome: Outcome) -> Tensor:
+    def learn(self, memory: Array, problem: Any, window: Any, drafts: Drafts, x0: Array, verdict: Verdict) -> Array:
         """See `Drafter.learn`."""
-        return pick(outcome.x0, outcome.accepted)
+        return problem.parent(x0, verdict)

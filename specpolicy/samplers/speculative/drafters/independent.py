@@ -3,8 +3,9 @@
 import torch
 
 from specpolicy.samplers.base import Denoiser
+from specpolicy.samplers.speculative.batch import Batch, BatchWindow
 from specpolicy.samplers.speculative.drafters.base import Drafter
-from specpolicy.samplers.speculative.window import Problem, Proposal, Window
+from specpolicy.samplers.speculative.problem import Drafts
 
 
 class Independent(Drafter):
@@ -15,18 +16,15 @@ class Independent(Drafter):
     def __init__(self, draft_denoiser: Denoiser):
         self.draft_denoiser = draft_denoiser
 
-    def propose(self, memory: None, problem: Problem, window: Window) -> Proposal:
-        """See `Drafter.propose`."""
+    def draft(self, memory: None, problem: Batch, window: BatchWindow) -> Drafts:
+        """See `Drafter.draft`."""
         chain, state = problem.chain, window.root
-        states, guesses = [], []
+        states, guesses = [state], [window.hold(state)[:, :0]]
         for index in range(window.drafts):
             steps = window.steps[:, index]
             output = self.draft_denoiser(state, problem.timesteps[steps], problem.cond)
             x0 = chain.x0(output, state, steps)
             state = chain.mean(state, x0, steps) + chain.shock(window.noise[:, index], steps)
             states.append(state)
-            guesses.append(x0)
-        if not states:
-            empty = window.noise[:, :0]
-            return Proposal(empty, empty)
-        return Proposal(torch.stack(states, dim=1), torch.stack(guesses, dim=1))
+            guesses.append(x0[:, None])
+        return Drafts(torch.stack(states, dim=1), torch.cat(guesses, dim=1))

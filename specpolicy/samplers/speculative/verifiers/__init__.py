@@ -1,10 +1,10 @@
 """Verifiers: which drafts are accepted, and how the first rejected one is corrected. One rule per file."""
 
-from specpolicy.samplers.speculative.verifiers.base import Decision, TokenVerifier, Verifier
+from specpolicy.samplers.speculative.verifiers.base import TokenVerifier, Verdict, Verifier
 from specpolicy.samplers.speculative.verifiers.block import Block
 from specpolicy.samplers.speculative.verifiers.reflection import Reflection
 from specpolicy.samplers.speculative.verifiers.residual import Residual
 
 VERIFIERS: dict[str, type[Verifier]] = {kind.name: kind for kind in (Reflection, Residual, Block)}
 
-__all__ = ["VERIFIERS", "Block", "Decision", "Reflection", "Residual", "TokenVerifier", "Verifier"]
+__all__ = ["VERIFIERS", "Block", "Reflection", "Residual", "TokenVerifier", "Verdict", "Verifier"]

@@ -4,23 +4,22 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from specpolicy.samplers.speculative.coupling import TINY, log_ratio
+from specpolicy.samplers.speculative.coupling import TINY, Floats, log_ratio
 
 
-@dataclass
-class Decision:
-    """`accepted` (B,) int64 drafts of each row; `shift` (B,): by how much the noise of the first rejected step moves
-    along its gap to give the corrected state from the target mean; zero where the whole window was accepted."""
+@dataclass(frozen=True)
+class Verdict:
+    """`accepted` (B,) int64 drafts of each row; `shift` (B,) float64: by how much the noise of the first rejected step
+    moves along its gap to give the corrected state from the target mean; zero where the whole window was accepted."""
 
-    accepted: Tensor
-    shift: Tensor
+    accepted: np.ndarray
+    shift: Floats
 
 
 class Verifier(ABC):
-    """Accepts a prefix of the drafts and corrects the first one after it, so that the target's law is kept.
+    """Accepts a prefix of the drafts and corrects the first one after it, so that the target's distribution is kept.
 
     `keeps_noise`: decisions up to the first rejection do not depend on later noises, which may be used again.
     """
@@ -29,10 +28,11 @@ class Verifier(ABC):
     keeps_noise: ClassVar[bool]
 
     @abstractmethod
-    def decide(self, delta: Tensor, coordinate: Tensor, uniform: Tensor, second: Tensor, width: Tensor) -> Decision:
+    def decide(self, delta: Floats, coordinate: Floats, uniform: Floats, second: Floats, width: np.ndarray) -> Verdict:
         """Decide on gaps `delta` and coordinates S (B, W), of which each row uses the first `width` (B,).
 
-        `uniform` (B, W) and `second` (B, W+1) are independent uniform numbers. All float64 on the CPU.
+        `uniform` (B, W) and `second` (B, W) are independent uniform numbers in [0, 1). Decisions are made on the host,
+        in float64: they are a few numbers a round.
         """
 
 
@@ -42,19 +42,20 @@ class TokenVerifier(Verifier):
 
     keeps_noise = True
 
-    def decide(self, delta: Tensor, coordinate: Tensor, uniform: Tensor, second: Tensor, width: Tensor) -> Decision:
+    def decide(self, delta: Floats, coordinate: Floats, uniform: Floats, second: Floats, width: np.ndarray) -> Verdict:
         """See `Verifier.decide`."""
-        inside = torch.arange(delta.shape[1]) < width[:, None]
-        passed = (torch.log1p(-uniform) <= log_ratio(delta, coordinate)) | (delta <= TINY)
-        accepted = (passed & inside).cumprod(dim=1).sum(dim=1)
-        shift = torch.zeros(len(width), dtype=torch.float64)
-        row = (accepted < width).nonzero().flatten()
+        # A gap that is not a number is never passed: whoever looks at the network's values finds the cause.
+        passed = (np.log1p(-uniform) <= log_ratio(delta, coordinate)) | (delta <= TINY)
+        passed &= np.arange(delta.shape[1]) < width[:, None]
+        accepted = np.where(passed.all(axis=1), width, np.argmin(passed, axis=1)) if passed.size else 0 * width
+        shift = np.zeros(len(width))
+        row = np.flatnonzero(accepted < width)
         if len(row):
             at = accepted[row]
             shift[row] = self.target_coordinate(delta[row, at], coordinate[row, at], second[row, at])
             shift[row] -= coordinate[row, at]
-        return Decision(accepted, shift)
+        return Verdict(accepted, shift)
 
     @abstractmethod
-    def target_coordinate(self, delta: Tensor, coordinate: Tensor, uniform: Tensor) -> Tensor:
+    def target_coordinate(self, delta: Floats, coordinate: Floats, uniform: Floats) -> Floats:
         """Coordinates (N,) of the corrected states, from the target mean in units of sigma."""

@@ -1,7 +1,6 @@
 """Reflection: mirror the rejected noise (De Bortoli et al. 2025, algorithm 4; Hu et al. 2025)."""
 
-from torch import Tensor
-
+from specpolicy.samplers.speculative.coupling import Floats
 from specpolicy.samplers.speculative.verifiers.base import TokenVerifier
 
 
@@ -10,6 +9,6 @@ class Reflection(TokenVerifier):
 
     name = "reflection"
 
-    def target_coordinate(self, delta: Tensor, coordinate: Tensor, uniform: Tensor) -> Tensor:
+    def target_coordinate(self, delta: Floats, coordinate: Floats, uniform: Floats) -> Floats:
         """The mirrored coordinate."""
         return -coordinate

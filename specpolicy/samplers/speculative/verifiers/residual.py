@@ -1,9 +1,8 @@
 """Residual: redraw the rejected coordinate (Leviathan et al. 2023; in one dimension as in Soen et al. 2026)."""
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from specpolicy.samplers.speculative.coupling import draw_residual
+from specpolicy.samplers.speculative.coupling import Floats, draw_residual
 from specpolicy.samplers.speculative.verifiers.base import TokenVerifier
 
 
@@ -12,6 +11,6 @@ class Residual(TokenVerifier):
 
     name = "residual"
 
-    def target_coordinate(self, delta: Tensor, coordinate: Tensor, uniform: Tensor) -> Tensor:
+    def target_coordinate(self, delta: Floats, coordinate: Floats, uniform: Floats) -> Floats:
         """The redrawn coordinate."""
-        return draw_residual(torch.zeros_like(delta), delta, uniform)
+        return draw_residual(np.zeros_like(delta), delta, uniform)

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
-from specpolicy.samplers.base import Denoiser, NoiseSource, Sample
-from specpolicy.samplers.speculative.calibration.calibration import Calibration, Plan, machine
-from specpolicy.samplers.speculative.calibration.cost import best_windows, interpolate_cost, measure_cost
-from specpolicy.samplers.speculative.drafters import Recycled
-from specpolicy.samplers.speculative.loop import Windows, speculate
-from specpolicy.samplers.speculative.surrogates import Surrogate
+from specpolicy.samplers.base import Chunks, Denoiser, NoiseSource, Sample
+from specpolicy.samplers.recycled.calibration.calibration import Calibration, Plan, machine
+from specpolicy.samplers.recycled.calibration.cost import best_windows, interpolate_cost, measure_cost
+from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.surrogates import Surrogate
+from specpolicy.samplers.speculative.batch import Batch
+from specpolicy.samplers.speculative.loop import Lengths, longest_windows, speculate
 from specpolicy.samplers.speculative.verifiers import Reflection
 
 SWEEPS = (1, 2, 3, 4, 5)
@@ -33,7 +34,7 @@ class Trial:
     count: int = 48
     cost: dict[int, float] = field(default_factory=dict)
 
-    def draw(self, surrogate: Surrogate, sweeps: int, chain: GaussianChain, window: Windows, count: int = 0) -> Sample:
+    def draw(self, surrogate: Surrogate, sweeps: int, chain: GaussianChain, window: Lengths, count: int = 0) -> Sample:
         """`count` chunks, or as many as a trial has."""
         rows = torch.arange(count or self.count)
         cond = self.cond
@@ -41,8 +42,9 @@ class Trial:
             cond = cond[(rows * len(cond)) // len(rows)]
         source = NoiseSource(torch.Generator().manual_seed(self.seed), len(rows), self.device, torch.float32)
         state = source.normal(*self.shape)
-        drafter = Recycled(surrogate, sweeps)
-        return speculate(self.denoiser, chain, state, cond, source, drafter, Reflection(), window)
+        drafter = Recycled(surrogate, sweeps, rejoin=self.device.type == "cpu")
+        problem = Batch(self.denoiser, chain, Chunks(state, cond, source), longest_windows(window, len(chain)))
+        return speculate(problem, drafter, Reflection())
 
     def outside(self, surrogate: Surrogate, chain: GaussianChain) -> float:
         """Seconds of a round that neither the network nor the surrogate takes, the median of some chunks."""

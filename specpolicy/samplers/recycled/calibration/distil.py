@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from specpolicy.samplers.speculative.calibration.muon import Muon
-from specpolicy.samplers.speculative.calibration.recording import Evaluated
-from specpolicy.samplers.speculative.surrogates.student import StudentSurrogate
+from specpolicy.samplers.recycled.calibration.muon import Muon
+from specpolicy.samplers.recycled.calibration.recording import Evaluated
+from specpolicy.samplers.recycled.surrogates.student import StudentSurrogate
 
 VALUE_SCALE, PAIR_SCALE = 0.3, 0.2  # gaps beyond these count with their logarithm: they are rejected anyway
 PAIR_WEIGHT, VISITED_WEIGHT = 1.5, 0.3

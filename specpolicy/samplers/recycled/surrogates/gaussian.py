@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from specpolicy.samplers.speculative.surrogates.base import SurrogateModule, Tables
+from specpolicy.samplers.recycled.surrogates.base import SurrogateModule, Tables
 
 
 class GaussianSurrogate(SurrogateModule):

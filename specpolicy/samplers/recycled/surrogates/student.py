@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from specpolicy.samplers.speculative.surrogates.base import SurrogateModule, Tables
+from specpolicy.samplers.recycled.surrogates.base import SurrogateModule, Tables
 
 EMBEDDINGS = 128  # rows of the timestep tables, at most
 FLOOR = 1e-4  # smallest prior variance: directions the samples never move in

@@ -18,7 +18,7 @@ from specpolicy.fingerprints import check_made_for, weights_fingerprint
 from specpolicy.parsing import check_ranges, parse, read_json
 from specpolicy.parsing.tensors import Unfilled, check_finite, part_of, read_layout, read_tensors, without_memory
 from specpolicy.samplers.base import engine_name, network_of
-from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate, Surrogate
+from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate, Surrogate
 
 FORMAT = 2
 WEIGHTS, SETTINGS = "speculation.safetensors", "speculation.json"
@@ -237,7 +237,7 @@ def _read_weights(path: Path, settings: CalibrationFile) -> dict[str, torch.Tens
         parts = settings.surrogates()
     expected = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
     _, directions = read_layout(path).get("directions", ("", ()))
-    if directions:  # of older files, in any number: nobody uses them any more
+    if directions:  # of older files, which nobody asks for any more; there may be any number of them
         size = settings.shape[0] * settings.shape[1]
         expected["directions"] = torch.empty(min(directions[0], size), size, device="meta")
     tensors = read_tensors(path, expected)

@@ -12,9 +12,9 @@ from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import weights_fingerprint
 from specpolicy.samplers.base import Denoiser, NoiseSource, device_of, network_of
-from specpolicy.samplers.speculative.calibration.calibration import Calibration
-from specpolicy.samplers.speculative.calibration.distil import Distillation, distil, fit_prior
-from specpolicy.samplers.speculative.calibration.recording import (
+from specpolicy.samplers.recycled.calibration.calibration import Calibration
+from specpolicy.samplers.recycled.calibration.distil import Distillation, distil, fit_prior
+from specpolicy.samplers.recycled.calibration.recording import (
     Evaluated,
     Recording,
     invent,
@@ -22,9 +22,9 @@ from specpolicy.samplers.speculative.calibration.recording import (
     record_scattered,
     record_sequential,
 )
-from specpolicy.samplers.speculative.calibration.tuning import Trial, tune
+from specpolicy.samplers.recycled.calibration.tuning import Trial, tune
+from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate, Surrogate
 from specpolicy.samplers.speculative.loop import check_noise
-from specpolicy.samplers.speculative.surrogates import GaussianSurrogate, StudentSurrogate, Surrogate
 
 Progress = Callable[[str, int, int], object]  # what is being done, how much of it is done, of how much
 

@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
-from specpolicy.samplers.base import Denoiser, NoiseSource
-from specpolicy.samplers.speculative.drafters import Recycled
-from specpolicy.samplers.speculative.drafters.recycled import Evaluations
-from specpolicy.samplers.speculative.loop import Windows, speculate
-from specpolicy.samplers.speculative.verifiers import Reflection
-from specpolicy.samplers.speculative.window import Outcome, Problem, Window
+from specpolicy.samplers.base import Chunks, Denoiser, NoiseSource
+from specpolicy.samplers.recycled.drafter import Evaluations, Recycled
+from specpolicy.samplers.speculative.batch import Batch, BatchWindow
+from specpolicy.samplers.speculative.loop import Lengths, longest_windows, speculate
+from specpolicy.samplers.speculative.problem import Drafts
+from specpolicy.samplers.speculative.verifiers import Reflection, Verdict
 
 BATCH = 64  # chains that are sampled together
 OnChains = Callable[[int], object]
@@ -135,18 +136,21 @@ def invent(cond: Tensor, count: int, generator: torch.Generator) -> Tensor:
 class Recording(Recycled):
     """The recycled drafter, which also keeps all evaluations."""
 
-    def begin(self, problem: Problem) -> Evaluations:
+    def begin(self, problem: Batch) -> Evaluations:
         self.seen: list[tuple[Tensor, ...]] = []
         return super().begin(problem)
 
-    def learn(self, memory: Evaluations, problem: Problem, window: Window, outcome: Outcome) -> Evaluations:
-        chains = problem.rows.to(problem.device)[:, None].expand_as(window.steps)
-        valid = torch.ones_like(chains, dtype=torch.bool) if window.valid is None else window.valid.to(problem.device)
-        if outcome.known is not None:  # of an earlier round, where it is on record
-            valid = valid & ~outcome.known.to(problem.device)
-        parts = (chains, window.steps, outcome.states.flatten(2), outcome.x0.flatten(2))
-        self.seen.append(tuple(part[valid] for part in parts))
-        return super().learn(memory, problem, window, outcome)
+    def learn(
+        self, memory: Evaluations, problem: Batch, window: BatchWindow, drafts: Drafts, x0: Tensor, verdict: Verdict
+    ) -> Evaluations:
+        valid = np.ones(window.steps.shape, bool) if window.valid is None else window.valid
+        if drafts.known is not None:  # of an earlier round, where it is on record
+            valid = valid & ~drafts.known.mask
+        wanted = torch.from_numpy(valid).to(problem.device)
+        chains = torch.from_numpy(problem.rows).to(problem.device)[:, None].expand_as(window.steps)
+        parts = (chains, window.steps, drafts.states.flatten(2), x0.flatten(2))
+        self.seen.append(tuple(part[wanted] for part in parts))
+        return super().learn(memory, problem, window, drafts, x0, verdict)
 
 
 def record_rounds(
@@ -157,15 +161,15 @@ def record_rounds(
     chosen: Tensor,
     noise: Callable[[int], NoiseSource],
     drafter: Recording,
-    window: Windows = None,
+    window: Lengths = None,
     on_chains: OnChains = lambda count: None,
 ) -> Evaluated:
     """Evaluations in the rounds of the recycled sampler, one chain for each index `chosen` (N,) of a condition."""
-    parts = []
+    parts, limits = [], longest_windows(window, len(chain))
     for rows in chosen.split(BATCH):
         source = noise(len(rows))
-        state = source.normal(*shape)
-        speculate(denoiser, chain, state, None if cond is None else cond[rows], source, drafter, Reflection(), window)
+        chunks = Chunks(source.normal(*shape), None if cond is None else cond[rows], source)
+        speculate(Batch(denoiser, chain, chunks, limits), drafter, Reflection())
         chains, steps, states, x0 = (torch.cat(column) for column in zip(*drafter.seen, strict=True))
         order = torch.argsort(chains * len(chain) + steps, stable=True)
         parts.append(Evaluated.of(chain, rows[chains[order]], steps[order], states[order], x0[order], chains[order]))

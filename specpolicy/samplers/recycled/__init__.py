@@ -1,0 +1,1 @@
+"""This project's sampler: recycled evaluations, carried by a surrogate of the network."""

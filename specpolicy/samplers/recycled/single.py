@@ -1,0 +1,157 @@
+"""Recycling for one chunk on the CPU, in numpy: `Recycled`, which see, without what it need not compute.
+
+Where a drafted path stands on the old one, the guess is the network's own x0 there, so that the surrogate is asked only
+for states off it, and only for those that the network has not seen.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from specpolicy.diffusion import GaussianChain
+from specpolicy.samplers.recycled.drafter import DAMPING
+from specpolicy.samplers.recycled.rejoin import Rejoin
+from specpolicy.samplers.recycled.surrogates.base import Surrogate
+from specpolicy.samplers.speculative.coupling import TINY, Floats
+from specpolicy.samplers.speculative.drafters.base import Drafter
+from specpolicy.samplers.speculative.problem import Drafts, Known
+from specpolicy.samplers.speculative.single import Single, SingleWindow
+from specpolicy.samplers.speculative.verifiers.base import Verdict
+
+
+class HostSurrogate(Protocol):
+    """A surrogate as it is asked here."""
+
+    def prepare(self, cond: Tensor | None) -> Any:
+        """What it makes of the condition, once a chunk."""
+        ...
+
+    def __call__(self, states: Floats, steps: np.ndarray, features: Any) -> Floats:
+        """Its x0 (n, d) at `states` (n, d) of `steps` (n,)."""
+        ...
+
+
+class TorchSurrogate:
+    """A surrogate as a `HostSurrogate`, computed by torch."""
+
+    def __init__(self, surrogate: Surrogate, chain: GaussianChain):
+        self.surrogate, self.tables = surrogate, surrogate.look_up(chain.timesteps)
+
+    def prepare(self, cond: Tensor | None) -> Tensor | None:
+        """See `HostSurrogate.prepare`."""
+        return self.surrogate.prepare(None if cond is None else cond.to(self.tables[0].dtype))
+
+    def __call__(self, states: Floats, steps: np.ndarray, features: Any) -> Floats:
+        """See `HostSurrogate`."""
+        at = torch.from_numpy(steps)
+        guess = self.surrogate.at(tuple(table[at] for table in self.tables), features)
+        return guess(torch.from_numpy(states).to(self.tables[0])[None])[0].numpy().astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Path:
+    """What is known at each step of one chunk, (K, d); see `Evaluations`."""
+
+    state: Floats
+    x0: Floats
+    error: Floats
+    state_change: Floats
+    error_change: Floats
+    seen: np.ndarray
+    reach: int
+    features: Any
+    rounds: int = 0
+
+
+class RecycledSingle(Drafter):
+    """See `Recycled`."""
+
+    name = "recycled"
+    reuses_noise = True
+    stacked = False
+    single = True
+
+    def __init__(self, surrogate: HostSurrogate, sweeps: int = 4, rejoin: bool = True):
+        self.surrogate, self.sweeps, self.rejoin = surrogate, sweeps, rejoin
+
+    def begin(self, problem: Single) -> Path:
+        """See `Drafter.begin`."""
+        zeros = np.zeros((len(problem.chain), len(problem.state)))
+        seen = np.zeros((len(zeros), 1), bool)
+        return Path(zeros, zeros, zeros, zeros, zeros, seen, -1, self.surrogate.prepare(problem.cond))
+
+    def draft(self, memory: Path, problem: Single, window: SingleWindow) -> Drafts:
+        """See `Drafter.draft`."""
+        width, chain, steps = window.drafts, problem.chain, window.steps(0, window.drafts)
+        rejoins = memory.rounds > 0 and self.rejoin
+        uniform = problem.source.uniform(len(chain))[0].numpy() if rejoins else np.zeros(len(chain))
+        if not width:
+            return Drafts(window.root[None], window.noise[:0])
+        numbers = np.arange(window.first, window.first + width)
+        state, error, change = memory.state[steps], memory.error[steps], memory.state_change[steps]
+        square = np.einsum("nd,nd->n", change, change)[:, None]
+        secant = memory.error_change[steps] / np.maximum(DAMPING * square, TINY)
+
+        def guess(states: Floats, at: np.ndarray) -> Floats:
+            along = np.einsum("nd,nd->n", change[at], states - state[at])[:, None]
+            return self.surrogate(states, numbers[at], memory.features) + error[at] + secant[at] * along
+
+        met = (numbers < memory.reach) if rejoins else np.zeros(width, bool)
+        row = (
+            window.root, memory.state[window.steps()], chain.drift(memory.x0[steps], steps), window.noise[:width],
+            chain.tables.state_weight[steps, 0], chain.tables.sigma[steps, 0], met, uniform[steps],
+        )  # fmt: skip
+        rejoin = Rejoin(*(part[None] for part in row))
+        if memory.rounds:
+            x0 = memory.x0[np.minimum(numbers, memory.reach)]
+        else:
+            x0 = chain.clipped(guess(np.repeat(window.root[None], width, axis=0), np.arange(width)))
+        path = rejoin(chain.drift(x0, steps)[None])
+        stood = np.zeros(width, bool)
+        for _ in range(self.sweeps):
+            stood[1:] = path.joined[0, :-1]
+            off = np.flatnonzero(~stood)
+            before = np.concatenate([window.root[None], path.states[0, :-1]])
+            x0 = memory.x0[steps].copy()
+            x0[off] = chain.clipped(guess(before[off], off))
+            path = rejoin(chain.drift(x0, steps)[None])
+        stood[1:] = path.joined[0, :-1]
+        x0 = np.where(stood[:, None], memory.x0[steps], x0)
+        states = np.concatenate([window.root[None], path.states[0]])
+        if not rejoins:
+            return Drafts(states, x0)
+        mask = np.concatenate([[False], path.joined[0]])
+        return Drafts(states, x0, Known(mask, memory.x0[window.steps()]), path.noise[0])
+
+    def learn(
+        self, memory: Path, problem: Single, window: SingleWindow, drafts: Drafts, x0: Floats, verdict: Verdict
+    ) -> Path:
+        """See `Drafter.learn`."""
+        width = window.drafts
+        new = np.arange(width + 1) >= min(int(verdict.accepted[0]) + 1, width)
+        if drafts.known is not None:
+            new &= ~drafts.known.mask
+        column = np.flatnonzero(new)
+        at, states, said = window.first + column, drafts.states[column], x0[column]
+        wrong = said - self.surrogate(states, at, memory.features) if len(at) else said
+        again = memory.seen[at]
+
+        def written(table: Floats, values: Any) -> Floats:
+            table = table.copy()
+            table[at] = values
+            return table
+
+        return replace(
+            memory,
+            state=written(memory.state, states),
+            x0=written(memory.x0, said),
+            error=written(memory.error, wrong),
+            state_change=written(memory.state_change, (states - memory.state[at]) * again),
+            error_change=written(memory.error_change, (wrong - memory.error[at]) * again),
+            seen=written(memory.seen, True),
+            reach=max(memory.reach, window.first + width),
+            rounds=memory.rounds + 1,
+        )

@@ -1,7 +1,0 @@
-"""Calibration of the recycled sampler: prior, student, sweeps and windows."""
-
-from specpolicy.samplers.speculative.calibration.calibrate import Effort, calibrate
-from specpolicy.samplers.speculative.calibration.calibration import Calibration, read_calibration
-from specpolicy.samplers.speculative.calibration.distil import Distillation
-
-__all__ = ["Calibration", "Distillation", "Effort", "calibrate", "read_calibration"]
