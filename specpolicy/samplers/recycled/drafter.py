@@ -16,6 +16,7 @@ at a step behind n: it has seen that noise.
 The kept noises may also be led back onto the old path, whose states need no evaluation any more: see `Rejoin`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -32,6 +33,7 @@ from specpolicy.samplers.speculative.problem import Drafts, Known
 from specpolicy.samplers.speculative.verifiers.base import Verdict
 
 DAMPING = 1.05  # of the secant: 1 would trust it fully
+STRIDE = 3  # of all sweeps but the last, which makes drafting half as long and costs no calls
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,18 @@ class Recycled(Drafter):
     """One call a round, for batches.
 
     sweeps: how often the whole window is drafted anew, in parallel, each time guessing x0 at the states of the time
-    before: the guesses at step n depend on steps before n only, as in a sequential walk. rejoin: lead paths back onto
-    those before, see `Rejoin`; on the host, so that on a GPU each sweep waits for the device.
+    before: the guesses at step n depend on steps before n only, as in a sequential walk. stride: all sweeps but the
+    last guess at every so many steps only, by how much x0 differs there from what the network said, and hold that for
+    the steps behind. rejoin: lead paths back onto those before, see `Rejoin`; on the host, so that on a GPU each sweep
+    waits for the device.
     """
 
     name = "recycled"
     reuses_noise = True
     rejoining: type[Rejoin] = Rejoin
 
-    def __init__(self, surrogate: Surrogate, sweeps: int = 4, rejoin: bool = True):
-        self.surrogate, self.sweeps, self.rejoin = surrogate, sweeps, rejoin
+    def __init__(self, surrogate: Surrogate, sweeps: int = 4, rejoin: bool = True, stride: int = STRIDE):
+        self.surrogate, self.sweeps, self.rejoin, self.stride = surrogate, sweeps, rejoin, stride
 
     def begin(self, problem: Batch) -> Evaluations:
         """See `Drafter.begin`."""
@@ -91,7 +95,7 @@ class Recycled(Drafter):
 
     def draft(self, memory: Evaluations, problem: Batch, window: BatchWindow) -> Drafts:
         """See `Drafter.draft`."""
-        chain, drafts = problem.chain, window.drafts
+        chain, drafts, stride = problem.chain, window.drafts, self.stride
         uniform = None
         if memory.rounds and self.rejoin:
             # In every round, for all steps: what a row draws must not depend on the rows beside it.
@@ -99,18 +103,15 @@ class Recycled(Drafter):
         if not drafts:
             return Drafts(window.root[:, None], window.noise[:, :0])
         steps, noise = window.index(0, drafts), window.noise[:, :drafts]
-        at = cells(steps)
-        state, x0_there, error, change = (
-            part[at] for part in (memory.state, memory.x0, memory.error, memory.state_change)
-        )
-        secant = memory.error_change[at] / (DAMPING * change.square().sum(-1, keepdim=True)).clamp(min=TINY)
-        surrogate = memory.surrogate.at(tuple(table[steps] for table in memory.tables), memory.features)
-
-        def guess(states: Tensor) -> Tensor:
-            moved = states - state
-            return surrogate(states) + error + secant * (change * moved).sum(-1, keepdim=True)
-
         shocks = chain.shock(noise, steps)
+        # What the network said at each step; behind the last step evaluated, what it said there.
+        stale = memory.x0[cells(torch.minimum(window.steps[:, :drafts], memory.reach[:, None].clamp(min=0)))]
+        guess, guess_some = (self._guess(memory, window, columns) for columns in (1, stride))
+
+        def guess_coarsely(states: Tensor) -> Tensor:
+            moved = guess_some(states[:, ::stride]) - stale[:, ::stride]
+            return stale + moved.repeat_interleave(stride, dim=1)[:, :drafts]
+
         rejoin = None if uniform is None else self._rejoin(memory, problem, window, uniform)
 
         def lay_out(x0: Tensor) -> "_Path":
@@ -121,15 +122,11 @@ class Recycled(Drafter):
             states, noise = (torch.from_numpy(part).to(drift).view_as(drift) for part in (walk.states, walk.noise))
             return _Path(states, noise, walk.joined)
 
-        if memory.rounds:
-            # Start from what the network said at each step; behind the last step evaluated, from what it said there.
-            first = memory.x0[cells(torch.minimum(window.steps[:, :drafts], memory.reach[:, None]))]
-        else:
-            first = guess(window.root.flatten(1)[:, None].expand(-1, drafts, -1))
+        first = stale if memory.rounds else guess_coarsely(window.root.flatten(1)[:, None].expand(-1, drafts, -1))
         x0 = chain.clip(first).view_as(shocks)
-        for _ in range(self.sweeps):
+        for left in range(self.sweeps - 1, -1, -1):
             before = torch.cat([window.root[:, None], lay_out(x0).states[:, :-1]], dim=1).flatten(2)
-            x0 = chain.clip(guess(before)).view_as(shocks)
+            x0 = chain.clip(guess_coarsely(before) if left else guess(before)).view_as(shocks)
         path = lay_out(x0)
         states = torch.cat([window.root[:, None], path.states], dim=1)
         if path.joined is None:
@@ -137,9 +134,23 @@ class Recycled(Drafter):
         # Where the walk stood on the old path it took the network's own step.
         mask = np.pad(path.joined, ((0, 0), (1, 0)))
         stood = torch.from_numpy(mask[:, :-1].copy()).to(problem.device)[..., None, None]
-        x0 = torch.where(stood, x0_there.view_as(shocks), x0)
+        x0 = torch.where(stood, memory.x0[cells(steps)].view_as(shocks), x0)
         known = memory.x0[cells(window.index())].view_as(states)
         return Drafts(states, x0, Known(mask, known), path.noise)
+
+    def _guess(self, memory: Evaluations, window: BatchWindow, stride: int) -> Callable[[Tensor], Tensor]:
+        """From states (B, n, d) to x0, unclipped, at every so many of the window's drafts."""
+        steps = window.index(0, window.drafts)
+        steps = slice(steps.start, steps.stop, stride) if isinstance(steps, slice) else steps[:, ::stride]
+        at = cells(steps)
+        state, error, change = (part[at] for part in (memory.state, memory.error, memory.state_change))
+        secant = memory.error_change[at] / (DAMPING * change.square().sum(-1, keepdim=True)).clamp(min=TINY)
+        surrogate = memory.surrogate.at(tuple(table[steps] for table in memory.tables), memory.features)
+
+        def guess(states: Tensor) -> Tensor:
+            return surrogate(states) + error + secant * (change * (states - state)).sum(-1, keepdim=True)
+
+        return guess
 
     def _rejoin(self, memory: Evaluations, problem: Batch, window: BatchWindow, uniform: Tensor) -> Rejoin:
         """How the paths of this round may rejoin those of the last, with uniform numbers (B, K)."""

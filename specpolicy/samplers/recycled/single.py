@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
-from specpolicy.samplers.recycled.drafter import DAMPING
+from specpolicy.samplers.recycled.drafter import DAMPING, STRIDE
 from specpolicy.samplers.recycled.rejoin import Rejoin
 from specpolicy.samplers.recycled.surrogates.base import Surrogate
 from specpolicy.samplers.speculative.coupling import TINY, Floats
@@ -74,8 +74,8 @@ class RecycledSingle(Drafter):
     stacked = False
     single = True
 
-    def __init__(self, surrogate: HostSurrogate, sweeps: int = 4, rejoin: bool = True):
-        self.surrogate, self.sweeps, self.rejoin = surrogate, sweeps, rejoin
+    def __init__(self, surrogate: HostSurrogate, sweeps: int = 4, rejoin: bool = True, stride: int = STRIDE):
+        self.surrogate, self.sweeps, self.rejoin, self.stride = surrogate, sweeps, rejoin, stride
 
     def begin(self, problem: Single) -> Path:
         """See `Drafter.begin`."""
@@ -86,6 +86,7 @@ class RecycledSingle(Drafter):
     def draft(self, memory: Path, problem: Single, window: SingleWindow) -> Drafts:
         """See `Drafter.draft`."""
         width, chain, steps = window.drafts, problem.chain, window.steps(0, window.drafts)
+        stride = self.stride
         rejoins = memory.rounds > 0 and self.rejoin
         uniform = problem.source.uniform(len(chain))[0].numpy() if rejoins else np.zeros(len(chain))
         if not width:
@@ -94,10 +95,18 @@ class RecycledSingle(Drafter):
         state, error, change = memory.state[steps], memory.error[steps], memory.state_change[steps]
         square = np.einsum("nd,nd->n", change, change)[:, None]
         secant = memory.error_change[steps] / np.maximum(DAMPING * square, TINY)
+        # What the network said at each step; behind the last step evaluated, what it said there.
+        stale = memory.x0[np.minimum(numbers, memory.reach)]
 
         def guess(states: Floats, at: np.ndarray) -> Floats:
-            along = np.einsum("nd,nd->n", change[at], states - state[at])[:, None]
-            return self.surrogate(states, numbers[at], memory.features) + error[at] + secant[at] * along
+            along = np.einsum("nd,nd->n", change[at], states[at] - state[at])[:, None]
+            return self.surrogate(states[at], numbers[at], memory.features) + error[at] + secant[at] * along
+
+        def guess_coarsely(states: Floats, stood: np.ndarray) -> Floats:
+            moved = np.zeros_like(stale[::stride])
+            at = np.flatnonzero(~stood[::stride])
+            moved[at] = guess(states, stride * at) - stale[stride * at]
+            return chain.clipped(stale + np.repeat(moved, stride, axis=0)[:width])
 
         met = (numbers < memory.reach) if rejoins else np.zeros(width, bool)
         row = (
@@ -105,18 +114,18 @@ class RecycledSingle(Drafter):
             chain.tables.state_weight[steps, 0], chain.tables.sigma[steps, 0], met, uniform[steps],
         )  # fmt: skip
         rejoin = Rejoin(*(part[None] for part in row))
-        if memory.rounds:
-            x0 = memory.x0[np.minimum(numbers, memory.reach)]
-        else:
-            x0 = chain.clipped(guess(np.repeat(window.root[None], width, axis=0), np.arange(width)))
-        path = rejoin(chain.drift(x0, steps)[None])
         stood = np.zeros(width, bool)
-        for _ in range(self.sweeps):
+        x0 = stale if memory.rounds else guess_coarsely(np.broadcast_to(window.root, (width, len(window.root))), stood)
+        path = rejoin(chain.drift(x0, steps)[None])
+        for left in range(self.sweeps - 1, -1, -1):
             stood[1:] = path.joined[0, :-1]
-            off = np.flatnonzero(~stood)
             before = np.concatenate([window.root[None], path.states[0, :-1]])
-            x0 = memory.x0[steps].copy()
-            x0[off] = chain.clipped(guess(before[off], off))
+            if left:
+                x0 = guess_coarsely(before, stood)
+            else:
+                off = np.flatnonzero(~stood)
+                x0 = memory.x0[steps].copy()
+                x0[off] = chain.clipped(guess(before, off))
             path = rejoin(chain.drift(x0, steps)[None])
         stood[1:] = path.joined[0, :-1]
         x0 = np.where(stood[:, None], memory.x0[steps], x0)

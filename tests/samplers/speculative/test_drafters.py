@@ -154,7 +154,7 @@ X0_CHAIN = GaussianChain.ddpm(20, prediction="sample")
 
 def test_a_perfect_surrogate_is_never_rejected():
     """With as many sweeps as steps the drafts are those of a sequential walk: one call, and the sequential chunk."""
-    rounds, _, cond, out = rounds_of(X0_CHAIN, Recycled(Oracle(X0_CHAIN), sweeps=20), window=None)
+    rounds, _, cond, out = rounds_of(X0_CHAIN, Recycled(Oracle(X0_CHAIN), sweeps=20, stride=1), window=None)
     assert out.stats.calls.tolist() == [1] * BATCH and out.stats.rejections.sum() == 0
     denoiser = MixtureDenoiser(X0_CHAIN.process)
     for row in range(BATCH):
@@ -168,13 +168,32 @@ def test_a_perfect_surrogate_is_never_rejected():
 @pytest.mark.parametrize("sweeps", (0, 1, 3))
 def test_after_so_many_sweeps_so_many_steps_are_those_of_a_walk(sweeps):
     """Each sweep guesses at the drafts of the one before, so one step more of each sweep is settled."""
-    few, _, _, _ = rounds_of(X0_CHAIN, Recycled(Oracle(X0_CHAIN), sweeps), window=None)
-    many, _, _, _ = rounds_of(X0_CHAIN, Recycled(Oracle(X0_CHAIN), 20), window=None)
+    few, _, _, _ = rounds_of(X0_CHAIN, Recycled(Oracle(X0_CHAIN), sweeps, stride=1), window=None)
+    many, _, _, _ = rounds_of(X0_CHAIN, Recycled(Oracle(X0_CHAIN), 20, stride=1), window=None)
     for row in range(BATCH):
         first, walked = few[row][0], many[row][0]
         settled = sweeps + 1
         torch.testing.assert_close(first.x0[:settled], walked.x0[:settled])
         assert not torch.allclose(first.x0[settled + 1], walked.x0[settled + 1], rtol=1e-9, atol=0)
+
+
+def test_coarse_sweeps_guess_at_every_third_step_and_hold_the_difference():
+    """Before the last sweep a step is off from the last evaluation by what the step guessed at before it is."""
+    asked = []
+
+    class Asking(Oracle):
+        def at(self, tables, features):
+            asked.append(tables[0].shape[-1])
+            return super().at(tables, features)
+
+    counts, chunks = {}, {}
+    for stride in (1, 3):
+        asked.clear()
+        _, _, _, out = rounds_of(X0_CHAIN, Recycled(Asking(X0_CHAIN, 0.3), sweeps=6, stride=stride), window=None)
+        counts[stride], chunks[stride] = list(asked), out.states
+    # 19 drafts in the first round: all of them in the last sweep, every so many in those before; then all 20 states.
+    assert counts[1][:3] == [19, 19, 20] and counts[3][:3] == [19, 7, 20]
+    assert torch.equal(chunks[1][0], chunks[3][0]) and not torch.equal(chunks[1], chunks[3])
 
 
 class Slope:
@@ -204,7 +223,7 @@ def test_stale_evaluations_take_the_surrogates_error_away():
     chain = GaussianChain.ddpm(12, prediction="sample", clip=None)
     state = torch.randn(BATCH, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     table = Table.draw(0, BATCH, 12, (1, 1), dtype=torch.float64)
-    drafter = Recycled(Slope(), sweeps=12, rejoin=False)
+    drafter = Recycled(Slope(), sweeps=12, rejoin=False, stride=1)
     _, rounds = replay(lambda x, t, cond: torch.zeros_like(x), chain, state, None, table, drafter, Reflection())
     compared = {0: 0, 1: 0, 2: 0}
     for row in range(BATCH):
