@@ -24,11 +24,14 @@ import torch
 
 from specpolicy.evaluation.provenance import hardware, versions
 from specpolicy.files import write_text
+from specpolicy.model import Model
+from specpolicy.samplers import Setting
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "samplers" / "speculative"))
 
 from exactness_cases import CASES, CHAINS, CONTROL_CASES, FALSE_ALARMS, SHAPE, Case, Composed, judge  # noqa: E402
+from mixtures import MixtureDenoiser  # noqa: E402
 
 GROUPS = ("final KS", "final energy", "joint KS", "joint energy", "noises")
 HEAD = ("chain", "sampler", "drafter", "verifier", "window", "n", "calls", "rejections", "D", *GROUPS, "p")
@@ -57,7 +60,7 @@ def record(case: Case, chunks: int) -> dict[str, Any]:
     if isinstance(sampler, Composed):
         drafter, verifier = sampler.drafter(chain, SHAPE), sampler.verifier
     else:
-        draw = sampler.prepare(None, chain, torch.Size(SHAPE), torch.device("cpu"))
+        draw = sampler.bind(Setting(Model(MixtureDenoiser(chain.process)), chain, torch.Size(SHAPE)))
         drafter, verifier = draw.drafter, draw.verifier
     start = time.process_time()
     verdict, statistics = judge(case, chunks)

@@ -19,7 +19,8 @@ from torch import Tensor
 import specpolicy
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.rotations import convert_rotations
-from specpolicy.samplers.ancestral import DDPM
+from specpolicy.samplers.base import Chunks
+from specpolicy.samplers.sequential import DDPM
 
 NETWORK, CHUNK = 1e-5, 1e-4
 LEROBOT_NAMES = {"observation.state": "obs_state", "observation.environment_state": "obs_env"}
@@ -87,7 +88,8 @@ def compare(policy: DiffusionPolicy, reference: dict[str, np.ndarray]) -> Iterat
         yield _difference("network", output, recorded["eps_out"], NETWORK)
     start = recorded["noise_init"]
     noise = RecordedNoise(recorded.get("noise_step", start[:, None][:, :0]))
-    chunk = DDPM().run(policy.denoiser, policy.chain, start, cond, noise).actions
+    setting = policy.setting()
+    chunk = DDPM().bind(setting)(setting.model, Chunks(start, cond, noise)).actions
     width = policy.sample_shape[1] - (policy.encoder.frame_dim if inpaints else 0)
     yield _difference("chunk, normalised", chunk[..., :width], recorded["naction"][..., :width], CHUNK)
     raw = policy.normaliser.unnormalise("action", chunk[..., :width])

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from specpolicy.diffusion import GaussianChain
 from specpolicy.draft_models import DraftModels
 from specpolicy.engines import Engine, make_engine
 from specpolicy.errors import SpecpolicyError
+from specpolicy.model import Model
 from specpolicy.networks import (
     ConditionalUnet1D,
     EncoderTransformer,
@@ -26,9 +28,10 @@ from specpolicy.parsing.tensors import prefixed, without_memory
 from specpolicy.policy_base import ENCODER, Observation, Policy
 from specpolicy.policy_config import PolicyConfig
 from specpolicy.rotations import convert_rotations
-from specpolicy.samplers import Calibration, Sample, Sampler, make_sampler, sample
+from specpolicy.samplers import BoundSampler, Calibration, Sample, Sampler, Setting, make_sampler
 from specpolicy.samplers.base import Generators
 
+MOST_BOUND = 16  # samplers that are kept bound; the oldest one goes
 NETWORKS: dict[str, Any] = {
     "unet": ConditionalUnet1D,
     "transformer": TransformerForDiffusion,
@@ -54,6 +57,8 @@ class DiffusionPolicy(Policy):
         self.calibration: Calibration | None = None
         self.draft_models = DraftModels()
         self._network_action_dim = config.action_dim
+        # Samplers that were used, with what they are bound to.
+        self._bound: list[tuple[str | Sampler, torch.device, tuple[Any, ...], BoundSampler]] = []
 
     @classmethod
     def from_config(cls, config: PolicyConfig | Mapping[str, Any]) -> "DiffusionPolicy":
@@ -115,12 +120,44 @@ class DiffusionPolicy(Policy):
                 or that lacks a model, a network that returns what is not finite.
         """
         cond = self.encode(observation)
-        shape = (len(cond), *self.sample_shape)
-        sampler = self.equip(sampler)
-        out = sample(self.engine or self.denoiser, self.chain, shape, cond, sampler, generator, return_states)
+        out = self.bound(sampler)(len(cond), cond, generator, return_states)
         actions = self.normaliser.unnormalise("action", out.actions[..., : self._network_action_dim])
-        out.actions = convert_rotations(actions, self.rotations) if self.rotations else actions
-        return out
+        actions = convert_rotations(actions, self.rotations) if self.rotations else actions
+        return dataclasses.replace(out, actions=actions)
+
+    def setting(self) -> Setting:
+        """What samplers are bound to: the network as it is run now, the chain, and what was learnt beside them."""
+        models = self.draft_models.to(self.device)
+        return Setting(
+            Model(self.engine or self.denoiser, self.device),
+            self.chain,
+            torch.Size(self.sample_shape),
+            self.calibration,
+            models.denoiser,
+            models.head,
+        )
+
+    def bound(self, sampler: str | Sampler) -> BoundSampler:
+        """A sampler bound to this policy. It is made once, as long as its engine, device and calibration stay.
+
+        Raises:
+            SpecpolicyError: a sampler that the policy's chain cannot be walked with or that lacks a model.
+        """
+        models = self.draft_models
+        now = (self.engine, self.chain, self.calibration, models.denoiser, models.head, self.denoiser)
+        for known, device, parts, bound in self._bound:
+            if known == sampler and device == self.device and all(map(operator.is_, parts, now)):
+                return bound
+        made = make_sampler(sampler) if isinstance(sampler, str) else sampler
+        if not hasattr(made, "bind"):
+            raise SpecpolicyError(f"sampler={made!r}: give a name, or what specpolicy.make_sampler(name, ...) returns")
+        bound = BoundSampler(made, self.setting())
+        self._bound = [*self._bound[-MOST_BOUND + 1 :], (sampler, self.device, now, bound)]
+        return bound
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies, and those in other processes, bind samplers themselves."""
+        return {**super().__getstate__(), "_bound": []}
 
     def equip(self, sampler: str | Sampler) -> Sampler:
         """The sampler, by name or made, with what it lacks and the policy has: a calibration, a draft model."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from specpolicy.engines.base import allows_tf32
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import check_made_for
+from specpolicy.model import Model, now
 from specpolicy.networks import LowDimEncoder, MaskedTransformer
 from specpolicy.normaliser import Normaliser
 from specpolicy.parsing import plain
@@ -19,8 +20,6 @@ from specpolicy.policy_base import Observation, Policy
 from specpolicy.policy_config import PolicyConfig
 from specpolicy.samplers import Sample, Sampler, SampleStatistics, make_sampler
 from specpolicy.samplers.base import Denoiser, Generators, NoiseSource
-from specpolicy.samplers.meter import Meter
-from specpolicy.samplers.recycled.calibration.calibration import machine
 from specpolicy.tokens import Decoded, DecodingNoise, Drafter, Rule, decode, masked_start, speculate
 from specpolicy.tokens.calibration import TokenCalibration, Trace, record_traces
 from specpolicy.tokens.ordinary import Network
@@ -98,11 +97,18 @@ class TokenPolicy(Policy):
             SpecpolicyError: a sampler of diffusion policies; drafts in less than float32 (see `decode`).
         """
         made, cond = self.equip(sampler), self.encode(observation)
-        meter = Meter(self.engine or self.denoiser, self.device)
-        out = self.decode(cond, made, generator, meter, return_states)
+        begin = now(self.device)
+        model = Model(self.engine or self.denoiser, self.device, per_entry=(self.tokeniser.bins,))
+        out = self.decode(cond, made, generator, model, return_states)
         actions = self.tokeniser.decode(out.tokens.view(-1, *self.sample_shape))
-        stats = SampleStatistics(out.calls, out.rows, out.accepted)
-        stats.seconds, stats.network_seconds = meter.read()
+        stats = SampleStatistics(
+            out.calls,
+            out.rows,
+            out.accepted,
+            rows_by_call=tuple(model.rows_by_call),
+            seconds=now(self.device) - begin,
+            network_seconds=model.seconds,
+        )
         states = self._states(out) if return_states else None
         return Sample(self.normaliser.unnormalise("action", actions), stats, states)
 
@@ -171,7 +177,7 @@ class TokenPolicy(Policy):
     @property
     def machine(self) -> str:
         """What the number of drafts is chosen for, as in "cpu" or "cuda"."""
-        return machine(self.device, self.engine)
+        return Model(self.engine or self.denoiser, self.device).backend
 
     def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> "TokenPolicy":
         """The same policy, weights shared. There is one engine for tokens, "eager", and one precision."""

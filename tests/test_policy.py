@@ -1,6 +1,8 @@
 """The policy as users meet it: observations in, chunks in the environment's units out, saved and loaded."""
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 
@@ -11,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import specpolicy
-from specpolicy import SpecpolicyError, load_policy
+from specpolicy import Calibration, SpecpolicyError, load_policy, make_sampler
 from specpolicy.normaliser import Normaliser
 from specpolicy.policy import DiffusionPolicy
+from specpolicy.samplers.recycled.surrogates import GaussianSurrogate
 
 
 def observation(batch=None, frames=2, seed=0):
@@ -48,6 +51,29 @@ def test_the_parts_make_the_whole(small_policy):
     parts = specpolicy.sample(small_policy.denoiser, small_policy.chain, (2, 8, 2), cond, generator=seeded())
     whole = small_policy.predict(observation(2), generator=seeded())
     torch.testing.assert_close(small_policy.normaliser.unnormalise("action", parts.actions), whole.actions)
+
+
+def test_a_sampler_is_bound_once_and_anew_when_the_policy_changes(small_policy):
+    recycled = make_sampler("recycled", window=[3] * 20)
+    bound = {sampler: small_policy.bound(sampler) for sampler in ("ddpm", "recycled")}
+    own = small_policy.bound(recycled)
+    for _ in range(2):
+        small_policy.predict(observation(), "recycled", seeded())
+        assert all(small_policy.bound(sampler) is one for sampler, one in bound.items())
+        assert small_policy.bound(make_sampler("recycled", window=[3] * 20)) is own
+    for other in (copy.copy(small_policy), pickle.loads(pickle.dumps(small_policy))):
+        assert other.bound("ddpm") is not bound["ddpm"] and small_policy.bound("ddpm") is bound["ddpm"]
+    faster = small_policy.with_engine("eager")
+    assert faster.bound("ddpm").setting.model.denoiser is faster.engine
+    assert small_policy.bound("ddpm").setting.model.denoiser is small_policy.denoiser
+    small_policy.calibration = Calibration(
+        GaussianSurrogate(small_policy.chain.process.alpha_bar, small_policy.sample_shape, 10)
+    )
+    assert small_policy.bound("recycled") is not bound["recycled"]
+    assert small_policy.bound("recycled").setting.calibration is small_policy.calibration
+    for window in range(1, 40):  # not without end
+        small_policy.bound(make_sampler("asd", window=window))
+    assert small_policy.bound("recycled").setting.calibration is small_policy.calibration
 
 
 def test_the_executed_part_starts_at_the_newest_observation(small_policy):

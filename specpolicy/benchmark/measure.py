@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from specpolicy.benchmark.stand_in import StandIn
-from specpolicy.engines import RowRecorder
 from specpolicy.histories import Histories
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Sampler
@@ -45,15 +44,13 @@ class Subject:
         self._stand_in: StandIn | None = None
         if timed is not None:
             self._stand_in = StandIn(network, timed.engine or timed.denoiser, policy.device)
-        self._calls = RowRecorder(self._stand_in or network)
         self._policy: Any = copy.copy(policy)
-        self._policy.engine = self._calls  # all that `predict` does with it is to call it
+        self._policy.engine = self._stand_in or policy.engine
 
     def draw(self, label: str, sampler: Sampler, histories: Histories, observation: int, seed: int) -> Draw:
         """Draw one chunk."""
         history = {key: values[observation] for key, values in histories.items()}
         generator = torch.Generator().manual_seed(seed)
-        self._calls.rows.clear()
         start = time.perf_counter()
         out = self._policy.predict(history, sampler, generator)
         out.actions.cpu()  # waits for a GPU to finish
@@ -66,7 +63,7 @@ class Subject:
             out.stats.network_seconds - surplus,
             int(out.stats.calls[0]),
             int(out.stats.rows[0]),
-            tuple(self._calls.rows),
+            out.stats.rows_by_call,
         )
 
 
@@ -94,16 +91,15 @@ def measure(
         SpecpolicyError: a sampler that does not fit the policy, a network that returns NaN.
     """
     subject, labels = Subject(policy, timed), list(samplers)
-    equipped: dict[str, Any] = {label: policy.equip(sampler) for label, sampler in samplers.items()}
     chosen = choose(len(next(iter(histories.values()))), count)
     for number in range(warm_up):
         for label in labels:
-            subject.draw(label, equipped[label], histories, chosen[number % count], seed + count + number)
+            subject.draw(label, samplers[label], histories, chosen[number % count], seed + count + number)
     draws = []
     for number, observation in enumerate(chosen):
         first = number % len(labels)
         for label in labels[first:] + labels[:first]:
-            draws.append(subject.draw(label, equipped[label], histories, observation, seed + number))
+            draws.append(subject.draw(label, samplers[label], histories, observation, seed + number))
             on_draw(draws[-1])
     return draws
 

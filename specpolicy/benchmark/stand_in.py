@@ -10,22 +10,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specpolicy.engines.base import Denoiser, Engine, Workload
 from specpolicy.errors import SpecpolicyError
+from specpolicy.model import Model, network_of
 from specpolicy.policy import DiffusionPolicy
-from specpolicy.samplers.base import Denoiser, engine_name
-from specpolicy.samplers.meter import Meter
 
 
-class StandIn:
+class StandIn(Engine):
     """A denoiser that returns what `answers` returns and makes the same call of `timed`.
 
-    `read_surplus` says how long the answers took: whoever measures a time takes that off.
+    To samplers it is the engine whose time counts, with the network that answers. `read_surplus` says how long the
+    answers took: whoever measures a time takes that off.
     """
 
     def __init__(self, answers: Denoiser, timed: Denoiser, device: torch.device):
-        self.name = engine_name(timed)  # of the engine whose time counts
-        self._own, self._timed, self._device = answers, timed, device
-        self._answers = Meter(answers, device)
+        super().__init__(Workload(network_of(answers) or answers, (), None, max_rows=1))
+        self.name = timed.name if isinstance(timed, Engine) else "eager"
+        self._timed, self._device, self._answers = timed, device, Model(answers, device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where both networks are."""
+        return self._device
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """Call both networks. A device works one call off after the other, so each has its own time there, too."""
@@ -34,8 +40,7 @@ class StandIn:
 
     def read_surplus(self) -> float:
         """Seconds that `answers` took since this was last asked."""
-        _, surplus = self._answers.read()
-        self._answers = Meter(self._own, self._device)
+        surplus, self._answers = self._answers.seconds, self._answers.fresh()
         return surplus
 
 

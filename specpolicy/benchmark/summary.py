@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from specpolicy.benchmark.measure import Draw
 from specpolicy.diffusion import GaussianChain
@@ -12,10 +11,10 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import plain
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Sampler
-from specpolicy.samplers.ancestral import DDPM
 from specpolicy.samplers.picard import Picard
 from specpolicy.samplers.recycled.drafter import Recycled
 from specpolicy.samplers.recycled.surrogates import StudentSurrogate
+from specpolicy.samplers.sequential import DDPM
 from specpolicy.samplers.speculative.loop import Lengths
 from specpolicy.samplers.speculative.samplers import Speculative
 from specpolicy.token_policy import TokenPolicy
@@ -88,11 +87,9 @@ def law(sampler: Sampler, chain: GaussianChain) -> str:
 def describe_window(sampler: Sampler, policy: DiffusionPolicy) -> str | None:
     """The most drafts in a round: "16", "to the end", "8 to 40" where it differs by step; None without drafts. Of
     recycled drafts also what makes them: "48; student, 4 sweeps, rejoining"."""
-    equipped = policy.equip(sampler)
-    if not isinstance(equipped, Speculative):
+    if not isinstance(sampler, Speculative):
         return None
-    network = policy.engine or policy.denoiser
-    draw = equipped.prepare(network, policy.chain, torch.Size(policy.sample_shape), policy.device)
+    draw = sampler.bind(policy.setting())
     drafter, limits = draw.drafter, _describe_limits(draw.window)
     if not isinstance(drafter, Recycled):
         return limits

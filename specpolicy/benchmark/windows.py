@@ -12,8 +12,7 @@ from specpolicy.benchmark.measure import Subject, choose
 from specpolicy.diffusion import GaussianChain
 from specpolicy.histories import Histories
 from specpolicy.policy import DiffusionPolicy
-from specpolicy.samplers import Sampler
-from specpolicy.samplers.recycled.calibration.calibration import machine
+from specpolicy.samplers import Sampler, Setting
 from specpolicy.samplers.recycled.calibration.cost import best_windows, interpolate_cost, measure_cost
 from specpolicy.samplers.recycled.sampler import RecycledSampler
 from specpolicy.samplers.speculative.samplers import Speculative
@@ -64,33 +63,33 @@ def tune_windows(
     for label, sampler in samplers.items():
         if isinstance(sampler, Speculative):
             best = min(_candidates(policy, sampler, dict(seconds_by_rows)), key=seconds)
-            tuned[label] = min([best, *cheaper_drafts(best, policy.device)], key=seconds)
+            tuned[label] = min([best, *cheaper_drafts(best, policy.setting())], key=seconds)
             on_sampler(label)
     return tuned
 
 
 def _candidates(policy: DiffusionPolicy, sampler: Any, seconds_by_rows: dict[int, float]) -> list[Any]:
     """The sampler with each window that is worth a try."""
-    equipped: Any = policy.equip(sampler)
-    chain = equipped.target(policy.chain)
+    setting, chain = policy.setting(), sampler.target(policy.chain)
     windows: list[Any] = [size for size in CANDIDATES if size < len(chain)] + [None]
-    calibration = getattr(equipped, "calibration", None)
+    calibration = sampler.calibration_in(setting) if isinstance(sampler, RecycledSampler) else None
     if calibration is not None:
-        windows += ["calibrated"] if calibration.plan(chain, machine(policy.device, policy.engine)) else []
+        windows += ["calibrated"] if calibration.plan(chain, setting.backend) else []
         # How often drafts are accepted does not depend on the machine.
         report = calibration.report.get(policy.device.type) or calibration.report.get("cpu", {})
         windows += _planned(report, chain, seconds_by_rows)
-    return [dataclasses.replace(equipped, window=window) for window in windows]
+    return [dataclasses.replace(sampler, window=window) for window in windows]
 
 
-def cheaper_drafts(sampler: Any, device: torch.device) -> list[Any]:
+def cheaper_drafts(sampler: Any, setting: Setting) -> list[Any]:
     """The same with cheaper drafts: where calls are fast, as on a GPU, drafting is what takes the time. And with the
     other choice whether paths rejoin, which saves rows and takes time, or on a GPU a few waits."""
     if not isinstance(sampler, RecycledSampler):
         return []
-    linear = [dataclasses.replace(sampler, student=False, sweeps=1)] if sampler.calibration is not None else []
+    calibrated = sampler.calibration_in(setting) is not None
+    linear = [dataclasses.replace(sampler, student=False, sweeps=1)] if calibrated else []
     fewer = [dataclasses.replace(sampler, sweeps=sweeps) for sweeps in (1, 2)]
-    return [*fewer, *linear, dataclasses.replace(sampler, rejoin=not sampler.rejoins(device))]
+    return [*fewer, *linear, dataclasses.replace(sampler, rejoin=not sampler.rejoins(setting.device))]
 
 
 def _planned(report: Mapping[str, Any], chain: GaussianChain, seconds_by_rows: dict[int, float]) -> list[list[int]]:

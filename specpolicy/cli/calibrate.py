@@ -64,7 +64,6 @@ def _calibrate(config: DictConfig, policy: Any, effort: Effort, output: Path) ->
     from specpolicy.cli.observations import conditions, write_held_out
     from specpolicy.evaluation.provenance import hardware
     from specpolicy.samplers import calibrate
-    from specpolicy.samplers.recycled.calibration.calibration import machine
     from specpolicy.token_policy import TokenPolicy
 
     known = None if config.learn or isinstance(policy, TokenPolicy) else _known(config, policy)
@@ -82,7 +81,7 @@ def _calibrate(config: DictConfig, policy: Any, effort: Effort, output: Path) ->
         network = policy.engine or policy.denoiser
         calibration = calibrate(network, policy.chain, policy.sample_shape, cond, generator, effort, progress, known)
     calibration.fingerprint = policy.fingerprint  # of its encoder, too
-    where = machine(policy.device, network)
+    where = policy.setting().backend
     calibration.report[where] |= {"hardware": hardware(), "threads": torch.get_num_threads()}
     if config.learn:
         calibration.report["config"] = OmegaConf.to_container(config)

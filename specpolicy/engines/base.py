@@ -4,13 +4,18 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.samplers.base import Denoiser
+
+
+class Denoiser(Protocol):
+    """A network seen by a sampler: (x (N, H, D), t (N,) int64, cond (N, ...) or None) -> (N, H, D)."""
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor: ...
 
 
 def allows_tf32(what: str) -> bool:
@@ -76,10 +81,11 @@ class Engine(ABC):
     made anew where it is unpickled.
 
     Attributes:
+        name: what users and plans call it.
         sizes: numbers of rows that are prepared for, rising.
     """
 
-    name: ClassVar[str]
+    name: str
 
     def __init__(self, workload: Workload):
         self.workload = workload

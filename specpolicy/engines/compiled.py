@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from specpolicy.engines.base import Engine, Workload
+from specpolicy.engines.base import Denoiser, Engine, Workload
 from specpolicy.engines.cuda_graph import CudaGraphEngine
 from specpolicy.engines.precision import lower_precision
-from specpolicy.samplers.base import Denoiser
 
 
 class CompiledEngine(Engine):

@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from specpolicy.engines.base import Buffers, PaddedEngine, Runner, Workload, row_sizes
+from specpolicy.engines.base import Buffers, Denoiser, PaddedEngine, Runner, Workload, row_sizes
 from specpolicy.engines.precision import lower_precision
 from specpolicy.errors import SpecpolicyError
-from specpolicy.samplers.base import Denoiser
 
 
 class CudaGraphEngine(PaddedEngine):

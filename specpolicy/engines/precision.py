@@ -5,9 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from specpolicy.engines.base import Workload
+from specpolicy.engines.base import Denoiser, Workload
 from specpolicy.errors import SpecpolicyError
-from specpolicy.samplers.base import Denoiser
 
 
 class Bfloat16(nn.Module):

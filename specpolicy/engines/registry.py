@@ -3,14 +3,13 @@
 import difflib
 from collections.abc import Sequence
 
-from specpolicy.engines.base import Engine, Workload
+from specpolicy.engines.base import Denoiser, Engine, Workload
 from specpolicy.engines.compiled import CompiledEngine
 from specpolicy.engines.cuda_graph import CudaGraphEngine
 from specpolicy.engines.eager import EagerEngine
 from specpolicy.engines.openvino import OpenVINOEngine
 from specpolicy.errors import SpecpolicyError
 from specpolicy.precision import check_precision
-from specpolicy.samplers.base import Denoiser
 
 ENGINES: dict[str, type[Engine]] = {
     kind.name: kind  # type: ignore[type-abstract]
@@ -34,7 +33,7 @@ def make_engine(
         chunk_shape: (H, D) of one row.
         cond_shape: shape of one row's condition; None if the network takes none.
         max_rows: rows up to which a call is one call of the network: the steps of the chain, for one chunk.
-        precision: "float32", or "bfloat16" inside the network, which is another law.
+        precision: "float32", or "bfloat16" inside the network, which is another distribution.
         train_steps: of the chain's training process; timesteps are below this number.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from specpolicy.fingerprints import add_weights
+from specpolicy.model import backend_name
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Calibration, make_sampler
 from specpolicy.token_policy import TokenPolicy
@@ -57,8 +58,7 @@ def _of_denoiser(policy: Any, sampler: Any, engine: str) -> Iterator[Any]:
     if calibration.student is not None and sampler.student is not False:
         yield from ("student", calibration.student)
     if sampler.window == "calibrated":
-        kind = policy.device.type
-        plan = calibration.plan(sampler.target(policy.chain), kind if engine == "eager" else f"{kind}-{engine}")
+        plan = calibration.plan(sampler.target(policy.chain), backend_name(policy.device, engine))
         if plan is not None:
             yield from ("plan", plan.windows, plan.sweeps, plan.student)
 

@@ -1,5 +1,6 @@
 """What the `wrap` functions share: the user's own policy object keeps its interface and samples through specpolicy."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +12,10 @@ from specpolicy.conditioning import paint_in, x0_table
 from specpolicy.diffusion import ChainOptions, GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.schedulers import chain_config
+from specpolicy.model import Model
 from specpolicy.parsing import parse
-from specpolicy.samplers import Sample, Sampler, make_sampler
-from specpolicy.samplers.base import Generators, NoiseSource
-from specpolicy.samplers.meter import Meter
-from specpolicy.samplers.registry import check_calibration
+from specpolicy.samplers import BoundSampler, Sample, Sampler, Setting, make_sampler
+from specpolicy.samplers.base import Generators
 
 STEP_OPTIONS = ("eta", "use_clipped_model_output")
 Network = Callable[..., Tensor]  # (x, t, name=condition, ...) -> output
@@ -101,15 +101,12 @@ class Drawer:
                 return network(x, t, **found)
             return paint_in(functools.partial(network, **found), x, t, values, mask.bool(), table)
 
-        with torch.inference_mode():
-            source = NoiseSource(self.generator if generator is None else generator, shape[0], like.device, like.dtype)
-            check_calibration(self.sampler, network)
-            meter = Meter(denoiser, like.device)
-            start = source.normal(*shape[1:]) if noise is None else noise.to(like)
-            out = self.sampler.run(meter, chain, start, packed.tensor, source)
-            out.stats.seconds, out.stats.network_seconds = meter.read()
-        out.actions = out.actions.clone()  # an ordinary tensor: those of inference mode refuse changes in place
-        return out
+        # Which conditions there are may change from chunk to chunk, and the denoiser with them.
+        setting = Setting(Model(denoiser, like.device, network), chain, torch.Size(shape[1:]), dtype=like.dtype)
+        source = self.generator if generator is None else generator
+        out = BoundSampler(self.sampler, setting)(shape[0], packed.tensor, source, start=noise)
+        # An ordinary tensor: those of inference mode refuse changes in place.
+        return dataclasses.replace(out, actions=out.actions.clone())
 
 
 def same_schedule(ours: Tensor, theirs: Tensor) -> bool:

@@ -1,53 +1,50 @@
-"""What every sampler takes and returns: the denoiser, the source of noise, the sample with its statistics."""
+"""What samplers are: options that are bound to a setting, and then draw chunks, each with what it cost."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
+from specpolicy.engines.base import Denoiser as Denoiser  # samplers' users find it here
 from specpolicy.errors import SpecpolicyError
+from specpolicy.model import Model
+
+if TYPE_CHECKING:
+    from specpolicy.samplers.recycled.calibration import Calibration
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
-class Denoiser(Protocol):
-    """A network seen by a sampler: (x (N, H, D), t (N,) int64, cond (N, ...) or None) -> (N, H, D)."""
-
-    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor: ...
-
-
-def engine_name(denoiser: object) -> str:
-    """Of the engine that runs a denoiser, which calibrations keep their plans by: its `name`, or eager."""
-    name = getattr(denoiser, "name", None)  # anything callable is a denoiser: its name may be something else
-    return name if isinstance(name, str) else "eager"
-
-
-def network_of(denoiser: object) -> torch.nn.Module | None:
-    """The network behind a denoiser: itself, or what an engine runs; None for a function, of which nothing is known."""
-    inside = getattr(getattr(denoiser, "workload", None), "denoiser", denoiser)
-    return inside if isinstance(inside, torch.nn.Module) else None
-
-
-@dataclass
+@dataclass(frozen=True)
 class SampleStatistics:
-    """What a sample cost. `calls` (B,) sequential network calls; `rows` (B,) states evaluated for each chunk;
-    `accepted` drafts and `evaluated` states, one (B,) tensor each per speculative round, -1 for rows already finished;
-    `rejections` (K,) by step, noisiest first;
-    `seconds` wall time of the whole sample and `network_seconds` the part spent in the denoiser."""
+    """What a sample cost.
+
+    Attributes:
+        calls: (B,) sequential network calls of each chunk.
+        rows: (B,) states evaluated for each chunk.
+        accepted: drafts, one (B,) tensor for each speculative round, -1 for rows already finished.
+        evaluated: states, likewise.
+        rejections: (K,) by step, noisiest first; None of samplers that reject nothing.
+        rows_by_call: states of each call, for all chunks together.
+        seconds: wall time of the whole sample.
+        network_seconds: the part of it that was spent in the denoiser.
+    """
 
     calls: Tensor
     rows: Tensor
     accepted: list[Tensor] = field(default_factory=list)
     evaluated: list[Tensor] = field(default_factory=list)
     rejections: Tensor | None = None
+    rows_by_call: tuple[int, ...] = ()
     seconds: float = 0.0
     network_seconds: float = 0.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sample:
     """Sampled action chunks: `actions` (B, H, D); `states` (K+1, B, H, D), noisiest first, if asked for."""
 
@@ -57,53 +54,36 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Chunks:
-    """Chunks to be drawn: the initial noise `state` (B, H, D); `cond` with B rows, or None; the source of all other
-    randomness, `noise`; `return_states`: whether the states of all steps are wanted."""
+class Setting:
+    """What a sampler is bound to: all that stays the same from chunk to chunk.
 
-    state: Tensor
-    cond: Tensor | None
-    noise: "NoiseSource"
-    return_states: bool = False
+    Attributes:
+        model: the network; draws call a `fresh` one.
+        chain: of the policy; a sampler may walk another one of the same training process.
+        shape: (H, D) of a chunk.
+        calibration: of the policy, for samplers that want one.
+        draft_denoiser: a smaller denoiser, for independent drafts.
+        draft_head: a correction head, for corrected drafts.
+        dtype: of the states.
+    """
 
+    model: Model
+    chain: GaussianChain
+    shape: torch.Size
+    calibration: "Calibration | None" = None
+    draft_denoiser: Denoiser | None = None
+    draft_head: Any = None
+    dtype: torch.dtype = torch.float32
 
-class Sampler(Protocol):
-    """Draws action chunks from a denoiser and a chain. Samplers are immutable values: reuse them freely."""
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes, and the states are."""
+        return self.model.device
 
-    name: str
-
-    def run(
-        self,
-        denoiser: Denoiser,
-        chain: GaussianChain,
-        state: Tensor,
-        cond: Tensor | None,
-        noise: "NoiseSource",
-        return_states: bool = False,
-    ) -> Sample:
-        """Denoise the initial noise `state` (B, H, D); `cond` has B rows or is None."""
-        ...
-
-
-def upload(value: Tensor, device: torch.device) -> Tensor:
-    """`value` on `device`, without waiting for what a GPU has still to do."""
-    if device.type != "cuda" or value.device.type != "cpu":
-        return value.to(device)
-    return value.pin_memory().to(device, non_blocking=True)
-
-
-def device_of(denoiser: Any, cond: Tensor | None) -> torch.device:
-    """Where a denoiser computes: on the device of its conditions, its own (an engine's), that of its parameters, or
-    the CPU."""
-    if cond is not None:
-        return cond.device
-    own = getattr(denoiser, "device", None)
-    if isinstance(own, torch.device):
-        return own
-    if isinstance(denoiser, torch.nn.Module):
-        for parameter in denoiser.parameters():
-            return parameter.device
-    return torch.device("cpu")
+    @property
+    def backend(self) -> str:
+        """What plans of a calibration hold here, see `backend_name`."""
+        return self.model.backend
 
 
 class NoiseSource:
@@ -153,6 +133,49 @@ class NoiseSource:
         source: torch.device, generator: torch.Generator | None, draw, shape: tuple[int, ...], dtype: torch.dtype
     ) -> Tensor:
         return draw(shape, generator=generator, device=source, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """What is drawn at once.
+
+    Attributes:
+        state: (B, H, D) the initial noise.
+        cond: conditions of B rows, or None.
+        noise: where all other random numbers come from.
+        return_states: whether the states on the way are wanted.
+    """
+
+    state: Tensor
+    cond: Tensor | None
+    noise: NoiseSource
+    return_states: bool = False
+
+
+Draw = Callable[[Model, Chunks], Sample]  # the model counts the calls of this draw
+
+
+class Sampler(ABC):
+    """Draws action chunks: a frozen dataclass of options, checked when it is made. Immutable, so reuse it freely."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def bind(self, setting: Setting) -> Draw:
+        """What draws chunks in a setting. All that depends on options, chain, engine and calibration is settled here.
+
+        Several threads may draw with it at once.
+
+        Raises:
+            SpecpolicyError: options, chain and calibration that do not go together.
+        """
+
+
+def upload(value: Tensor, device: torch.device) -> Tensor:
+    """`value` on `device`, without waiting for what a GPU has still to do."""
+    if device.type != "cuda" or value.device.type != "cpu":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
 
 
 def repeat_statistics(batch: int, calls: int) -> SampleStatistics:

@@ -1,17 +1,21 @@
 """Picard iteration, ParaDiGMS (Shih et al. 2023). Approximate: a baseline, not an exact sampler."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
-from specpolicy.samplers.base import Denoiser, NoiseSource, Sample, SampleStatistics, check_finite
+from specpolicy.model import Model
+from specpolicy.samplers.base import Chunks, Draw, Sample, Sampler, SampleStatistics, Setting, check_finite
+from specpolicy.samplers.options import check_amounts, check_counts
 
 
 @dataclass(frozen=True)
-class Picard:
-    """Sweeps over a sliding window of the sequential path until it stops changing. Its law is only near the chain's.
+class Picard(Sampler):
+    """Sweeps over a sliding window of the sequential path until it stops changing. Its distribution is only near the
+    chain's.
 
     All noises are drawn first, which fixes the path. A sweep evaluates the guessed states of the window in one call
     and rolls the path out anew; leading states that moved by at most `tolerance` times the noise of their step (root
@@ -19,59 +23,71 @@ class Picard:
 
     tolerance: 0 never stops early, so that the path is the sequential one.
     window: states a sweep evaluates at most; None: all that are left.
+    steps: of a shorter chain of the same policy, which is another distribution; None: the policy's own.
     """
+
+    name: ClassVar[str] = "picard"
 
     tolerance: float = 0.1
     window: int | None = None
     steps: int | None = None
-    name: str = "picard"
 
-    def run(
-        self,
-        denoiser: Denoiser,
-        chain: GaussianChain,
-        state: Tensor,
-        cond: Tensor | None,
-        noise: NoiseSource,
-        return_states: bool = False,
-    ) -> Sample:
-        """See `Sampler.run`."""
-        chain = chain if self.steps is None else chain.strided(self.steps)
-        count, batch = len(chain), len(state)
-        shocks = chain.shock(noise.normal(count, *state.shape[1:]), slice(0, count))
-        # Guess: the noise fades away and nothing is known of the chunk.
-        every = torch.arange(count, device=state.device).expand(batch, count)
-        states = torch.cat([state[:, None], chain.rollout(state, shocks, every)], dim=1)
-        # The state after step n may move by this much; the noise of the last step is zero, so use the one before.
-        scale = torch.where(chain.sigma > 0, chain.sigma, chain.sigma[max(count - 2, 0)])
-        if not bool((chain.sigma > 0).any()):  # DDIM without noise: what is left of the initial one is the measure
-            left = (1 - chain.alpha_bar).sqrt()
-            scale = torch.cat([left[1:], left[-1:]])
-        scale = scale.to(state.device, state.dtype)
-        done = calls = rows = 0
-        while done < count and batch:
-            stop = count if self.window is None else min(count, done + self.window)
-            steps = every[:, done:stop]
-            width = stop - done
-            timesteps = chain.timesteps_on(state.device)[steps].flatten()
-            each = None if cond is None else cond.repeat_interleave(width, dim=0)
-            output = denoiser(states[:, done:stop].flatten(0, 1), timesteps, each)
-            x0 = chain.x0(output.view(batch, width, *state.shape[1:]), states[:, done:stop], steps)
-            calls, rows = calls + 1, rows + width
-            new = chain.rollout(states[:, done], chain.drift(x0, steps) + shocks[:, done:stop], steps)
-            moved = (new - states[:, done + 1 : stop + 1]).flatten(2).square().mean(-1).sqrt() / scale[done:stop]
-            states[:, done + 1 : stop + 1] = new
-            if stop < count:  # carry the change on to the states that no sweep has reached
-                states[:, stop + 1 :] = chain.rollout(states[:, stop], shocks[:, stop:], every[:, stop:])
-            settled = (moved <= self.tolerance).all(dim=0).long().cumprod(dim=0)
-            # Of x0, not of the states: the triangular product spreads what is not finite over the whole window.
-            checksums = x0.flatten(2).sum((0, 2))
-            advance, is_finite = torch.stack([settled.sum(), torch.isfinite(checksums).all().long()]).tolist()
-            if not is_finite:
-                by_step = torch.zeros(count, dtype=x0.dtype, device=x0.device)
-                by_step[done:stop] = checksums
-                check_finite(by_step, chain.timesteps)
-            # The first state of a window follows from an exact one and is always final.
-            done += max(int(advance), 1)
-        statistics = SampleStatistics(torch.full((batch,), calls), torch.full((batch,), rows))
-        return Sample(states[:, -1], statistics, states.transpose(0, 1) if return_states else None)
+    def __post_init__(self) -> None:
+        check_amounts(self, "tolerance")
+        check_counts(self, "window", "steps")
+
+    def bind(self, setting: Setting) -> Draw:
+        """See `Sampler.bind`."""
+        chain = setting.chain if self.steps is None else setting.chain.strided(self.steps)
+        count, shape = len(chain), setting.shape
+        scale = _scale(chain).to(setting.device, setting.dtype)
+
+        def draw(model: Model, chunks: Chunks) -> Sample:
+            batch = len(chunks.state)
+            shocks = chain.shock(chunks.noise.normal(count, *shape), slice(0, count))
+            # Guess: the noise fades away and nothing is known of the chunk.
+            guess = chain.rollout(chunks.state, shocks, slice(0, count))
+            states = torch.cat([chunks.state[:, None], guess], dim=1)
+            done = sweeps = rows = 0
+            while done < count and batch:
+                stop = count if self.window is None else min(count, done + self.window)
+                at = slice(done, stop)
+                x0 = _evaluate(model, chunks.cond, chain, states[:, at], at)
+                sweeps, rows = sweeps + 1, rows + stop - done
+                new = chain.rollout(states[:, done], chain.drift(x0, at) + shocks[:, at], at)
+                moved = (new - states[:, done + 1 : stop + 1]).flatten(2).square().mean(-1).sqrt() / scale[at]
+                states[:, done + 1 : stop + 1] = new
+                if stop < count:  # carry the change on to the states that no sweep has reached
+                    states[:, stop + 1 :] = chain.rollout(states[:, stop], shocks[:, stop:], slice(stop, count))
+                settled = (moved <= self.tolerance).all(dim=0).long().cumprod(dim=0)
+                # Of x0, not of the states: the triangular product spreads what is not finite over the whole window.
+                checksums = x0.flatten(2).sum((0, 2))
+                advance, is_finite = torch.stack([settled.sum(), torch.isfinite(checksums).all().long()]).tolist()
+                if not is_finite:
+                    by_step = torch.zeros(count, dtype=x0.dtype, device=x0.device)
+                    by_step[at] = checksums
+                    check_finite(by_step, chain.timesteps)
+                # The first state of a window follows from an exact one and is always final.
+                done += max(int(advance), 1)
+            statistics = SampleStatistics(torch.full((batch,), sweeps), torch.full((batch,), rows))
+            return Sample(states[:, -1], statistics, states.transpose(0, 1) if chunks.return_states else None)
+
+        return draw
+
+
+def _scale(chain: GaussianChain) -> Tensor:
+    """(K,) what the state after each step may move by, in units of the tolerance."""
+    if not bool((chain.sigma > 0).any()):  # DDIM without noise: what is left of the initial one is the measure
+        left = (1 - chain.alpha_bar).sqrt()
+        return torch.cat([left[1:], left[-1:]])
+    # The noise of the last step is zero, so use the one before.
+    return torch.where(chain.sigma > 0, chain.sigma, chain.sigma[max(len(chain) - 2, 0)])
+
+
+def _evaluate(model: Model, cond: Tensor | None, chain: GaussianChain, states: Tensor, steps: slice) -> Tensor:
+    """x0 (B, W, H, D) at `states`, in one call."""
+    batch, width = states.shape[:2]
+    timesteps = chain.timesteps_on(states.device)[steps].repeat(batch)
+    each = None if cond is None else cond.repeat_interleave(width, dim=0)
+    output = model(states.flatten(0, 1), timesteps, each)
+    return chain.x0(output.view_as(states), states, steps)

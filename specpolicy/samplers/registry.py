@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -10,20 +10,18 @@ from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
-from specpolicy.samplers.ancestral import DDIM, DDPM
-from specpolicy.samplers.base import Denoiser, Generators, NoiseSource, Sample, Sampler, device_of
+from specpolicy.model import Model, device_of
+from specpolicy.samplers.base import Denoiser, Generators, Sample, Sampler, Setting
+from specpolicy.samplers.bound import BoundSampler
 from specpolicy.samplers.dpm_solver import DPMSolver
-from specpolicy.samplers.meter import Meter
 from specpolicy.samplers.picard import Picard
-from specpolicy.samplers.recycled.calibration import Calibration
 from specpolicy.samplers.recycled.sampler import RecycledSampler
+from specpolicy.samplers.sequential import DDIM, DDPM
 from specpolicy.samplers.speculative.samplers import (
     ASD,
-    DRAFTERS,
     BlockSampler,
     ReflectionSampler,
     ResidualSampler,
-    WithDrafter,
 )
 from specpolicy.tokens.samplers import TOKEN_SAMPLERS
 
@@ -57,27 +55,10 @@ def make_sampler(name: str, **options: Any) -> Sampler:
     if name not in SAMPLERS:
         raise SpecpolicyError(f"unknown sampler '{name}'{_hint(name, SAMPLERS)}")
     kind = SAMPLERS[name]
-    known = {field.name: field for field in dataclasses.fields(kind) if field.name != "name"}
-    for option, value in options.items():
+    known = [field.name for field in dataclasses.fields(kind) if field.name != "name"]
+    for option in options:
         if option not in known:
             raise SpecpolicyError(f"sampler '{name}' has no option '{option}'{_hint(option, known)}")
-        if option == "window" and (value == known[option].default or isinstance(value, list | tuple)):
-            continue  # "calibrated" where that is offered; or one window per step, checked against the chain later
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if option in ("steps", "order", "window", "sweeps") and value is not None and not (whole and value > 0):
-            raise SpecpolicyError(f"option '{option}' of sampler '{name}' must be a positive integer, got {value!r}")
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if option in ("eta", "tolerance") and not (value is None and option == "eta") and not (number and value >= 0):
-            raise SpecpolicyError(f"option '{option}' of sampler '{name}' must be zero or positive, got {value!r}")
-        if option == "drafter" and issubclass(kind, WithDrafter) and value not in DRAFTERS:
-            raise SpecpolicyError(f"unknown drafter {value!r}: use one of {', '.join(DRAFTERS)}")
-        if option in ("student", "calibrated", "rejoin") and not isinstance(value, bool | None):
-            raise SpecpolicyError(f"option '{option}' of sampler '{name}' must be True or False, got {value!r}")
-        if option == "calibration" and kind is RecycledSampler and not isinstance(value, Calibration | None):
-            raise SpecpolicyError(
-                f"option 'calibration' of sampler '{name}' is no Calibration but {type(value).__name__}: give what "
-                "specpolicy.calibrate returns, or specpolicy.Calibration.load(directory)"
-            )
     return kind(**options)
 
 
@@ -94,7 +75,6 @@ def beyond_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key == "name" or key not in usual or value != usual[key]}
 
 
-@torch.inference_mode()
 def sample(
     denoiser: Denoiser,
     chain: GaussianChain,
@@ -106,22 +86,23 @@ def sample(
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Sample:
-    """Draw action chunks of `shape` (B, H, D) from a denoiser and its chain.
+    """Draw action chunks of `shape` (B, H, D) from a denoiser and its chain: bind the sampler, and draw once.
 
     cond: (B, ...) or (1, ...), which is expanded; None for an unconditional denoiser.
     generator: one for the batch, or a sequence of B, one per row.
     device: by default that of `cond`, of the denoiser's parameters, or the CPU.
-    dtype: of the states, float32 or float64; in half precision the law would be another.
+    dtype: of the states, float32 or float64; in half precision the distribution would be another.
 
     Raises:
         SpecpolicyError: shapes that do not fit, a chain that the sampler cannot walk, a calibration of another
             network, values that are not finite.
     """
     if dtype not in (torch.float32, torch.float64):
-        raise SpecpolicyError(f"dtype={dtype}: states are float32 or float64, in half precision the law is another")
-    if isinstance(sampler, str):
-        sampler = make_sampler(sampler)
-    if not hasattr(sampler, "run"):
+        raise SpecpolicyError(
+            f"dtype={dtype}: states are float32 or float64, in half precision the distribution is another"
+        )
+    sampler = make_sampler(sampler) if isinstance(sampler, str) else sampler
+    if not hasattr(sampler, "bind"):
         raise SpecpolicyError(f"sampler={sampler!r}: give a name, or what specpolicy.make_sampler(name, ...) returns")
     if not isinstance(chain, GaussianChain):
         raise SpecpolicyError(
@@ -133,31 +114,10 @@ def sample(
     if len(shape) != 3:
         raise SpecpolicyError(f"shape must be (batch, horizon, action dimension), got {tuple(shape)}")
     where = torch.device(device) if device is not None else device_of(denoiser, cond)
-    if cond is not None:
-        if len(cond) not in (1, shape[0]):
-            raise SpecpolicyError(
-                f"cond has {len(cond)} rows, the batch has {shape[0]}: give one row, or one per chunk"
-            )
-        cond = cond.to(where).expand(shape[0], *cond.shape[1:])
-    check_calibration(sampler, denoiser)
-    noise = NoiseSource(generator, shape[0], where, dtype)
-    meter = Meter(denoiser, where, check=True)
-    state = noise.normal(*shape[1:])
-    result = sampler.run(meter, chain, state, cond, noise, return_states)
-    result.stats.seconds, result.stats.network_seconds = meter.read()
-    return result
+    setting = Setting(Model(denoiser, where), chain, torch.Size(shape[1:]), dtype=dtype)
+    return BoundSampler(sampler, setting)(shape[0], cond, generator, return_states)
 
 
-def check_calibration(sampler: Sampler, denoiser: Denoiser) -> None:
-    """Raise if a sampler's calibration was made for another network, as far as that is known.
-
-    The chunks would have the right distribution, but take more calls than those of the policy's own calibration.
-    """
-    calibration = getattr(sampler, "calibration", None)
-    if isinstance(calibration, Calibration):
-        calibration.check_network(denoiser)
-
-
-def _hint(word: str, known: dict) -> str:
+def _hint(word: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
     return f": did you mean '{close[0]}'?" if close else f": use one of {', '.join(known) or '(none)'}"

@@ -110,7 +110,7 @@ class TokenSampler:
         """What was calibrated for this law."""
         return None if self.calibration is None else self.calibration.decoders.get(self.law)
 
-    def run(self, *arguments: Any, **options: Any) -> NoReturn:
+    def bind(self, setting: Any) -> NoReturn:
         """See `specpolicy.samplers.Sampler`: these decode tokens, and a diffusion policy has none."""
         raise SpecpolicyError(
             f"'{self.name}' decodes action tokens; the policy is a diffusion policy: use ddpm or another"

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from specpolicy.benchmark.stand_in import StandIn, random_network
 from specpolicy.benchmark.summary import describe_window, distribution, law, summarise
 from specpolicy.benchmark.windows import cheaper_drafts, measure_rows, tune_windows
 from specpolicy.errors import SpecpolicyError
+from specpolicy.model import Model
 from specpolicy.samplers import Calibration, make_sampler
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate
 
@@ -81,7 +83,7 @@ def test_a_stand_in_takes_the_time_and_not_the_answers(small_policy, samplers, h
 
 def test_a_stand_in_tells_how_long_the_answers_took(monkeypatch):
     now, timed = 0.0, []
-    monkeypatch.setattr("specpolicy.samplers.meter.time.perf_counter", lambda: now)
+    monkeypatch.setattr("specpolicy.model.time.perf_counter", lambda: now)
 
     def answer(x, t, cond):
         nonlocal now
@@ -122,8 +124,7 @@ def test_the_window_is_chosen_by_what_calls_cost(small_policy, histories):
     subject, chosen = Subject(small_policy), choose(len(next(iter(histories.values()))), 3)
 
     def spent(sampler, what):
-        equipped = small_policy.equip(sampler)
-        return sum(getattr(subject.draw("one", equipped, histories, row, row), what) for row in chosen)
+        return sum(getattr(subject.draw("one", sampler, histories, row, row), what) for row in chosen)
 
     # If rows cost nothing, the fewest calls are best; if a row costs as much as a call, the fewest rows.
     for seconds_of_20_rows, what in ((1e3, "calls"), (2e4, "rows")):
@@ -145,9 +146,8 @@ def test_cheaper_drafts_are_tried_and_told(small_policy):
     prior = GaussianSurrogate(chain.process.alpha_bar, shape, size)
     student = StudentSurrogate(chain.process.alpha_bar, shape, size, width=8, context=4, hidden=16, observation=16)
     small_policy.calibration = Calibration(prior, student, sweeps=4)
-    sampler = small_policy.equip(make_sampler("recycled", window=6))
-    cpu = torch.device("cpu")
-    tried = [describe_window(one, small_policy) for one in (sampler, *cheaper_drafts(sampler, cpu))]
+    sampler, setting = make_sampler("recycled", window=6), small_policy.setting()
+    tried = [describe_window(one, small_policy) for one in (sampler, *cheaper_drafts(sampler, setting))]
     assert tried == [
         "6; student, 4 sweeps, rejoining",
         "6; student, 1 sweep, rejoining",
@@ -156,10 +156,11 @@ def test_cheaper_drafts_are_tried_and_told(small_policy):
         "6; student, 4 sweeps",
     ]
     bare = make_sampler("recycled", calibrated=False, window=None, rejoin=False)
-    tried = [describe_window(one, small_policy) for one in cheaper_drafts(bare, cpu)]
+    tried = [describe_window(one, small_policy) for one in cheaper_drafts(bare, setting)]
     assert tried == [f"to the end; prior, {how}" for how in ("1 sweep", "2 sweeps", "1 sweep, rejoining")]
-    assert [one.rejoin for one in cheaper_drafts(make_sampler("recycled"), torch.device("cuda"))][-1] is True
-    assert not cheaper_drafts(make_sampler("asd"), cpu)
+    on_gpu = replace(setting, model=Model(small_policy.denoiser, torch.device("cuda")))
+    assert [one.rejoin for one in cheaper_drafts(make_sampler("recycled"), on_gpu)][-1] is True
+    assert not cheaper_drafts(make_sampler("asd"), setting)
 
 
 def test_calls_are_timed_by_rows(small_policy, histories):

@@ -48,7 +48,7 @@ def defaults(kind):
 @pytest.mark.parametrize("name", option_names("sampler"))
 def test_a_samplers_yaml_is_its_dataclass(name):
     yaml = OmegaConf.to_container(load_option("sampler", name))
-    assert yaml == defaults(SAMPLERS[name])
+    assert yaml == {"name": name, **defaults(SAMPLERS[name])} and SAMPLERS[name].name == name
     assert make_sampler(**yaml) == make_sampler(name)  # the command line draws with what Python draws with
 
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from specpolicy.engines import ENGINES, RowRecorder, make_engine, row_sizes
+from specpolicy.engines import ENGINES, make_engine, row_sizes
 from specpolicy.engines.base import Buffers, PaddedEngine, Workload
 from specpolicy.errors import SpecpolicyError
+from specpolicy.model import device_of
 from specpolicy.networks import ConditionalUnet1D
-from specpolicy.samplers.base import device_of
 
 H, D, C = 8, 2, 5
 
@@ -287,14 +287,6 @@ def test_captured_graphs_are_the_network(network, name, monkeypatch):
             first = engine(*values)
             engine(*(value.cuda() for value in inputs(rows, seed=9)))
             assert (first - expected).abs().max() < 1e-4 * expected.std()
-
-
-def test_the_recorder_counts_rows_and_changes_nothing(network):
-    recorder = RowRecorder(network)
-    with torch.inference_mode():
-        for rows in (3, 1, 2):
-            assert torch.equal(recorder(*inputs(rows)), network(*inputs(rows)))
-    assert recorder.rows == [3, 1, 2]
 
 
 def test_every_engine_has_the_name_it_is_known_by():

@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from specpolicy import GaussianChain, SpecpolicyError, make_sampler, sample
-from specpolicy.samplers.ancestral import DDPM
+from specpolicy.model import Model
+from specpolicy.samplers import Setting
+from specpolicy.samplers.base import Chunks
+from specpolicy.samplers.sequential import DDPM
 
 SHAPE = (4, 2)
 WEIGHT = torch.randn(2, 2, generator=torch.Generator().manual_seed(0))
@@ -36,7 +39,10 @@ def both(chain, batch=3, **options):
     noise = torch.randn(batch, len(chain), *SHAPE, generator=generator)
     cond = torch.randn(batch, 2, generator=generator)
     picard = make_sampler("picard", **options)
-    return tuple(sampler.run(denoiser, chain, state, cond, Given(noise), True) for sampler in (picard, DDPM()))
+    setting = Setting(Model(denoiser), chain, torch.Size(SHAPE))
+    return tuple(
+        sampler.bind(setting)(Model(denoiser), Chunks(state, cond, Given(noise), True)) for sampler in (picard, DDPM())
+    )
 
 
 CHAINS = {

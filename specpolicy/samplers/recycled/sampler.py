@@ -2,13 +2,14 @@
 
 import functools
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
-from specpolicy.diffusion import GaussianChain
-from specpolicy.samplers.base import Denoiser
-from specpolicy.samplers.recycled.calibration.calibration import Calibration, machine
+from specpolicy.errors import SpecpolicyError
+from specpolicy.samplers.base import Setting
+from specpolicy.samplers.options import check_amounts, check_counts, check_switches, check_window
+from specpolicy.samplers.recycled.calibration.calibration import Calibration
 from specpolicy.samplers.recycled.drafter import Recycled
 from specpolicy.samplers.recycled.single import RecycledSingle, TorchSurrogate
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, Surrogate
@@ -21,7 +22,8 @@ from specpolicy.samplers.speculative.verifiers import Reflection
 class RecycledSampler(Speculative):
     """This project's sampler: recycled evaluations, carried by a surrogate of the network, verified by reflection.
 
-    calibration: see `specpolicy.calibrate`; without one, a prior that knows only that chunks are smooth serves.
+    calibration: see `specpolicy.calibrate`; None: the policy's. Without one, a prior that knows only that chunks are
+    smooth serves.
     calibrated: False does without one also where a policy has it.
     student: False uses the calibration's linear surrogate; None: as calibrated. sweeps: of drafting, see `Recycled`.
     rejoin: lead drafted paths back onto earlier ones, see `Rejoin`: fewer calls of fewer rows. None: on a CPU only, for
@@ -29,52 +31,67 @@ class RecycledSampler(Speculative):
     window: "calibrated", the default, is the fastest for the chain's length and this kind of machine, as calibrated.
     """
 
+    name: ClassVar[str] = "recycled"
+    verifier = Reflection
+
     window: Lengths | Literal["calibrated"] = "calibrated"  # type: ignore[assignment]
     calibration: Calibration | None = None
     calibrated: bool = True
     student: bool | None = None
     sweeps: int | None = None
     rejoin: bool | None = None
-    name: str = "recycled"
-    verifier = Reflection
+
+    def __post_init__(self) -> None:
+        check_window(self, also=("calibrated",))
+        check_counts(self, "steps", "sweeps")
+        check_amounts(self, "eta", optional=True)
+        check_switches(self, "student", "calibrated", "rejoin")
+        if not isinstance(self.calibration, Calibration | None):
+            raise SpecpolicyError(
+                f"option 'calibration' of sampler 'recycled' is no Calibration but {type(self.calibration).__name__}: "
+                "give what specpolicy.calibrate returns, or specpolicy.Calibration.load(directory)"
+            )
 
     @property
     def wants_calibration(self) -> bool:
         """Whether a policy's calibration is to be used."""
         return self.calibrated and self.calibration is None
 
-    def prepare(self, denoiser: Denoiser, chain: GaussianChain, shape: torch.Size, device: torch.device) -> Speculation:
-        """See `Speculative.prepare`."""
-        chain = self.target(chain)
-        surrogate, sweeps, window = self._drafting(chain, shape, machine(device, denoiser))
-        rejoin = self.rejoins(device)
-        drafter = Recycled(surrogate, sweeps, rejoin)
-        single = None
-        if device.type == "cpu":
-            single = RecycledSingle(TorchSurrogate(surrogate.placed(device, torch.float32), chain), sweeps, rejoin)
-        return Speculation(denoiser, chain, drafter, Reflection(), window, single)
+    def calibration_in(self, setting: Setting) -> Calibration | None:
+        """The calibration that is used in a setting: its own, else the policy's."""
+        return setting.calibration if self.wants_calibration else self.calibration
 
     def rejoins(self, device: torch.device) -> bool:
         """Whether paths rejoin those before on such a device."""
         return device.type == "cpu" if self.rejoin is None else self.rejoin
 
-    def _drafting(self, chain: GaussianChain, shape: torch.Size, machine: str) -> tuple[Surrogate, int, Lengths]:
-        """Surrogate, sweeps and windows: as the options say, else as calibrated for this machine, else as calibrated.
+    def bind(self, setting: Setting) -> Speculation:
+        """See `Sampler.bind`."""
+        chain, device = self.target(setting.chain), setting.device
+        surrogate, sweeps, window = self._drafting(setting)
+        rejoin, single = self.rejoins(device), None
+        if device.type == "cpu":
+            single = RecycledSingle(TorchSurrogate(surrogate.placed(device, torch.float32), chain), sweeps, rejoin)
+        return Speculation(chain, Recycled(surrogate, sweeps, rejoin), Reflection(), window, single)
+
+    def _drafting(self, setting: Setting) -> tuple[Surrogate, int, Lengths]:
+        """Surrogate, sweeps and windows: as the options say, else as calibrated for this backend, else as calibrated.
 
         Raises:
             SpecpolicyError: a calibration for another policy.
         """
+        chain, calibration = self.target(setting.chain), self.calibration_in(setting)
         window = None if self.window == "calibrated" else self.window
-        if self.calibration is None:
+        if calibration is None:
             # One sweep: what knows only smoothness is best trusted for one small correction.
-            return _smooth(tuple(chain.process.alpha_bar.tolist()), tuple(shape)), self.sweeps or 1, window
-        self.calibration.check(chain, shape)
-        plan = self.calibration.plan(chain, machine)
+            return _smooth(tuple(chain.process.alpha_bar.tolist()), tuple(setting.shape)), self.sweeps or 1, window
+        calibration.check(chain, setting.shape)
+        calibration.check_network(setting.model.network)
+        plan = calibration.plan(chain, setting.backend)
         if plan is None or self.window != "calibrated":
-            student = self.student is not False
-            return self.calibration.surrogate(student), self.sweeps or self.calibration.sweeps, window
+            return calibration.surrogate(self.student is not False), self.sweeps or calibration.sweeps, window
         student = plan.student if self.student is None else self.student
-        return self.calibration.surrogate(student), self.sweeps or plan.sweeps, plan.windows
+        return calibration.surrogate(student), self.sweeps or plan.sweeps, plan.windows
 
 
 @functools.lru_cache(maxsize=8)

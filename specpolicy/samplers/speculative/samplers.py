@@ -1,14 +1,14 @@
 """The exact speculative samplers by name: each is a drafter, a verifier and the loop."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
-from specpolicy.samplers.base import Chunks, Denoiser, NoiseSource, Sample
+from specpolicy.model import Model
+from specpolicy.samplers.base import Chunks, Denoiser, Sample, Sampler, Setting
+from specpolicy.samplers.options import check_amounts, check_counts, check_window
 from specpolicy.samplers.speculative.batch import Batch
 from specpolicy.samplers.speculative.drafters import (
     Corrected,
@@ -37,7 +37,6 @@ class Speculation:
 
     def __init__(
         self,
-        denoiser: Denoiser,
         chain: GaussianChain,
         drafter: Drafter,
         verifier: Verifier,
@@ -45,21 +44,21 @@ class Speculation:
         single: Drafter | None = None,
     ):
         check_exact(chain, drafter, verifier)
-        self.denoiser, self.chain, self.drafter, self.verifier = denoiser, chain, drafter, verifier
+        self.chain, self.drafter, self.verifier = chain, drafter, verifier
         self.single = drafter if single is None and drafter.single else single
         self.window = window
         self.host_chain, self.limits = HostChain(chain), longest_windows(window, len(chain))
 
-    def __call__(self, chunks: Chunks) -> Sample:
+    def __call__(self, model: Model, chunks: Chunks) -> Sample:
         """Draw the chunks: one on the CPU in numpy, others as a batch of tensors."""
         if len(chunks.state) == 1 and chunks.state.device.type == "cpu" and self.single is not None:
-            problem = Single(self.denoiser, self.host_chain, chunks, self.limits)
+            problem = Single(model, self.host_chain, chunks, self.limits)
             return speculate(problem, self.single, self.verifier)
-        return speculate(Batch(self.denoiser, self.chain, chunks, self.limits), self.drafter, self.verifier)
+        return speculate(Batch(model, self.chain, chunks, self.limits), self.drafter, self.verifier)
 
 
 @dataclass(frozen=True)
-class Speculative:
+class Speculative(Sampler):
     """What all exact samplers share.
 
     window: most drafts in a round; a number, one per step (noisiest first), or None: draft to the end.
@@ -72,13 +71,10 @@ class Speculative:
     steps: int | None = None
     eta: float | None = None
 
-    def make_drafter(self) -> Drafter:
-        """The drafter of one run.
-
-        Raises:
-            SpecpolicyError: it lacks what it needs: a draft model.
-        """
-        raise NotImplementedError
+    def __post_init__(self) -> None:
+        check_window(self)
+        check_counts(self, "steps")
+        check_amounts(self, "eta", optional=True)
 
     def target(self, chain: GaussianChain) -> GaussianChain:
         """The chain whose distribution is sampled."""
@@ -86,22 +82,9 @@ class Speculative:
             return chain.with_ddim(self.steps or len(chain), self.eta)
         return chain if self.steps is None else chain.strided(self.steps)
 
-    def prepare(self, denoiser: Denoiser, chain: GaussianChain, shape: torch.Size, device: torch.device) -> Speculation:
-        """What draws chunks of `shape` (H, D) on a device."""
-        return Speculation(denoiser, self.target(chain), self.make_drafter(), self.verifier(), self.window)
-
-    def run(
-        self,
-        denoiser: Denoiser,
-        chain: GaussianChain,
-        state: Tensor,
-        cond: Tensor | None,
-        noise: NoiseSource,
-        return_states: bool = False,
-    ) -> Sample:
-        """See `Sampler.run`."""
-        draw = self.prepare(denoiser, chain, state.shape[1:], state.device)
-        return draw(Chunks(state, cond, noise, return_states))
+    @abstractmethod
+    def bind(self, setting: Setting) -> Speculation:
+        """See `Sampler.bind`."""
 
 
 @dataclass(frozen=True)
@@ -111,44 +94,53 @@ class ASD(Speculative):
     The paper in code: `specpolicy.samplers.reference.autospeculative_decoding`.
     """
 
-    name: str = "asd"
+    name: ClassVar[str] = "asd"
     verifier = Reflection
 
-    def make_drafter(self) -> Drafter:
-        """See `Speculative.make_drafter`."""
-        return FrozenRoot()
+    def bind(self, setting: Setting) -> Speculation:
+        """See `Sampler.bind`."""
+        return Speculation(self.target(setting.chain), FrozenRoot(), self.verifier(), self.window)
 
 
 @dataclass(frozen=True)
 class WithDrafter(Speculative):
     """A sampler that takes any drafter: one of `DRAFTERS`.
 
-    draft_denoiser: for "independent", any smaller denoiser. head: for "corrected", see `CorrectionHead`.
+    draft_denoiser: for "independent", any smaller denoiser; None: the policy's own draft model.
+    head: for "corrected", see `CorrectionHead`; None: the policy's own.
     """
 
     drafter: str = "free"
     draft_denoiser: Denoiser | None = None
     head: CorrectionHead | None = None
 
-    def make_drafter(self) -> Drafter:
-        """See `Speculative.make_drafter`."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.drafter not in DRAFTERS:
+            raise SpecpolicyError(f"unknown drafter {self.drafter!r}: use one of {', '.join(DRAFTERS)}")
+
+    def bind(self, setting: Setting) -> Speculation:
+        """See `Sampler.bind`."""
+        return Speculation(self.target(setting.chain), self._drafter(setting), self.verifier(), self.window)
+
+    def _drafter(self, setting: Setting) -> Drafter:
         if self.drafter == "frozen_root":
             return FrozenRoot()
         if self.drafter == "free":
             return Free()
         if self.drafter == "independent":
-            if self.draft_denoiser is None:
+            denoiser = self.draft_denoiser or setting.draft_denoiser
+            if denoiser is None:
                 raise SpecpolicyError(
                     "drafter 'independent' needs draft_denoiser=, a smaller denoiser (specpolicy train_drafter)"
                 )
-            return Independent(self.draft_denoiser)
-        if self.drafter == "corrected":
-            if self.head is None:
-                raise SpecpolicyError(
-                    "drafter 'corrected' needs head=, a trained correction head (specpolicy train_drafter)"
-                )
-            return Corrected(self.head)
-        raise SpecpolicyError(f"unknown drafter '{self.drafter}': use one of {', '.join(DRAFTERS)}")
+            return Independent(denoiser)
+        head = self.head or setting.draft_head
+        if head is None:
+            raise SpecpolicyError(
+                "drafter 'corrected' needs head=, a trained correction head (specpolicy train_drafter)"
+            )
+        return Corrected(head)
 
 
 @dataclass(frozen=True)
@@ -158,9 +150,10 @@ class ReflectionSampler(WithDrafter):
     The paper in code: `specpolicy.samplers.reference.speculative_sampling`.
     """
 
-    drafter: str = "frozen_root"
-    name: str = "reflection"
+    name: ClassVar[str] = "reflection"
     verifier = Reflection
+
+    drafter: str = "frozen_root"
 
 
 @dataclass(frozen=True)
@@ -170,7 +163,7 @@ class ResidualSampler(WithDrafter):
     The paper in code: `specpolicy.samplers.reference.residual_speculative_sampling`.
     """
 
-    name: str = "residual"
+    name: ClassVar[str] = "residual"
     verifier = Residual
 
 
@@ -181,5 +174,5 @@ class BlockSampler(WithDrafter):
     The paper in code: `specpolicy.samplers.reference.block_verification`.
     """
 
-    name: str = "block"
+    name: ClassVar[str] = "block"
     verifier = Block

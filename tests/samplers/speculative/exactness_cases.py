@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from mixtures import MixtureDenoiser, correction_head
 from scipy import stats
 
 from specpolicy import GaussianChain, make_sampler, sample
-from specpolicy.samplers.base import Chunks
+from specpolicy.samplers import Sampler
 from specpolicy.samplers.recycled.drafter import Recycled
 from specpolicy.samplers.recycled.rejoin import Rejoin, walk_together
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate
@@ -107,19 +108,19 @@ def in_sigmas(shift, problem, window):
 
 
 @dataclass(frozen=True)
-class Composed:
+class Composed(Sampler):
     """Any drafter with any verifier, as a sampler."""
+
+    name: ClassVar[str] = "composed"
 
     drafter: Callable[[GaussianChain, tuple[int, int]], Drafter]
     verifier: Verifier
     window: int | tuple[int, ...] | None = None
-    name: str = "composed"
 
-    def run(self, denoiser, chain, state, cond, noise, return_states=False):
-        """See `Sampler.run`."""
-        drafter = self.drafter(chain, state.shape[1:])
-        draw = Speculation(denoiser, chain, drafter, self.verifier, self.window)
-        return draw(Chunks(state, cond, noise, return_states))
+    def bind(self, setting):
+        """See `Sampler.bind`."""
+        drafter = self.drafter(setting.chain, setting.shape)
+        return Speculation(setting.chain, drafter, self.verifier, self.window)
 
 
 # -- what is not exact, and must be found out -----------------------------------------------------------------------

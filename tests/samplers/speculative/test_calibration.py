@@ -9,7 +9,7 @@ from mixtures import conditional_mixture
 from safetensors.torch import load_file, save_file
 
 from specpolicy import Calibration, GaussianChain, SpecpolicyError, calibrate, make_sampler, sample
-from specpolicy.engines.recorder import RowRecorder
+from specpolicy.engines.base import Engine, Workload
 from specpolicy.samplers.recycled.calibration import Distillation, Effort
 from specpolicy.samplers.recycled.calibration.calibration import Plan
 
@@ -149,23 +149,20 @@ def test_a_calibration_is_shared_and_never_moved(problem):
     student.zero_grad()
 
 
-class Engine:
-    """A denoiser that says it is an engine."""
+class Steam(Engine):
+    """An engine that calls the denoiser."""
 
     name = "steam"
 
-    def __init__(self, denoiser):
-        self.denoiser = denoiser
-
     def __call__(self, x, t, cond):
-        return self.denoiser(x, t, cond)
+        return self.workload.denoiser(x, t, cond)
 
 
 def test_a_plan_is_taken_for_the_engine_that_runs_the_network(problem):
     denoiser, cond, calibration = problem
     plans = {name: {20: Plan([window] * 20, 1, True, 0.0, 0.0)} for name, window in (("cpu", 4), ("cpu-steam", 2))}
     sampler = make_sampler("recycled", calibration=dataclasses.replace(calibration, plans=plans))
-    for network, longest in ((denoiser, 4), (Engine(denoiser), 2), (RowRecorder(Engine(denoiser)), 2)):
+    for network, longest in ((denoiser, 4), (Steam(Workload(denoiser, (2, 2), (4,), 20)), 2)):
         out = sample(network, CHAIN, (8, 2, 2), cond[:8], sampler, torch.Generator().manual_seed(1))
         assert max(int(accepted.max()) for accepted in out.stats.accepted) == longest
 

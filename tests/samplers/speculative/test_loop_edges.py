@@ -8,6 +8,8 @@ from mixtures import MixtureDenoiser
 from small_runs import EXACT, SHAPE, conditions, run
 
 from specpolicy import GaussianChain, SpecpolicyError, make_sampler, sample
+from specpolicy.model import Model
+from specpolicy.samplers import Setting
 from specpolicy.samplers.recycled.drafter import Recycled
 from specpolicy.samplers.speculative.drafters import Free, FrozenRoot, Independent
 from specpolicy.samplers.speculative.samplers import Speculation
@@ -150,7 +152,7 @@ def test_kept_noises_under_block_verification_are_refused():
 def test_impossible_windows_are_refused(window):
     chain = CHAINS["ddpm"]
     with pytest.raises(SpecpolicyError, match="window"):
-        Speculation(MixtureDenoiser(chain.process), chain, Free(), Block(), window)
+        Speculation(chain, Free(), Block(), window)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +173,8 @@ def test_drafters_that_cannot_be_made_say_what_they_need(name, options, word):
 def test_each_name_is_its_papers_composition():
     chain = CHAINS["ddpm"]
     made = {name: make_sampler(name) for name in EXACT}
-    denoiser = MixtureDenoiser(chain.process)
-    drawn = {name: s.prepare(denoiser, chain, torch.Size(SHAPE), torch.device("cpu")) for name, s in made.items()}
+    setting = Setting(Model(MixtureDenoiser(chain.process)), chain, torch.Size(SHAPE))
+    drawn = {name: sampler.bind(setting) for name, sampler in made.items()}
     parts = {name: (type(draw.drafter), type(draw.verifier)) for name, draw in drawn.items()}
     assert parts == {
         "asd": (FrozenRoot, Reflection),

@@ -10,6 +10,7 @@ from replay import Table, replay
 from test_structure import alone
 
 from specpolicy import GaussianChain, SpecpolicyError
+from specpolicy.model import Model
 from specpolicy.samplers.base import Chunks, NoiseSource
 from specpolicy.samplers.speculative.host_chain import HostChain
 from specpolicy.samplers.speculative.samplers import Speculation
@@ -78,11 +79,11 @@ def test_one_chunk_on_the_cpu_is_drawn_in_numpy_and_others_are_not():
         seen.append((x.dtype, t.tolist(), len(x)))
         return x.tanh()
 
-    draw = Speculation(network, chain, DRAFTERS["free"](chain, SHAPE), Reflection(), 5)
+    draw = Speculation(chain, DRAFTERS["free"](chain, SHAPE), Reflection(), 5)
     for batch, dtype in ((1, torch.float32), (1, torch.float64), (3, torch.float32)):
         source = NoiseSource(torch.Generator().manual_seed(0), batch, torch.device("cpu"), dtype)
         seen.clear()
-        out = draw(Chunks(source.normal(*SHAPE), None, source))
+        out = draw(Model(network), Chunks(source.normal(*SHAPE), None, source))
         assert out.actions.dtype == dtype and out.actions.shape == (batch, *SHAPE)
         assert {one[0] for one in seen} == {dtype} and seen[0][1][0] == 19
         assert sum(rows for *_, rows in seen) == int(out.stats.rows.sum())
@@ -117,9 +118,9 @@ def test_a_network_that_breaks_down_is_named_with_its_step(value):
 
     source = NoiseSource(torch.Generator().manual_seed(0), 1, torch.device("cpu"), torch.float32)
     chunks = Chunks(source.normal(*SHAPE), None, source)
-    draw = Speculation(broken, chain, DRAFTERS["free"](chain, SHAPE), Reflection())
+    draw = Speculation(chain, DRAFTERS["free"](chain, SHAPE), Reflection())
     with pytest.raises(SpecpolicyError, match=r"the denoiser .* not finite at step 8 \(timestep 11\)"):
-        draw(chunks)
+        draw(Model(broken), chunks)
 
 
 def test_no_noise_that_a_caller_holds_is_written_to():

@@ -11,7 +11,8 @@ from torch import Tensor
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import weights_fingerprint
-from specpolicy.samplers.base import Denoiser, NoiseSource, device_of, network_of
+from specpolicy.model import device_of, network_of
+from specpolicy.samplers.base import Denoiser, NoiseSource
 from specpolicy.samplers.recycled.calibration.calibration import Calibration
 from specpolicy.samplers.recycled.calibration.distil import Distillation, distil, fit_prior
 from specpolicy.samplers.recycled.calibration.recording import (

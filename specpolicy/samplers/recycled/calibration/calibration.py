@@ -15,9 +15,9 @@ from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path, write_text
 from specpolicy.fingerprints import check_made_for, weights_fingerprint
+from specpolicy.model import network_of
 from specpolicy.parsing import check_ranges, parse, read_json
 from specpolicy.parsing.tensors import Unfilled, check_finite, part_of, read_layout, read_tensors, without_memory
-from specpolicy.samplers.base import engine_name, network_of
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate, Surrogate
 
 FORMAT = 2
@@ -76,11 +76,11 @@ class CalibrationFile:
         check_ranges(self, alpha_bar=(0, 1), shape=(1, LONGEST), cond_dim=(0, LARGEST), sweeps=(1, SWEEPS))
         if not 1 <= len(self.alpha_bar) <= LONGEST:
             raise SpecpolicyError(f"alpha_bar has {len(self.alpha_bar)} steps: it must have 1 to {LONGEST}")
-        for machine, plans in self.plans.items():
+        for backend, plans in self.plans.items():
             for steps, plan in plans.items():
                 if len(plan.windows) != steps:
                     raise SpecpolicyError(
-                        f"plans.{machine}.{steps} has {len(plan.windows)} windows: it must have one for each step"
+                        f"plans.{backend}.{steps} has {len(plan.windows)} windows: it must have one for each step"
                     )
 
     def surrogates(self) -> dict[str, GaussianSurrogate | StudentSurrogate]:
@@ -92,18 +92,13 @@ class CalibrationFile:
         return made
 
 
-def machine(device: torch.device, denoiser: object) -> str:
-    """What plans are kept for: the kind of device and the engine, as in "cpu", "cuda", "cpu-openvino"."""
-    engine = engine_name(denoiser)
-    return device.type if engine == "eager" else f"{device.type}-{engine}"
-
-
 @dataclass
 class Calibration:
     """A policy's surrogates and plans.
 
     prior: the linear surrogate, a Gaussian prior on chunks given the observation. student: the distilled one, or None.
-    sweeps: what takes fewest calls when a round drafts to the end. plans: by `machine` and by number of steps K.
+    sweeps: what takes fewest calls when a round drafts to the end. plans: by backend (see
+        `specpolicy.model.backend_name`) and by number of steps K.
     report: how it was made and what was measured: costs by rows, acceptance by step, calls.
     fingerprint: of the policy it was made for (see `specpolicy.fingerprints`); None where that is not known, as for a
         denoiser that is a function.
@@ -141,9 +136,9 @@ class Calibration:
         """The best surrogate there is, or the linear one."""
         return self.student if student and self.student is not None else self.prior
 
-    def plan(self, chain: GaussianChain, machine: str) -> Plan | None:
-        """The plan for this machine (see `machine`), else for its kind of device, if there is one."""
-        plans = self.plans.get(machine) or self.plans.get(machine.partition("-")[0], {})
+    def plan(self, chain: GaussianChain, backend: str) -> Plan | None:
+        """The plan for a backend, else for its kind of device, if there is one."""
+        plans = self.plans.get(backend) or self.plans.get(backend.partition("-")[0], {})
         return plans.get(len(chain))
 
     def check(self, chain: GaussianChain, shape: torch.Size) -> None:
@@ -213,8 +208,8 @@ class Calibration:
             part.load_state_dict(part_of(tensors, f"{name}."))
             part.eval()
         plans = {
-            machine: {steps: replace(plan, windows=list(plan.windows)) for steps, plan in by_steps.items()}
-            for machine, by_steps in settings.plans.items()
+            backend: {steps: replace(plan, windows=list(plan.windows)) for steps, plan in by_steps.items()}
+            for backend, by_steps in settings.plans.items()
         }
         return cls(
             parts["prior"],

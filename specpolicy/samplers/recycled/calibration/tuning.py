@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
+from specpolicy.model import Model
 from specpolicy.samplers.base import Chunks, Denoiser, NoiseSource, Sample
-from specpolicy.samplers.recycled.calibration.calibration import Calibration, Plan, machine
+from specpolicy.samplers.recycled.calibration.calibration import Calibration, Plan
 from specpolicy.samplers.recycled.calibration.cost import best_windows, interpolate_cost, measure_cost
 from specpolicy.samplers.recycled.drafter import Recycled
 from specpolicy.samplers.recycled.surrogates import Surrogate
@@ -93,8 +94,9 @@ def tune(
     for steps, chain in chains.items():
         plans[steps], report[f"chain_{steps}"] = _plan(calibration, trial, chain)
         progress("plans", len(plans), len(chains))
-    calibration.plans[machine(trial.device, trial.denoiser)] = plans
-    calibration.report |= {machine(trial.device, trial.denoiser): report}
+    backend = Model(trial.denoiser, trial.device).backend
+    calibration.plans[backend] = plans
+    calibration.report |= {backend: report}
 
 
 def _plan(calibration: Calibration, trial: Trial, chain: GaussianChain) -> tuple[Plan, dict[str, Any]]:

@@ -1,0 +1,114 @@
+"""A network as samplers see it: what it returns is checked, what it is asked is counted and timed."""
+
+import time
+
+import torch
+from torch import Tensor, nn
+
+from specpolicy.engines.base import Denoiser, Engine
+from specpolicy.errors import SpecpolicyError
+
+
+class Model:
+    """A denoiser (x (N, H, D), t (N,), cond (N, ...) or None) -> (N, H, D), which notes its calls.
+
+    It counts for one draw, and one thread: `fresh` makes another for the next. On a CUDA device time is taken by
+    events, which are read only when somebody asks for `seconds`.
+
+    Attributes:
+        denoiser: what is called: a network, a function or an engine.
+        device: where it computes.
+        network: the module behind it, whose weights a calibration was made for; None for a function, of which nothing
+            is known.
+        rows_by_call: states of each call so far.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        device: torch.device | None = None,
+        network: object = None,
+        per_entry: tuple[int, ...] = (),
+    ):
+        """device: by default that of the denoiser. network: of a function whose network the caller knows.
+        per_entry: the shape of what is returned for each entry of a state; () for a denoiser's single number."""
+        self.denoiser, self.per_entry = denoiser, per_entry
+        self.device = device_of(denoiser) if device is None else device
+        self.network = network_of(denoiser if network is None else network)
+        self.rows_by_call: list[int] = []
+        self._seconds = 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    @property
+    def backend(self) -> str:
+        """What runs it, see `backend_name`."""
+        return backend_name(self.device, self.denoiser.name if isinstance(self.denoiser, Engine) else "eager")
+
+    def fresh(self) -> "Model":
+        """The same one, with nothing counted."""
+        return Model(self.denoiser, self.device, self.network, self.per_entry)
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+        """Call the denoiser.
+
+        Raises:
+            SpecpolicyError: it returned something of another shape. One number for several entries would be broadcast,
+                and another distribution drawn from.
+        """
+        self.rows_by_call.append(len(x))
+        if self.device.type == "cuda":
+            pair = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+            stream = torch.cuda.current_stream(self.device)  # of another device than the current one, perhaps
+            pair[0].record(stream)
+            output = self.denoiser(x, t, cond)
+            pair[1].record(stream)
+            self._events.append(pair)
+        else:
+            start = time.perf_counter()
+            output = self.denoiser(x, t, cond)
+            self._seconds += time.perf_counter() - start
+        if not isinstance(output, Tensor) or output.shape != (*x.shape, *self.per_entry):
+            found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+            raise SpecpolicyError(
+                f"the denoiser returned {found} for states of shape {tuple(x.shape)}: expected "
+                f"{(*x.shape, *self.per_entry)}"
+            )
+        return output
+
+    @property
+    def seconds(self) -> float:
+        """Seconds in the denoiser so far. On a GPU this waits for it."""
+        if self._events:
+            torch.cuda.synchronize(self.device)
+        return self._seconds + sum(start.elapsed_time(end) for start, end in self._events) / 1e3
+
+
+def backend_name(device: torch.device, engine: str) -> str:
+    """What calibrations keep their plans by: the kind of device and the engine, as in "cpu", "cuda", "cpu-openvino"."""
+    return device.type if engine == "eager" else f"{device.type}-{engine}"
+
+
+def network_of(denoiser: object) -> nn.Module | None:
+    """The network behind a denoiser: itself, or what an engine runs; None for a function."""
+    inside = denoiser.workload.denoiser if isinstance(denoiser, Engine) else denoiser
+    return inside if isinstance(inside, nn.Module) else None
+
+
+def device_of(denoiser: object, cond: Tensor | None = None) -> torch.device:
+    """Where a denoiser computes: on the device of its conditions, its own (an engine's), that of its parameters, or
+    the CPU."""
+    if cond is not None:
+        return cond.device
+    if isinstance(denoiser, Engine):
+        return denoiser.device
+    if isinstance(denoiser, nn.Module):
+        for parameter in denoiser.parameters():
+            return parameter.device
+    return torch.device("cpu")
+
+
+def now(device: torch.device) -> float:
+    """The time, once the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

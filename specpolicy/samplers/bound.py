@@ -1,0 +1,73 @@
+"""A sampler that is settled: bound to a network, a chain and a shape, it draws chunks and looks nothing up."""
+
+import contextlib
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.model import now
+from specpolicy.samplers.base import Chunks, Generators, NoiseSource, Sample, Sampler, Setting
+
+
+class BoundSampler:
+    """Draws chunks with one sampler in one setting. Threads may share it.
+
+    Attributes:
+        sampler: its options.
+        setting: what it is bound to.
+    """
+
+    def __init__(self, sampler: Sampler, setting: Setting):
+        """Bind the sampler.
+
+        Raises:
+            SpecpolicyError: see `Sampler.bind`.
+        """
+        self.sampler, self.setting = sampler, setting
+        # What is bound is kept, and may be used in any mode.
+        with torch.inference_mode(False), torch.no_grad():
+            self._draw = sampler.bind(setting)
+
+    def __repr__(self) -> str:
+        return f"BoundSampler({self.sampler}, {self.setting.chain}, {self.setting.backend})"
+
+    def __call__(
+        self,
+        batch: int,
+        cond: Tensor | None = None,
+        generator: Generators = None,
+        return_states: bool = False,
+        start: Tensor | None = None,
+    ) -> Sample:
+        """Draw a batch of chunks (B, H, D).
+
+        cond: (B, ...) or (1, ...), which is expanded; None for an unconditional denoiser. generator: one for the
+        batch, or a sequence of B, one per row. start: (B, H, D) the initial noise, by default drawn.
+
+        Raises:
+            SpecpolicyError: conditions or generators that do not fit the batch, values that are not finite.
+        """
+        device = self.setting.device
+        if cond is not None:
+            if len(cond) not in (1, batch):
+                raise SpecpolicyError(
+                    f"cond has {len(cond)} rows, the batch has {batch}: give one row, or one per chunk"
+                )
+            cond = cond.to(device).expand(batch, *cond.shape[1:])
+        noise = NoiseSource(generator, batch, device, self.setting.dtype)
+        # Where nothing is recorded for gradients, whoever asked has chosen a mode.
+        with torch.inference_mode() if torch.is_grad_enabled() else contextlib.nullcontext():
+            return self._timed(cond, noise, return_states, start)
+
+    def _timed(self, cond: Tensor | None, noise: NoiseSource, return_states: bool, start: Tensor | None) -> Sample:
+        setting = self.setting
+        model, begin = setting.model.fresh(), now(setting.device)
+        state = noise.normal(*setting.shape) if start is None else start.to(setting.device, setting.dtype)
+        out = self._draw(model, Chunks(state, cond, noise, return_states))
+        seconds = now(setting.device) - begin
+        stats = dataclasses.replace(
+            out.stats, rows_by_call=tuple(model.rows_by_call), seconds=seconds, network_seconds=model.seconds
+        )
+        return dataclasses.replace(out, stats=stats)
