@@ -30,7 +30,8 @@ class OpenVINOEngine(PaddedEngine):
 
     def __init__(self, workload: Workload):
         super().__init__(workload, row_sizes(workload.max_rows))
-        openvino, network = _import_openvino(), workload.denoiser
+        self.functions: list[tuple[Any, Any, Any]] = []  # what is computed beside the network, see `compiled_steps`
+        openvino, network = import_openvino(), workload.denoiser
         if not isinstance(network, nn.Module):
             raise SpecpolicyError("engine 'openvino' needs a torch.nn.Module as denoiser")
         if workload.device.type != "cpu":
@@ -52,9 +53,13 @@ class OpenVINOEngine(PaddedEngine):
         if weights * len(self.sizes) > COPIES_BYTES:
             self._shared = self._core.compile_model(self._model, "CPU", self._options)
 
+    def compile(self, model: openvino.Model) -> Any:
+        """Another model for this engine's threads, in float32."""
+        return self._core.compile_model(model, "CPU", {**self._options, "INFERENCE_PRECISION_HINT": "f32"})
+
     def make_runner(self, size: int) -> Runner:
         """See `PaddedEngine.make_runner`."""
-        openvino, buffers = _import_openvino(), Buffers(self.workload, size)
+        openvino, buffers = import_openvino(), Buffers(self.workload, size)
         output = torch.empty_like(buffers.x)
         inputs = [buffers.x, buffers.t, *([] if buffers.cond is None else [buffers.cond])]
         compiled = self._shared
@@ -77,7 +82,7 @@ class OpenVINOEngine(PaddedEngine):
 
 def convert(network: nn.Module, workload: Workload) -> openvino.Model:
     """The network as an OpenVINO model for any number of rows; its inputs are x, t and, if there is one, cond."""
-    openvino = _import_openvino()
+    openvino = import_openvino()
     example = tuple(value for value in workload.example(2) if value is not None)
     rows = torch.export.Dim("rows", min=1, max=2**20)
     try:
@@ -124,7 +129,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _import_openvino() -> Any:
+def import_openvino() -> Any:
     """The package, which tells nobody that it is used: its telemetry would call Google Analytics when it is imported
     and keep a file in the home directory. Without the package of the telemetry it takes a stub of its own."""
     if "openvino" not in sys.modules:

@@ -71,7 +71,8 @@ class RecycledSampler(Speculative):
         surrogate, sweeps, window = self._drafting(setting)
         rejoin, single = self.rejoins(device), None
         if device.type == "cpu":
-            single = RecycledSingle(TorchSurrogate(surrogate.placed(device, torch.float32), chain), sweeps, rejoin)
+            placed = surrogate.placed(device, torch.float32)
+            single = RecycledSingle(TorchSurrogate(placed, chain, setting.model.denoiser), sweeps, rejoin)
         return Speculation(chain, Recycled(surrogate, sweeps, rejoin), Reflection(), window, single)
 
     def _drafting(self, setting: Setting) -> tuple[Surrogate, int, Lengths]:

@@ -9,12 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from specpolicy.diffusion import GaussianChain
+from specpolicy.engines.functions import compiled_steps
 from specpolicy.samplers.recycled.drafter import DAMPING, STRIDE
 from specpolicy.samplers.recycled.rejoin import Rejoin
-from specpolicy.samplers.recycled.surrogates.base import Surrogate
+from specpolicy.samplers.recycled.surrogates.base import Surrogate, SurrogateModule
 from specpolicy.samplers.speculative.coupling import TINY, Floats
 from specpolicy.samplers.speculative.drafters.base import Drafter
 from specpolicy.samplers.speculative.problem import Drafts, Known
@@ -34,21 +35,45 @@ class HostSurrogate(Protocol):
         ...
 
 
-class TorchSurrogate:
-    """A surrogate as a `HostSurrogate`, computed by torch."""
+class StepSurrogate(nn.Module):
+    """A surrogate on the steps of a chain: (states (n, d), steps (n,), features (1, F)) -> x0 (n, d)."""
 
     def __init__(self, surrogate: Surrogate, chain: GaussianChain):
+        super().__init__()
         self.surrogate, self.tables = surrogate, surrogate.look_up(chain.timesteps)
+
+    def forward(self, states: Tensor, steps: Tensor, features: Tensor) -> Tensor:
+        """Its guess."""
+        return self.surrogate.at(tuple(table[steps] for table in self.tables), features)(states[None])[0]
+
+
+class TorchSurrogate:
+    """A surrogate as a `HostSurrogate`, computed by torch, or by `compiled`, what an engine made of its steps."""
+
+    def __init__(self, surrogate: Surrogate, chain: GaussianChain, engine: object = None):
+        self.steps = StepSurrogate(surrogate, chain).eval()
+        self.surrogate: Any = surrogate
+        self.dtype, self.compiled = self.steps.tables[0].dtype, None
+        if isinstance(surrogate, SurrogateModule):
+            self.compiled = compiled_steps(engine, surrogate, chain, self._example)
+
+    def _example(self) -> tuple[nn.Module, tuple[Tensor, Tensor, Tensor]]:
+        """The steps, and inputs of all of them at once."""
+        source, surrogate = torch.Generator().manual_seed(0), self.surrogate
+        states = torch.randn(len(self.steps.tables[0]), len(surrogate.basis), generator=source)
+        cond = torch.randn(1, surrogate.cond_dim, generator=source)
+        return self.steps, (states, torch.arange(len(states)), surrogate.prepare(cond))
 
     def prepare(self, cond: Tensor | None) -> Tensor | None:
         """See `HostSurrogate.prepare`."""
-        return self.surrogate.prepare(None if cond is None else cond.to(self.tables[0].dtype))
+        return self.surrogate.prepare(None if cond is None else cond.to(self.dtype))
 
     def __call__(self, states: Floats, steps: np.ndarray, features: Any) -> Floats:
         """See `HostSurrogate`."""
-        at = torch.from_numpy(steps)
-        guess = self.surrogate.at(tuple(table[at] for table in self.tables), features)
-        return guess(torch.from_numpy(states).to(self.tables[0])[None])[0].numpy().astype(np.float64)
+        if self.compiled is not None:
+            return self.compiled(states, steps, features.numpy()).astype(np.float64)
+        given = torch.from_numpy(states).to(self.dtype)
+        return np.asarray(self.steps(given, torch.from_numpy(steps), features).numpy(), np.float64)
 
 
 @dataclass(frozen=True)

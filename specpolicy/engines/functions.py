@@ -1,0 +1,89 @@
+"""Small functions beside the network, such as a drafter asks, on the engine that runs the network."""
+
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from specpolicy.engines.openvino import OpenVINOEngine, import_openvino
+from specpolicy.errors import SpecpolicyError
+
+# (values (n, d), steps (n,), features (1, F)) -> (n, d), in numpy
+StepFunction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Example = tuple[Tensor, Tensor, Tensor]
+ROWS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # that are compiled for, and all there may be
+TOLERANCE = 1e-3  # of the root mean square of what torch computes
+MOST = 8  # functions that an engine keeps
+
+
+def compiled_steps(
+    engine: object, owner: object, chain: object, make: Callable[[], tuple[nn.Module, Example]]
+) -> StepFunction | None:
+    """A module (values (n, d), steps (n,), features (1, F)) -> (n, d) on the engine of a network.
+
+    Args:
+        engine: what runs the network.
+        owner, chain: what the function is of; it is made once for them.
+        make: gives the module, and inputs of as many rows as may be asked for at once.
+
+    Returns:
+        None where the engine has nothing that is faster than torch.
+
+    Raises:
+        SpecpolicyError: the engine computes something else.
+    """
+    if not isinstance(engine, OpenVINOEngine):
+        return None
+    for known_owner, known_chain, function in engine.functions:
+        if known_owner is owner and known_chain is chain:
+            return function
+    made = _OpenVINOSteps(engine, *make())
+    engine.functions = [*engine.functions[-MOST + 1 :], (owner, chain, made)]
+    return made
+
+
+class _OpenVINOSteps:
+    """Rows are padded to the next of a few sizes, each compiled apart. Threads take turns."""
+
+    def __init__(self, engine: OpenVINOEngine, module: nn.Module, inputs: Example):
+        package, (most, size), features = import_openvino(), inputs[0].shape, inputs[2].shape[1]
+        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracing warns of shapes that it takes as they are: all are compared below
+            inputs = (inputs[0].clone(), inputs[1].clone(), inputs[2].clone())
+            traced = torch.jit.trace(module, inputs, check_trace=False)  # type: ignore[no-untyped-call]
+            model = package.convert_model(traced, example_input=inputs)
+            expected = module(*inputs).numpy()
+        self._turn = threading.Lock()
+        self._requests: dict[int, tuple[Any, tuple[np.ndarray, ...], np.ndarray]] = {}
+        for rows in (*(rows for rows in ROWS if rows < most), most):
+            copy = model.clone()
+            copy.reshape({0: [rows, size], 1: [rows], 2: [1, features]})
+            request = engine.compile(copy).create_infer_request()
+            buffers = np.zeros((rows, size), np.float32), np.zeros(rows, np.int64), np.zeros((1, features), np.float32)
+            for index, buffer in enumerate(buffers):
+                request.set_input_tensor(index, package.Tensor(buffer, shared_memory=True))
+            output = np.zeros((rows, size), np.float32)
+            request.set_output_tensor(0, package.Tensor(output, shared_memory=True))
+            self._requests[rows] = request, buffers, output
+        values, steps, fixed = (part.numpy() for part in inputs)
+        scale = max(float(np.sqrt(np.square(expected).mean())), 1e-6)
+        for rows in self._requests:
+            found = self(values[:rows], steps[:rows], fixed)
+            error = float(np.abs(found - expected[:rows]).max()) / scale
+            if not error <= TOLERANCE:
+                raise SpecpolicyError(f"OpenVINO differs from torch by {error:.1e} in drafting: use engine eager")
+
+    def __call__(self, values: np.ndarray, steps: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """See `StepFunction`."""
+        rows = len(values)
+        size = next(size for size in self._requests if size >= rows)
+        request, buffers, output = self._requests[size]
+        with self._turn:
+            for buffer, value in zip(buffers, (values, steps, features), strict=True):
+                buffer[: len(value)] = value
+            request.infer(share_outputs=True)
+            return np.array(output[:rows])
