@@ -98,7 +98,6 @@ class DiffusionPolicy(Policy):
         inpaints = isinstance(self.denoiser, Inpainting)
         return self.horizon, self._network_action_dim + (self.encoder.frame_dim if inpaints else 0)
 
-    @torch.inference_mode()
     def predict(
         self,
         observation: Observation,
@@ -119,8 +118,37 @@ class DiffusionPolicy(Policy):
             SpecpolicyError: an observation that does not fit, a sampler that the policy's chain cannot be walked with
                 or that lacks a model, a network that returns what is not finite.
         """
+        return self.draw(self.bound(sampler), observation, generator, return_states)
+
+    def sampler(
+        self, sampler: str | Sampler | None = None, *, engine: str | None = None, **options: Any
+    ) -> "PolicySampler":
+        """A sampler that is settled for this policy: `sampler(observation, generator=g)` draws and looks nothing up.
+
+        sampler: a name, such as "recycled", with its `options`, or what `specpolicy.make_sampler` made; None:
+            `best_sampler`. engine: runs the network, see `make_engine`; None: as the policy does.
+
+        Raises:
+            SpecpolicyError: no such sampler, option or engine; a sampler that the policy's chain cannot be walked with
+                or that lacks a model.
+        """
+        policy = self if engine is None else self.with_engine(engine)
+        if not isinstance(sampler, str | None):
+            if options:
+                raise SpecpolicyError(f"sampler={sampler}: options are given with a name, this one has its own")
+            return PolicySampler(policy, policy.bound(sampler))
+        return PolicySampler(policy, policy.bound(make_sampler(sampler or self.best_sampler, **options)))
+
+    @property
+    def best_sampler(self) -> str:
+        """The exact sampler that is quickest: "recycled", or "ddpm" where the chain adds no noise to speculate on."""
+        return "recycled" if bool((self.chain.sigma[:-1] > 0).all()) else "ddpm"
+
+    @torch.inference_mode()
+    def draw(self, bound: BoundSampler, observation: Observation, generator: Generators, return_states: bool) -> Sample:
+        """See `predict`, for a sampler that is bound to this policy."""
         cond = self.encode(observation)
-        out = self.bound(sampler)(len(cond), cond, generator, return_states)
+        out = bound(len(cond), cond, generator, return_states)
         actions = self.normaliser.unnormalise("action", out.actions[..., : self._network_action_dim])
         actions = convert_rotations(actions, self.rotations) if self.rotations else actions
         return dataclasses.replace(out, actions=actions)
@@ -190,6 +218,28 @@ class DiffusionPolicy(Policy):
             self.chain.process.steps,
         )
         return policy
+
+
+class PolicySampler:
+    """One sampler of one policy, bound: from observations to chunks.
+
+    Attributes:
+        policy: whose chunks are drawn.
+        options: the sampler, as a value.
+        name: of the sampler.
+        engine: of the network, by its name.
+    """
+
+    def __init__(self, policy: DiffusionPolicy, bound: BoundSampler):
+        self.policy, self._bound, self.options, self.name = policy, bound, bound.sampler, bound.sampler.name
+        self.engine = "eager" if policy.engine is None else policy.engine.name
+
+    def __repr__(self) -> str:
+        return f"PolicySampler({self.options}, engine={self.engine})"
+
+    def __call__(self, observation: Observation, generator: Generators = None, return_states: bool = False) -> Sample:
+        """See `DiffusionPolicy.predict`."""
+        return self.policy.draw(self._bound, observation, generator, return_states)
 
 
 def _make_networks(config: PolicyConfig) -> tuple[LowDimEncoder, nn.Module]:

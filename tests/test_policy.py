@@ -76,6 +76,31 @@ def test_a_sampler_is_bound_once_and_anew_when_the_policy_changes(small_policy):
     assert small_policy.bound("recycled").setting.calibration is small_policy.calibration
 
 
+@pytest.mark.parametrize("engine", (None, "eager"))
+def test_a_sampler_of_a_policy_draws_what_the_policy_predicts(small_policy, engine):
+    seen = observation()
+    for name, options in (("recycled", {"window": 4}), ("block", {}), ("ddim", {"steps": 3}), (None, {})):
+        bound = small_policy.sampler(name, engine=engine, **options)
+        sampler = make_sampler(name or "recycled", **options)
+        expected = small_policy.predict(seen, sampler, seeded(1), return_states=True)
+        found = bound(seen, generator=seeded(1), return_states=True)
+        assert torch.equal(found.actions, expected.actions) and torch.equal(found.states, expected.states)
+        assert bound.options == sampler and bound.name == sampler.name and bound.engine == "eager"
+        assert small_policy.sampler(sampler, engine=engine).options == sampler
+
+
+def test_a_sampler_of_a_policy_is_refused_by_name_option_or_engine(small_policy):
+    for arguments, options, word in (
+        (("recycld",), {}, "did you mean 'recycled'"),
+        (("recycled",), {"windw": 3}, "did you mean 'window'"),
+        ((make_sampler("block"),), {"window": 3}, "options are given with a name"),
+        (("block",), {"engine": "opnvino"}, "did you mean 'openvino'"),
+        (("recycled",), {"eta": 0.0, "steps": 4}, "adds no noise"),
+    ):
+        with pytest.raises(SpecpolicyError, match=word):
+            small_policy.sampler(*arguments, **options)
+
+
 def test_the_executed_part_starts_at_the_newest_observation(small_policy):
     chunk = torch.arange(8.0).reshape(1, 8, 1).expand(1, 8, 2)
     assert small_policy.executable(chunk)[0, :, 0].tolist() == [1, 2, 3, 4]
