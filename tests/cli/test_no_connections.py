@@ -17,8 +17,9 @@ from specpolicy.policy import DiffusionPolicy
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parent / "evaluation"  # where drift_env.py, a task without a simulator, lies
 
-# Programs that only look at this machine: its name, its libraries and fonts; how glfw asks a library for its version.
-LOCAL = ("('uname'", "('/sbin/ldconfig'", "('fc-list'", "gcc'", "ld'", "def get_version(library_handle)")
+# Programs that only look at this machine: its name, its libraries and fonts; how glfw asks a library for its version,
+# and numpy.testing, which numba imports, for the processor's.
+LOCAL = ("('uname'", "('lscpu'", "('/sbin/ldconfig'", "('fc-list'", "gcc'", "ld'", "def get_version(library_handle)")
 
 
 @pytest.fixture
