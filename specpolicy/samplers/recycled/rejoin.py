@@ -92,7 +92,10 @@ def quick_walk() -> Callable[..., None]:
         import numba
     except ImportError:
         return walk_together
-    compiled: Callable[..., None] = numba.njit(SIGNATURE, cache=True, nogil=True)(walk_row_by_row)
+    try:
+        compiled: Callable[..., None] = numba.njit(SIGNATURE, cache=True, nogil=True)(walk_row_by_row)
+    except RuntimeError:  # nowhere to keep it: neither beside this file nor in the user's cache
+        compiled = numba.njit(SIGNATURE, nogil=True)(walk_row_by_row)
     return compiled
 
 
