@@ -216,6 +216,7 @@ class DiffusionPolicy(Policy):
             max_rows or len(self.chain),
             precision,
             self.chain.process.steps,
+            self.chain.timesteps.dtype,
         )
         return policy
 

@@ -42,6 +42,7 @@ class Workload:
         max_rows: rows up to which a call is one call of the network; more are evaluated in pieces.
         precision: "float32", or "bfloat16" inside the network.
         train_steps: timesteps are below this number.
+        time_dtype: of the timesteps, which are whole numbers unless the network takes others.
     """
 
     denoiser: Denoiser
@@ -50,6 +51,7 @@ class Workload:
     max_rows: int
     precision: str = "float32"
     train_steps: int = 100
+    time_dtype: torch.dtype = torch.int64
 
     @property
     def device(self) -> torch.device:
@@ -71,7 +73,7 @@ class Workload:
         source = torch.Generator().manual_seed(seed)
         x = torch.randn(rows, *self.chunk_shape, generator=source)
         cond = None if self.cond_shape is None else torch.randn(rows, *self.cond_shape, generator=source)
-        t = (torch.arange(rows, dtype=torch.int64) + seed) % self.train_steps
+        t = ((torch.arange(rows) + seed) % self.train_steps).to(self.time_dtype)
         return x.to(self.device), t.to(self.device), None if cond is None else cond.to(self.device)
 
 
@@ -178,8 +180,16 @@ class Buffers:
         self.x, self.t, self.cond = workload.example(size)
 
     def fill(self, x: Tensor, t: Tensor, cond: Tensor | None) -> int:
-        """Copy the inputs into the first rows and return how many these are."""
+        """Copy the inputs into the first rows and return how many these are.
+
+        Raises:
+            SpecpolicyError: timesteps between whole numbers, which these would be rounded to.
+        """
         rows = len(x)
+        if t.is_floating_point() and not self.t.is_floating_point():
+            raise SpecpolicyError(
+                "this engine was made for timesteps that are whole numbers: make it with time_dtype=torch.float32"
+            )
         self.x[:rows].copy_(x)
         self.t[:rows].copy_(t)
         if self.cond is not None and cond is not None:

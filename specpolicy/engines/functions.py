@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from specpolicy.engines.openvino import OpenVINOEngine, import_openvino
+from specpolicy.engines.openvino import OpenVINOEngine
+from specpolicy.engines.openvino_model import import_openvino
 from specpolicy.errors import SpecpolicyError
 
 # (values (n, d), steps (n,), features (1, F)) -> (n, d), in numpy

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Sequence
 
+import torch
+
 from specpolicy.engines.base import Denoiser, Engine, Workload
 from specpolicy.engines.compiled import CompiledEngine
 from specpolicy.engines.cuda_graph import CudaGraphEngine
@@ -25,6 +27,7 @@ def make_engine(
     max_rows: int = 100,
     precision: str = "float32",
     train_steps: int = 100,
+    time_dtype: torch.dtype = torch.int64,
 ) -> Engine:
     """Make an engine by its name and warm it up, which for some takes a minute or more.
 
@@ -35,6 +38,7 @@ def make_engine(
         max_rows: rows up to which a call is one call of the network: the steps of the chain, for one chunk.
         precision: "float32", or "bfloat16" inside the network, which is another distribution.
         train_steps: of the chain's training process; timesteps are below this number.
+        time_dtype: of the timesteps, such as torch.float32 for a network that takes them between whole numbers.
 
     Raises:
         SpecpolicyError: an unknown name, an engine that cannot run here, or one that computes something else.
@@ -46,7 +50,7 @@ def make_engine(
     if max_rows < 1:
         raise SpecpolicyError(f"max_rows={max_rows}: expected at least one row")
     shape = None if cond_shape is None else tuple(cond_shape)
-    workload = Workload(denoiser, tuple(chunk_shape), shape, max_rows, precision, train_steps)
+    workload = Workload(denoiser, tuple(chunk_shape), shape, max_rows, precision, train_steps, time_dtype)
     check_precision(precision, workload.device)
     engine = ENGINES[name](workload)
     engine.warm_up()

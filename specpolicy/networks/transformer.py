@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks.embedding import SinusoidalPosEmb, expand_timestep
+from specpolicy.networks.transformer_split import SplitTransformer
 
 
 class TransformerForDiffusion(nn.Module):
@@ -85,6 +86,11 @@ class TransformerForDiffusion(nn.Module):
             raise SpecpolicyError(
                 f"this transformer has positions for {self.horizon} actions, got a horizon of {horizon}"
             )
+
+    def split_denoiser(self, horizon: int, rows: int) -> SplitTransformer | None:
+        """The same function in two parts, see there; None if an encoder mixes timestep and observations. It is the
+        same for all `rows`."""
+        return SplitTransformer(self, horizon) if isinstance(self.encoder, nn.Sequential) else None
 
     def forward(self, sample: Tensor, timestep: Tensor | int, cond: Tensor | None = None) -> Tensor:
         """Denoise `sample` (N, H, D) at `timestep` (N,), one value per row."""

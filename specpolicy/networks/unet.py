@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks.embedding import SinusoidalPosEmb, expand_timestep
+from specpolicy.networks.unet_split import SplitUnet
 
 
 class Conv1dBlock(nn.Module):
@@ -98,7 +99,7 @@ class ConditionalUnet1D(nn.Module):
         super().__init__()
         widths = [input_dim, *down_dims]
         pairs = list(itertools.pairwise(widths))
-        embed = diffusion_step_embed_dim
+        self.embedding_dim = embed = diffusion_step_embed_dim
         cond_dim = embed + (global_cond_dim or 0)
         self.horizon_multiple = 2 ** (len(down_dims) - 1)
         if any(width % n_groups for width in down_dims):
@@ -138,6 +139,15 @@ class ConditionalUnet1D(nn.Module):
                 f"a U-Net with {levels} levels halves the horizon {levels - 1} times: "
                 f"horizon={horizon} must be a multiple of {self.horizon_multiple}"
             )
+
+    def residual_blocks(self) -> list[nn.Module]:
+        """In the order in which they see a chunk; without those of a local condition."""
+        stages = [*self.down_modules, self.mid_modules, *self.up_modules]
+        return [block for stage in stages for block in list(stage.children())[:2]]
+
+    def split_denoiser(self, horizon: int, rows: int) -> SplitUnet | None:
+        """The same function in two parts, see there; None with a local condition, which goes through convolutions."""
+        return SplitUnet(self, horizon, rows) if self.local_cond_encoder is None else None
 
     def forward(
         self,

@@ -1,0 +1,117 @@
+"""Modules of torch as models of OpenVINO."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from specpolicy.engines.openvino_graph import UnknownOperation, draw_graph
+from specpolicy.errors import SpecpolicyError
+
+if TYPE_CHECKING:
+    import openvino
+
+
+def export(module: nn.Module, example: Sequence[Tensor]) -> openvino.Model:
+    """A model of the module, by way of torch's exporter, for any number of rows. `example`: its inputs, two rows each.
+
+    Raises:
+        SpecpolicyError: OpenVINO cannot express it.
+    """
+    package, example = import_openvino(), tuple(example)
+    rows = torch.export.Dim("rows", min=1, max=2**20)
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.export.export(module, example, dynamic_shapes=({0: rows},) * len(example))
+            model = package.convert_model(program)
+    except Exception as error:  # whatever torch or OpenVINO finds it cannot express
+        raise refusal(error) from error
+    model.reshape({index: package.PartialShape([-1, *value.shape[1:]]) for index, value in enumerate(example)})
+    _expand_mish(model)
+    return model
+
+
+def draw(function: Callable[..., Any], shapes: Sequence[Sequence[int]]) -> openvino.Model:
+    """A model of a function of float32 tensors of these shapes, in which -1 stands for any size; see `draw_graph`.
+
+    Raises:
+        SpecpolicyError: it uses an operation that is not known there.
+    """
+    package = import_openvino()
+    try:
+        return draw_graph(function, shapes, importlib.import_module("openvino.opset13"), package.Model)
+    except (UnknownOperation, RuntimeError, TypeError) as error:  # an operation, or options of one
+        raise refusal(error) from error
+
+
+def refusal(error: Exception) -> SpecpolicyError:
+    """What to raise for an error of OpenVINO or torch."""
+    reason = " ".join(str(error).split())[:200]
+    return SpecpolicyError(f"OpenVINO cannot convert this network: use engine eager ({reason})")
+
+
+def _expand_mish(model: openvino.Model) -> None:
+    """Write Mish as `openvino_graph` does."""
+    from openvino import opset13
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "Mish":
+            x = node.input_value(0)
+            one, two, bound = (opset13.constant(value, dtype="float32") for value in (1.0, 2.0, 20.0))
+            growth = opset13.exp(opset13.minimum(x, bound))  # beyond 20 Mish is x to the last digit
+            square = opset13.multiply(opset13.add(growth, one), opset13.add(growth, one))
+            part = opset13.divide(two, opset13.add(square, one))
+            node.output(0).replace(opset13.subtract(x, opset13.multiply(x, part)).output(0))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporting logs and warns at length about things that do not matter here; the result is checked."""
+    logger = logging.getLogger("torch.export")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def import_openvino() -> Any:
+    """The package, which tells nobody that it is used: its telemetry would call Google Analytics when it is imported
+    and keep a file in the home directory. Without the package of the telemetry it takes a stub of its own."""
+    if "openvino" not in sys.modules:
+        with _hidden("openvino_telemetry"):
+            return _import_or_refuse()
+    return _import_or_refuse()
+
+
+def _import_or_refuse() -> Any:
+    try:
+        import openvino
+    except ModuleNotFoundError:
+        raise SpecpolicyError("engine 'openvino' needs a package: pip install 'specpolicy[openvino]'") from None
+    return openvino
+
+
+@contextlib.contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """Importing the package fails in this block, as if it were not installed."""
+    before = sys.modules.get(package)
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules[package]
+        else:
+            sys.modules[package] = before
