@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specpolicy.engines import AUTO
 from specpolicy.engines.base import allows_tf32
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import check_made_for
@@ -180,8 +181,9 @@ class TokenPolicy(Policy):
         return Model(self.engine or self.denoiser, self.device).backend
 
     def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> "TokenPolicy":
-        """The same policy, weights shared. There is one engine for tokens, "eager", and one precision."""
-        if name != "eager":
+        """The same policy, weights shared. There is one engine for tokens, "eager", which is also what "auto" is, and
+        one precision."""
+        if name not in ("eager", AUTO):
             raise SpecpolicyError(f"engine '{name}' does not run policies of action tokens: use engine=eager")
         if precision != "float32":
             raise SpecpolicyError(f"policies of action tokens are decoded in float32, not in {precision}")

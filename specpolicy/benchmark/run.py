@@ -10,6 +10,7 @@ from specpolicy.benchmark.measure import Draw, measure
 from specpolicy.benchmark.stand_in import random_network
 from specpolicy.benchmark.summary import check_reference, describe_network, summarise
 from specpolicy.benchmark.windows import measure_rows, tune_windows
+from specpolicy.engines import Engine
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.provenance import fingerprint, hardware, load, versions
 from specpolicy.histories import Histories
@@ -73,7 +74,7 @@ def benchmark(
         "steps": None if isinstance(policy, TokenPolicy) else len(policy.chain),
         "tokens": policy.length if isinstance(policy, TokenPolicy) else None,
         "network": describe_network(timed or own, trained=timed is None),
-        "engine": settings.engine,
+        "engine": used.name if isinstance(used := (timed or own).engine, Engine) else "eager",
         "precision": settings.precision,
         "device": str(policy.device),
         "threads": torch.get_num_threads(),

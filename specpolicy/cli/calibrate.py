@@ -61,14 +61,14 @@ def _calibrate(config: DictConfig, policy: Any, effort: Effort, output: Path) ->
     """Calibrate and write what was found to `output`, which this run holds."""
     from specpolicy.cli import calibrate_tokens
     from specpolicy.cli.configuration import save_config
+    from specpolicy.cli.engines import on_engine
     from specpolicy.cli.observations import conditions, write_held_out
     from specpolicy.evaluation.provenance import hardware
     from specpolicy.samplers import calibrate
     from specpolicy.token_policy import TokenPolicy
 
     known = None if config.learn or isinstance(policy, TokenPolicy) else _known(config, policy)
-    if config.engine != "eager":
-        policy = policy.with_engine(config.engine)
+    policy = on_engine(policy, config.engine)
     if isinstance(policy, TokenPolicy):
         print(calibrate_tokens.describe(calibrate_tokens.calibrate_tokens(policy, config, output), policy.machine))
         print(f"wrote {output}/drafts.json")

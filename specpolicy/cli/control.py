@@ -74,6 +74,7 @@ def run(config: DictConfig) -> None:
 def _planner(config: DictConfig, env: gymnasium.Env) -> Planner:
     import torch
 
+    from specpolicy.cli.engines import on_engine
     from specpolicy.cli.evaluate import sampler_specs
     from specpolicy.control import PolicyPlanner
     from specpolicy.evaluation.planners import ExpertPlanner, check_policy_fits
@@ -92,7 +93,7 @@ def _planner(config: DictConfig, env: gymnasium.Env) -> Planner:
     sampler = make_sampler(**spec)
     policy = load_policy(str(config.policy), config.device)
     check_policy_fits(policy, env, str(config.task.id), config.any_rate)
-    return PolicyPlanner(policy if config.engine == "eager" else policy.with_engine(config.engine), sampler)
+    return PolicyPlanner(on_engine(policy, config.engine), sampler)
 
 
 def _remote_planner(config: DictConfig, env: gymnasium.Env) -> Planner:

@@ -108,7 +108,7 @@ def _evaluate(
         provenance = {
             "policy": {"path": str(config.policy), "fingerprint": origin.policy},
             "device": str(config.device),
-            "engine": str(config.engine),
+            "engine": evaluation.setup.engine,
             "workers": workers,
             "batch": evaluation.setup.batch,
             "load_at_start": busy,
@@ -163,6 +163,8 @@ def read_video_size(size: Any) -> tuple[int, int]:
 
 def _evaluation(config: DictConfig) -> tuple[dict[str, Any], Evaluation]:
     """The track with the execution horizon that holds in it, and what is to be played."""
+    from specpolicy.cli.engines import engine_name, on_engine
+    from specpolicy.engines import AUTO
     from specpolicy.evaluation.arms import Arm
     from specpolicy.evaluation.player import EXPERT, Setup
     from specpolicy.evaluation.runner import Evaluation
@@ -170,12 +172,16 @@ def _evaluation(config: DictConfig) -> tuple[dict[str, Any], Evaluation]:
     from specpolicy.loading import load_policy
 
     entries = [EXPERT] if config.policy == EXPERT else _plain(config.samplers)
+    engine = str(config.engine)
+    if engine == AUTO:  # chosen here, so that all processes have the same one, and results say which
+        alone = config.policy == EXPERT
+        engine = "eager" if alone else engine_name(on_engine(load_policy(config.policy, config.device), AUTO))
     setup = Setup(
         task=_plain(config.task),
         policy=str(config.policy),
         samplers=sampler_specs(entries, config.get("config_directories", [])),
         device=str(config.device),
-        engine=str(config.engine),
+        engine=engine,
         max_seconds=float(config.max_seconds),
         video_size=read_video_size(config.video_size),
         batch=config.batch,

@@ -102,6 +102,7 @@ def _service(config: DictConfig) -> PolicyService:
     import torch
     from omegaconf import OmegaConf
 
+    from specpolicy.cli.engines import on_engine
     from specpolicy.cli.evaluate import sampler_specs
     from specpolicy.evaluation.provenance import fingerprint
     from specpolicy.loading import load_policy
@@ -120,5 +121,5 @@ def _service(config: DictConfig) -> PolicyService:
     about = {"policy": str(config.policy), "fingerprint": fingerprint(policy)}
     if config.engine != "eager" or config.precision != "float32":
         steps = len(policy.chain) if isinstance(policy, DiffusionPolicy) else 1
-        policy = policy.with_engine(config.engine, max(steps, config.max_batch), config.precision)
+        policy = on_engine(policy, config.engine, max(steps, config.max_batch), config.precision)
     return PolicyService(policy, sampler, about)

@@ -1,6 +1,6 @@
 """Engines: one network, run in several ways. All of them are denoisers, so samplers do not know which one they have."""
 
 from specpolicy.engines.base import Engine, row_sizes
-from specpolicy.engines.registry import ENGINES, make_engine
+from specpolicy.engines.registry import AUTO, ENGINES, check_engine_name, make_engine
 
-__all__ = ["ENGINES", "Engine", "make_engine", "row_sizes"]
+__all__ = ["AUTO", "ENGINES", "Engine", "check_engine_name", "make_engine", "row_sizes"]

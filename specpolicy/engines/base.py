@@ -85,6 +85,7 @@ class Engine(ABC):
     Attributes:
         name: what users and plans call it.
         sizes: numbers of rows that are prepared for, rising.
+        considered: by engine what was found out about it, where this one was chosen by "auto".
     """
 
     name: str
@@ -92,6 +93,7 @@ class Engine(ABC):
     def __init__(self, workload: Workload):
         self.workload = workload
         self.sizes: tuple[int, ...] = (1, workload.max_rows)
+        self.considered: dict[str, str] = {}
 
     @property
     def device(self) -> torch.device:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from specpolicy.engines.auto import fastest_engine
 from specpolicy.engines.base import Denoiser, Engine, Workload
 from specpolicy.engines.compiled import CompiledEngine
 from specpolicy.engines.cuda_graph import CudaGraphEngine
@@ -17,6 +18,22 @@ ENGINES: dict[str, type[Engine]] = {
     kind.name: kind  # type: ignore[type-abstract]
     for kind in (EagerEngine, CompiledEngine, CudaGraphEngine, OpenVINOEngine)
 }
+AUTO = "auto"
+# Of these auto chooses. Compiling by torch takes a minute or more, which nobody shall wait for unasked.
+OFFERED: tuple[type[Engine], ...] = (OpenVINOEngine, CudaGraphEngine, EagerEngine)
+
+
+def check_engine_name(name: str) -> None:
+    """Raise for a name that `make_engine` does not know.
+
+    Raises:
+        SpecpolicyError: it is none.
+    """
+    names = [*ENGINES, AUTO]
+    if name not in names:
+        close = difflib.get_close_matches(str(name), names, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"use one of {', '.join(names)}"
+        raise SpecpolicyError(f"unknown engine '{name}': {hint}")
 
 
 def make_engine(
@@ -32,7 +49,8 @@ def make_engine(
     """Make an engine by its name and warm it up, which for some takes a minute or more.
 
     Args:
-        name: "eager"; "compile" (torch.compile); "cuda_graph"; "openvino" (CPUs; the optional extra).
+        name: "eager"; "compile" (torch.compile); "cuda_graph"; "openvino" (CPUs; the optional extra); or "auto", the
+            fastest of them here but for compile, see `fastest_engine`.
         chunk_shape: (H, D) of one row.
         cond_shape: shape of one row's condition; None if the network takes none.
         max_rows: rows up to which a call is one call of the network: the steps of the chain, for one chunk.
@@ -43,15 +61,14 @@ def make_engine(
     Raises:
         SpecpolicyError: an unknown name, an engine that cannot run here, or one that computes something else.
     """
-    if name not in ENGINES:
-        close = difflib.get_close_matches(str(name), ENGINES, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"use one of {', '.join(ENGINES)}"
-        raise SpecpolicyError(f"unknown engine '{name}': {hint}")
+    check_engine_name(name)
     if max_rows < 1:
         raise SpecpolicyError(f"max_rows={max_rows}: expected at least one row")
     shape = None if cond_shape is None else tuple(cond_shape)
     workload = Workload(denoiser, tuple(chunk_shape), shape, max_rows, precision, train_steps, time_dtype)
     check_precision(precision, workload.device)
+    if name == AUTO:
+        return fastest_engine(OFFERED, workload)
     engine = ENGINES[name](workload)
     engine.warm_up()
     return engine

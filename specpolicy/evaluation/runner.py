@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from specpolicy.engines import ENGINES
+from specpolicy.engines import AUTO, check_engine_name
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.arms import Arm
 from specpolicy.evaluation.calibrations import calibration_digest
@@ -95,8 +95,9 @@ def check(evaluation: Evaluation) -> Origin:
         )
     if not setup.samplers or not evaluation.arms:
         raise SpecpolicyError("samplers is empty: name at least one, such as samplers=[ddpm]")
-    if setup.engine not in ENGINES:
-        raise SpecpolicyError(f"unknown engine '{setup.engine}': use one of {', '.join(ENGINES)}")
+    check_engine_name(setup.engine)
+    if setup.engine == AUTO:
+        raise SpecpolicyError("each process would choose its engine, and results would not say which: name one")
     if any(spec["name"] == EXPERT for spec in setup.samplers.values()):
         ExpertPlanner(str(setup.task["id"]))
     specs = {label: dict(spec) for label, spec in setup.samplers.items() if spec["name"] != EXPERT}

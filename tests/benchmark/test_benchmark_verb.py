@@ -24,6 +24,13 @@ def files(output):
     return {path.name for path in output.iterdir()} if output.exists() else set()
 
 
+def test_the_table_names_the_engine_that_auto_is(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("specpolicy.engines.auto.time_call", lambda engine, rows: float(engine.name != "eager"))
+    assert benchmark(checkpoint, tmp_path / "out", "samplers=[ddim-4]", "engine=auto") == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["engine"] == "eager"
+    assert "engine eager" in (tmp_path / "out" / "table.md").read_text()
+
+
 def test_it_writes_and_prints_the_table(checkpoint, tmp_path, capsys):
     output = tmp_path / "out"
     assert benchmark(checkpoint, output, "samplers=[ddpm,ddim-4,asd,recycled]", "steps=[20,8]") == 0

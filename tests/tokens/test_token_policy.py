@@ -220,3 +220,7 @@ def test_shipped_drafts_change_no_token_of_a_shipped_policy(name, pytestconfig):
     )
     assert torch.equal(found.tokens, expected.tokens) and (found.calls <= expected.calls).all()
     assert found.calls.sum() < 0.8 * expected.calls.sum()
+
+
+def test_auto_is_the_one_engine_there_is(token_policy):
+    assert token_policy.with_engine("auto").engine is None

@@ -1,0 +1,134 @@
+"""engine=auto: the fastest that works, whatever is wrong with the others."""
+
+import pickle
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from specpolicy.engines import AUTO, auto, check_engine_name, make_engine
+from specpolicy.engines.auto import fastest_engine, time_call
+from specpolicy.engines.base import Engine, Workload
+from specpolicy.errors import SpecpolicyError
+
+H, D, C = 4, 2, 3
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(D, D)
+
+    def forward(self, x, t, cond):
+        return self.layer(x) + cond.sum()
+
+
+class Plain(Engine):
+    """The network, or something else if `error` is not zero. It says how many rows it was asked for."""
+
+    name, error, broken = "plain", 0.0, None
+
+    def __init__(self, workload):
+        super().__init__(workload)
+        self.rows = []
+        if self.broken:
+            raise self.broken
+
+    def __call__(self, x, t, cond):
+        self.rows.append(len(x))
+        return self.workload.denoiser(x, t, cond) + self.error
+
+
+def kind(name, seconds=1.0, **changes):
+    return type(name.title(), (Plain,), {"name": name, "seconds": seconds, **changes})
+
+
+@pytest.fixture
+def workload():
+    torch.manual_seed(0)
+    return Workload(Network().eval(), (H, D), (C,), max_rows=20)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Calls take what their engines say."""
+    monkeypatch.setattr(auto, "time_call", lambda engine, rows: engine.seconds * (1 + rows / 100))
+
+
+def test_the_fastest_is_taken(workload, clock):
+    kinds = [kind("slow", 2.0), kind("quick", 0.5), kind("last", 1.0)]
+    engine = fastest_engine(kinds, workload)
+    assert engine.name == "quick" and list(engine.considered) == ["slow", "quick", "last"]
+    assert engine.considered["quick"] == "505 ms for 1 row, 580 ms for 16 rows"
+    assert engine.rows == [1, 20]  # those of the comparison with the network
+    assert fastest_engine(kinds[::-1], workload).name == "quick"
+
+
+def test_what_fails_or_disagrees_is_left_out_with_its_reason(workload, clock):
+    kinds = [
+        kind("wrong", 0.1, error=0.1),
+        kind("broken", 0.1, broken=RuntimeError("no driver\nfor this")),
+        kind("missing", 0.1, broken=SpecpolicyError("needs a package")),
+        kind("silent", 0.1, broken=AssertionError()),
+        kind("last", 3.0),
+    ]
+    engine = fastest_engine(kinds, workload)
+    assert engine.name == "last"
+    assert "differs from the network" in engine.considered["wrong"]
+    assert engine.considered["broken"] == "no driver for this" and engine.considered["missing"] == "needs a package"
+    assert engine.considered["silent"] == "AssertionError"
+    with pytest.raises(SpecpolicyError, match="needs a package"):
+        fastest_engine([kind("wrong", error=1.0), kinds[2]], workload)
+
+
+def test_few_rows_are_timed_as_few(clock):
+    workload = Workload(Network().eval(), (H, D), (C,), max_rows=1)
+    assert fastest_engine([kind("last")], workload).considered == {"last": "1.01e+03 ms for 1 row"}
+
+
+def test_a_call_is_timed_at_its_rows(workload, monkeypatch):
+    monkeypatch.setattr(auto, "SECONDS", 0.0)
+    engine = Plain(workload)
+    assert 0 < time_call(engine, 7) < 60 and engine.rows == [7] * auto.LEAST
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    monkeypatch.setattr(auto, "SECONDS", 0.001)
+
+
+def test_it_is_an_engine_by_name(workload, brief):
+    engine = make_engine(AUTO, workload.denoiser, (H, D), (C,), max_rows=20)
+    assert engine.name in ("eager", "openvino") and "CUDA" in engine.considered["cuda_graph"]
+    assert set(engine.considered) == {"openvino", "cuda_graph", "eager"}
+    again = pickle.loads(pickle.dumps(engine))
+    inputs = workload.example(3)
+    assert again.name == engine.name and torch.allclose(again(*inputs), engine(*inputs), atol=1e-5)
+    check_engine_name(AUTO)
+
+
+def test_no_package_is_needed_for_it(workload, brief, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    engine = make_engine(AUTO, workload.denoiser, (H, D), (C,))
+    assert engine.name == "eager" and "specpolicy[openvino]" in engine.considered["openvino"]
+
+
+def test_a_function_runs_as_it_is(brief):
+    engine = make_engine(AUTO, lambda x, t, cond: 2 * x, (H, D))
+    assert engine.name == "eager" and "torch.nn.Module" in engine.considered["openvino"]
+
+
+def test_a_network_that_cannot_run_says_what_is_wrong(brief):
+    with pytest.raises(RuntimeError, match="shape"):
+        make_engine(AUTO, Network(), (H, D + 1), (C,))
+
+
+def test_engines_that_were_named_considered_nothing(workload):
+    assert make_engine("eager", workload.denoiser, (H, D), (C,)).considered == {}
+
+
+def test_policies_take_it(small_policy, brief):
+    policy = small_policy.with_engine(AUTO)
+    assert policy.engine.name in policy.engine.considered and policy.engine.workload.max_rows == len(policy.chain)
+    assert small_policy.engine is None

@@ -1,0 +1,63 @@
+"""engine=auto on the command line: a verb chooses once, says what, and its results name it."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from omegaconf import OmegaConf
+
+from specpolicy.cli import main, observations
+from specpolicy.engines import auto
+from specpolicy.errors import SpecpolicyError
+from specpolicy.evaluation import runner
+from specpolicy.evaluation.arms import Arm
+from specpolicy.evaluation.player import Setup
+
+TASK = ["task=gym", "task.name=drift", "task.id=drift_env:Drift-v0", "+task.kwargs.radius=2.6"]
+FEW = ["workers=0", "videos=0", "episodes=1", "samplers=[ddim-2]"]
+
+
+@pytest.fixture(autouse=True)
+def openvino_is_quicker(monkeypatch):
+    monkeypatch.setattr(auto, "time_call", lambda engine, rows: 0.5 if engine.name == "openvino" else 1.0)
+
+
+def test_an_evaluation_names_the_engine_that_it_chose(drift_policy, tmp_path, capsys):
+    pytest.importorskip("openvino")
+    output = tmp_path / "out"
+    arguments = [*TASK, *FEW, f"policy={drift_policy}", f"output={output}", "engine=auto"]
+    assert main(["evaluate", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "engine=auto is openvino here" in printed and "cuda_graph: engine 'cuda_graph' needs a CUDA device" in printed
+    )
+    assert json.loads((output / "settings.json").read_text())["engine"] == "openvino"
+    assert json.loads((output / "summary.json").read_text())["engine"] == "openvino"
+    assert main(["evaluate", *arguments[:-1], "engine=openvino"]) == 0  # goes on
+
+
+def test_the_expert_has_no_engine(tmp_path):
+    arguments = ["task=push_t", "policy=expert", f"output={tmp_path / 'out'}", "workers=0", "videos=0", "episodes=1"]
+    assert main(["evaluate", *arguments, "max_seconds=0.5", "engine=auto"]) == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["engine"] == "eager"
+
+
+def test_processes_do_not_choose_each_for_itself(drift_policy, drift_task):
+    setup = Setup(drift_task, drift_policy, {"ddim": {"name": "ddim", "steps": 2}}, engine="auto")
+    evaluation = runner.Evaluation(setup, (Arm("ddim"),), episodes=1, seed=100)
+    with pytest.raises(SpecpolicyError, match="name one"):
+        runner.check(evaluation)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "played"), ((None, "eager"), ("openvino", "openvino"), ("cuda_graph", "eager"), ("eager", "eager"))
+)
+def test_observations_are_played_with_the_engine_that_was_chosen(chosen, played, monkeypatch):
+    """By processes, which play on the CPU."""
+    asked = []
+    monkeypatch.setattr("specpolicy.evaluation.recording.record_histories", lambda *given: asked.append(given))
+    engine = None if chosen is None else SimpleNamespace(name=chosen)
+    policy = SimpleNamespace(config=SimpleNamespace(task={"id": "any"}), engine=engine, n_obs_steps=1)
+    config = OmegaConf.create({"policy": "p", "workers": 0, "max_seconds": 1.0, "any_rate": False, "engine": "auto"})
+    observations._play(policy, config, "observations", 3, 0, 1)
+    assert played in asked[0]
