@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from token_subject import DECODERS, LOOKAHEAD, Subject, sampler
 
+from specpolicy.benchmark.measure import measure
 from specpolicy.tokens import DraftGraph, analytic_graph
 from specpolicy.tokens.calibration import mean_calls, paths_of, replay, select_graphs, select_tree
-from specpolicy.tokens.calibration.cost import time_calls
 from specpolicy.tokens.rules import NEAR
+from specpolicy.tuning import time_calls
 
 DRAFTS = (3, 8, 16, 64)
 
@@ -160,20 +160,12 @@ def time_tables(subject: Subject, count: int) -> Iterator[tuple[str, list[list[s
     )
     names = ("confidence, S = 1", "confidence, S = 4", "cosine 12", "random order, S = 1, fixed point")
     table = [["decoder, ms a chunk", "ordinary", *(f"D = {drafts}" for drafts in DRAFTS)]]
-    chosen = [made % len(next(iter(subject.histories.values()))) for made in range(count)]
     for name in names:
         options: list[dict[str, Any]] = [dict(drafts=0, drafter=None), *(dict(drafts=drafts) for drafts in DRAFTS)]
-        made = [sampler(name, **each) for each in options]
-        for each in made:  # the first chunk lays out the graph
-            policy.predict({key: values[0] for key, values in subject.histories.items()}, each)
-        total = [0.0] * len(made)
-        for number in chosen:
-            history = {key: values[number] for key, values in subject.histories.items()}
-            for place, each in enumerate(made):
-                start = time.perf_counter()
-                policy.predict(history, each, torch.Generator().manual_seed(number))
-                total[place] += time.perf_counter() - start
-        table.append([name, *(f"{1e3 * seconds / count:.0f}" for seconds in total)])
+        made = {str(each["drafts"]): sampler(name, **each) for each in options}
+        draws = measure(policy, made, subject.histories, count)
+        total = {label: sum(draw.seconds for draw in draws if draw.sampler == label) for label in made}
+        table.append([name, *(f"{1e3 * seconds / count:.0f}" for seconds in total.values())])
     yield f"Wall time of a chunk, mean of {count}, decoders and drafts taking turns", table
 
 

@@ -105,10 +105,3 @@ def device_of(denoiser: object, cond: Tensor | None = None) -> torch.device:
         for parameter in denoiser.parameters():
             return parameter.device
     return torch.device("cpu")
-
-
-def now(device: torch.device) -> float:
-    """The time, once the device has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -12,7 +12,7 @@ from specpolicy.engines import AUTO
 from specpolicy.engines.base import allows_tf32
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import check_made_for
-from specpolicy.model import Model, now
+from specpolicy.model import Model
 from specpolicy.networks import LowDimEncoder, MaskedTransformer
 from specpolicy.normaliser import Normaliser
 from specpolicy.parsing import plain
@@ -26,6 +26,7 @@ from specpolicy.tokens.calibration import TokenCalibration, Trace, record_traces
 from specpolicy.tokens.ordinary import Network
 from specpolicy.tokens.samplers import TOKEN_SAMPLERS, TokenSampler
 from specpolicy.tokens.tokeniser import Tokeniser
+from specpolicy.tuning import now
 
 
 class TokenPolicy(Policy):

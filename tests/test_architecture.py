@@ -23,6 +23,7 @@ ROOMS = (
     "rates",
     "tasks",
     "rotations",
+    "tuning",
     "diffusion",
     "conditioning",
     "networks",

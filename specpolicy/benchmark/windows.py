@@ -7,31 +7,31 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from specpolicy.benchmark.measure import Subject, choose
 from specpolicy.diffusion import GaussianChain
 from specpolicy.histories import Histories
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Sampler, Setting
-from specpolicy.samplers.recycled.calibration.cost import best_windows, interpolate_cost, measure_cost
 from specpolicy.samplers.recycled.sampler import RecycledSampler
 from specpolicy.samplers.speculative.samplers import Speculative
 from specpolicy.token_policy import TokenPolicy
-from specpolicy.tokens.calibration.cost import time_calls
+from specpolicy.tokens.calibration import CANDIDATES
+from specpolicy.tuning import LENGTHS, draft_lengths, interpolate_cost, measure_cost, time_calls
 
-TOKEN_ROWS = (1, 2, 4, 6, 9, 17, 33, 65)  # a root and as many drafts as are offered
-CANDIDATES = (4, 6, 8, 12, 16, 20, 24, 32, 48)
+TOKEN_ROWS = (1, 2, *(1 + drafts for drafts in CANDIDATES))  # a root and as many drafts as are offered
 
 
 @torch.inference_mode()
-def measure_rows(policy: DiffusionPolicy | TokenPolicy, histories: Histories, repeats: int = 7) -> dict[int, float]:
-    """Seconds of one call of the policy's network on its engine, the median of `repeats`, by its number of rows."""
-    shape, cond = torch.Size(policy.sample_shape), policy.encode({key: values[0] for key, values in histories.items()})
+def measure_rows(policy: DiffusionPolicy | TokenPolicy, cond: Tensor, turns: int = 9) -> dict[int, float]:
+    """Seconds of one call of the policy's network on its engine, by its number of rows. cond: (1, ...) one encoded
+    observation."""
+    network = policy.engine or policy.denoiser
     if isinstance(policy, TokenPolicy):
-        network = policy.engine or policy.denoiser
         calls = {rows: functools.partial(network, *policy.example(rows, cond)) for rows in TOKEN_ROWS}
-        return time_calls(calls, policy.device)
-    return measure_cost(policy.engine or policy.denoiser, policy.chain, shape, cond, repeats)
+        return time_calls(calls, policy.device, turns)
+    return measure_cost(network, policy.chain.timesteps_on(policy.device), policy.sample_shape, cond, turns)
 
 
 def tune_windows(
@@ -71,7 +71,7 @@ def tune_windows(
 def _candidates(policy: DiffusionPolicy, sampler: Any, seconds_by_rows: dict[int, float]) -> list[Any]:
     """The sampler with each window that is worth a try."""
     setting, chain = policy.setting(), sampler.target(policy.chain)
-    windows: list[Any] = [size for size in CANDIDATES if size < len(chain)] + [None]
+    windows: list[Any] = [size for size in LENGTHS if size < len(chain)] + [None]
     calibration = sampler.calibration_in(setting) if isinstance(sampler, RecycledSampler) else None
     if calibration is not None:
         windows += ["calibrated"] if calibration.plan(chain, setting.backend) else []
@@ -98,4 +98,4 @@ def _planned(report: Mapping[str, Any], chain: GaussianChain, seconds_by_rows: d
     if acceptance is None:
         return []
     cost = interpolate_cost(seconds_by_rows, len(chain) + 1)
-    return [best_windows(torch.tensor(acceptance, dtype=torch.float64), cost)]
+    return [draft_lengths(torch.tensor(acceptance, dtype=torch.float64), cost)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,10 +115,11 @@ def _known(policy: TokenPolicy, output: Path, learn: bool) -> TokenCalibration:
 
 def _timed(policy: TokenPolicy, known: TokenCalibration, report: dict[str, Any]) -> TokenCalibration:
     """A calibration with what a call costs here and now."""
+    from specpolicy.benchmark.windows import measure_rows
     from specpolicy.evaluation.provenance import hardware
-    from specpolicy.tokens.calibration import CANDIDATES
 
-    cost = measure_rows(policy, [1, *(1 + drafts for drafts in CANDIDATES)])
+    cond = torch.zeros(1, policy.encoder.n_obs_steps, policy.encoder.output_dim, device=policy.device)
+    cost = measure_rows(policy, cond)
     here = {"hardware": hardware(), "threads": torch.get_num_threads()}
     return dataclasses.replace(
         known,
@@ -138,17 +138,6 @@ def _time_again(policy: TokenPolicy, config: DictConfig, output: Path) -> TokenC
         calibration = calibration.added(law, found)
     calibration.save(output)
     return calibration
-
-
-@torch.inference_mode()
-def measure_rows(policy: TokenPolicy, rows: list[int], repeats: int = 15) -> dict[int, float]:
-    """Seconds of one call of the network, by its number of rows, see `time_calls`."""
-    from specpolicy.tokens.calibration.cost import time_calls
-
-    network = policy.engine or policy.denoiser
-    cond = torch.zeros(1, policy.encoder.n_obs_steps, policy.encoder.output_dim, device=policy.device)
-    calls = {number: functools.partial(network, *policy.example(number, cond)) for number in rows}
-    return time_calls(calls, policy.device, repeats)
 
 
 def _calibrate(

@@ -1,16 +1,15 @@
 """`auto`: the fastest engine of those that are installed, run here and compute what the network computes."""
 
-import time
+import functools
 from collections.abc import Iterable
 
-import numpy as np
 import torch
 
 from specpolicy.engines.base import Engine, Workload
+from specpolicy.tuning import time_calls
 
 ROWS = (1, 16)  # of a sequential sampler's calls, and of an exact one's
-SECONDS = 0.3  # that each engine is timed for, for each of them
-LEAST = 3  # calls, however long they take
+TURNS, SECONDS = 100, 0.6  # the most calls of each, and what all of them may take
 
 
 def fastest_engine(kinds: Iterable[type[Engine]], workload: Workload) -> Engine:
@@ -36,21 +35,14 @@ def _try(kind: type[Engine], workload: Workload, considered: dict[str, str]) -> 
     """Seconds of both calls, and the engine."""
     engine = kind(workload)
     engine.warm_up()
-    seconds = {rows: time_call(engine, rows) for rows in sorted({min(rows, workload.max_rows) for rows in ROWS})}
+    seconds = time_engine(engine, sorted({min(rows, workload.max_rows) for rows in ROWS}))
     parts = [f"{1e3 * taken:.3g} ms for {rows} row{'s' if rows > 1 else ''}" for rows, taken in seconds.items()]
     considered[kind.name] = ", ".join(parts)
     return sum(seconds.values()), engine
 
 
 @torch.inference_mode()
-def time_call(engine: Engine, rows: int) -> float:
-    """Median seconds of a call of that many rows."""
-    inputs, taken = engine.workload.example(rows), list[float]()
-    begin = time.perf_counter()
-    while len(taken) < LEAST or time.perf_counter() - begin < SECONDS:
-        start = time.perf_counter()
-        engine(*inputs)
-        if engine.device.type == "cuda":
-            torch.cuda.synchronize(engine.device)
-        taken.append(time.perf_counter() - start)
-    return float(np.median(taken))
+def time_engine(engine: Engine, sizes: Iterable[int]) -> dict[int, float]:
+    """Seconds of a call by its number of rows."""
+    calls = {rows: functools.partial(engine, *engine.workload.example(rows)) for rows in sizes}
+    return time_calls(calls, engine.device, TURNS, SECONDS)

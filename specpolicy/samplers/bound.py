@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.model import now
 from specpolicy.samplers.base import Chunks, Generators, NoiseSource, Sample, Sampler, Setting
+from specpolicy.tuning import now
 
 
 class BoundSampler:

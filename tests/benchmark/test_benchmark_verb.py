@@ -25,7 +25,7 @@ def files(output):
 
 
 def test_the_table_names_the_engine_that_auto_is(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("specpolicy.engines.auto.time_call", lambda engine, rows: float(engine.name != "eager"))
+    monkeypatch.setattr("specpolicy.engines.auto.time_engine", lambda engine, sizes: {1: float(engine.name != "eager")})
     assert benchmark(checkpoint, tmp_path / "out", "samplers=[ddim-4]", "engine=auto") == 0
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["engine"] == "eager"
     assert "engine eager" in (tmp_path / "out" / "table.md").read_text()

@@ -163,8 +163,8 @@ def test_cheaper_drafts_are_tried_and_told(small_policy):
     assert not cheaper_drafts(make_sampler("asd"), setting)
 
 
-def test_calls_are_timed_by_rows(small_policy, histories):
-    found = measure_rows(small_policy, histories, repeats=1)
+def test_calls_are_timed_by_rows(small_policy):
+    found = measure_rows(small_policy, small_policy.encode(OBSERVATION), turns=1)
     assert sorted(found) == [1, 2, 4, 8, 12, 16, 20] and all(seconds > 0 for seconds in found.values())
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from specpolicy.engines import AUTO, auto, check_engine_name, make_engine
-from specpolicy.engines.auto import fastest_engine, time_call
+from specpolicy.engines.auto import fastest_engine, time_engine
 from specpolicy.engines.base import Engine, Workload
 from specpolicy.errors import SpecpolicyError
 
@@ -53,7 +53,9 @@ def workload():
 @pytest.fixture
 def clock(monkeypatch):
     """Calls take what their engines say."""
-    monkeypatch.setattr(auto, "time_call", lambda engine, rows: engine.seconds * (1 + rows / 100))
+    monkeypatch.setattr(
+        auto, "time_engine", lambda engine, sizes: {rows: engine.seconds * (1 + rows / 100) for rows in sizes}
+    )
 
 
 def test_the_fastest_is_taken(workload, clock):
@@ -87,10 +89,11 @@ def test_few_rows_are_timed_as_few(clock):
     assert fastest_engine([kind("last")], workload).considered == {"last": "1.01e+03 ms for 1 row"}
 
 
-def test_a_call_is_timed_at_its_rows(workload, monkeypatch):
+def test_calls_are_timed_at_their_rows(workload, monkeypatch):
     monkeypatch.setattr(auto, "SECONDS", 0.0)
     engine = Plain(workload)
-    assert 0 < time_call(engine, 7) < 60 and engine.rows == [7] * auto.LEAST
+    found = time_engine(engine, (3, 7))
+    assert 0 < found[3] <= found[7] < 60 and engine.rows == [3, 7] * 4  # the first warms up
 
 
 @pytest.fixture

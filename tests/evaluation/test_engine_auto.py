@@ -19,7 +19,7 @@ FEW = ["workers=0", "videos=0", "episodes=1", "samplers=[ddim-2]"]
 
 @pytest.fixture(autouse=True)
 def openvino_is_quicker(monkeypatch):
-    monkeypatch.setattr(auto, "time_call", lambda engine, rows: 0.5 if engine.name == "openvino" else 1.0)
+    monkeypatch.setattr(auto, "time_engine", lambda engine, sizes: {1: 0.5 if engine.name == "openvino" else 1.0})
 
 
 def test_an_evaluation_names_the_engine_that_it_chose(drift_policy, tmp_path, capsys):

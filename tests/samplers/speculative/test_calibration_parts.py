@@ -1,16 +1,10 @@
 """The pieces a calibration is made with, against brute force."""
 
-import itertools
-
-import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from mixtures import conditional_mixture
 
 from specpolicy import GaussianChain
 from specpolicy.samplers import NoiseSource
-from specpolicy.samplers.recycled.calibration.cost import best_windows, interpolate_cost
 from specpolicy.samplers.recycled.calibration.distil import fit_prior
 from specpolicy.samplers.recycled.calibration.recording import (
     Recording,
@@ -75,37 +69,6 @@ def test_recorded_evaluations_are_those_of_the_network():
         states = record.states.view(-1, 2, 2)
         output = denoiser(states, CHAIN.timesteps[record.steps], cond[record.condition])
         torch.testing.assert_close(CHAIN.x0(output, states, record.steps).flatten(1), record.x0)
-
-
-@settings(max_examples=40)
-@given(
-    st.lists(st.floats(0.05, 0.999), min_size=1, max_size=5),
-    st.lists(st.floats(0.01, 2.0), min_size=8, max_size=8),
-)
-def test_windows_are_the_cheapest_of_all(acceptance, increments):
-    """Against the expected cost of every table of windows."""
-    count = len(acceptance)
-    cost = torch.tensor(increments, dtype=torch.float64).cumsum(0)
-
-    def expected(windows):
-        value = [0.0] * (count + 1)
-        for step in range(count - 1, -1, -1):
-            width = min(windows[step], count - 1 - step)
-            total, reached = float(cost[width + 1]), 1.0
-            for draft in range(width):
-                total += reached * (1 - acceptance[step + draft]) * value[step + draft + 1]
-                reached *= acceptance[step + draft]
-            value[step] = total + reached * value[step + width + 1]
-        return value[0]
-
-    best = min(expected(windows) for windows in itertools.product(range(1, count + 1), repeat=count))
-    found = best_windows(torch.tensor(acceptance, dtype=torch.float64), cost)
-    assert expected(found) == pytest.approx(best)
-
-
-def test_costs_between_measured_sizes_are_interpolated():
-    cost = interpolate_cost({1: 2.0, 4: 5.0, 2: 3.0, 8: 4.0}, 10)
-    assert cost.tolist() == pytest.approx([2, 2, 3, 4, 5, 5, 5, 5, 5, 5, 5])
 
 
 def test_the_prior_is_that_of_the_samples():

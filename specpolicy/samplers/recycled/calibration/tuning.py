@@ -1,6 +1,6 @@
 """Which surrogate, how many sweeps and what windows are fastest on the machine at hand."""
 
-import time
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,15 +12,14 @@ from specpolicy.diffusion import GaussianChain
 from specpolicy.model import Model
 from specpolicy.samplers.base import Chunks, Denoiser, NoiseSource, Sample
 from specpolicy.samplers.recycled.calibration.calibration import Calibration, Plan
-from specpolicy.samplers.recycled.calibration.cost import best_windows, interpolate_cost, measure_cost
 from specpolicy.samplers.recycled.drafter import Recycled
 from specpolicy.samplers.recycled.surrogates import Surrogate
 from specpolicy.samplers.speculative.batch import Batch
 from specpolicy.samplers.speculative.loop import Lengths, longest_windows, speculate
 from specpolicy.samplers.speculative.verifiers import Reflection
+from specpolicy.tuning import LENGTHS, draft_lengths, interpolate_cost, measure_cost, time_calls
 
 SWEEPS = (1, 2, 3, 4, 5)
-SIZES = (6, 8, 12, 16, 24, 32, 48)
 
 
 @dataclass
@@ -48,16 +47,11 @@ class Trial:
         return speculate(problem, drafter, Reflection())
 
     def outside(self, surrogate: Surrogate, chain: GaussianChain) -> float:
-        """Seconds of a round that neither the network nor the surrogate takes, the median of some chunks."""
-        own = self.cost_of(surrogate, chain)
-        rows, found = min(16, len(chain) - 1), []
-        for _ in range(5):
-            start = time.perf_counter()
-            stats = self.draw(surrogate, 1, chain, rows, count=1).stats
-            calls = stats.calls.item()
-            spent = calls * float(interpolate_cost(self.cost, rows + 1)[-1]) + 2 * calls * float(own[rows])
-            found.append((time.perf_counter() - start - spent) / calls)
-        return max(sorted(found)[2], 0.0)
+        """Seconds of a round that neither the network nor the surrogate takes."""
+        rows, own = min(16, len(chain) - 1), self.cost_of(surrogate, chain)
+        draw = functools.partial(self.draw, surrogate, 1, chain, rows, count=1)  # the same noises, so the same calls
+        calls, seconds = draw().stats.calls.item(), time_calls({rows: draw}, self.device, turns=5)[rows]
+        return max(seconds / calls - float(interpolate_cost(self.cost, rows + 1)[-1]) - 2 * float(own[rows]), 0.0)
 
     def cost_of(self, surrogate: Surrogate, chain: GaussianChain) -> Tensor:
         """(K + 1,) seconds of one evaluation of the surrogate by its rows."""
@@ -67,7 +61,7 @@ class Trial:
         def call(x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
             return surrogate.at(surrogate.look_up(t), features)(x.flatten(1)[None])
 
-        return interpolate_cost(measure_cost(call, chain, self.shape, None, device=self.device), len(chain))
+        return interpolate_cost(measure_cost(call, chain.timesteps_on(self.device), self.shape, None), len(chain))
 
 
 def tune(
@@ -80,7 +74,7 @@ def tune(
     """Fill in the plans of this machine for each chain, and report what was measured. `choose_sweeps`: also fill in
     `calibration.sweeps`, of drafting to the end, which do not depend on the machine."""
     longest = chains[max(chains)]
-    trial.cost = measure_cost(trial.denoiser, longest, trial.shape, trial.cond, device=trial.device)
+    trial.cost = measure_cost(trial.denoiser, longest.timesteps_on(trial.device), trial.shape, trial.cond)
     report: dict[str, Any] = {"seconds_by_rows": {str(rows): seconds for rows, seconds in trial.cost.items()}}
     if choose_sweeps:
         surrogate, calls = calibration.surrogate(), {}
@@ -123,8 +117,8 @@ def _plan(calibration: Calibration, trial: Trial, chain: GaussianChain) -> tuple
     stats = attempt(everything, calibration.sweeps, has_student).stats
     acceptance = _acceptance(stats.accepted, stats.rejections, count)
     report = {"calls": tried[0].calls, "acceptance": [round(value, 4) for value in acceptance.tolist()]}
-    attempt(best_windows(acceptance, network), 2, has_student)
-    for size in SIZES:
+    attempt(draft_lengths(acceptance, network), 2, has_student)
+    for size in LENGTHS:
         if size < count:
             attempt([size] * count, 2, has_student)
     windows = min(tried, key=lambda plan: plan.seconds).windows
