@@ -79,7 +79,10 @@ def sections(found: dict[str, Runs]) -> list[str]:
             size = some["network"]["parameters"] / 1e6
             title = "Time" if what == "time" else f"Time with a network of {size:.3g} M parameters"
             parts += [f"## {title}, engine {engine}"]
-            parts.append(f"Mean ms of a chunk; median of the ratio to {some['reference']}; share outside the network.")
+            parts.append(
+                f"Mean ms of a chunk, in brackets what its calls alone would take; median of the ratio to "
+                f"{some['reference']}, in brackets that of the calls alone; share outside the network."
+            )
             parts.append(across(runs, _time))
     parts.append("## Every run")
     for kind, runs in found.items():
@@ -110,8 +113,9 @@ def _calls(entry: dict[str, Any]) -> str:
 
 
 def _time(entry: dict[str, Any]) -> str:
-    seconds = milliseconds(entry["seconds"]["mean"])
-    return f"{seconds} ms; {entry['ratio']['p50']:.2f}; {entry['outside_share']:.0%}"
+    seconds, bound = milliseconds(entry["seconds"]["mean"]), entry["bound"]
+    ratio = f"{entry['ratio']['p50']:.2f} ({bound['ratio']:.2f})"
+    return f"{seconds} ({milliseconds(bound['seconds'])}) ms; {ratio}; {entry['outside_share']:.0%}"
 
 
 if __name__ == "__main__":

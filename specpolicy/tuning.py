@@ -21,24 +21,26 @@ def now(device: torch.device) -> float:
 
 
 def time_calls(
-    calls: Mapping[int, Callable[[], object]], device: torch.device, turns: int = 9, seconds: float = math.inf
+    calls: Mapping[int, Callable[[], object]], device: torch.device, turns: int = 7, seconds: float = math.inf
 ) -> dict[int, float]:
     """Seconds of each call, by its number of rows: the least of all turns, since what else a machine does only adds,
     and no more than what a call of more rows took.
 
-    Calls take turns, so that a busy moment of the machine hits all alike; a first turn warms up. turns: at most so
-    many, and after `seconds` no more than three.
+    Calls take turns, so that a busy moment of the machine hits all alike. Each is made twice and the second one timed:
+    after a call of many rows a small network's weights are no longer in the cache, and its next call of one row takes
+    up to three times as long as in a sampler that makes one after the other. turns: at most so many, and after
+    `seconds` no more than three.
     """
     found = dict.fromkeys(calls, math.inf)
     begin = now(device)
-    for turn in range(turns + 1):
-        if turn > FEWEST and now(device) - begin > seconds:
+    for turn in range(turns):
+        if turn >= FEWEST and now(device) - begin > seconds:
             break
         for rows, call in calls.items():
+            call()
             start = now(device)
             call()
-            if turn:
-                found[rows] = min(found[rows], now(device) - start)
+            found[rows] = min(found[rows], now(device) - start)
     least = math.inf
     for rows in sorted(found, reverse=True):
         least = found[rows] = min(found[rows], least)
@@ -50,7 +52,7 @@ def measure_cost(
     timesteps: Tensor,
     shape: tuple[int, ...],
     cond: Tensor | None,
-    turns: int = 9,
+    turns: int = 7,
 ) -> dict[int, float]:
     """Seconds of a call of a denoiser by its number of rows, of which there are at most as many as `timesteps` (K,) of
     a chain. shape: of a row. cond: (1, ...) what all rows are given. Runs where `timesteps` are."""

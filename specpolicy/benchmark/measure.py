@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from specpolicy.benchmark.launches import Launches, count_launches
 from specpolicy.benchmark.stand_in import StandIn
 from specpolicy.histories import Histories
 from specpolicy.policy import DiffusionPolicy
-from specpolicy.samplers import Sampler
+from specpolicy.samplers import Sample, Sampler
 from specpolicy.token_policy import TokenPolicy
 
 AnyPolicy = DiffusionPolicy | TokenPolicy
@@ -49,10 +50,8 @@ class Subject:
 
     def draw(self, label: str, sampler: Sampler, histories: Histories, observation: int, seed: int) -> Draw:
         """Draw one chunk."""
-        history = {key: values[observation] for key, values in histories.items()}
-        generator = torch.Generator().manual_seed(seed)
         start = time.perf_counter()
-        out = self._policy.predict(history, sampler, generator)
+        out = self._predict(sampler, histories, observation, seed)
         out.actions.cpu()  # waits for a GPU to finish
         seconds = time.perf_counter() - start
         surplus = 0.0 if self._stand_in is None else self._stand_in.read_surplus()
@@ -65,6 +64,16 @@ class Subject:
             int(out.stats.rows[0]),
             out.stats.rows_by_call,
         )
+
+    def count(self, sampler: Sampler, histories: Histories, observation: int, seed: int) -> Launches:
+        """What Python launches for the same chunk, from the observation on, once all is prepared."""
+        self._predict(sampler, histories, observation, seed)
+        network = self._policy.engine or self._policy.denoiser
+        return count_launches(lambda: self._predict(sampler, histories, observation, seed), network)
+
+    def _predict(self, sampler: Sampler, histories: Histories, observation: int, seed: int) -> Sample:
+        history = {key: values[observation] for key, values in histories.items()}
+        return self._policy.predict(history, sampler, torch.Generator().manual_seed(seed))
 
 
 def measure(
@@ -102,6 +111,14 @@ def measure(
             draws.append(subject.draw(label, samplers[label], histories, observation, seed + number))
             on_draw(draws[-1])
     return draws
+
+
+def measure_launches(
+    policy: AnyPolicy, samplers: Mapping[str, Sampler], histories: Histories, seed: int = 0
+) -> dict[str, Launches]:
+    """By label, what Python launches for the first chunk that `measure` draws with the same seed."""
+    subject, first = Subject(policy), choose(len(next(iter(histories.values()))), 1)[0]
+    return {label: subject.count(sampler, histories, first, seed) for label, sampler in samplers.items()}
 
 
 def choose(available: int, count: int) -> list[int]:

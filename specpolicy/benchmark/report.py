@@ -19,7 +19,7 @@ def write_report(summary: Mapping[str, Any], draws: Iterable[Draw], output: Path
     """Write the files. summary.json comes last: where it is, the others are of the same run.
 
     summary: `summarise`'s, with `policy`, `network`, `machine`, `steps`, `device`, `threads`, `engine`, `precision`,
-    `load`, `seconds_by_rows` and `command`.
+    `load` and `command`.
     """
     output.mkdir(parents=True, exist_ok=True)
     (output / SUMMARY).unlink(missing_ok=True)

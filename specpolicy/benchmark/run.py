@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from specpolicy.benchmark.measure import Draw, measure
+from specpolicy.benchmark.measure import Draw, measure, measure_launches
 from specpolicy.benchmark.stand_in import random_network
 from specpolicy.benchmark.summary import check_reference, describe_network, summarise
 from specpolicy.benchmark.windows import measure_rows, tune_windows
@@ -68,9 +68,10 @@ def benchmark(
         seed = settings.seed + settings.count
         chosen = tune_windows(own, chosen, histories, seconds_by_rows, seed, on_sampler=on_tuned)
         samplers = {**samplers, **chosen}
+    launches = measure_launches(own, samplers, histories, settings.seed)
     draws = measure(own, samplers, histories, settings.count, settings.seed, timed, on_draw=on_draw)
     summary = {
-        **summarise(own, samplers, draws, reference),
+        **summarise(own, samplers, draws, seconds_by_rows, launches, reference),
         "policy": {"path": None, "fingerprint": fingerprint(policy)},
         "steps": None if isinstance(policy, TokenPolicy) else len(policy.chain),
         "tokens": policy.length if isinstance(policy, TokenPolicy) else None,
@@ -80,7 +81,6 @@ def benchmark(
         "device": str(policy.device),
         "threads": torch.get_num_threads(),
         "seed": settings.seed,
-        "seconds_by_rows": {str(rows): seconds for rows, seconds in seconds_by_rows.items()},
         "machine": hardware(),
         "load": busy,
         "versions": versions(),

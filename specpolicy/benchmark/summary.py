@@ -1,10 +1,13 @@
 """`summary.json` of a benchmark: what the chunks of each sampler cost, in plain values."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
+from specpolicy.benchmark.launches import Launches
 from specpolicy.benchmark.measure import Draw
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
@@ -18,8 +21,9 @@ from specpolicy.samplers.sequential import DDPM
 from specpolicy.samplers.speculative.loop import Lengths
 from specpolicy.samplers.speculative.samplers import Speculative
 from specpolicy.token_policy import TokenPolicy
+from specpolicy.tuning import interpolate_cost
 
-FORMAT = 1
+FORMAT = 2
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -27,27 +31,35 @@ def summarise(
     policy: DiffusionPolicy | TokenPolicy,
     samplers: Mapping[str, Sampler],
     draws: Iterable[Draw],
+    seconds_by_rows: Mapping[int, float],
+    launches: Mapping[str, Launches],
     reference: str | None = None,
 ) -> dict[str, Any]:
     """The figures of each sampler, in the order of `samplers`.
 
-    reference: the sampler whose time the others' are compared with; by default the first one.
+    seconds_by_rows: what a call costs. launches: see `measure_launches`. reference: the sampler whose time the others'
+    are compared with; by default the first one.
     """
     reference = check_reference(samplers, reference)
     by_label: dict[str, list[Draw]] = {label: [] for label in samplers}
     for draw in draws:
         by_label[draw.sampler].append(draw)
     expected = np.array([draw.seconds for draw in by_label[reference]])
+    most = max(max(draw.call_rows) for found in by_label.values() for draw in found)
+    bounds = {label: _bound(found, interpolate_cost(seconds_by_rows, most)) for label, found in by_label.items()}
     return {
         "format": FORMAT,
         "reference": reference,
         "chunks": len(expected),
+        "seconds_by_rows": {str(rows): seconds for rows, seconds in seconds_by_rows.items()},
         "samplers": [
             {
                 "label": label,
                 "sampler": sampler.name,
                 **describe(sampler, policy),
                 **_figures(by_label[label], expected),
+                "bound": {"seconds": bounds[label], "ratio": bounds[label] / bounds[reference]},
+                "launches": {**asdict(launches[label]), "calls": by_label[label][0].calls},
             }
             for label, sampler in samplers.items()
         ],
@@ -124,6 +136,11 @@ def distribution(values: Sequence[float]) -> dict[str, float]:
         **dict(zip(QUANTILES, map(float, quantiles), strict=True)),
         "max": float(found.max()),
     }
+
+
+def _bound(draws: Sequence[Draw], cost: Tensor) -> float:
+    """Mean seconds that the calls of a chunk alone would take, if nothing happened between them."""
+    return float(np.mean([float(cost[list(draw.call_rows)].sum()) for draw in draws]))
 
 
 def _figures(draws: Sequence[Draw], expected: np.ndarray) -> dict[str, Any]:

@@ -24,7 +24,7 @@ TOKEN_ROWS = (1, 2, *(1 + drafts for drafts in CANDIDATES))  # a root and as man
 
 
 @torch.inference_mode()
-def measure_rows(policy: DiffusionPolicy | TokenPolicy, cond: Tensor, turns: int = 9) -> dict[int, float]:
+def measure_rows(policy: DiffusionPolicy | TokenPolicy, cond: Tensor, turns: int = 7) -> dict[int, float]:
     """Seconds of one call of the policy's network on its engine, by its number of rows. cond: (1, ...) one encoded
     observation."""
     network = policy.engine or policy.denoiser

@@ -209,6 +209,8 @@ def _log(summary: dict[str, Any], output: Path, logger: MetricLogger) -> None:
         for name in ("calls", "rows", "seconds"):
             figures |= {f"{sampler['label']}/{name}_{key}": value for key, value in sampler[name].items()}
         figures[f"{sampler['label']}/ratio"] = sampler["ratio"]["p50"]
+        for name in ("bound", "launches"):
+            figures |= {f"{sampler['label']}/{name}_{key}": value for key, value in sampler[name].items()}
     logger.summary(figures)
     columns, *rows = result_table(summary)
     logger.log_table("results", columns, rows)

@@ -9,7 +9,7 @@ from specpolicy.engines.base import Engine, Workload
 from specpolicy.tuning import time_calls
 
 ROWS = (1, 16)  # of a sequential sampler's calls, and of an exact one's
-TURNS, SECONDS = 100, 0.6  # the most calls of each, and what all of them may take
+TURNS, SECONDS = 100, 0.6  # the most turns of both calls, and what they may take
 
 
 def fastest_engine(kinds: Iterable[type[Engine]], workload: Workload) -> Engine:

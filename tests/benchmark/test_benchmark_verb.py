@@ -46,6 +46,7 @@ def test_it_writes_and_prints_the_table(checkpoint, tmp_path, capsys):
     for text in (shown, table):
         assert all(label in text for label in labels)
         assert f"time / {labels[0]}" in text and "3 chunks of each sampler" in text
+        assert "launches outside (a call)" in text and "calls alone / ddpm-20" in text
     assert "One call of the network" in table
 
 

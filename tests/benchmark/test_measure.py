@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from specpolicy.benchmark.measure import Subject, choose, measure
+from specpolicy.benchmark.launches import Launches
+from specpolicy.benchmark.measure import Subject, choose, measure, measure_launches
 from specpolicy.benchmark.report import COLUMNS, chunk_lines
 from specpolicy.benchmark.stand_in import StandIn, random_network
 from specpolicy.benchmark.summary import describe_window, distribution, law, summarise
@@ -168,9 +169,20 @@ def test_calls_are_timed_by_rows(small_policy):
     assert sorted(found) == [1, 2, 4, 8, 12, 16, 20] and all(seconds > 0 for seconds in found.values())
 
 
+def test_launches_are_those_of_the_first_chunk_that_is_measured(small_policy, samplers, histories):
+    found = measure_launches(small_policy, samplers, histories, seed=3)
+    first = {draw.sampler: draw for draw in measure(small_policy, samplers, histories, count=1, seed=3, warm_up=0)}
+    inside = found["ddpm"].inside / first["ddpm"].calls  # a call launches as many, however many rows it has
+    for name in NAMES:
+        assert found[name].inside == inside * first[name].calls
+        assert found[name].outside > 0 and found[name].waits <= 1
+    assert found["ddpm"].outside > 20 > found["asd"].outside  # which draws one chunk on a CPU in numpy
+
+
 def test_the_figures_are_those_of_the_chunks(small_policy, samplers, histories):
     draws = measure(small_policy, samplers, histories, count=5)
-    summary = summarise(small_policy, samplers, draws, "ddim-4")
+    cost, launches = {1: 2.0, 21: 22.0}, {name: Launches(5, number, 1) for number, name in enumerate(NAMES)}
+    summary = summarise(small_policy, samplers, draws, cost, launches, "ddim-4")
     assert summary["chunks"] == 5 and [entry["label"] for entry in summary["samplers"]] == list(NAMES)
     reference = [draw.seconds for draw in draws if draw.sampler == "ddim-4"]
     for entry in summary["samplers"]:
@@ -182,8 +194,12 @@ def test_the_figures_are_those_of_the_chunks(small_policy, samplers, histories):
         assert entry["outside_share"] == pytest.approx(outside)
         ratios = np.array([draw.seconds for draw in own]) / reference
         assert entry["ratio"]["p50"] == pytest.approx(np.median(ratios))
+        bound = entry["calls"]["mean"] + entry["rows"]["mean"]  # a call of n rows costs 1 + n
+        assert entry["bound"] == pytest.approx({"seconds": bound, "ratio": bound / 8})
+        first = NAMES.index(entry["label"])
+        assert entry["launches"] == {"inside": 5, "outside": first, "waits": 1, "calls": own[0].calls}
     with pytest.raises(SpecpolicyError, match="reference=asdf: expected one of ddpm"):
-        summarise(small_policy, samplers, draws, "asdf")
+        summarise(small_policy, samplers, draws, cost, launches, "asdf")
 
 
 def test_a_quantile_is_a_value_that_occurred():
