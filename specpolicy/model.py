@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from specpolicy.engines.base import Denoiser, Engine
+from specpolicy.engines.capture import Capture
 from specpolicy.errors import SpecpolicyError
 
 
@@ -43,6 +44,11 @@ class Model:
     def backend(self) -> str:
         """What runs it, see `backend_name`."""
         return backend_name(self.device, self.denoiser.name if isinstance(self.denoiser, Engine) else "eager")
+
+    @property
+    def capture(self) -> Capture | None:
+        """What makes functions that call the network one launch, where an engine has it."""
+        return self.denoiser.capture if isinstance(self.denoiser, Engine) else None
 
     def fresh(self) -> "Model":
         """The same one, with nothing counted."""

@@ -4,12 +4,15 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
+
+if TYPE_CHECKING:
+    from specpolicy.engines.capture import Capture
 
 
 class Denoiser(Protocol):
@@ -86,9 +89,11 @@ class Engine(ABC):
         name: what users and plans call it.
         sizes: numbers of rows that are prepared for, rising.
         considered: by engine what was found out about it, where this one was chosen by "auto".
+        capture: makes functions that call the network one launch; None where the engine cannot.
     """
 
     name: str
+    capture: "Capture | None" = None
 
     def __init__(self, workload: Workload):
         self.workload = workload

@@ -21,7 +21,7 @@ class CompiledEngine(Engine):
         self._graphs: CudaGraphEngine | None = None
         if workload.device.type == "cuda":
             self._graphs = CudaGraphEngine(workload, network=compiled)
-            self.sizes = self._graphs.sizes
+            self.sizes, self.capture = self._graphs.sizes, self._graphs.capture
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from specpolicy.engines.base import Buffers, Denoiser, PaddedEngine, Runner, Workload, row_sizes
+from specpolicy.engines.capture import CudaCapture, warm_up
 from specpolicy.engines.precision import lower_precision
 from specpolicy.errors import SpecpolicyError
 
@@ -22,22 +23,16 @@ class CudaGraphEngine(PaddedEngine):
                 "use device=cuda, or engine openvino or eager"
             )
         self._network = lower_precision(workload) if network is None else network
-        self._pool = torch.cuda.graph_pool_handle()
+        self.capture: CudaCapture = CudaCapture(self._network, workload.device)
 
     def make_runner(self, size: int) -> Runner:
         """See `PaddedEngine.make_runner`."""
         buffers = Buffers(self.workload, size)
         device = self.workload.device
-        # Libraries set themselves up in their first calls, which must not be captured.
-        side = torch.cuda.Stream(device)
-        side.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self._network(buffers.x, buffers.t, buffers.cond)
-        torch.cuda.current_stream(device).wait_stream(side)
+        warm_up(lambda: self._network(buffers.x, buffers.t, buffers.cond), device)
         graph = torch.cuda.CUDAGraph()
         # Capture and replay go by the current device, which need not be the policy's.
-        with torch.cuda.device(device), torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.device(device), torch.cuda.graph(graph, pool=self.capture.pool):
             output = self._network(buffers.x, buffers.t, buffers.cond)
 
         def run(x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:

@@ -4,10 +4,16 @@ import inspect
 
 import pytest
 import torch
+from in_place import InPlace
 from pretend_gpu import GPU, Pretended, PretendGpu
 from torch import nn
 
 from specpolicy import Calibration, GaussianChain, make_sampler, sample
+from specpolicy.benchmark.launches import count_launches
+from specpolicy.engines.base import Workload
+from specpolicy.engines.eager import EagerEngine
+from specpolicy.model import Model
+from specpolicy.samplers import BoundSampler, Setting
 from specpolicy.samplers.recycled.calibration.tuning import Trial
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate
 
@@ -69,6 +75,52 @@ def test_a_sampler_draws_the_same_chunks_there(label, batch):
     rounds = len(out.stats.accepted)
     if batch == 1 and rounds and label != "rejoining":
         assert len(gpu.waits) == rounds > 2, gpu.waits
+
+
+class Engine(EagerEngine):
+    """What captures there: operations are run one by one, unseen by whoever counts those that Python launches."""
+
+    name = "captured"
+
+    def __init__(self, workload):
+        super().__init__(workload)
+        self.capture = InPlace(workload.denoiser)
+
+
+@pytest.mark.parametrize("label", ("asd", "residual", "block", "window", "recycled", "student", "linear"))
+def test_a_chunk_in_captured_rounds_is_the_same_and_each_waits_once(label):
+    sampler, network, chain = make_sampler(**SAMPLERS[label]), Network(), GaussianChain.ddpm(20)
+    cond = torch.randn(1, COND, generator=torch.Generator().manual_seed(1))
+
+    def bound(network):
+        setting = Setting(Model(network), chain, torch.Size(SHAPE))
+        return BoundSampler(sampler, setting)
+
+    expected = bound(network)(1, cond, torch.Generator().manual_seed(2))
+    with torch.no_grad(), PretendGpu() as gpu:
+        network.to(GPU)
+        captured = bound(Engine(Workload(network, SHAPE, (COND,), 20)))
+        for _ in range(2):  # the first chunk makes what is captured
+            del gpu.waits[:]
+            out = inspect.unwrap(captured.__call__)(1, cond.to(GPU), torch.Generator().manual_seed(2))
+    torch.testing.assert_close(out.actions.held, expected.actions)
+    assert torch.equal(out.stats.calls, expected.stats.calls) and len(out.stats.accepted) > 2
+    assert len(gpu.waits) == len(out.stats.accepted), gpu.waits
+
+
+@pytest.mark.parametrize("label, most", (("asd", 2), ("residual", 2), ("block", 10), ("student", 2)))
+def test_python_launches_few_operations_beside_what_is_captured(label, most):
+    """Ten a round at most. Block verification needs new noises in each."""
+    sampler, chain = make_sampler(**SAMPLERS[label]), GaussianChain.ddpm(20)
+    engine = Engine(Workload(Network(), SHAPE, (COND,), 20))
+    engine.capture = InPlace(engine.workload.denoiser, hidden=True)
+    draw, cond = BoundSampler(sampler, Setting(Model(engine), chain, torch.Size(SHAPE))), torch.ones(1, COND)
+    with torch.no_grad():
+        draw(1, cond, torch.Generator().manual_seed(2))
+        outs = []
+        found = count_launches(lambda: outs.append(draw(1, cond, torch.Generator().manual_seed(2))), engine)
+    rounds = len(outs[0].stats.accepted)
+    assert rounds > 2 and found.outside <= most * rounds + 16, found
 
 
 def test_there_paths_do_not_rejoin_unless_they_are_told_to():

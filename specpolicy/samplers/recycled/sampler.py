@@ -11,6 +11,7 @@ from specpolicy.samplers.base import Setting
 from specpolicy.samplers.options import check_amounts, check_counts, check_switches, check_window
 from specpolicy.samplers.recycled.calibration.calibration import Calibration
 from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.fixed import RecycledFixed
 from specpolicy.samplers.recycled.single import RecycledSingle, TorchSurrogate
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, Surrogate
 from specpolicy.samplers.speculative.loop import Lengths
@@ -69,11 +70,14 @@ class RecycledSampler(Speculative):
         """See `Sampler.bind`."""
         chain, device = self.target(setting.chain), setting.device
         surrogate, sweeps, window = self._drafting(setting)
-        rejoin, single = self.rejoins(device), None
-        if device.type == "cpu":
+        rejoin, capture, single, fixed = self.rejoins(device), setting.model.capture, None, None
+        if capture is not None and not rejoin:
+            fixed = RecycledFixed(surrogate.placed(device, setting.dtype), sweeps)
+        elif device.type == "cpu":
             placed = surrogate.placed(device, torch.float32)
             single = RecycledSingle(TorchSurrogate(placed, chain, setting.model.denoiser), sweeps, rejoin)
-        return Speculation(chain, Recycled(surrogate, sweeps, rejoin), Reflection(), window, single)
+        drafter = Recycled(surrogate, sweeps, rejoin)
+        return Speculation(chain, drafter, Reflection(), window, single, fixed, capture)
 
     def _drafting(self, setting: Setting) -> tuple[Surrogate, int, Lengths]:
         """Surrogate, sweeps and windows: as the options say, else as calibrated for this backend, else as calibrated.

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from specpolicy.diffusion import GaussianChain
+from specpolicy.engines.capture import Capture
 from specpolicy.errors import SpecpolicyError
 from specpolicy.model import Model
 from specpolicy.samplers.base import Chunks, Denoiser, Sample, Sampler, Setting
 from specpolicy.samplers.options import check_amounts, check_counts, check_window
 from specpolicy.samplers.speculative.batch import Batch
+from specpolicy.samplers.speculative.captured import CapturedRounds
 from specpolicy.samplers.speculative.drafters import (
     Corrected,
     CorrectionHead,
@@ -29,7 +31,8 @@ DRAFTERS = ("frozen_root", "free", "independent", "corrected")
 class Speculation:
     """A drafter, a verifier and a chain, put together once; then called for every chunk.
 
-    `single`: what drafts one chunk on the CPU; by default the drafter itself, where it can.
+    `single`, `fixed`: what drafts one chunk on the CPU, and in rounds of fixed shapes; by default the drafter itself,
+    where it can. `capture`: of the network's engine, which runs such rounds.
 
     Raises:
         SpecpolicyError: a chain without noise, parts that are not exact together, a window that is none.
@@ -42,15 +45,23 @@ class Speculation:
         verifier: Verifier,
         window: Lengths = None,
         single: Drafter | None = None,
+        fixed: Drafter | None = None,
+        capture: Capture | None = None,
     ):
         check_exact(chain, drafter, verifier)
         self.chain, self.drafter, self.verifier = chain, drafter, verifier
         self.single = drafter if single is None and drafter.single else single
         self.window = window
         self.host_chain, self.limits = HostChain(chain), longest_windows(window, len(chain))
+        fixed = drafter if fixed is None and drafter.single else fixed
+        self.captured: CapturedRounds | None = None
+        if capture is not None and fixed is not None:
+            self.captured = CapturedRounds(chain, fixed, verifier, self.limits, capture)
 
     def __call__(self, model: Model, chunks: Chunks) -> Sample:
-        """Draw the chunks: one on the CPU in numpy, others as a batch of tensors."""
+        """Draw the chunks: one in captured rounds, else on the CPU in numpy; others as a batch of tensors."""
+        if len(chunks.state) == 1 and self.captured is not None:
+            return self.captured(model, chunks)
         if len(chunks.state) == 1 and chunks.state.device.type == "cpu" and self.single is not None:
             problem = Single(model, self.host_chain, chunks, self.limits)
             return speculate(problem, self.single, self.verifier)
@@ -99,7 +110,8 @@ class ASD(Speculative):
 
     def bind(self, setting: Setting) -> Speculation:
         """See `Sampler.bind`."""
-        return Speculation(self.target(setting.chain), FrozenRoot(), self.verifier(), self.window)
+        parts = FrozenRoot(), self.verifier(), self.window
+        return Speculation(self.target(setting.chain), *parts, capture=setting.model.capture)
 
 
 @dataclass(frozen=True)
@@ -121,7 +133,8 @@ class WithDrafter(Speculative):
 
     def bind(self, setting: Setting) -> Speculation:
         """See `Sampler.bind`."""
-        return Speculation(self.target(setting.chain), self._drafter(setting), self.verifier(), self.window)
+        parts = self._drafter(setting), self.verifier(), self.window
+        return Speculation(self.target(setting.chain), *parts, capture=setting.model.capture)
 
     def _drafter(self, setting: Setting) -> Drafter:
         if self.drafter == "frozen_root":

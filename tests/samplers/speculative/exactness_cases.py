@@ -10,15 +10,18 @@ from typing import ClassVar
 import numpy as np
 import torch
 from law_tests import ChainLaw, Verdict
+from many_rounds import ManyRounds
 from mixtures import MixtureDenoiser, correction_head
 from scipy import stats
 
 from specpolicy import GaussianChain, make_sampler, sample
 from specpolicy.samplers import Sampler
 from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.fixed import RecycledFixed
 from specpolicy.samplers.recycled.rejoin import Rejoin, walk_together
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate
 from specpolicy.samplers.speculative.drafters import Corrected, Drafter, Free, FrozenRoot, Independent
+from specpolicy.samplers.speculative.loop import check_exact, longest_windows
 from specpolicy.samplers.speculative.samplers import Speculation
 from specpolicy.samplers.speculative.verifiers import VERIFIERS, Block, Reflection, Verifier
 from specpolicy.samplers.speculative.verifiers import Verdict as Decided
@@ -123,6 +126,38 @@ class Composed(Sampler):
         return Speculation(setting.chain, drafter, self.verifier, self.window)
 
 
+@dataclass(frozen=True)
+class InFixedShapes(Composed):
+    """A drafter for rounds of fixed shapes with any verifier, as a sampler."""
+
+    name: ClassVar[str] = "fixed shapes"
+
+    def bind(self, setting):
+        """See `Sampler.bind`."""
+        drafter = self.drafter(setting.chain, setting.shape)
+        check_exact(setting.chain, drafter, self.verifier)
+        return ManyRounds(setting.chain, drafter, self.verifier, longest_windows(self.window, len(setting.chain)))
+
+
+def fixed_with_student(chain, shape):
+    """What is captured on a GPU, as calibrated."""
+    return RecycledFixed(student(chain, tuple(shape)), 3)
+
+
+def fixed_without_student(chain, shape):
+    """The same without a calibration."""
+    return RecycledFixed(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), 1)
+
+
+# Drafters in rounds of fixed shapes.
+FIXED: dict[str, Callable[[GaussianChain, tuple[int, int]], Drafter]] = {
+    "frozen_root": DRAFTERS["frozen_root"],
+    "free": DRAFTERS["free"],
+    "recycled": fixed_without_student,
+    "recycled, student": fixed_with_student,
+}
+
+
 # -- what is not exact, and must be found out -----------------------------------------------------------------------
 
 
@@ -206,6 +241,7 @@ CONTROLS = {
     "reflection inside block verification": Composed(skewed, ReflectionInBlock()),
     "kept noises under block verification": Composed(skewed, BlockKeepsNoise()),
     "kept noises under block verification, recycled": Composed(without_rejoining, BlockKeepsNoise()),
+    "kept noises under block verification, fixed shapes": InFixedShapes(fixed_without_student, BlockKeepsNoise()),
     "rejoining where it may, without mirrored noises": Composed(without_mirrors, Reflection()),
     "a draft that sees its own noise": Composed(lambda chain, shape: Peeking(), Reflection()),
 }
@@ -271,7 +307,23 @@ def every_chain():
         yield Case(sampler, name, "ddim", dtype=torch.float64, slow=name != "recycled")
 
 
-CASES = [*every_combination(), *every_chain()]
+def in_fixed_shapes():
+    """Rounds of fixed shapes with every verifier they go with; the recycled one on every chain."""
+    for verifier, kind in VERIFIERS.items():
+        for drafter, make in FIXED.items():
+            if drafter.startswith("recycled") and not kind.keeps_noise:
+                continue
+            for window in (5, None):
+                name, slow = f"{verifier} + {drafter}, fixed shapes", window is None or drafter == "recycled"
+                yield Case(InFixedShapes(make, kind(), window), name, window=window, slow=slow)
+    for chain in list(CHAINS)[1:]:
+        sampler = InFixedShapes(fixed_with_student, Reflection())
+        yield Case(
+            sampler, "reflection + recycled, student, fixed shapes", chain, slow=chain not in ("ddim", "unclipped")
+        )
+
+
+CASES = [*every_combination(), *every_chain(), *in_fixed_shapes()]
 CONTROL_CASES = [Case(sampler, name, "unclipped") for name, sampler in CONTROLS.items()]
 
 

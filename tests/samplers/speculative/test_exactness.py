@@ -7,7 +7,7 @@ more chunks.
 """
 
 import pytest
-from exactness_cases import CASES, CHAINS, CONTROL_CASES, DRAFTERS, FALSE_ALARMS, judge
+from exactness_cases import CASES, CHAINS, CONTROL_CASES, DRAFTERS, FALSE_ALARMS, FIXED, judge
 
 from specpolicy.samplers.speculative.verifiers import VERIFIERS
 
@@ -38,12 +38,18 @@ def test_what_is_not_exact_fails_by_a_wide_margin(case):
 
 def test_every_verifier_drafter_and_kind_of_chain_is_among_the_cases():
     names = {case.name for case in CASES}
+    fixed = {name.removesuffix(", fixed shapes").split(" + ")[1] for name in names if name.endswith(", fixed shapes")}
+    assert fixed == set(FIXED)
     assert len({case.id for case in CASES}) == len(CASES)
     assert {name.split(" + ")[0] for name in names if "+" in name} == set(VERIFIERS)
-    assert {name.split(" + ")[1] for name in names if "+" in name} == {*DRAFTERS, "skewed"}
+    whole = {name.split(" + ")[1] for name in names if "+" in name and not name.endswith(", fixed shapes")}
+    assert whole == {*DRAFTERS, "skewed"}
     assert {"asd", "reflection", "residual", "block", "recycled"} < names
     assert {case.chain for case in CASES} == set(CHAINS)
-    assert {case.window for case in CASES} == {1, 4, 16, None, "by step"}
+    assert {case.window for case in CASES} == {1, 4, 5, 16, None, "by step"}
     quick = [case for case in CASES if not case.slow]
-    assert {case.name for case in quick} == names and {case.chain for case in quick} == set(CHAINS)
-    assert {case.window for case in quick} == {1, 4, None, "by step"}
+    assert names - {case.name for case in quick} == {
+        "reflection + recycled, fixed shapes",
+        "residual + recycled, fixed shapes",
+    } and {case.chain for case in quick} == set(CHAINS)
+    assert {case.window for case in quick} == {1, 4, 5, None, "by step"}

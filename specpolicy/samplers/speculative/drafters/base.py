@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from specpolicy.samplers.speculative.problem import Array, Drafts
-from specpolicy.samplers.speculative.verifiers.base import Verdict
 
 
 class Drafter(ABC):
@@ -32,8 +31,14 @@ class Drafter(ABC):
     def draft(self, memory: Any, problem: Any, window: Any) -> Drafts:
         """Draft the window."""
 
-    def learn(self, memory: Any, problem: Any, window: Any, drafts: Drafts, x0: Array, verdict: Verdict) -> Any:
-        """The memory after a round, in which the network said `x0` (B, W+1, H, D)."""
+    def learn(self, memory: Any, problem: Any, window: Any, drafts: Any, x0: Array, verdict: Any) -> Any:
+        """The memory after a round, in which the network said `x0` (B, W+1, H, D). In rounds of fixed shapes window
+        and drafts are None, as `problem.values` has them; x0 and verdict are as there."""
+        return memory
+
+    def note(self, memory: Any, problem: Any, window: Any, drafts: Drafts, x0: Array) -> Any:
+        """The memory after a call, before its verdict is known: rounds of fixed shapes learn only in the next round,
+        of which the window may be another."""
         return memory
 
     def keep(self, memory: Any, index: Tensor) -> Any:

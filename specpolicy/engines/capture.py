@@ -1,0 +1,92 @@
+"""Functions of tensors as one launch: a CUDA graph replays what Python would launch operation by operation."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from specpolicy.engines.base import Denoiser
+
+Values = Any  # tensors in nested tuples; None where there is nothing
+Function = Callable[[Any], tuple[Any, Tensor]]  # from values to those that take their place, and what it says
+
+
+class Capture(Protocol):
+    """Makes functions run as one launch.
+
+    Attributes:
+        network: what such a function calls for the network.
+    """
+
+    network: Denoiser
+
+    def __call__(self, function: Function, values: Values) -> Callable[[], Tensor]:
+        """What runs `function(values)`, writes the new values over the old ones and returns what the function says,
+        until the next run.
+
+        The function must launch the same operations whatever the numbers are, and wait for none of them.
+        """
+        ...
+
+
+class CudaCapture:
+    """See `Capture`. What it makes runs in turn, as the graphs share their memory."""
+
+    def __init__(self, network: Denoiser, device: torch.device):
+        self.network, self.device = network, device
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, function: Function, values: Values) -> Callable[[], Tensor]:
+        """See `Capture`."""
+        device = self.device
+        warm_up(lambda: function(values), device)
+        graph = torch.cuda.CUDAGraph()
+        # Capture and replay go by the current device, which need not be the policy's.
+        with torch.cuda.device(device), torch.cuda.graph(graph, pool=self.pool):
+            says = write_over(function, values)
+
+        def run() -> Tensor:
+            with torch.cuda.device(device):
+                graph.replay()
+            return says
+
+        return run
+
+
+def warm_up(call: Callable[[], object], device: torch.device) -> None:
+    """Libraries set themselves up in their first calls, which must not be captured."""
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream(device).wait_stream(side)
+
+
+def write_over(function: Function, values: Values) -> Tensor:
+    """Run a function once, as `Capture` says."""
+    new, says = function(values)
+    for old, value in zip(leaves(values), leaves(new), strict=True):
+        if value is not old:
+            old.copy_(value)
+    return says
+
+
+def leaves(values: Values) -> Iterator[Tensor]:
+    """The tensors of nested tuples, in order."""
+    if isinstance(values, Tensor):
+        yield values
+    elif values is not None:
+        for part in values:
+            yield from leaves(part)
+
+
+def apart(values: Values) -> Values:
+    """The same values in memory of their own, to be written over."""
+    if values is None:
+        return None
+    if isinstance(values, Tensor):
+        return values.clone()
+    parts = [apart(part) for part in values]
+    return type(values)(*parts) if hasattr(values, "_fields") else tuple(parts)

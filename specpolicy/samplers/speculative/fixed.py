@@ -1,0 +1,190 @@
+"""One chunk as tensors of fixed shapes: a round is one function of tensors, which a GPU takes whole.
+
+Where `Batch` has lengths and indices on the host, a round here has masks and gathers: its operations are the same
+whatever the numbers are. It makes the chunk that `Batch` makes of the same numbers, to rounding.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from specpolicy.diffusion import GaussianChain
+from specpolicy.samplers.base import Chunks, Denoiser
+from specpolicy.samplers.speculative.batch import along_gaps
+from specpolicy.samplers.speculative.coupling import TINY
+from specpolicy.samplers.speculative.drafters.base import Drafter
+from specpolicy.samplers.speculative.problem import Drafts, Known
+
+
+class Values(NamedTuple):
+    """A chunk between two rounds.
+
+    state (H, D) of step `position` (1,), before `verdict` (3,) float64 on the last round is carried out: accepted
+    drafts, shift of the noise, drafts that were made. noise (K, H, D), uniform (K, 2) float64. states, x0, guesses,
+    shocks (R, H, D): what was drafted for each step last, what the network says there, what the drafter guessed, and
+    the noise of the step; rows behind the K steps are for windows that reach beyond the end, and nobody reads them.
+    cond (1, ...), or None. memory: of a drafter that begins with one; others learn from the last round alone.
+    """
+
+    state: Tensor
+    position: Tensor
+    verdict: Tensor
+    noise: Tensor
+    uniform: Tensor
+    states: Tensor
+    x0: Tensor
+    guesses: Tensor
+    shocks: Tensor
+    cond: Tensor | None
+    memory: Any
+
+
+@dataclass(frozen=True)
+class FixedWindow:
+    """See `Window`; root (1, H, D), noise (W+1, H, D). `steps` (W+1,) of the states, the last one for those beyond the
+    end; `places` (W+1,) in tables."""
+
+    root: Tensor
+    noise: Tensor
+    steps: Tensor
+    places: Tensor
+
+    @property
+    def drafts(self) -> int:
+        """W."""
+        return len(self.steps) - 1
+
+    def hold(self, x0: Tensor) -> Tensor:
+        """See `Window.hold`."""
+        return x0.expand(self.drafts, *x0.shape[-2:])
+
+
+class Fixed:
+    """See `Problem`, of which it is what one round asks for. `first`: nothing has been drafted before. `calls`: states
+    of each call of the network so far."""
+
+    stacked = False
+
+    def __init__(self, chain: GaussianChain, network: Denoiser, values: Values, first: bool = False):
+        self.chain, self.network, self.values, self.first, self.calls = chain, network, values, first, list[int]()
+        self.device, self.shape, self.cond = values.state.device, values.state.shape, values.cond
+        self.timesteps = chain.timesteps_on(self.device)
+
+    def open(self, drafts: int) -> FixedWindow:
+        """The window of the next round, of a fixed number of drafts."""
+        places = self.values.position + torch.arange(drafts + 1, device=self.device)
+        steps = places.clamp(max=len(self.chain) - 1)
+        return FixedWindow(self.values.state[None], self.values.noise[steps], steps, places)
+
+    def evaluate_root(self, window: FixedWindow) -> Tensor:
+        """See `Problem.evaluate_root`; (1, H, D)."""
+        return self._call(window.root, window.steps[:1])
+
+    def follow(self, window: FixedWindow, x0: Tensor, root_x0: Tensor | None = None) -> Drafts:
+        """See `Problem.follow`."""
+        chain, steps = self.chain, window.steps[:-1]
+        additions = chain.drift(x0, steps) + chain.shock(window.noise[:-1], steps)
+        states = torch.cat([window.root, chain.rollout(window.root, additions[None], steps[None])[0]])
+        known = None if root_x0 is None else Known(np.arange(len(states)) == 0, root_x0)
+        return Drafts(states, x0, known)
+
+    def evaluate(self, window: FixedWindow, drafts: Drafts) -> Tensor:
+        """See `Problem.evaluate`."""
+        if drafts.known is None:
+            return self._call(drafts.states, window.steps)
+        if not window.drafts:
+            return drafts.known.x0
+        return torch.cat([drafts.known.x0, self._call(drafts.states[1:], window.steps[1:])])
+
+    def _call(self, states: Tensor, steps: Tensor) -> Tensor:
+        self.calls.append(len(states))
+        cond = None if self.cond is None else self.cond.expand(len(states), *self.cond.shape[1:])
+        return self.chain.x0(self.network(states, self.timesteps[steps], cond), states, steps)
+
+    def report(self, window: FixedWindow, drafts: Drafts, x0: Tensor) -> Tensor:
+        """What goes to the host, (5, W+1) float64: gaps, coordinates, whether the network's values are finite, and
+        both uniform numbers of each step."""
+        gap = self.chain.gap(x0[:-1], drafts.x0, window.steps[:-1])
+        delta, coordinate = along_gaps(gap[None], window.noise[None, :-1])
+        finite = x0.flatten(1).sum(-1).isfinite()
+        uniform = self.values.uniform[window.steps].unbind(-1)
+        return torch.stack([pad(delta[0], (0, 1)), pad(coordinate[0], (0, 1)), finite, *uniform])
+
+    def parent(self, x0: Tensor, verdict: Any) -> Tensor:
+        """See `Problem.parent`, of tables behind a round: the state before the one that it went on to."""
+        return x0[self.values.position - 1]
+
+
+def committed(chain: GaussianChain, values: Values) -> Values:
+    """The values once the verdict on the last round is carried out: see `Problem.commit`."""
+    accepted, shift, _ = values.verdict.split(1)
+    places = values.position + accepted.long()
+    step = places.clamp(max=len(chain) - 1)
+    x0, guess, noise = values.x0[places], values.guesses[places], values.shocks[places]
+    # Move the noise along the gap to its new coordinate; the parts orthogonal to it keep their distribution.
+    gap = chain.gap(x0, guess, step)
+    length = torch.linalg.vector_norm(gap.flatten(1), dim=1)[:, None, None].clamp(min=TINY)
+    noise = noise + shift.to(gap)[:, None, None] * (gap / length)
+    state = chain.mean(values.states[places], x0, step) + chain.shock(noise, step)
+    return values._replace(state=state[0], position=places + 1)
+
+
+class Round:
+    """One round with a window of W drafts, as a function of values alone; `first`: nothing has been drafted before.
+
+    `calls`: states of each call of the network in a round, once it has run.
+    """
+
+    def __init__(self, chain: GaussianChain, network: Denoiser, drafter: Drafter, drafts: int, first: bool):
+        self.chain, self.network, self.drafter, self.drafts, self.first = chain, network, drafter, drafts, first
+        self.calls: list[int] = []
+
+    def __call__(self, values: Values) -> tuple[Values, Tensor]:
+        """The values behind the round, and what a verifier decides on."""
+        drafter, keeps = self.drafter, values.memory is not None
+        if not self.first:
+            values = committed(self.chain, values)
+        problem = Fixed(self.chain, self.network, values, self.first)
+        if self.first:
+            memory = drafter.begin(problem)
+        else:
+            memory = drafter.learn(values.memory, problem, None, None, values.x0, values.verdict)
+        window = problem.open(self.drafts)
+        drafts = drafter.draft(memory, problem, window)
+        x0 = problem.evaluate(window, drafts)
+        self.calls = problem.calls
+        if keeps:
+            memory = drafter.note(memory, problem, window, drafts, x0)
+        at = window.places
+        return values._replace(
+            states=values.states.index_copy(0, at, drafts.states),
+            x0=values.x0.index_copy(0, at, x0),
+            guesses=values.guesses.index_copy(0, at[:-1], drafts.x0),
+            shocks=values.shocks.index_copy(0, at, window.noise),
+            memory=memory if keeps else None,
+        ), problem.report(window, drafts, x0)
+
+
+def start(chain: GaussianChain, drafter: Drafter, network: Denoiser, chunks: Chunks, spare: int) -> Values:
+    """The values of the first of some chunks, before its first round and without its numbers. `spare`: rows of tables
+    behind the steps, the drafts of the longest window."""
+    state, count = chunks.state[0], len(chain)
+    states, x0, guesses, shocks = (state.new_zeros(count + spare, *state.shape) for _ in range(4))
+    values = Values(
+        state=state,
+        position=torch.zeros(1, dtype=torch.int64, device=state.device),
+        verdict=torch.zeros(3, dtype=torch.float64, device=state.device),
+        noise=state.new_zeros(count, *state.shape),
+        uniform=torch.zeros(count, 2, dtype=torch.float64, device=state.device),
+        states=states,
+        x0=x0,
+        guesses=guesses,
+        shocks=shocks,
+        cond=None if chunks.cond is None else chunks.cond[:1],
+        memory=None,
+    )
+    return values._replace(memory=drafter.begin(Fixed(chain, network, values, first=True)))
