@@ -1,6 +1,7 @@
 """A network as samplers see it: what it returns is checked, what it is asked is counted and timed."""
 
 import time
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -58,27 +59,27 @@ class Model:
         """Call the denoiser.
 
         Raises:
-            SpecpolicyError: it returned something of another shape. One number for several entries would be broadcast,
-                and another distribution drawn from.
+            SpecpolicyError: see `check_output`.
         """
-        self.rows_by_call.append(len(x))
-        if self.device.type == "cuda":
-            pair = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
-            stream = torch.cuda.current_stream(self.device)  # of another device than the current one, perhaps
-            pair[0].record(stream)
-            output = self.denoiser(x, t, cond)
-            pair[1].record(stream)
-            self._events.append(pair)
-        else:
+        output = self.launch([len(x)], lambda: self.denoiser(x, t, cond))
+        check_output(output, x, self.per_entry)
+        return output
+
+    def launch(self, rows: Sequence[int], run: Callable[[], Tensor]) -> Tensor:
+        """Run something that calls the network with `rows` states, one call after the other. Its time is counted as the
+        network's, with all else it does: what an engine captured is one piece."""
+        self.rows_by_call.extend(rows)
+        if self.device.type != "cuda":
             start = time.perf_counter()
-            output = self.denoiser(x, t, cond)
+            output = run()
             self._seconds += time.perf_counter() - start
-        if not isinstance(output, Tensor) or output.shape != (*x.shape, *self.per_entry):
-            found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-            raise SpecpolicyError(
-                f"the denoiser returned {found} for states of shape {tuple(x.shape)}: expected "
-                f"{(*x.shape, *self.per_entry)}"
-            )
+            return output
+        pair = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+        stream = torch.cuda.current_stream(self.device)  # of another device than the current one, perhaps
+        pair[0].record(stream)
+        output = run()
+        pair[1].record(stream)
+        self._events.append(pair)
         return output
 
     @property
@@ -87,6 +88,20 @@ class Model:
         if self._events:
             torch.cuda.synchronize(self.device)
         return self._seconds + sum(start.elapsed_time(end) for start, end in self._events) / 1e3
+
+
+def check_output(output: object, x: Tensor, per_entry: tuple[int, ...] = ()) -> None:
+    """Raise unless a denoiser returned what it should for states x (N, H, D): one number for several entries would be
+    broadcast, and another distribution drawn from.
+
+    Raises:
+        SpecpolicyError: it is of another shape.
+    """
+    if not isinstance(output, Tensor) or output.shape != (*x.shape, *per_entry):
+        found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise SpecpolicyError(
+            f"the denoiser returned {found} for states of shape {tuple(x.shape)}: expected {(*x.shape, *per_entry)}"
+        )
 
 
 def backend_name(device: torch.device, engine: str) -> str:

@@ -31,7 +31,8 @@ class SampleStatistics:
         rejections: (K,) by step, noisiest first; None of samplers that reject nothing.
         rows_by_call: states of each call, for all chunks together.
         seconds: wall time of the whole sample.
-        network_seconds: the part of it that was spent in the denoiser.
+        network_seconds: the part of it that was spent in the denoiser; where an engine captured more than the denoiser,
+            as rounds on a GPU, in all of that.
     """
 
     calls: Tensor
@@ -111,22 +112,28 @@ class NoiseSource:
 
     def normal(self, *shape: int, rows: Tensor | None = None) -> Tensor:
         """Standard normal noise (B, *shape), or (len(rows), *shape) for some rows of the batch."""
-        return self._draw(torch.randn, shape, rows, self.dtype)
+        return upload(self._draw(torch.randn, shape, rows, self.dtype), self.device)
+
+    def normals(self, count: int, *shape: int) -> Tensor:
+        """(count, B, *shape): what as many calls of `normal` return."""
+        drawn = [self._draw(torch.randn, shape, None, self.dtype) for _ in range(count)]
+        return upload(torch.stack(drawn), self.device)
 
     def uniform(self, *shape: int, rows: Tensor | None = None) -> Tensor:
         """Uniform numbers in [0, 1), float64: the decisions of a verifier compare small probabilities."""
-        return self._draw(torch.rand, shape, rows, torch.float64)
+        return upload(self._draw(torch.rand, shape, rows, torch.float64), self.device)
 
     def _draw(self, draw, shape: tuple[int, ...], rows: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """On the device of the generator. A CPU generator also serves a GPU sampler: the same seed then gives the same
+        noises on both."""
         generator = self._generator
         if isinstance(generator, list):
             chosen = range(self.batch) if rows is None else rows.tolist()
             drawn = [self._on(generator[row].device, generator[row], draw, shape, dtype) for row in chosen]
-            return upload(torch.stack(drawn) if drawn else torch.empty((0, *shape), dtype=dtype), self.device)
-        # A CPU generator also serves a GPU sampler: the same seed then gives the same noises on both.
+            return torch.stack(drawn) if drawn else torch.empty((0, *shape), dtype=dtype)
         source = self.device if generator is None else generator.device
         number = self.batch if rows is None else len(rows)
-        return upload(self._on(source, generator, draw, (number, *shape), dtype), self.device)
+        return self._on(source, generator, draw, (number, *shape), dtype)
 
     @staticmethod
     def _on(

@@ -1,13 +1,17 @@
 """Sequential samplers: one network call per step. Their distributions are what exact samplers are measured against."""
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
+from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
-from specpolicy.model import Model
-from specpolicy.samplers.base import Chunks, Draw, Sample, Sampler, Setting, check_finite, repeat_statistics
+from specpolicy.engines.capture import Capture, apart
+from specpolicy.model import Model, check_output
+from specpolicy.samplers.base import Chunks, Draw, Sample, Sampler, Setting, check_finite, repeat_statistics, upload
 from specpolicy.samplers.options import check_amounts, check_counts
 
 
@@ -54,9 +58,12 @@ class DDIM(Sampler):
 def walk(chain: GaussianChain, setting: Setting) -> Draw:
     """Walks a chain from its noisiest step on, one call per step."""
     timesteps, noisy = chain.timesteps_on(setting.device), (chain.sigma > 0).tolist()
+    captured = None if setting.model.capture is None else CapturedWalk(chain, setting.model.capture)
 
     def draw(model: Model, chunks: Chunks) -> Sample:
         state, batch = chunks.state, len(chunks.state)
+        if captured is not None and batch == 1 and not chunks.return_states:
+            return captured(model, chunks)
         checksums = torch.zeros(len(chain), device=state.device)
         states = [state]
         for step in range(len(chain)):
@@ -73,3 +80,58 @@ def walk(chain: GaussianChain, setting: Setting) -> Draw:
         )
 
     return draw
+
+
+class Values(NamedTuple):
+    """A chunk between two steps: state (1, H, D) at `step` (1,), noise (K, H, D), cond (1, ...) or None, checksums
+    (K,) of the states so far."""
+
+    state: Tensor
+    step: Tensor
+    noise: Tensor
+    cond: Tensor | None
+    checksums: Tensor
+
+
+class CapturedWalk:
+    """One chunk with what an engine can capture: a step is one launch. Threads take turns."""
+
+    def __init__(self, chain: GaussianChain, capture: Capture):
+        self.chain, self.capture, self._turn = chain, capture, threading.Lock()
+        self._noisy = (chain.sigma > 0).nonzero().flatten()
+        self._values: Values | None = None
+        self._run: Callable[[], Tensor] | None = None
+
+    def __call__(self, model: Model, chunks: Chunks) -> Sample:
+        """Draw the chunk."""
+        chain, count = self.chain, len(self.chain)
+        with self._turn:
+            if self._values is None:
+                zeros = chunks.state.new_zeros
+                step, cond = torch.zeros(1, dtype=torch.int64, device=chunks.state.device), chunks.cond
+                self._values = apart(
+                    Values(chunks.state, step, zeros(count, *chunks.state.shape[1:]), cond, zeros(count))
+                )
+                self._run = self.capture(self._step, self._values)
+                self._noisy = upload(self._noisy, chunks.state.device)
+            values, run = self._values, self._run
+            assert run is not None
+            values.state.copy_(chunks.state)
+            values.step.zero_()
+            if values.cond is not None and chunks.cond is not None:
+                values.cond.copy_(chunks.cond)
+            if len(self._noisy):
+                noises = chunks.noise.normals(len(self._noisy), *chunks.state.shape[1:])[:, 0]
+                values.noise.index_copy_(0, self._noisy, noises)
+            for _ in range(count):
+                model.launch([1], run)
+            check_finite(values.checksums, chain.timesteps)
+            return Sample(values.state.clone(), repeat_statistics(1, count))
+
+    def _step(self, values: Values) -> tuple[Values, Tensor]:
+        chain, (state, step, noise, cond, checksums) = self.chain, values
+        output = self.capture.network(state, chain.timesteps_on(state.device)[step], cond)
+        check_output(output, state)
+        state = chain.mean(state, chain.x0(output, state, step), step) + chain.shock(noise[step], step)
+        checksums = checksums.index_copy(0, step, state.sum().to(checksums)[None])
+        return Values(state, step + 1, noise, cond, checksums), state

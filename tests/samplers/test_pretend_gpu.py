@@ -87,7 +87,9 @@ class Engine(EagerEngine):
         self.capture = InPlace(workload.denoiser)
 
 
-@pytest.mark.parametrize("label", ("asd", "residual", "block", "window", "recycled", "student", "linear"))
+@pytest.mark.parametrize(
+    "label", ("ddpm", "ddim", "asd", "residual", "block", "window", "recycled", "student", "linear")
+)
 def test_a_chunk_in_captured_rounds_is_the_same_and_each_waits_once(label):
     sampler, network, chain = make_sampler(**SAMPLERS[label]), Network(), GaussianChain.ddpm(20)
     cond = torch.randn(1, COND, generator=torch.Generator().manual_seed(1))
@@ -104,11 +106,12 @@ def test_a_chunk_in_captured_rounds_is_the_same_and_each_waits_once(label):
             del gpu.waits[:]
             out = inspect.unwrap(captured.__call__)(1, cond.to(GPU), torch.Generator().manual_seed(2))
     torch.testing.assert_close(out.actions.held, expected.actions)
-    assert torch.equal(out.stats.calls, expected.stats.calls) and len(out.stats.accepted) > 2
-    assert len(gpu.waits) == len(out.stats.accepted), gpu.waits
+    assert torch.equal(out.stats.calls, expected.stats.calls)
+    assert len(out.stats.accepted) > 2 or label.startswith("dd")
+    assert len(gpu.waits) == max(1, len(out.stats.accepted)), gpu.waits
 
 
-@pytest.mark.parametrize("label, most", (("asd", 2), ("residual", 2), ("block", 10), ("student", 2)))
+@pytest.mark.parametrize("label, most", (("ddpm", 0), ("asd", 2), ("residual", 2), ("block", 10), ("student", 2)))
 def test_python_launches_few_operations_beside_what_is_captured(label, most):
     """Ten a round at most. Block verification needs new noises in each."""
     sampler, chain = make_sampler(**SAMPLERS[label]), GaussianChain.ddpm(20)
@@ -120,7 +123,8 @@ def test_python_launches_few_operations_beside_what_is_captured(label, most):
         outs = []
         found = count_launches(lambda: outs.append(draw(1, cond, torch.Generator().manual_seed(2))), engine)
     rounds = len(outs[0].stats.accepted)
-    assert rounds > 2 and found.outside <= most * rounds + 16, found
+    extra = 16 if rounds else 40  # sequential samplers draw a noise for each step
+    assert found.outside <= most * rounds + extra, found
 
 
 def test_there_paths_do_not_rejoin_unless_they_are_told_to():

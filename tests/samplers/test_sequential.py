@@ -3,9 +3,14 @@
 import diffusers
 import pytest
 import torch
+from in_place import InPlace
 from scipy import stats
 
 from specpolicy import GaussianChain, SpecpolicyError, make_sampler, sample
+from specpolicy.engines.base import Workload
+from specpolicy.engines.eager import EagerEngine
+from specpolicy.model import Model
+from specpolicy.samplers import BoundSampler, Setting
 
 WEIGHT = 0.3 * torch.randn(7, 7, generator=torch.Generator().manual_seed(0))
 
@@ -173,3 +178,31 @@ def test_bad_input_is_one_clear_line(call, word):
     with pytest.raises(SpecpolicyError, match=word) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, options", (("ddpm", {}), ("ddpm", {"steps": 7}), ("ddim", {}), ("ddim", {"steps": 8, "eta": 0.7}))
+)
+def test_a_chunk_in_captured_steps_is_the_same(name, options):
+    chain, shape, cond = GaussianChain.ddpm(20), torch.Size((2, 7)), 0.2 * torch.ones(1, 7)
+    engine = EagerEngine(Workload(denoiser, (2, 7), (7,), 20))
+    engine.capture = InPlace(denoiser)
+    sampler = make_sampler(name, **options)
+    draws = [BoundSampler(sampler, Setting(Model(one), chain, shape)) for one in (denoiser, engine)]
+    for seed in (0, 1):
+        plain, captured = (draw(1, cond, torch.Generator().manual_seed(seed)) for draw in draws)
+        torch.testing.assert_close(captured.actions, plain.actions, rtol=0, atol=1e-5)
+        assert captured.stats.rows_by_call == plain.stats.rows_by_call
+    assert draws[1](1, cond, torch.Generator(), return_states=True).states is not None
+
+
+def test_a_captured_step_that_is_not_finite_is_named():
+    chain = GaussianChain.ddpm(20, prediction="sample", clip=None)
+
+    def broken(x, t, cond):
+        return torch.where(t.view(-1, 1, 1) == 11, torch.nan, x)
+
+    engine = EagerEngine(Workload(broken, (2, 2), None, 20))
+    engine.capture = InPlace(broken)
+    with pytest.raises(SpecpolicyError, match=r"not finite at step 8 \(timestep 11\)"):
+        BoundSampler(make_sampler("ddpm"), Setting(Model(engine), chain, torch.Size((2, 2))))(1)

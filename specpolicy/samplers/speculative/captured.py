@@ -49,8 +49,7 @@ class CapturedRounds:
         while True:
             width = int(self.limits[position])
             round_, run = self._rounds[next(size for size in self.sizes if size >= width), first]
-            numbers = run().cpu().numpy()
-            model.rows_by_call.extend(round_.calls)
+            numbers = model.launch(round_.calls, run).cpu().numpy()
             for rows in (*round_.calls[:-1], round_.calls[-1] - (round_.drafts - width)):
                 tally.call(ROW, rows)
             delta, coordinate, finite, uniform, second = numbers[:, None, : width + 1]

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from specpolicy.diffusion import GaussianChain
+from specpolicy.model import check_output
 from specpolicy.samplers.base import Chunks, Denoiser
 from specpolicy.samplers.speculative.batch import along_gaps
 from specpolicy.samplers.speculative.coupling import TINY
@@ -103,7 +104,9 @@ class Fixed:
     def _call(self, states: Tensor, steps: Tensor) -> Tensor:
         self.calls.append(len(states))
         cond = None if self.cond is None else self.cond.expand(len(states), *self.cond.shape[1:])
-        return self.chain.x0(self.network(states, self.timesteps[steps], cond), states, steps)
+        output = self.network(states, self.timesteps[steps], cond)
+        check_output(output, states)
+        return self.chain.x0(output, states, steps)
 
     def report(self, window: FixedWindow, drafts: Drafts, x0: Tensor) -> Tensor:
         """What goes to the host, (5, W+1) float64: gaps, coordinates, whether the network's values are finite, and
