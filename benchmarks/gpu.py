@@ -25,7 +25,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
 from specpolicy.histories import FILE, read_histories
 from specpolicy.loading import load_policy
-from specpolicy.samplers import make_sampler
+from specpolicy.sampler_names import make_sampler
 from specpolicy.samplers.speculative.samplers import Speculative
 
 NETWORKS: dict[str, dict[str, Any] | None] = {

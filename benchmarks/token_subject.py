@@ -11,8 +11,7 @@ from torch import Tensor
 
 from specpolicy.histories import FILE, read_histories
 from specpolicy.loading import load_policy
-from specpolicy.samplers import make_sampler
-from specpolicy.token_policy import TokenPolicy
+from specpolicy.sampler_names import make_sampler
 from specpolicy.tokens import Decoded
 from specpolicy.tokens.batches import EqualBatches
 from specpolicy.tokens.calibration import Trace
@@ -46,7 +45,7 @@ class Subject:
 
     def __init__(self, path: Path, observations: int):
         self.path, self.policy = path, load_policy(path)
-        assert isinstance(self.policy, TokenPolicy), f"{path} is no policy of action tokens"
+        assert self.policy.kind == "tokens", f"{path} is no policy of action tokens"
         self.histories = read_histories(path / FILE, self.policy)
         with torch.inference_mode():
             cond = self.policy.encode(self.histories)
@@ -59,7 +58,7 @@ class Subject:
         generator = torch.Generator().manual_seed(11)
         found = []
         for cond in (self.choose, self.measure):
-            parts = [self.policy.record(part, sampler(name), generator, blind)[0] for part in cond.split(BATCH)]
+            parts = [self.policy.bound(sampler(name)).record(part, generator, blind)[0] for part in cond.split(BATCH)]
             found.append([trace for part in parts for trace in part])
         return found[0], found[1]
 
@@ -74,17 +73,17 @@ class Subject:
         the policy; `rows`: every call is padded to a multiple of so many."""
         cond, network = spread(self.measure, count), self._network(precision)
         network = network if rows is None else EqualBatches(network, rows)
-        return self.policy.decode(cond, self.policy.equip(made), generators(len(cond)), network)
+        return self.policy.bound(made).decode(cond, generators(len(cond)), network)
 
     def alone(self, made: TokenSampler, precision: torch.dtype | None, count: int) -> Tensor:
         """The tokens of the same, each chunk decoded by itself."""
-        made, network = self.policy.equip(made), self._network(precision)
+        decoder, network = self.policy.bound(made), self._network(precision)
         parts = zip(spread(self.measure, count).split(1), generators(count), strict=True)
-        return torch.cat([self.policy.decode(cond, made, [source], network).tokens for cond, source in parts])
+        return torch.cat([decoder.decode(cond, [source], network).tokens for cond, source in parts])
 
     def gaps(self, made: TokenSampler, count: int) -> Tensor:
         """How near the choices of the ordinary decoder were to others, in all steps of these chunks."""
-        traces, _ = self.policy.record(spread(self.measure, count), made, generators(count))
+        traces, _ = self.policy.bound(made).record(spread(self.measure, count), generators(count))
         return torch.cat([trace.gaps for trace in traces])
 
     def _network(self, precision: torch.dtype | None) -> Any:

@@ -23,7 +23,7 @@ def calls_table(subject: Subject, count: int) -> list[list[str]]:
     table = [["decoder", "ordinary", *(f"D = {drafts}" for drafts in DRAFTS)]]
     for name in DECODERS:
         chosen, measured = subject.traces(name)
-        rule = sampler(name).rule(subject.policy.length)
+        rule = sampler(name).rule(subject.policy.tokens)
         graphs = select_graphs(chosen, rule, max(DRAFTS), "step" if DECODERS[name]["name"] == "cosine" else "one")
         found = [
             mean_calls(measured, rule, {m: graph.first(drafts) for m, graph in graphs.items()}) for drafts in DRAFTS
@@ -43,7 +43,7 @@ def calls_table(subject: Subject, count: int) -> list[list[str]]:
 def shapes_table(subject: Subject, count: int, name: str = "confidence, S = 1") -> list[list[str]]:
     """Graph, tree, chain and what else could be, with as many drafts: calls of a chunk."""
     chosen, measured = subject.traces(name)
-    rule = sampler(name).rule(subject.policy.length)
+    rule = sampler(name).rule(subject.policy.tokens)
     most = max(DRAFTS)
     blind_chosen, blind = subject.traces(name, True)
     lines: dict[str, Any] = {

@@ -72,7 +72,7 @@ def section(path: Path, observations: int, timed: int, compared: int) -> str:
     parameters = sum(parameter.numel() for parameter in policy.denoiser.parameters())
     parts = [
         f"## {path.name}",
-        f"{policy.horizon} actions of {policy.action_dim} dimensions, {policy.length} tokens of "
+        f"{policy.horizon} actions of {policy.action_dim} dimensions, {policy.tokens} tokens of "
         f"{policy.tokeniser.bins} {policy.tokeniser.kind} bins; {parameters / 1e6:.2f} M parameters. "
         f"{len(subject.measure)} observations to measure on, {len(subject.choose)} others to choose graphs on. Graphs "
         "are replayed against recorded chunks; look-ahead, the best of 64 nodes and comparisons decode "

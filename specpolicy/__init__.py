@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from specpolicy.errors import SpecpolicyError
     from specpolicy.loading import load_policy
     from specpolicy.policy import DiffusionPolicy
-    from specpolicy.samplers import Calibration, Sample, calibrate, make_sampler, sample
+    from specpolicy.sampler_names import make_sampler
+    from specpolicy.samplers import Calibration, Sample, calibrate, sample
     from specpolicy.token_policy import TokenPolicy
 
 __version__ = "0.1.0"
@@ -36,7 +37,7 @@ _HOMES = {
     "SpecpolicyError": "specpolicy.errors",
     "TokenPolicy": "specpolicy.token_policy",
     "load_policy": "specpolicy.loading",
-    "make_sampler": "specpolicy.samplers",
+    "make_sampler": "specpolicy.sampler_names",
     "sample": "specpolicy.samplers",
 }
 

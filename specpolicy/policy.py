@@ -1,8 +1,6 @@
 """DiffusionPolicy: from an observation history to a chunk of actions."""
 
 import copy
-import dataclasses
-import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,13 +23,13 @@ from specpolicy.networks import (
 from specpolicy.normaliser import Normaliser
 from specpolicy.parsing import plain
 from specpolicy.parsing.tensors import prefixed, without_memory
-from specpolicy.policy_base import ENCODER, Observation, Policy
+from specpolicy.policy_base import ENCODER, Policy
 from specpolicy.policy_config import PolicyConfig
 from specpolicy.rotations import convert_rotations
-from specpolicy.samplers import BoundSampler, Calibration, Sample, Sampler, Setting, make_sampler
-from specpolicy.samplers.base import Generators
+from specpolicy.samplers import BoundSampler, Calibration, Sampler, Setting
+from specpolicy.samplers.registry import SAMPLERS
+from specpolicy.tuning import measure_cost
 
-MOST_BOUND = 16  # samplers that are kept bound; the oldest one goes
 NETWORKS: dict[str, Any] = {
     "unet": ConditionalUnet1D,
     "transformer": TransformerForDiffusion,
@@ -40,7 +38,11 @@ NETWORKS: dict[str, Any] = {
 
 
 class DiffusionPolicy(Policy):
-    """Normaliser, encoder, denoiser, chain and a default sampler, put together."""
+    """Normaliser, encoder, denoiser and chain, put together."""
+
+    kind = "diffusion"
+    sampler_kinds = SAMPLERS
+    quick_sampler = "ddim-10"
 
     def __init__(
         self,
@@ -57,8 +59,6 @@ class DiffusionPolicy(Policy):
         self.calibration: Calibration | None = None
         self.draft_models = DraftModels()
         self._network_action_dim = config.action_dim
-        # Samplers that were used, with what they are bound to.
-        self._bound: list[tuple[str | Sampler, torch.device, tuple[Any, ...], BoundSampler]] = []
 
     @classmethod
     def from_config(cls, config: PolicyConfig | Mapping[str, Any]) -> "DiffusionPolicy":
@@ -88,7 +88,7 @@ class DiffusionPolicy(Policy):
         return prefixed(network.state_dict(), wrapped) | prefixed(encoder.state_dict(), ENCODER)
 
     @property
-    def action_dim(self) -> int:
+    def action_dim(self) -> int:  # type: ignore[override]
         """Dimension of an action in the environment's units."""
         return self._network_action_dim - 3 * len(self.rotations)
 
@@ -98,63 +98,27 @@ class DiffusionPolicy(Policy):
         inpaints = isinstance(self.denoiser, Inpainting)
         return self.horizon, self._network_action_dim + (self.encoder.frame_dim if inpaints else 0)
 
-    def predict(
-        self,
-        observation: Observation,
-        sampler: str | Sampler = "ddpm",
-        generator: Generators = None,
-        return_states: bool = False,
-    ) -> Sample:
-        """Draw one action chunk per observation: `actions` (B, H, D) in the environment's units.
-
-        observation: {key: (B, To, D_key)}, or (To, D_key) for a batch of one: arrays or tensors, To = `n_obs_steps`
-            frames, the newest last, in the environment's units.
-        sampler: a name such as "recycled", or what `specpolicy.make_sampler` made. "ddpm" walks the policy's own
-            chain, which is a DDIM chain where the policy came with a DDIM scheduler.
-        generator: one, or one per row.
-        return_states: also `states` (K+1, B, *sample_shape), which stay in normalised units.
-
-        Raises:
-            SpecpolicyError: an observation that does not fit, a sampler that the policy's chain cannot be walked with
-                or that lacks a model, a network that returns what is not finite.
-        """
-        return self.draw(self.bound(sampler), observation, generator, return_states)
-
-    def sampler(
-        self, sampler: str | Sampler | None = None, *, engine: str | None = None, **options: Any
-    ) -> "PolicySampler":
-        """A sampler that is settled for this policy: `sampler(observation, generator=g)` draws and looks nothing up.
-
-        sampler: a name, such as "recycled", with its `options`, or what `specpolicy.make_sampler` made; None:
-            `best_sampler`. engine: runs the network, see `make_engine`; None: as the policy does.
-
-        Raises:
-            SpecpolicyError: no such sampler, option or engine; a sampler that the policy's chain cannot be walked with
-                or that lacks a model.
-        """
-        policy = self if engine is None else self.with_engine(engine)
-        if not isinstance(sampler, str | None):
-            if options:
-                raise SpecpolicyError(f"sampler={sampler}: options are given with a name, this one has its own")
-            return PolicySampler(policy, policy.bound(sampler))
-        return PolicySampler(policy, policy.bound(make_sampler(sampler or self.best_sampler, **options)))
-
     @property
     def best_sampler(self) -> str:
-        """The exact sampler that is quickest: "recycled", or "ddpm" where the chain adds no noise to speculate on."""
-        return "recycled" if bool((self.chain.sigma[:-1] > 0).all()) else "ddpm"
+        """See `Policy.best_sampler`: "recycled" where it is calibrated, else "block". Where the chain adds no noise to
+        speculate on "ddpm", which walks the policy's own chain."""
+        if not bool((self.chain.sigma[:-1] > 0).all()):
+            return "ddpm"
+        return "block" if self.calibration is None else "recycled"
+
+    @property
+    def steps(self) -> int:
+        """See `Policy.steps`."""
+        return len(self.chain)
 
     @torch.inference_mode()
-    def draw(self, bound: BoundSampler, observation: Observation, generator: Generators, return_states: bool) -> Sample:
-        """See `predict`, for a sampler that is bound to this policy."""
-        cond = self.encode(observation)
-        out = bound(len(cond), cond, generator, return_states)
-        actions = self.normaliser.unnormalise("action", out.actions[..., : self._network_action_dim])
-        actions = convert_rotations(actions, self.rotations) if self.rotations else actions
-        return dataclasses.replace(out, actions=actions)
+    def seconds_by_rows(self, cond: Tensor, turns: int = 7) -> dict[int, float]:
+        """See `Policy.seconds_by_rows`."""
+        timesteps = self.chain.timesteps_on(self.device)
+        return measure_cost(self.engine or self.denoiser, timesteps, self.sample_shape, cond, turns)
 
     def setting(self) -> Setting:
-        """What samplers are bound to: the network as it is run now, the chain, and what was learnt beside them."""
+        """See `Policy.setting`: the network, the chain, and what was learnt beside them."""
         models = self.draft_models.to(self.device)
         return Setting(
             Model(self.engine or self.denoiser, self.device),
@@ -165,40 +129,20 @@ class DiffusionPolicy(Policy):
             models.head,
         )
 
-    def bound(self, sampler: str | Sampler) -> BoundSampler:
-        """A sampler bound to this policy. It is made once, as long as its engine, device and calibration stay.
+    @property
+    def _takes(self) -> type:
+        return Sampler
 
-        Raises:
-            SpecpolicyError: a sampler that the policy's chain cannot be walked with or that lacks a model.
-        """
+    def _bind(self, sampler: Sampler) -> BoundSampler:
+        return BoundSampler(sampler, self.setting())
+
+    def _bound_to(self) -> tuple[Any, ...]:
         models = self.draft_models
-        now = (self.engine, self.chain, self.calibration, models.denoiser, models.head, self.denoiser)
-        for known, device, parts, bound in self._bound:
-            if known == sampler and device == self.device and all(map(operator.is_, parts, now)):
-                return bound
-        made = make_sampler(sampler) if isinstance(sampler, str) else sampler
-        if not hasattr(made, "bind"):
-            raise SpecpolicyError(f"sampler={made!r}: give a name, or what specpolicy.make_sampler(name, ...) returns")
-        bound = BoundSampler(made, self.setting())
-        self._bound = [*self._bound[-MOST_BOUND + 1 :], (sampler, self.device, now, bound)]
-        return bound
+        return self.engine, self.chain, self.calibration, models.denoiser, models.head, self.denoiser
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies, and those in other processes, bind samplers themselves."""
-        return {**super().__getstate__(), "_bound": []}
-
-    def equip(self, sampler: str | Sampler) -> Sampler:
-        """The sampler, by name or made, with what it lacks and the policy has: a calibration, a draft model."""
-        made: Any = make_sampler(sampler) if isinstance(sampler, str) else sampler
-        wanted: dict[str, Any] = {}
-        if getattr(made, "wants_calibration", False):
-            wanted["calibration"] = self.calibration
-        drafter = getattr(made, "drafter", None)
-        if drafter == "independent" and made.draft_denoiser is None:
-            wanted["draft_denoiser"] = self.draft_models.to(self.device).denoiser
-        if drafter == "corrected" and made.head is None:
-            wanted["head"] = self.draft_models.to(self.device).head
-        return dataclasses.replace(made, **wanted) if wanted else made
+    def _actions(self, drawn: Tensor) -> Tensor:
+        actions = self.normaliser.unnormalise("action", drawn[..., : self._network_action_dim])
+        return convert_rotations(actions, self.rotations) if self.rotations else actions
 
     def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> "DiffusionPolicy":
         """The same policy, weights shared, whose `predict` runs the network on an engine (see `make_engine`).
@@ -219,28 +163,6 @@ class DiffusionPolicy(Policy):
             self.chain.timesteps.dtype,
         )
         return policy
-
-
-class PolicySampler:
-    """One sampler of one policy, bound: from observations to chunks.
-
-    Attributes:
-        policy: whose chunks are drawn.
-        options: the sampler, as a value.
-        name: of the sampler.
-        engine: of the network, by its name.
-    """
-
-    def __init__(self, policy: DiffusionPolicy, bound: BoundSampler):
-        self.policy, self._bound, self.options, self.name = policy, bound, bound.sampler, bound.sampler.name
-        self.engine = "eager" if policy.engine is None else policy.engine.name
-
-    def __repr__(self) -> str:
-        return f"PolicySampler({self.options}, engine={self.engine})"
-
-    def __call__(self, observation: Observation, generator: Generators = None, return_states: bool = False) -> Sample:
-        """See `DiffusionPolicy.predict`."""
-        return self.policy.draw(self._bound, observation, generator, return_states)
 
 
 def _make_networks(config: PolicyConfig) -> tuple[LowDimEncoder, nn.Module]:

@@ -1,9 +1,11 @@
 """What all policies share, however they make their actions."""
 
 import dataclasses
+import operator
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +18,54 @@ from specpolicy.networks import LowDimEncoder
 from specpolicy.normaliser import Normaliser
 from specpolicy.parsing.tensors import check_finite, check_layout, layout_of, part_of, prefixed
 from specpolicy.policy_config import PolicyConfig
+from specpolicy.sampler_names import AnySampler, make_sampler
+from specpolicy.samplers import Sample
+from specpolicy.samplers.base import Generators
 
 Observation = Mapping[str, Any]
+MOST_BOUND = 16  # samplers that are kept bound; the oldest one goes
 ENCODER = "observation_encoder."  # prefix of an image encoder's weights beside those of the denoiser
 
 
-class Policy(nn.Module):
-    """What all policies share: observations in, weights and settings on the disk, which part of a chunk is executed.
+class Bound(Protocol):
+    """A sampler that is bound to a policy: `BoundSampler`, or `BoundDecoder` of a token policy."""
+
+    @property
+    def sampler(self) -> Any:
+        """Its options."""
+        ...
+
+    def describe(self) -> dict[str, str | None]:
+        """`law`: what it draws from; `window`: what it drafts, None without drafts."""
+        ...
+
+    def __call__(self, batch: int, cond: Tensor, generator: Generators, return_states: bool) -> Sample:
+        """Draw a batch of chunks for encoded observations, in the policy's own terms."""
+        ...
+
+
+class Policy(nn.Module, ABC):
+    """What all policies share: observations in, chunks out, weights and settings on the disk, which part of a chunk is
+    executed. A policy knows which samplers it takes, and which of them is best for it.
 
     The action chunk has `horizon` entries. Entry 0 belongs to the oldest of the `n_obs_steps` observation frames, so
     that the first action still to be executed is entry `n_obs_steps - 1` (the convention of Diffusion Policy), unless
     the policy says otherwise: `first_action`.
+
+    Attributes:
+        kind: "diffusion" or "tokens".
+        sampler_kinds: the samplers that it takes, by name.
+        quick_sampler: for whoever wants to see episodes and does not mind by which sampler.
+        engine: what runs the network; None: torch as it is.
+        calibration: what was learnt beside the weights to sample faster.
     """
 
-    quick_sampler = "ddim-10"  # for whoever wants to see episodes and does not mind by which sampler
+    kind: ClassVar[str]
+    sampler_kinds: ClassVar[Mapping[str, type]]
+    quick_sampler: ClassVar[str]
+    engine: Any
+    calibration: Any
+    action_dim: int
 
     def __init__(
         self,
@@ -47,6 +83,136 @@ class Policy(nn.Module):
         self.n_obs_steps = config.n_obs_steps
         self.n_action_steps = config.n_action_steps
         self.first_action = config.first
+        # Samplers that were used, with what they are bound to.
+        self._bound: list[tuple[str | AnySampler | None, torch.device, tuple[Any, ...], Bound]] = []
+
+    def predict(
+        self,
+        observation: Observation,
+        sampler: str | AnySampler | None = None,
+        generator: Generators = None,
+        return_states: bool = False,
+    ) -> Sample:
+        """Draw one action chunk per observation: `actions` (B, H, D) in the environment's units.
+
+        observation: {key: (B, To, D_key)}, or (To, D_key) for a batch of one: arrays or tensors, To = `n_obs_steps`
+            frames, the newest last, in the environment's units.
+        sampler: a name such as "recycled", or what `specpolicy.make_sampler` made; None: `best_sampler`.
+        generator: one, or one per row.
+        return_states: also `states` (K+1, B, *sample_shape), in the policy's own terms: normalised units, or tokens.
+
+        Raises:
+            SpecpolicyError: an observation that does not fit, a sampler of another kind of policy, or one that does
+                not go with this policy's chain or lacks a model, a network that returns what is not finite.
+        """
+        return self.draw(self.bound(sampler), observation, generator, return_states)
+
+    def sampler(
+        self, sampler: str | AnySampler | None = None, *, engine: str | None = None, **options: Any
+    ) -> "PolicySampler":
+        """A sampler that is settled for this policy: `sampler(observation, generator=g)` draws and looks nothing up.
+
+        sampler: a name, such as "recycled", with its `options`, or what `specpolicy.make_sampler` made; None:
+            `best_sampler`. engine: runs the network, see `with_engine`; None: as the policy does.
+
+        Raises:
+            SpecpolicyError: no such sampler, option or engine; a sampler that does not go with this policy.
+        """
+        policy = self if engine is None else self.with_engine(engine)
+        if not isinstance(sampler, str | None):
+            if options:
+                raise SpecpolicyError(f"sampler={sampler}: options are given with a name, this one has its own")
+            return PolicySampler(policy, policy.bound(sampler))
+        return PolicySampler(policy, policy.bound(make_sampler(sampler or self.best_sampler, **options)))
+
+    @property
+    @abstractmethod
+    def best_sampler(self) -> str:
+        """The exact sampler that is quickest for this policy, by name."""
+
+    def bound(self, sampler: str | AnySampler | None = None) -> Any:
+        """A sampler bound to this policy, see `Bound`. It is made once, as long as what it is bound to stays.
+
+        Raises:
+            SpecpolicyError: a sampler of another kind of policy, or one that does not go with this one.
+        """
+        now = self._bound_to()
+        for known, device, parts, bound in self._bound:
+            if known == sampler and device == self.device and all(map(operator.is_, parts, now)):
+                return bound
+        bound = self._bind(self.made(sampler))
+        self._bound = [*self._bound[-MOST_BOUND + 1 :], (sampler, self.device, now, bound)]
+        return bound
+
+    def made(self, sampler: str | AnySampler | None = None) -> Any:
+        """A sampler as a value: by its name, or the one that is given; None: `best_sampler`.
+
+        Raises:
+            SpecpolicyError: no such sampler, or one of another kind of policy.
+        """
+        sampler = self.best_sampler if sampler is None else sampler
+        made = make_sampler(sampler) if isinstance(sampler, str) else sampler
+        if not isinstance(made, AnySampler):
+            raise SpecpolicyError(f"sampler={made!r}: give a name, or what specpolicy.make_sampler(name, ...) returns")
+        if not isinstance(made, self._takes):
+            does, are = (
+                ("decodes action tokens", "are denoised") if self.kind == "diffusion" else ("denoises", "are tokens")
+            )
+            raise SpecpolicyError(
+                f"sampler '{made.name}' {does}, and this policy's actions {are}: use {', '.join(self.sampler_kinds)}"
+            )
+        return made
+
+    @torch.inference_mode()
+    def draw(self, bound: Bound, observation: Observation, generator: Generators, return_states: bool) -> Sample:
+        """See `predict`, for a sampler that is bound to this policy."""
+        cond = self.encode(observation)
+        out = bound(len(cond), cond, generator, return_states)
+        return dataclasses.replace(out, actions=self._actions(out.actions))
+
+    @property
+    def steps(self) -> int | None:
+        """Of its chain; None: it has none."""
+        return None
+
+    @property
+    def tokens(self) -> int | None:
+        """Of a chunk; None: it has none."""
+        return None
+
+    @abstractmethod
+    def seconds_by_rows(self, cond: Tensor, turns: int = 7) -> dict[int, float]:
+        """Seconds of one call of the network on its engine, by its number of rows. cond: (1, ...) one encoded
+        observation. turns: see `time_calls`."""
+
+    @abstractmethod
+    def setting(self) -> Any:
+        """What samplers are bound to: the network as it is run now, and all else that stays from chunk to chunk."""
+
+    @abstractmethod
+    def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> Self:
+        """The same policy, weights shared, whose network is run by an engine."""
+
+    @property
+    @abstractmethod
+    def _takes(self) -> type:
+        """What its samplers are."""
+
+    @abstractmethod
+    def _bind(self, sampler: Any) -> Bound:
+        """The sampler, bound to what `setting` says."""
+
+    @abstractmethod
+    def _bound_to(self) -> tuple[Any, ...]:
+        """All that `_bind` takes from the policy: where any of it is another object, it binds anew."""
+
+    @abstractmethod
+    def _actions(self, drawn: Tensor) -> Tensor:
+        """Actions in the environment's units, of what a sampler draws."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies, and those in other processes, bind samplers themselves."""
+        return {**super().__getstate__(), "_bound": []}
 
     @property
     def control_hz(self) -> float | None:
@@ -135,6 +301,28 @@ class Policy(nn.Module):
 
     def _weights(self) -> dict[str, Tensor]:
         return self.denoiser.state_dict() | prefixed(self.encoder.state_dict(), ENCODER)
+
+
+class PolicySampler:
+    """One sampler of one policy, bound: from observations to chunks.
+
+    Attributes:
+        policy: whose chunks are drawn.
+        options: the sampler, as a value.
+        name: of the sampler.
+        engine: of the network, by its name.
+    """
+
+    def __init__(self, policy: Policy, bound: Bound):
+        self.policy, self._bound, self.options, self.name = policy, bound, bound.sampler, bound.sampler.name
+        self.engine = getattr(policy.engine, "name", "eager")
+
+    def __repr__(self) -> str:
+        return f"PolicySampler({self.options}, engine={self.engine})"
+
+    def __call__(self, observation: Observation, generator: Generators = None, return_states: bool = False) -> Sample:
+        """See `Policy.predict`."""
+        return self.policy.draw(self._bound, observation, generator, return_states)
 
 
 def _tensor(key: str, value: Any) -> Tensor:

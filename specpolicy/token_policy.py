@@ -1,7 +1,7 @@
 """TokenPolicy: chunks of action tokens, decoded by a masked-diffusion transformer."""
 
 import copy
-import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from specpolicy.engines import AUTO
-from specpolicy.engines.base import allows_tf32
+from specpolicy.engines.base import Denoiser
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import check_made_for
 from specpolicy.model import Model
@@ -17,22 +17,24 @@ from specpolicy.networks import LowDimEncoder, MaskedTransformer
 from specpolicy.normaliser import Normaliser
 from specpolicy.parsing import plain
 from specpolicy.parsing.tensors import without_memory
-from specpolicy.policy_base import Observation, Policy
+from specpolicy.policy_base import Policy
 from specpolicy.policy_config import PolicyConfig
-from specpolicy.samplers import Sample, Sampler, SampleStatistics, make_sampler
-from specpolicy.samplers.base import Denoiser, Generators, NoiseSource
-from specpolicy.tokens import Decoded, DecodingNoise, Drafter, Rule, decode, masked_start, speculate
-from specpolicy.tokens.calibration import TokenCalibration, Trace, record_traces
-from specpolicy.tokens.ordinary import Network
-from specpolicy.tokens.samplers import TOKEN_SAMPLERS, TokenSampler
+from specpolicy.tokens import masked_start
+from specpolicy.tokens.bound import BoundDecoder, TokenSetting
+from specpolicy.tokens.calibration import CANDIDATES, TokenCalibration
+from specpolicy.tokens.samplers import DECODERS, TokenSampler
 from specpolicy.tokens.tokeniser import Tokeniser
-from specpolicy.tuning import now
+from specpolicy.tuning import time_calls
+
+ROWS = tuple(1 + drafts for drafts in CANDIDATES)  # a root, and as many drafts as are offered
 
 
 class TokenPolicy(Policy):
     """Normaliser, tokeniser, encoder and masked transformer, put together. It is used as a `DiffusionPolicy` is, with
     the decoders as samplers: `confidence`, `cosine`, `threshold`, `random_order`, `raster`."""
 
+    kind = "tokens"
+    sampler_kinds = DECODERS
     quick_sampler = "cosine"
 
     def __init__(
@@ -48,7 +50,6 @@ class TokenPolicy(Policy):
         self.engine: Denoiser | None = None
         self.calibration: TokenCalibration | None = None
         self.action_dim = denoiser.action_dim
-        self._drafters: dict[tuple[TokenSampler, str, int], Drafter | None] = {}
 
     @classmethod
     def from_config(cls, config: PolicyConfig | Mapping[str, Any]) -> "TokenPolicy":
@@ -77,109 +78,42 @@ class TokenPolicy(Policy):
         return self.horizon, self.action_dim
 
     @property
-    def length(self) -> int:
-        """Tokens of a chunk."""
+    def tokens(self) -> int:
+        """See `Policy.tokens`."""
         return self.horizon * self.action_dim
 
-    @torch.inference_mode()
-    def predict(
-        self,
-        observation: Observation,
-        sampler: str | Sampler | TokenSampler = "confidence",
-        generator: Generators = None,
-        return_states: bool = False,
-    ) -> Sample:
-        """Decode one action chunk per observation: `actions` (B, H, D) in the environment's units.
-
-        observation: {key: (B, To, D_key)}, or (To, D_key) for a batch of one. generator: one, or one per row.
-        The same generator gives the same noise, and with it the same tokens, whatever is drafted. `states`, if asked
-        for: (K+1, B, H, D) tokens, masked ones as the number of bins, the last one repeated for chunks of fewer steps.
-
-        Raises:
-            SpecpolicyError: a sampler of diffusion policies; drafts in less than float32 (see `decode`).
-        """
-        made, cond = self.equip(sampler), self.encode(observation)
-        begin = now(self.device)
-        model = Model(self.engine or self.denoiser, self.device, per_entry=(self.tokeniser.bins,))
-        out = self.decode(cond, made, generator, model, return_states)
-        actions = self.tokeniser.decode(out.tokens.view(-1, *self.sample_shape))
-        stats = SampleStatistics(
-            out.calls,
-            out.rows,
-            out.accepted,
-            rows_by_call=tuple(model.rows_by_call),
-            seconds=now(self.device) - begin,
-            network_seconds=model.seconds,
-        )
-        states = self._states(out) if return_states else None
-        return Sample(self.normaliser.unnormalise("action", actions), stats, states)
+    @property
+    def best_sampler(self) -> str:
+        """See `Policy.best_sampler`: of decoders that do as well in the shipped tasks, the one of the fewest calls."""
+        return "cosine"
 
     @torch.inference_mode()
-    def decode(
-        self,
-        cond: Tensor,
-        sampler: TokenSampler,
-        generator: Generators = None,
-        denoiser: Denoiser | None = None,
-        keep_paths: bool = False,
-    ) -> Decoded:
-        """Decode a chunk for each of the encoded observations `cond` (B, To, F), with the sampler as it is.
+    def seconds_by_rows(self, cond: Tensor, turns: int = 7) -> dict[int, float]:
+        """See `Policy.seconds_by_rows`."""
+        network = self.engine or self.denoiser
+        calls = {rows: functools.partial(network, *self.example(rows, cond)) for rows in (1, 2, *ROWS)}
+        return time_calls(calls, self.device, turns)
 
-        denoiser: what evaluates states in the network's place.
-
-        Raises:
-            SpecpolicyError: drafts in less than float32, where a row's logits depend on how many are evaluated beside
-                it.
-        """
-        rule, drafter = sampler.rule(self.length), self._drafter(sampler)
-        if drafter is not None and (why := _inexact(next(self.denoiser.parameters()).dtype, self.device)):
-            raise SpecpolicyError(f"drafts change nothing in float32 only, and {why}: use drafts=0")
-        noise, start = self._begin(len(cond), rule, generator)
-        network, vocabulary = self.network(cond, denoiser), self.tokeniser.bins
-        if drafter is None:
-            return decode(network, rule, noise, start, vocabulary, keep_paths=keep_paths)
-        return speculate(network, rule, drafter, noise, start, vocabulary, keep_paths=keep_paths)
-
-    def network(self, cond: Tensor, denoiser: Denoiser | None = None) -> Network:
-        """The network as decoders see it, for encoded observations `cond` (B, To, F)."""
-        vocabulary, evaluate = self.tokeniser.bins, denoiser or self.engine or self.denoiser
-
-        def logits(states: Tensor, owner: Tensor) -> Tensor:
-            remaining = (states == vocabulary).sum(dim=1)
-            return evaluate(states.view(-1, *self.sample_shape), remaining, cond[owner]).flatten(1, 2)
-
-        return logits
-
-    @torch.inference_mode()
-    def record(
-        self, cond: Tensor, sampler: TokenSampler, generator: Generators, blind: bool = False
-    ) -> tuple[list[Trace], Tensor]:
-        """Traces of the ordinary decoder and its tokens (B, L), for encoded observations `cond` (B, To, F).
-
-        `blind`: see `record_traces`.
-        """
-        rule = sampler.rule(self.length)
-        noise, start = self._begin(len(cond), rule, generator)
-        return record_traces(self.network(cond), rule, noise, start, self.tokeniser.bins, blind)
-
-    def equip(self, sampler: str | Sampler | TokenSampler) -> TokenSampler:
-        """The decoder, by name or made, with the policy's calibration, and with the machine whose choice holds here."""
-        made = make_sampler(sampler) if isinstance(sampler, str) else sampler
-        if not isinstance(made, TokenSampler):
-            raise SpecpolicyError(
-                f"sampler '{made.name}' denoises; this policy's actions are tokens: use {', '.join(TOKEN_SAMPLERS)}"
-            )
-        calibration = self.calibration if made.calibration is None else made.calibration
-        if calibration is not None:
-            calibration.check(self.length, self.tokeniser.bins)
-            if made.calibration is not None and calibration.fingerprint is not None:
-                check_made_for(calibration.fingerprint, self.fingerprint, "this calibration", "calibrate this policy")
-        return dataclasses.replace(made, calibration=calibration, machine=self.machine)
+    def setting(self) -> TokenSetting:
+        """See `Policy.setting`: the network, the tokens, and what was calibrated for them."""
+        model = Model(self.engine or self.denoiser, self.device, self.denoiser, per_entry=(self.tokeniser.bins,))
+        return TokenSetting(model, torch.Size(self.sample_shape), self.tokeniser.bins, self.calibration)
 
     @property
-    def machine(self) -> str:
-        """What the number of drafts is chosen for, as in "cpu" or "cuda"."""
-        return Model(self.engine or self.denoiser, self.device).backend
+    def _takes(self) -> type:
+        return TokenSampler
+
+    def _bind(self, sampler: TokenSampler) -> BoundDecoder:
+        if sampler.calibration is not None and sampler.calibration.fingerprint is not None:
+            made_for = sampler.calibration.fingerprint
+            check_made_for(made_for, self.fingerprint, "this calibration", "calibrate this policy")
+        return BoundDecoder(sampler, self.setting())
+
+    def _bound_to(self) -> tuple[Any, ...]:
+        return self.engine, self.calibration, self.denoiser
+
+    def _actions(self, drawn: Tensor) -> Tensor:
+        return self.normaliser.unnormalise("action", self.tokeniser.decode(drawn))
 
     def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> "TokenPolicy":
         """The same policy, weights shared. There is one engine for tokens, "eager", which is also what "auto" is, and
@@ -192,27 +126,8 @@ class TokenPolicy(Policy):
 
     def example(self, rows: int, cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs of one call of the network with `rows` rows, to time it: nothing is known. cond: (1, To, F)."""
-        states = masked_start(rows, self.length, self.tokeniser.bins, self.device).view(-1, *self.sample_shape)
-        return states, torch.full((rows,), self.length, device=self.device), cond.expand(rows, *cond.shape[1:])
-
-    def _drafter(self, sampler: TokenSampler) -> Drafter | None:
-        """The sampler's drafter; graphs are laid out once."""
-        key = (sampler, sampler.machine, id(sampler.calibration))
-        if key not in self._drafters:
-            self._drafters[key] = sampler.make_drafter(self.length)
-        return self._drafters[key]
-
-    def _begin(self, batch: int, rule: Rule, generator: Generators) -> tuple[DecodingNoise, Tensor]:
-        """The noise and the masked states of new chunks."""
-        source = NoiseSource(generator, batch, self.device, torch.float32)
-        noise = rule.draw_noise(self.tokeniser.bins, source.uniform)
-        return noise, masked_start(batch, self.length, self.tokeniser.bins, self.device)
-
-    def _states(self, out: Decoded) -> Tensor:
-        assert out.paths is not None
-        steps = max(map(len, out.paths))
-        paths = [torch.stack([*path, *[path[-1]] * (steps - len(path))]) for path in out.paths]
-        return torch.stack(paths, dim=1).view(steps, -1, *self.sample_shape)
+        states = masked_start(rows, self.tokens, self.tokeniser.bins, self.device).view(-1, *self.sample_shape)
+        return states, torch.full((rows,), self.tokens, device=self.device), cond.expand(rows, *cond.shape[1:])
 
 
 def _make_networks(config: PolicyConfig, bins: int) -> tuple[LowDimEncoder, MaskedTransformer]:
@@ -222,14 +137,3 @@ def _make_networks(config: PolicyConfig, bins: int) -> tuple[LowDimEncoder, Mask
     options = {name: value for name, value in plain(config.network).items() if name != "kind"}
     shape = (bins, config.horizon, config.action_dim, encoder.output_dim, encoder.n_obs_steps)
     return encoder, MaskedTransformer(*shape, **options)
-
-
-def _inexact(precision: torch.dtype, device: torch.device) -> str | None:
-    """Why matrix products would be less than float32, in words; None: they are not."""
-    if precision != torch.float32:
-        return f"the network has {precision}"
-    if torch.is_autocast_enabled(device.type):
-        return "torch.autocast is active"
-    if device.type == "cuda" and allows_tf32("products"):
-        return "torch.backends.cuda.matmul allows TF32"
-    return None

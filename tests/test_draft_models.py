@@ -71,18 +71,19 @@ def test_a_policy_hands_them_to_samplers_that_want_them(checkpoint, sampler, dra
     made = make_sampler(sampler, drafter=drafter, window=4)
     out = policy.predict(observation(), made, torch.Generator().manual_seed(1))
     assert out.actions.isfinite().all() and out.stats.calls.min() > 1
-    own = policy.equip(made)
-    assert (own.draft_denoiser if drafter == "independent" else own.head) is policy.draft_models.models()[drafter]
+    *_, own = made.learnt(policy.setting(), "cpu")
+    assert own is policy.draft_models.models()[drafter]
     # A model of one's own goes first.
     mine = make_sampler(sampler, drafter=drafter, draft_denoiser=policy.denoiser, head=policy.draft_models.head)
-    assert policy.equip(mine).draft_denoiser is policy.denoiser
+    *_, own = mine.learnt(policy.setting(), "cpu")
+    assert own is (policy.denoiser if drafter == "independent" else policy.draft_models.head)
 
 
 @pytest.mark.parametrize("drafter", ("independent", "corrected"))
 def test_draft_models_follow_their_policy(checkpoint, drafter):
     policy = load_policy(checkpoint)
     policy.to("meta")
-    policy.equip(make_sampler("reflection", drafter=drafter))
+    policy.setting()
     model = policy.draft_models.models()[drafter]
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
 

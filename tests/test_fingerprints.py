@@ -35,7 +35,7 @@ def draft_models(policy):
 
 
 def token_calibration(policy):
-    return TokenCalibration(policy.length, policy.tokeniser.bins, fingerprint=policy.fingerprint)
+    return TokenCalibration(policy.tokens, policy.tokeniser.bins, fingerprint=policy.fingerprint)
 
 
 KINDS = {
@@ -155,8 +155,8 @@ def test_tokens_are_not_decoded_by_the_drafts_of_another_policy(policy_config):
     policy, other = (make_policy("drafts of tokens", policy_config, seed) for seed in (0, 1))
     foreign = make_sampler("confidence", calibration=token_calibration(other))
     with pytest.raises(SpecpolicyError, match="this calibration: made for another policy"):
-        policy.equip(foreign)
-    assert policy.equip(make_sampler("confidence", calibration=token_calibration(policy))).calibration is not None
+        policy.bound(foreign)
+    policy.bound(make_sampler("confidence", calibration=token_calibration(policy)))
 
 
 @pytest.mark.parametrize("half", (False, True))

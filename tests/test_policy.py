@@ -30,7 +30,7 @@ def seeded(seed=0):
 
 
 def test_predict_returns_chunks_in_the_units_of_the_environment(small_policy):
-    out = small_policy.predict(observation(5), generator=seeded(), return_states=True)
+    out = small_policy.predict(observation(5), "ddpm", generator=seeded(), return_states=True)
     assert out.actions.shape == (5, 8, 2) and out.stats.calls.tolist() == [20] * 5
     low, high = torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 8.0])  # where [-1, 1] lies in raw units
     assert bool((out.actions >= low - 1e-5).all() and (out.actions <= high + 1e-5).all())
@@ -49,7 +49,7 @@ def test_one_observation_needs_no_batch_axis(small_policy):
 def test_the_parts_make_the_whole(small_policy):
     cond = small_policy.encode(observation(2))
     parts = specpolicy.sample(small_policy.denoiser, small_policy.chain, (2, 8, 2), cond, generator=seeded())
-    whole = small_policy.predict(observation(2), generator=seeded())
+    whole = small_policy.predict(observation(2), "ddpm", generator=seeded())
     torch.testing.assert_close(small_policy.normaliser.unnormalise("action", parts.actions), whole.actions)
 
 
@@ -81,7 +81,7 @@ def test_a_sampler_of_a_policy_draws_what_the_policy_predicts(small_policy, engi
     seen = observation()
     for name, options in (("recycled", {"window": 4}), ("block", {}), ("ddim", {"steps": 3}), (None, {})):
         bound = small_policy.sampler(name, engine=engine, **options)
-        sampler = make_sampler(name or "recycled", **options)
+        sampler = make_sampler(name or "block", **options)
         expected = small_policy.predict(seen, sampler, seeded(1), return_states=True)
         found = bound(seen, generator=seeded(1), return_states=True)
         assert torch.equal(found.actions, expected.actions) and torch.equal(found.states, expected.states)

@@ -12,11 +12,9 @@ import torch
 from specpolicy.benchmark.launches import Launches, count_launches
 from specpolicy.benchmark.stand_in import StandIn
 from specpolicy.histories import Histories
-from specpolicy.policy import DiffusionPolicy
-from specpolicy.samplers import Sample, Sampler
-from specpolicy.token_policy import TokenPolicy
-
-AnyPolicy = DiffusionPolicy | TokenPolicy
+from specpolicy.policy_base import Policy
+from specpolicy.sampler_names import AnySampler
+from specpolicy.samplers import Sample
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Draw:
 class Subject:
     """A policy under measurement; with `timed`, the time in the network is that of another one (see `StandIn`)."""
 
-    def __init__(self, policy: AnyPolicy, timed: DiffusionPolicy | None = None):
+    def __init__(self, policy: Policy, timed: Policy | None = None):
         network = policy.engine or policy.denoiser
         self._stand_in: StandIn | None = None
         if timed is not None:
@@ -48,7 +46,7 @@ class Subject:
         self._policy: Any = copy.copy(policy)
         self._policy.engine = self._stand_in or policy.engine
 
-    def draw(self, label: str, sampler: Sampler, histories: Histories, observation: int, seed: int) -> Draw:
+    def draw(self, label: str, sampler: AnySampler, histories: Histories, observation: int, seed: int) -> Draw:
         """Draw one chunk."""
         start = time.perf_counter()
         out = self._predict(sampler, histories, observation, seed)
@@ -65,24 +63,24 @@ class Subject:
             out.stats.rows_by_call,
         )
 
-    def count(self, sampler: Sampler, histories: Histories, observation: int, seed: int) -> Launches:
+    def count(self, sampler: AnySampler, histories: Histories, observation: int, seed: int) -> Launches:
         """What Python launches for the same chunk, from the observation on, once all is prepared."""
         self._predict(sampler, histories, observation, seed)
         network = self._policy.engine or self._policy.denoiser
         return count_launches(lambda: self._predict(sampler, histories, observation, seed), network)
 
-    def _predict(self, sampler: Sampler, histories: Histories, observation: int, seed: int) -> Sample:
+    def _predict(self, sampler: AnySampler, histories: Histories, observation: int, seed: int) -> Sample:
         history = {key: values[observation] for key, values in histories.items()}
         return self._policy.predict(history, sampler, torch.Generator().manual_seed(seed))
 
 
 def measure(
-    policy: AnyPolicy,
-    samplers: Mapping[str, Sampler],
+    policy: Policy,
+    samplers: Mapping[str, AnySampler],
     histories: Histories,
     count: int,
     seed: int = 0,
-    timed: DiffusionPolicy | None = None,
+    timed: Policy | None = None,
     warm_up: int = 2,
     on_draw: Callable[[Draw], object] = lambda draw: None,
 ) -> list[Draw]:
@@ -114,7 +112,7 @@ def measure(
 
 
 def measure_launches(
-    policy: AnyPolicy, samplers: Mapping[str, Sampler], histories: Histories, seed: int = 0
+    policy: Policy, samplers: Mapping[str, AnySampler], histories: Histories, seed: int = 0
 ) -> dict[str, Launches]:
     """By label, what Python launches for the first chunk that `measure` draws with the same seed."""
     subject, first = Subject(policy), choose(len(next(iter(histories.values()))), 1)[0]

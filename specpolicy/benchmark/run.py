@@ -9,14 +9,13 @@ import torch
 from specpolicy.benchmark.measure import Draw, measure, measure_launches
 from specpolicy.benchmark.stand_in import random_network
 from specpolicy.benchmark.summary import check_reference, describe_network, summarise
-from specpolicy.benchmark.windows import measure_rows, tune_windows
+from specpolicy.benchmark.windows import tune_windows
 from specpolicy.engines import Engine
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.provenance import fingerprint, hardware, load, versions
 from specpolicy.histories import Histories
-from specpolicy.policy import DiffusionPolicy
-from specpolicy.samplers import Sampler
-from specpolicy.token_policy import TokenPolicy
+from specpolicy.policy_base import Policy
+from specpolicy.sampler_names import AnySampler
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Settings:
 
 
 def benchmark(
-    policy: DiffusionPolicy | TokenPolicy,
-    samplers: Mapping[str, Sampler],
+    policy: Policy,
+    samplers: Mapping[str, AnySampler],
     histories: Histories,
     settings: Settings = Settings(),
     on_tuned: Callable[[str], object] = lambda label: None,
@@ -55,16 +54,16 @@ def benchmark(
         raise SpecpolicyError("there is no sampler to measure: samplers=[ddpm,recycled]")
     reference = check_reference(samplers, settings.reference)
     busy, timed = load(), None
-    own = policy.with_engine(settings.engine, precision=settings.precision)
+    own: Any = policy.with_engine(settings.engine, precision=settings.precision)
+    for sampler in samplers.values():
+        own.bound(sampler)  # what does not go with the policy is refused now
     if settings.network is not None:
-        if isinstance(policy, TokenPolicy):
-            raise SpecpolicyError("network: only the time of another diffusion policy's network can stand in")
         other = random_network(policy, settings.network, settings.seed)
         timed = other.with_engine(settings.engine, precision=settings.precision)
-    some = own.encode({key: values[0] for key, values in histories.items()})
-    seconds_by_rows = measure_rows(timed or own, some)
-    if not isinstance(own, TokenPolicy):
-        chosen = {label: sampler for label, sampler in samplers.items() if label in settings.tuned}
+    seen = own.encode({key: values[0] for key, values in histories.items()})
+    seconds_by_rows = (timed or own).seconds_by_rows(seen)
+    if settings.tuned:
+        chosen: dict[str, Any] = {label: samplers[label] for label in samplers if label in settings.tuned}
         seed = settings.seed + settings.count
         chosen = tune_windows(own, chosen, histories, seconds_by_rows, seed, on_sampler=on_tuned)
         samplers = {**samplers, **chosen}
@@ -73,8 +72,8 @@ def benchmark(
     summary = {
         **summarise(own, samplers, draws, seconds_by_rows, launches, reference),
         "policy": {"path": None, "fingerprint": fingerprint(policy)},
-        "steps": None if isinstance(policy, TokenPolicy) else len(policy.chain),
-        "tokens": policy.length if isinstance(policy, TokenPolicy) else None,
+        "steps": policy.steps,
+        "tokens": policy.tokens,
         "network": describe_network(timed or own, trained=timed is None),
         "engine": used.name if isinstance(used := (timed or own).engine, Engine) else "eager",
         "precision": settings.precision,

@@ -14,6 +14,7 @@ from specpolicy.engines.base import Denoiser, Engine, Workload
 from specpolicy.errors import SpecpolicyError
 from specpolicy.model import Model, network_of
 from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy_base import Policy
 
 
 class StandIn(Engine):
@@ -44,12 +45,14 @@ class StandIn(Engine):
         return surplus
 
 
-def random_network(policy: DiffusionPolicy, options: Mapping[str, Any], seed: int = 0) -> DiffusionPolicy:
+def random_network(policy: Policy, options: Mapping[str, Any], seed: int = 0) -> DiffusionPolicy:
     """A policy like `policy`, on its device, whose network has other options and random weights.
 
     Raises:
         SpecpolicyError: an option that the network does not have, or another kind of network.
     """
+    if policy.kind != "diffusion":
+        raise SpecpolicyError("network: only the time of another diffusion policy's network can stand in")
     kind = policy.config.network.kind
     if options.get("kind", kind) != kind:
         raise SpecpolicyError(

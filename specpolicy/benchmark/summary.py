@@ -9,18 +9,10 @@ from torch import Tensor
 
 from specpolicy.benchmark.launches import Launches
 from specpolicy.benchmark.measure import Draw
-from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import plain
-from specpolicy.policy import DiffusionPolicy
-from specpolicy.samplers import Sampler
-from specpolicy.samplers.picard import Picard
-from specpolicy.samplers.recycled.drafter import Recycled
-from specpolicy.samplers.recycled.surrogates import StudentSurrogate
-from specpolicy.samplers.sequential import DDPM
-from specpolicy.samplers.speculative.loop import Lengths
-from specpolicy.samplers.speculative.samplers import Speculative
-from specpolicy.token_policy import TokenPolicy
+from specpolicy.policy_base import Policy
+from specpolicy.sampler_names import AnySampler
 from specpolicy.tuning import interpolate_cost
 
 FORMAT = 2
@@ -28,8 +20,8 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 def summarise(
-    policy: DiffusionPolicy | TokenPolicy,
-    samplers: Mapping[str, Sampler],
+    policy: Policy,
+    samplers: Mapping[str, AnySampler],
     draws: Iterable[Draw],
     seconds_by_rows: Mapping[int, float],
     launches: Mapping[str, Launches],
@@ -56,7 +48,7 @@ def summarise(
             {
                 "label": label,
                 "sampler": sampler.name,
-                **describe(sampler, policy),
+                **policy.bound(sampler).describe(),
                 **_figures(by_label[label], expected),
                 "bound": {"seconds": bounds[label], "ratio": bounds[label] / bounds[reference]},
                 "launches": {**asdict(launches[label]), "calls": by_label[label][0].calls},
@@ -66,62 +58,14 @@ def summarise(
     }
 
 
-def describe(sampler: Sampler, policy: DiffusionPolicy | TokenPolicy) -> dict[str, str | None]:
-    """`law`, what a sampler draws from; `window`, what it drafts, None without drafts."""
-    if isinstance(policy, TokenPolicy):
-        equipped = policy.equip(sampler)
-        return {"law": equipped.law, "window": equipped.describe_drafts()}
-    return {"law": law(sampler, policy.chain), "window": describe_window(sampler, policy)}
-
-
-def check_reference(samplers: Mapping[str, Sampler], reference: str | None) -> str:
+def check_reference(samplers: Mapping[str, AnySampler], reference: str | None) -> str:
     """The label of the sampler that the others are compared with."""
     if reference is not None and reference not in samplers:
         raise SpecpolicyError(f"reference={reference}: expected one of {', '.join(samplers)}")
     return reference or next(iter(samplers))
 
 
-def law(sampler: Sampler, chain: GaussianChain) -> str:
-    """What a sampler draws from: "own", what the policy was trained to draw; "near own"; or another law."""
-    if not isinstance(sampler, DDPM | Speculative | Picard):
-        return "another"
-    steps, eta = sampler.steps, getattr(sampler, "eta", None)
-    if chain.eta is not None and steps is not None and eta is None:
-        return "another"  # a DDPM chain of a policy whose own is DDIM
-    parts = ["near own" if isinstance(sampler, Picard) else "own"]
-    if steps not in (None, len(chain)):
-        parts.append(f"{steps} steps")
-    if eta is not None:
-        parts.append(f"eta {eta:g}")
-    return ", ".join(parts)
-
-
-def describe_window(sampler: Sampler, policy: DiffusionPolicy) -> str | None:
-    """The most drafts in a round: "16", "to the end", "8 to 40" where it differs by step; None without drafts. Of
-    recycled drafts also what makes them: "48; student, 4 sweeps, rejoining"."""
-    if not isinstance(sampler, Speculative):
-        return None
-    draw = sampler.bind(policy.setting())
-    drafter, limits = draw.drafter, _describe_limits(draw.window)
-    if not isinstance(drafter, Recycled):
-        return limits
-    kind = "student" if isinstance(drafter.surrogate, StudentSurrogate) else "prior"
-    how = f"{kind}, {drafter.sweeps} sweep{'s' * (drafter.sweeps > 1)}"
-    return f"{limits}; {how}{', rejoining' * drafter.rejoin}"
-
-
-def _describe_limits(limits: Lengths) -> str:
-    if limits is None:
-        return "to the end"
-    if isinstance(limits, int):
-        return str(limits)
-    # Near the end of a chain a window is as long as what is left, which says nothing.
-    count = len(limits)
-    free = [size for step, size in enumerate(limits) if size < count - 1 - step] or list(limits)
-    return str(min(free)) if min(free) == max(free) else f"{min(free)} to {max(free)}"
-
-
-def describe_network(policy: DiffusionPolicy | TokenPolicy, trained: bool) -> dict[str, Any]:
+def describe_network(policy: Policy, trained: bool) -> dict[str, Any]:
     """What stands in the summary of the network that was timed."""
     parameters = sum(parameter.numel() for parameter in policy.denoiser.parameters())
     return {"trained": trained, "parameters": parameters, "options": plain(policy.config.network)}

@@ -1,13 +1,11 @@
-"""What a call costs here by its rows, and the window that makes a sampler fastest with it."""
+"""The window that makes a sampler fastest with what a call costs here."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from specpolicy.benchmark.measure import Subject, choose
 from specpolicy.diffusion import GaussianChain
@@ -16,22 +14,7 @@ from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Sampler, Setting
 from specpolicy.samplers.recycled.sampler import RecycledSampler
 from specpolicy.samplers.speculative.samplers import Speculative
-from specpolicy.token_policy import TokenPolicy
-from specpolicy.tokens.calibration import CANDIDATES
-from specpolicy.tuning import LENGTHS, draft_lengths, interpolate_cost, measure_cost, time_calls
-
-TOKEN_ROWS = (1, 2, *(1 + drafts for drafts in CANDIDATES))  # a root and as many drafts as are offered
-
-
-@torch.inference_mode()
-def measure_rows(policy: DiffusionPolicy | TokenPolicy, cond: Tensor, turns: int = 7) -> dict[int, float]:
-    """Seconds of one call of the policy's network on its engine, by its number of rows. cond: (1, ...) one encoded
-    observation."""
-    network = policy.engine or policy.denoiser
-    if isinstance(policy, TokenPolicy):
-        calls = {rows: functools.partial(network, *policy.example(rows, cond)) for rows in TOKEN_ROWS}
-        return time_calls(calls, policy.device, turns)
-    return measure_cost(network, policy.chain.timesteps_on(policy.device), policy.sample_shape, cond, turns)
+from specpolicy.tuning import LENGTHS, draft_lengths, interpolate_cost
 
 
 def tune_windows(

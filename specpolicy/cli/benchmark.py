@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from specpolicy.histories import Histories
     from specpolicy.logging import MetricLogger
     from specpolicy.policy import DiffusionPolicy
-    from specpolicy.samplers import Sampler
+    from specpolicy.sampler_names import AnySampler
     from specpolicy.token_policy import TokenPolicy
 
 RECORDED_EPISODES = 40
@@ -41,7 +41,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.cli.own_outputs import check_own
     from specpolicy.loading import load_policy
     from specpolicy.outputs import claim, default_name
-    from specpolicy.samplers import make_sampler
+    from specpolicy.sampler_names import make_sampler
 
     if config.threads is not None:
         if not isinstance(config.threads, int) or config.threads < 1:
@@ -60,7 +60,7 @@ def run(config: DictConfig) -> None:
 def _measure(
     config: DictConfig,
     policy: DiffusionPolicy | TokenPolicy,
-    samplers: dict[str, Sampler],
+    samplers: dict[str, AnySampler],
     settings: Settings,
     output: Path,
 ) -> None:

@@ -70,7 +70,11 @@ def _calibrate(config: DictConfig, policy: Any, effort: Effort, output: Path) ->
     known = None if config.learn or isinstance(policy, TokenPolicy) else _known(config, policy)
     policy = on_engine(policy, config.engine)
     if isinstance(policy, TokenPolicy):
-        print(calibrate_tokens.describe(calibrate_tokens.calibrate_tokens(policy, config, output), policy.machine))
+        print(
+            calibrate_tokens.describe(
+                calibrate_tokens.calibrate_tokens(policy, config, output), policy.setting().backend
+            )
+        )
         print(f"wrote {output}/drafts.json")
         return
     cond = conditions(policy, config)

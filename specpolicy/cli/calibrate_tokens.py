@@ -14,8 +14,8 @@ from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
     from specpolicy.token_policy import TokenPolicy
+    from specpolicy.tokens.bound import BoundDecoder
     from specpolicy.tokens.calibration import DecoderCalibration, TokenCalibration
-    from specpolicy.tokens.samplers import TokenSampler
 
 LOOKAHEAD_CHUNKS = 40  # chunks that are decoded for each number of drafts of a chain or a fixed point
 BATCH = 20  # chunks that are decoded side by side
@@ -33,18 +33,20 @@ def calibrate_tokens(policy: TokenPolicy, config: DictConfig, output: Path) -> T
     if not isinstance(config.traces, int) or config.traces < 2:
         raise SpecpolicyError(f"traces={config.traces}: expected at least 2 chunks to calibrate on")
     _check_choices(config)
-    samplers = _samplers(policy, config)
+    bare = copy.copy(policy)
+    bare.calibration = None  # what an earlier one chose is not asked
+    decoders = _decoders(bare, config)
     calibration = _timed(policy, _known(policy, output, learn=True), {"config": OmegaConf.to_container(config)})
-    cost = calibration.costs[policy.machine]
+    cost = calibration.costs[policy.setting().backend]
     wanted = config.copy()
     wanted.count = config.traces
     cond = conditions(policy, wanted)[: config.traces]
     write_held_out(policy, config, output)
     save_config(config, output / "calibrate.yaml", "calibrate")
     generator = torch.Generator().manual_seed(config.seed)
-    with progress_bar(len(samplers), "calibrate decoders") as bar:
-        for law, sampler in samplers.items():
-            calibration = calibration.added(law, _calibrate(policy, sampler, cond, cost, generator, config))
+    with progress_bar(len(decoders), "calibrate decoders") as bar:
+        for law, decoder in decoders.items():
+            calibration = calibration.added(law, _calibrate(bare, decoder, cond, cost, generator, config))
             calibration.save(output)  # each at once: the next one may fail, or be interrupted
             bar.advance()
     return calibration
@@ -80,21 +82,20 @@ def _check_choices(config: DictConfig) -> None:
         raise SpecpolicyError(f"objective={config.objective}: use one of {', '.join(OBJECTIVES)}")
 
 
-def _samplers(policy: TokenPolicy, config: DictConfig) -> dict[str, TokenSampler]:
-    """The decoders by law, without what an earlier calibration chose for them."""
+def _decoders(policy: TokenPolicy, config: DictConfig) -> dict[str, BoundDecoder]:
+    """The decoders by what they draw from."""
     from specpolicy.cli.evaluate import sampler_specs
-    from specpolicy.samplers import make_sampler
+    from specpolicy.sampler_names import make_sampler
 
     specs = sampler_specs(OmegaConf.to_container(config.decoders), config.get("config_directories", []))
-    bare = copy.copy(policy)
-    bare.calibration = None
-    samplers: dict[str, TokenSampler] = {}
+    decoders: dict[str, BoundDecoder] = {}
     for label, spec in specs.items():
-        sampler = bare.equip(make_sampler(**spec))
-        if sampler.law in samplers:
-            raise SpecpolicyError(f"decoders: '{label}' has the law of one before it ({sampler.law}): leave one out")
-        samplers[sampler.law] = sampler
-    return samplers
+        decoder = policy.bound(make_sampler(**spec))
+        law = decoder.sampler.law
+        if law in decoders:
+            raise SpecpolicyError(f"decoders: '{label}' draws from the same as one before it ({law}): leave one out")
+        decoders[law] = decoder
+    return decoders
 
 
 def _known(policy: TokenPolicy, output: Path, learn: bool) -> TokenCalibration:
@@ -102,7 +103,7 @@ def _known(policy: TokenPolicy, output: Path, learn: bool) -> TokenCalibration:
     from specpolicy.fingerprints import agree, check_made_for
     from specpolicy.tokens.calibration import TokenCalibration, read_token_calibration
 
-    fresh = TokenCalibration(policy.length, policy.tokeniser.bins, fingerprint=policy.fingerprint)
+    fresh = TokenCalibration(policy.tokens, policy.tokeniser.bins, fingerprint=policy.fingerprint)
     known = read_token_calibration(output) or fresh
     if (known.length, known.bins) != (fresh.length, fresh.bins):
         return fresh
@@ -115,16 +116,16 @@ def _known(policy: TokenPolicy, output: Path, learn: bool) -> TokenCalibration:
 
 def _timed(policy: TokenPolicy, known: TokenCalibration, report: dict[str, Any]) -> TokenCalibration:
     """A calibration with what a call costs here and now."""
-    from specpolicy.benchmark.windows import measure_rows
     from specpolicy.evaluation.provenance import hardware
 
-    cond = torch.zeros(1, policy.encoder.n_obs_steps, policy.encoder.output_dim, device=policy.device)
-    cost = measure_rows(policy, cond)
+    nothing = torch.zeros(1, policy.encoder.n_obs_steps, policy.encoder.output_dim, device=policy.device)
+    cost = policy.seconds_by_rows(nothing)
+    machine = policy.setting().backend
     here = {"hardware": hardware(), "threads": torch.get_num_threads()}
     return dataclasses.replace(
         known,
-        costs={**known.costs, policy.machine: cost},
-        report={**known.report, **report, policy.machine: here},
+        costs={**known.costs, machine: cost},
+        report={**known.report, **report, machine: here},
     )
 
 
@@ -142,7 +143,7 @@ def _time_again(policy: TokenPolicy, config: DictConfig, output: Path) -> TokenC
 
 def _calibrate(
     policy: TokenPolicy,
-    sampler: TokenSampler,
+    decoder: BoundDecoder,
     cond: torch.Tensor,
     cost: dict[int, float],
     generator: torch.Generator,
@@ -150,16 +151,18 @@ def _calibrate(
 ) -> DecoderCalibration:
     from specpolicy.tokens.calibration import calibrate_graphs, calibrate_lookahead
 
+    sampler = decoder.sampler
     kind, _ = sampler.resolved()
     if kind == "graph":
-        traces = [trace for part in cond.split(BATCH) for trace in policy.record(part, sampler, generator)[0]]
+        traces = [trace for part in cond.split(BATCH) for trace in decoder.record(part, generator)[0]]
         divisions = None if config.graphs is None else [config.graphs]
-        return calibrate_graphs(traces, sampler.rule(policy.length), cost, divisions, config.objective)
+        return calibrate_graphs(traces, decoder.rule, cost, divisions, config.objective)
 
     def measure(drafts: int) -> tuple[float, float]:
         """Mean calls and rows with so many drafts; the noise is the same for all."""
         made = dataclasses.replace(sampler, drafts=drafts, drafter=kind)
-        out = policy.decode(cond[:LOOKAHEAD_CHUNKS], made, torch.Generator().manual_seed(config.seed))
+        seeded = torch.Generator().manual_seed(config.seed)
+        out = policy.bound(made).decode(cond[:LOOKAHEAD_CHUNKS], seeded)
         return float(out.calls.double().mean()), float(out.rows.double().mean())
 
     return calibrate_lookahead(kind, measure)

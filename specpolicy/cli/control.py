@@ -80,7 +80,7 @@ def _planner(config: DictConfig, env: gymnasium.Env) -> Planner:
     from specpolicy.evaluation.planners import ExpertPlanner, check_policy_fits
     from specpolicy.evaluation.player import EXPERT
     from specpolicy.loading import load_policy
-    from specpolicy.samplers import make_sampler
+    from specpolicy.sampler_names import make_sampler
 
     if config.threads < 1:
         raise SpecpolicyError(f"threads={config.threads}: expected at least one")

@@ -113,7 +113,7 @@ def describe(policy) -> str:
         ),
     ]
     if policy.config.tokens is not None:
-        lines.append(f"decodes {policy.length} tokens of {policy.tokeniser.bins} {policy.tokeniser.kind} bins")
+        lines.append(f"decodes {policy.tokens} tokens of {policy.tokeniser.bins} {policy.tokeniser.kind} bins")
     else:
         chain = policy.chain
         kind = "DDPM" if chain.eta is None else f"DDIM (eta {chain.eta:g})"

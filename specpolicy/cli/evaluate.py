@@ -129,7 +129,7 @@ def sampler_specs(entries: Any, config_directories: Any = ()) -> dict[str, dict[
     """
     from specpolicy.cli.configuration import load_option
     from specpolicy.evaluation.player import EXPERT
-    from specpolicy.samplers.registry import split_name
+    from specpolicy.sampler_names import split_name
 
     specs: dict[str, dict[str, Any]] = {}
     for entry in entries:

@@ -107,7 +107,7 @@ def _service(config: DictConfig) -> PolicyService:
     from specpolicy.evaluation.provenance import fingerprint
     from specpolicy.loading import load_policy
     from specpolicy.policy import DiffusionPolicy
-    from specpolicy.samplers import make_sampler
+    from specpolicy.sampler_names import make_sampler
     from specpolicy.serving.service import PolicyService
 
     if config.threads is not None:

@@ -187,7 +187,7 @@ def _rollout(config: DictConfig) -> Rollout:
     from specpolicy.control.clock import PausedClock
     from specpolicy.evaluation.episode import run_episode
     from specpolicy.evaluation.planners import PolicyPlanner
-    from specpolicy.samplers import make_sampler
+    from specpolicy.sampler_names import make_sampler
     from specpolicy.tasks import make_task_env
 
     sampler: Any = None  # the policy's quick one

@@ -43,7 +43,7 @@ class Controller:
         policy: from `specpolicy.load_policy`, or a planner of your own (see `Planner`).
         robot: see `Robot`.
         hz: control steps per second. A policy that was trained at another rate is refused.
-        sampler: how the policy draws chunks: a name, or what `specpolicy.make_sampler` returns.
+        sampler: how the policy draws chunks: a name, or what `specpolicy.make_sampler` returns; None: its best sampler.
         clock: "wall"; or "paused", "delay" and "charged" for a simulated robot, whose world then takes a step for
             each action; or a clock of your own.
         worker: where inference runs beside the wall clock: "process", "thread", or a worker of your own. For the
@@ -71,7 +71,7 @@ class Controller:
         robot: Robot,
         *,
         hz: float,
-        sampler: Any = "ddpm",
+        sampler: Any = None,
         clock: str | Clock = "wall",
         worker: str | Worker = "process",
         replan_every: int | None = None,

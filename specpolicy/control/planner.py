@@ -1,4 +1,4 @@
-"""A diffusion policy as a planner, known here by its interface alone."""
+"""A policy as a planner, known here by its interface alone."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class PolicyPlanner:
 
     Args:
         policy: see `Policy`.
-        sampler: whatever the policy's `predict` takes: a name or a sampler.
+        sampler: whatever the policy's `predict` takes: a name or a sampler; None: the policy's best.
     """
 
-    def __init__(self, policy: Policy, sampler: Any = "ddpm"):
+    def __init__(self, policy: Policy, sampler: Any = None):
         import torch  # here, as planners of other kinds, such as a remote policy's, do without
 
         self.policy, self.sampler = policy, sampler
@@ -75,7 +75,7 @@ class PolicyPlanner:
         )
 
 
-def as_planner(policy: Planner | Policy, sampler: Any = "ddpm") -> Planner:
+def as_planner(policy: Planner | Policy, sampler: Any = None) -> Planner:
     """`policy` itself if it plans, else a planner that samples from it with `sampler`."""
     if hasattr(policy, "plan"):
         return cast(Planner, policy)

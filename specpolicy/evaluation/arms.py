@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from specpolicy.control.clock import ChargedClock, Clock, DelayClock, PausedClock
 from specpolicy.control.execution import Execution
 from specpolicy.control.trace import read_trace
-from specpolicy.samplers.registry import SAMPLERS
+from specpolicy.sampler_names import option_defaults
 
 PAUSED = "paused"
 # Samplers whose `steps` are their own setting; for the others another number of steps is another chain.
@@ -97,7 +97,7 @@ def method(spec: Mapping[str, Any]) -> str:
     """
     name, steps = str(spec["name"]), spec.get("steps")
     found = name if steps is None or name in OWN_STEPS else f"{name}-{steps}"
-    usual = {field.name: field.default for field in fields(SAMPLERS[name])} if name in SAMPLERS else {}
+    usual = option_defaults(name)
     for option in LAWS:
         if spec.get(option) is not None and spec[option] != usual.get(option):
             found += f"-{option}{float(spec[option])}"  # as in the labels of samplers

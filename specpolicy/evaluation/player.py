@@ -19,7 +19,7 @@ from specpolicy.evaluation.episode import Episode, run_episode
 from specpolicy.evaluation.planners import ExpertPlanner, PolicyPlanner
 from specpolicy.evaluation.video import choose_renderer, video_writer
 from specpolicy.loading import load_policy
-from specpolicy.samplers import make_sampler
+from specpolicy.sampler_names import make_sampler
 from specpolicy.tasks import control_hz, make_task_env
 
 if TYPE_CHECKING:

@@ -21,8 +21,7 @@ from specpolicy.files import write_text
 from specpolicy.loading import load_policy, usable_device
 from specpolicy.outputs import file_name, matching, remove
 from specpolicy.processes import run_jobs
-from specpolicy.samplers import make_sampler
-from specpolicy.samplers.registry import beyond_defaults
+from specpolicy.sampler_names import beyond_defaults, make_sampler
 from specpolicy.tasks import make_task_env
 
 FORMAT = 2
@@ -112,6 +111,8 @@ def check(evaluation: Evaluation) -> Origin:
         for arm in evaluation.arms:
             if arm.hold is not None and len(arm.hold) != policy.action_dim:
                 raise SpecpolicyError(f"hold has {len(arm.hold)} entries, an action has {policy.action_dim}")
+    for options in specs.values():
+        policy.bound(make_sampler(**options))
     digests = {label: calibration_digest(policy, spec, setup.engine) for label, spec in specs.items()}
     return Origin(fingerprint(policy), {label: digest for label, digest in digests.items() if digest is not None})
 

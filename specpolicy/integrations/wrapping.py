@@ -14,8 +14,9 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.model import Model
 from specpolicy.parsing import parse
-from specpolicy.samplers import BoundSampler, Sample, Sampler, Setting, make_sampler
+from specpolicy.samplers import BoundSampler, Sample, Sampler, Setting
 from specpolicy.samplers.base import Generators
+from specpolicy.samplers.registry import as_sampler
 
 STEP_OPTIONS = ("eta", "use_clipped_model_output")
 Network = Callable[..., Tensor]  # (x, t, name=condition, ...) -> output
@@ -43,7 +44,7 @@ class Drawer:
     """Draws chunks from a user's network and diffusers scheduler; remembers what the last one cost."""
 
     def __init__(self, sampler: str | Sampler, generator: Generators):
-        self.sampler = make_sampler(sampler) if isinstance(sampler, str) else sampler
+        self.sampler = as_sampler(sampler)
         self.generator = generator
         self._chains: dict[Any, GaussianChain] = {}
 

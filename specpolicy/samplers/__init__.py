@@ -3,7 +3,7 @@
 from specpolicy.samplers.base import Denoiser, NoiseSource, Sample, Sampler, SampleStatistics, Setting
 from specpolicy.samplers.bound import BoundSampler
 from specpolicy.samplers.recycled.calibration import Calibration, calibrate
-from specpolicy.samplers.registry import make_sampler, sample
+from specpolicy.samplers.registry import sample
 
 __all__ = [
     "BoundSampler",
@@ -15,6 +15,5 @@ __all__ = [
     "Sampler",
     "Setting",
     "calibrate",
-    "make_sampler",
     "sample",
 ]

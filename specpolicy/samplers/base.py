@@ -1,7 +1,7 @@
 """What samplers are: options that are bound to a setting, and then draw chunks, each with what it cost."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -176,6 +176,13 @@ class Sampler(ABC):
         Raises:
             SpecpolicyError: options, chain and calibration that do not go together.
         """
+
+    def learnt(self, setting: Setting, backend: str) -> Iterator[Any]:
+        """What it takes of a setting that was made beside the weights: modules, and settings in plain values.
+
+        backend: what will run the network, see `backend_name`.
+        """
+        return iter(())
 
 
 def upload(value: Tensor, device: torch.device) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.samplers.base import Chunks, Generators, NoiseSource, Sample, Sampler, Setting
+from specpolicy.samplers.description import describe_distribution, describe_drafts
 from specpolicy.tuning import now
 
 
@@ -32,6 +33,11 @@ class BoundSampler:
 
     def __repr__(self) -> str:
         return f"BoundSampler({self.sampler}, {self.setting.chain}, {self.setting.backend})"
+
+    def describe(self) -> dict[str, str | None]:
+        """`law`: what it draws from; `window`: what it drafts, None without drafts."""
+        distribution = describe_distribution(self.sampler, self.setting.chain)
+        return {"law": distribution, "window": describe_drafts(self._draw)}
 
     def __call__(
         self,

@@ -1,9 +1,4 @@
-"""`sample` and `make_sampler`: samplers by name."""
-
-import dataclasses
-import difflib
-from collections.abc import Collection, Mapping
-from typing import Any
+"""The samplers of diffusion policies by name, and `sample`, which draws with one."""
 
 import torch
 from torch import Tensor
@@ -11,6 +6,7 @@ from torch import Tensor
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.model import Model, device_of
+from specpolicy.parsing.named import make_named
 from specpolicy.samplers.base import Denoiser, Generators, Sample, Sampler, Setting
 from specpolicy.samplers.bound import BoundSampler
 from specpolicy.samplers.dpm_solver import DPMSolver
@@ -23,9 +19,8 @@ from specpolicy.samplers.speculative.samplers import (
     ReflectionSampler,
     ResidualSampler,
 )
-from specpolicy.tokens.samplers import TOKEN_SAMPLERS
 
-SAMPLERS: dict[str, type] = {
+SAMPLERS: dict[str, type[Sampler]] = {
     "ddpm": DDPM,
     "ddim": DDIM,
     "dpm_solver": DPMSolver,
@@ -35,44 +30,21 @@ SAMPLERS: dict[str, type] = {
     "residual": ResidualSampler,
     "block": BlockSampler,
     "recycled": RecycledSampler,
-    **TOKEN_SAMPLERS,
 }
 
 
-def make_sampler(name: str, **options: Any) -> Sampler:
-    """Make a sampler by its name, for example `make_sampler("ddim", steps=10, eta=0.0)`.
-
-    A number behind the name is its `steps`: "ddim-10", "recycled-16". The options of each sampler, with their defaults,
-    are the keys of configs/sampler/NAME.yaml; those of a speculative one also take models: `calibration`, `head`,
-    `draft_denoiser`.
+def as_sampler(sampler: str | Sampler) -> Sampler:
+    """A sampler by its name, or the one that is given.
 
     Raises:
-        SpecpolicyError: no such sampler or option, or a value that the option cannot have.
+        SpecpolicyError: no such sampler, or something that is none.
     """
-    name, steps = split_name(name)
-    if steps is not None:
-        options = {"steps": steps, **options}
-    if name not in SAMPLERS:
-        raise SpecpolicyError(f"unknown sampler '{name}'{_hint(name, SAMPLERS)}")
-    kind = SAMPLERS[name]
-    known = [field.name for field in dataclasses.fields(kind) if field.name != "name"]
-    for option in options:
-        if option not in known:
-            raise SpecpolicyError(f"sampler '{name}' has no option '{option}'{_hint(option, known)}")
-    return kind(**options)
-
-
-def split_name(name: str) -> tuple[str, int | None]:
-    """("recycled", 16) of "recycled-16", and ("recycled", None) of "recycled"."""
-    base, _, number = name.rpartition("-")
-    return (base, int(number)) if base in SAMPLERS and number.isdecimal() else (name, None)
-
-
-def beyond_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a sampler's options, `name` among them, those that are not its defaults."""
-    kind = SAMPLERS.get(options["name"])
-    usual = {} if kind is None else {field.name: field.default for field in dataclasses.fields(kind)}
-    return {key: value for key, value in options.items() if key == "name" or key not in usual or value != usual[key]}
+    if isinstance(sampler, str):
+        made: Sampler = make_named("sampler", SAMPLERS, sampler, {})
+        return made
+    if not isinstance(sampler, Sampler):
+        raise SpecpolicyError(f"sampler={sampler!r}: give a name, or what specpolicy.make_sampler(name, ...) returns")
+    return sampler
 
 
 def sample(
@@ -101,9 +73,7 @@ def sample(
         raise SpecpolicyError(
             f"dtype={dtype}: states are float32 or float64, in half precision the distribution is another"
         )
-    sampler = make_sampler(sampler) if isinstance(sampler, str) else sampler
-    if not hasattr(sampler, "bind"):
-        raise SpecpolicyError(f"sampler={sampler!r}: give a name, or what specpolicy.make_sampler(name, ...) returns")
+    sampler = as_sampler(sampler)
     if not isinstance(chain, GaussianChain):
         raise SpecpolicyError(
             f"chain is a {type(chain).__name__}: give a GaussianChain, of a diffusers scheduler by "
@@ -116,8 +86,3 @@ def sample(
     where = torch.device(device) if device is not None else device_of(denoiser, cond)
     setting = Setting(Model(denoiser, where), chain, torch.Size(shape[1:]), dtype=dtype)
     return BoundSampler(sampler, setting)(shape[0], cond, generator, return_states)
-
-
-def _hint(word: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f": did you mean '{close[0]}'?" if close else f": use one of {', '.join(known) or '(none)'}"

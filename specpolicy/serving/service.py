@@ -31,18 +31,18 @@ class Service(Protocol):
 
 
 class PolicyService:
-    """A diffusion policy and a sampler. Requests that wait together are sampled together, each with its own noises.
+    """A policy and a sampler. Requests that wait together are sampled together, each with its own noises.
 
     What a client gets does not depend on who else asks, up to rounding.
 
     Args:
         policy: from `specpolicy.load_policy`, with an engine or without.
-        sampler: a name, or what `specpolicy.make_sampler` returns.
+        sampler: a name, or what `specpolicy.make_sampler` returns; None: the policy's best.
         about: more for the metadata.
     """
 
-    def __init__(self, policy: Any, sampler: Any = "ddpm", about: Mapping[str, Any] | None = None):
-        self.policy, self.sampler = policy, policy.equip(sampler)
+    def __init__(self, policy: Any, sampler: Any = None, about: Mapping[str, Any] | None = None):
+        self.policy, self._sampler = policy, policy.sampler(sampler)
         self.n_obs_steps = policy.n_obs_steps
         self.shapes: Mapping[str, tuple[int, ...]] = {
             key: (shape,) if isinstance(shape, int) else tuple(shape) for key, shape in policy.encoder.shapes.items()
@@ -50,7 +50,7 @@ class PolicyService:
         reserved = [key for key in self.shapes if key in RESERVED]
         if reserved:
             raise SpecpolicyError(f"a policy that observes '{reserved[0]}' cannot be served: that word means another")
-        more = {"sampler": self.sampler.name, **(about or {})}
+        more = {"sampler": self._sampler.name, **(about or {})}
         self.metadata = Metadata(
             policy.n_obs_steps,
             policy.n_action_steps,
@@ -68,7 +68,7 @@ class PolicyService:
         """See `Service.plan`. The network's time is that of the whole batch."""
         start = time.perf_counter()
         observation = {key: np.stack([history[key] for history in histories]) for key in self.shapes}
-        out = self.policy.predict(observation, sampler=self.sampler, generator=list(streams))
+        out = self._sampler(observation, generator=list(streams))
         actions = out.actions[:, self.policy.first_action :].cpu().numpy()  # the copy waits for a GPU to finish
         seconds = time.perf_counter() - start
         calls, rows = out.stats.calls.tolist(), out.stats.rows.tolist()

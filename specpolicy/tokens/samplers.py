@@ -1,10 +1,13 @@
-"""The decoders by name, with their options: what `make_sampler` makes for token policies.
+"""The decoders of token policies by name, with their options.
 
-A name stands for a target law. `drafts` and `drafter` say how it is reached, and change no token.
+A name stands for a target distribution. `drafts` and `drafter` say how it is reached, and change no token.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.tokens.calibration.calibration import DecoderCalibration, TokenCalibration
@@ -12,6 +15,9 @@ from specpolicy.tokens.graph import GraphDrafter, analytic_graphs
 from specpolicy.tokens.lookahead import ChainDrafter, FixedPointDrafter
 from specpolicy.tokens.rules import Rule, cosine_counts, fixed_counts
 from specpolicy.tokens.speculative import Drafter
+
+if TYPE_CHECKING:
+    from specpolicy.tokens.bound import TokenSetting
 
 DRAFTERS = ("graph", "chain", "fixed_point")
 CONFIDENCES = ("max_probability", "entropy", "candidate")
@@ -30,7 +36,7 @@ class TokenSampler:
     drafter: "graph", "chain" or "fixed_point" (pre-drawn orders only); None: what suits the order best.
     keep: of the drafts of a graph, keep that many, those that look best at run time; None: all. With drafts
         "calibrated" they are chosen from the whole graph.
-    calibration, machine: what was measured for a policy, and which of it holds here; a policy gives them.
+    calibration: what was measured for a policy; None: what the policy brings.
 
     Raises:
         SpecpolicyError: an option that is out of range, or options that exclude each other.
@@ -41,11 +47,8 @@ class TokenSampler:
     drafts: int | str = "calibrated"
     drafter: str | None = None
     keep: int | None = None
-    calibration: TokenCalibration | None = field(default=None, repr=False, compare=False)
-    machine: str = field(default="", repr=False, compare=False)
+    calibration: TokenCalibration | None = field(default=None, repr=False)
     name: str = ""
-
-    wants_calibration = True
 
     def __post_init__(self) -> None:
         if self.drafts != "calibrated" and not (isinstance(self.drafts, int) and self.drafts >= 0):
@@ -69,9 +72,33 @@ class TokenSampler:
         """The target law in words: what samplers must share to yield the same tokens from the same noise."""
         raise NotImplementedError
 
-    def resolved(self) -> tuple[str, int]:
-        """(drafter, number of drafts), with what is left open taken from the calibration."""
-        found, drafts = self._found(), self.drafts
+    def found_in(self, setting: TokenSetting) -> DecoderCalibration | None:
+        """What was calibrated for this decoder: in its own calibration, else in the setting's.
+
+        Raises:
+            SpecpolicyError: a calibration for other tokens.
+        """
+        calibration = setting.calibration if self.calibration is None else self.calibration
+        if calibration is None:
+            return None
+        calibration.check(setting.length, setting.bins)
+        return calibration.decoders.get(self.law)
+
+    def learnt(self, setting: TokenSetting, backend: str) -> Iterator[Any]:
+        """See `Sampler.learnt`: what drafts, as far as calibration chose it."""
+        found = self.found_in(setting)
+        drafter, drafts = self.resolved(found, backend)
+        graphs = found.graphs if found is not None and drafter == "graph" else {}
+        if found is None or not drafts or (self.drafts != "calibrated" and not graphs):
+            return
+        yield from (drafter, drafts)
+        for masked, graph in sorted(graphs.items()):
+            kept = graph.first(drafts)
+            yield from (masked, kept.nodes, kept.weights)
+
+    def resolved(self, found: DecoderCalibration | None = None, machine: str = "") -> tuple[str, int]:
+        """(drafter, number of drafts), with what is left open taken from what was `found` for a `machine`."""
+        drafts = self.drafts
         best = (
             "fixed_point" if self.rule(4).pre_drawn else "chain" if self.sampled and self.noise == "step" else "graph"
         )
@@ -85,36 +112,25 @@ class TokenSampler:
             return kind, min(int(drafts), whole)
         if kind == "graph" and self.keep is not None:
             return kind, whole
-        return kind, found.drafts.get(self.machine, 0) if found is not None and kind == found.drafter else 0
+        return kind, found.drafts.get(machine, 0) if found is not None and kind == found.drafter else 0
 
-    def make_drafter(self, length: int) -> Drafter | None:
+    def make_drafter(self, length: int, found: DecoderCalibration | None = None, machine: str = "") -> Drafter | None:
         """What drafts for this decoder; None: nothing, it is the ordinary one."""
-        kind, drafts = self.resolved()
+        kind, drafts = self.resolved(found, machine)
         if drafts == 0:
             return None
         if kind != "graph":
             return FixedPointDrafter(drafts) if kind == "fixed_point" else ChainDrafter(drafts)
-        found = self._found()
         if found is not None and found.graphs:
             return GraphDrafter({masked: graph.first(drafts) for masked, graph in found.graphs.items()}, self.keep)
         graphs = analytic_graphs(self.rule(length), drafts)
         return GraphDrafter(graphs, self.keep) if graphs else None
 
-    def describe_drafts(self) -> str | None:
+    def describe_drafts(self, found: DecoderCalibration | None = None, machine: str = "") -> str | None:
         """ "graph, 16 drafts", or None if nothing is drafted."""
-        kind, drafts = self.resolved()
+        kind, drafts = self.resolved(found, machine)
         kept = f", {self.keep} kept" if kind == "graph" and self.keep is not None and self.keep < drafts else ""
         return f"{kind.replace('_', ' ')}, {drafts} drafts{kept}" if drafts else None
-
-    def _found(self) -> DecoderCalibration | None:
-        """What was calibrated for this law."""
-        return None if self.calibration is None else self.calibration.decoders.get(self.law)
-
-    def bind(self, setting: Any) -> NoReturn:
-        """See `specpolicy.samplers.Sampler`: these decode tokens, and a diffusion policy has none."""
-        raise SpecpolicyError(
-            f"'{self.name}' decodes action tokens; the policy is a diffusion policy: use ddpm or another"
-        )
 
     def _manner(self) -> str:
         by_step = ", noise by step" if self.noise == "step" else ""
@@ -237,7 +253,7 @@ class RasterDecoder(RandomOrderDecoder):
     order: ClassVar[str] = "raster"
 
 
-TOKEN_SAMPLERS: dict[str, type[TokenSampler]] = {
+DECODERS: dict[str, type[TokenSampler]] = {
     kind.name: kind for kind in (ConfidenceDecoder, CosineDecoder, ThresholdDecoder, RandomOrderDecoder, RasterDecoder)
 }
 

@@ -7,7 +7,7 @@ from torch import nn
 from specpolicy.benchmark.launches import Launches, count_launches, is_view, waits
 from specpolicy.engines import make_engine
 from specpolicy.errors import SpecpolicyError
-from specpolicy.samplers import make_sampler
+from specpolicy.sampler_names import make_sampler
 
 X = torch.arange(6.0).reshape(2, 3)
 aten = torch.ops.aten

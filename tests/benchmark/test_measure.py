@@ -12,11 +12,13 @@ from specpolicy.benchmark.launches import Launches
 from specpolicy.benchmark.measure import Subject, choose, measure, measure_launches
 from specpolicy.benchmark.report import COLUMNS, chunk_lines
 from specpolicy.benchmark.stand_in import StandIn, random_network
-from specpolicy.benchmark.summary import describe_window, distribution, law, summarise
-from specpolicy.benchmark.windows import cheaper_drafts, measure_rows, tune_windows
+from specpolicy.benchmark.summary import distribution, summarise
+from specpolicy.benchmark.windows import cheaper_drafts, tune_windows
 from specpolicy.errors import SpecpolicyError
 from specpolicy.model import Model
-from specpolicy.samplers import Calibration, make_sampler
+from specpolicy.sampler_names import make_sampler
+from specpolicy.samplers import Calibration
+from specpolicy.samplers.description import describe_distribution
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate
 
 OBSERVATION = {"position": np.zeros((2, 2), np.float32), "object": np.zeros((2, 3), np.float32)}
@@ -148,7 +150,7 @@ def test_cheaper_drafts_are_tried_and_told(small_policy):
     student = StudentSurrogate(chain.process.alpha_bar, shape, size, width=8, context=4, hidden=16, observation=16)
     small_policy.calibration = Calibration(prior, student, sweeps=4)
     sampler, setting = make_sampler("recycled", window=6), small_policy.setting()
-    tried = [describe_window(one, small_policy) for one in (sampler, *cheaper_drafts(sampler, setting))]
+    tried = [small_policy.bound(one).describe()["window"] for one in (sampler, *cheaper_drafts(sampler, setting))]
     assert tried == [
         "6; student, 4 sweeps, rejoining",
         "6; student, 1 sweep, rejoining",
@@ -157,7 +159,7 @@ def test_cheaper_drafts_are_tried_and_told(small_policy):
         "6; student, 4 sweeps",
     ]
     bare = make_sampler("recycled", calibrated=False, window=None, rejoin=False)
-    tried = [describe_window(one, small_policy) for one in cheaper_drafts(bare, setting)]
+    tried = [small_policy.bound(one).describe()["window"] for one in cheaper_drafts(bare, setting)]
     assert tried == [f"to the end; prior, {how}" for how in ("1 sweep", "2 sweeps", "1 sweep, rejoining")]
     on_gpu = replace(setting, model=Model(small_policy.denoiser, torch.device("cuda")))
     assert [one.rejoin for one in cheaper_drafts(make_sampler("recycled"), on_gpu)][-1] is True
@@ -165,7 +167,7 @@ def test_cheaper_drafts_are_tried_and_told(small_policy):
 
 
 def test_calls_are_timed_by_rows(small_policy):
-    found = measure_rows(small_policy, small_policy.encode(OBSERVATION), turns=1)
+    found = small_policy.seconds_by_rows(small_policy.encode(OBSERVATION), turns=1)
     assert sorted(found) == [1, 2, 4, 8, 12, 16, 20] and all(seconds > 0 for seconds in found.values())
 
 
@@ -220,21 +222,25 @@ def test_a_quantile_is_a_value_that_occurred():
         (make_sampler("dpm_solver"), "another"),
     ],
 )
-def test_the_law_is_named(small_policy, sampler, expected):
-    assert law(sampler, small_policy.chain) == expected
+def test_the_distribution_is_named(small_policy, sampler, expected):
+    assert describe_distribution(sampler, small_policy.chain) == expected
 
 
-def test_a_ddpm_chain_of_a_ddim_policy_is_another_law(small_policy):
+def test_a_ddpm_chain_of_a_ddim_policy_is_another_distribution(small_policy):
     chain = small_policy.chain.with_ddim(10, eta=0.5)
-    assert law(make_sampler("block"), chain) == "own" and law(make_sampler("block-10"), chain) == "another"
+    assert describe_distribution(make_sampler("block"), chain) == "own"
+    assert describe_distribution(make_sampler("block-10"), chain) == "another"
 
 
 def test_windows_are_described(small_policy):
-    assert describe_window(make_sampler("ddpm"), small_policy) is None
-    assert describe_window(make_sampler("asd"), small_policy) == "to the end"
-    assert describe_window(make_sampler("asd", window=7), small_policy) == "7"
-    assert describe_window(make_sampler("asd", window=[6] * 5 + [9] * 15), small_policy) == "6 to 9"
-    assert describe_window(make_sampler("asd", window=[8] * 20), small_policy) == "8"
+    def window(name, **options):
+        return small_policy.bound(make_sampler(name, **options)).describe()["window"]
+
+    assert window("ddpm") is None
+    assert window("asd") == "to the end"
+    assert window("asd", window=7) == "7"
+    assert window("asd", window=[6] * 5 + [9] * 15) == "6 to 9"
+    assert window("asd", window=[8] * 20) == "8"
 
 
 def test_chunks_as_a_file_lose_nothing(small_policy, samplers, histories):

@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 
 from specpolicy.cli.configuration import compose_verb, load_option, option_names, save_config
 from specpolicy.errors import SpecpolicyError
-from specpolicy.samplers import make_sampler
+from specpolicy.sampler_names import make_sampler
 
 TASKS = ["can", "gym", "lift", "lift_conveyor", "push_t", "push_t_moving", "square"]
 

@@ -28,11 +28,11 @@ from specpolicy.networks import (
 )
 from specpolicy.parsing import parse, plain
 from specpolicy.policy_config import PolicyOptions
+from specpolicy.sampler_names import BY_NAME, make_sampler
 from specpolicy.samplers.recycled.calibration import Effort
-from specpolicy.samplers.registry import SAMPLERS, make_sampler
 from specpolicy.training import TrainingOptions
 
-MODELS = {"calibration", "head", "draft_denoiser", "machine"}  # what samplers take that no yaml can hold
+MODELS = {"calibration", "head", "draft_denoiser"}  # what samplers take that no yaml can hold
 
 
 def shipped(verb):
@@ -48,12 +48,12 @@ def defaults(kind):
 @pytest.mark.parametrize("name", option_names("sampler"))
 def test_a_samplers_yaml_is_its_dataclass(name):
     yaml = OmegaConf.to_container(load_option("sampler", name))
-    assert yaml == {"name": name, **defaults(SAMPLERS[name])} and SAMPLERS[name].name == name
+    assert yaml == {"name": name, **defaults(BY_NAME[name])} and BY_NAME[name].name == name
     assert make_sampler(**yaml) == make_sampler(name)  # the command line draws with what Python draws with
 
 
 def test_every_sampler_has_a_yaml():
-    assert set(option_names("sampler")) == set(SAMPLERS)
+    assert set(option_names("sampler")) == set(BY_NAME)
 
 
 @pytest.mark.parametrize(

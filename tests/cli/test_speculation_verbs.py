@@ -64,8 +64,9 @@ def test_calibrate_writes_what_the_sampler_then_uses(checkpoint, observations, c
     assert report["config"]["chains"] == 24
     assert report["cpu"]["threads"] == 1 and report["cpu"]["hardware"]["cores"] >= 1
     assert (checkpoint / "calibrate.yaml").exists() and not (checkpoint / "observations.safetensors").exists()
-    sampler = load_policy(checkpoint).equip(make_sampler("recycled"))
-    assert sampler.calibration is not None
+    policy = load_policy(checkpoint)
+    assert policy.best_sampler == "recycled" == policy.bound().sampler.name
+    assert policy.bound().setting.calibration is policy.calibration is not None
     assert predict(checkpoint, "recycled").actions.isfinite().all()
     assert predict(checkpoint, make_sampler("recycled", steps=6)).stats.calls.max() <= 6
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.policy import DiffusionPolicy
-from specpolicy.samplers import make_sampler, sample
+from specpolicy.sampler_names import make_sampler
+from specpolicy.samplers import sample
 
 SAMPLERS = ("asd", "block", "recycled")
 ROWS = 200

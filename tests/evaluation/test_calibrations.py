@@ -13,8 +13,8 @@ from specpolicy.evaluation import runner
 from specpolicy.evaluation.calibrations import calibration_digest
 from specpolicy.evaluation.player import Setup
 from specpolicy.evaluation.runner import Evaluation
-from specpolicy.policy import DiffusionPolicy
-from specpolicy.samplers import Calibration, make_sampler
+from specpolicy.sampler_names import make_sampler
+from specpolicy.samplers import Calibration
 from specpolicy.samplers.recycled.calibration.calibration import Plan
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate
 from specpolicy.token_policy import TokenPolicy
@@ -113,9 +113,9 @@ def test_of_a_decoder_only_its_drafts_count(policy_config):
     law = make_sampler("confidence").law
 
     def digest(chosen, nodes=(((0, 0),), ((0, 0), (1, 0))), **options):
-        graphs = {policy.length: DraftGraph(nodes)}
+        graphs = {policy.tokens: DraftGraph(nodes)}
         found = DecoderCalibration("graph", {"cpu": chosen}, graphs, {"seconds": {}})
-        policy.calibration = TokenCalibration(policy.length, policy.tokeniser.bins, {law: found})
+        policy.calibration = TokenCalibration(policy.tokens, policy.tokeniser.bins, {law: found})
         return calibration_digest(policy, {"name": "confidence", **options}, "eager")
 
     assert digest(0) is None and digest(2, drafts=0) is None  # it is the ordinary decoder
@@ -125,8 +125,8 @@ def test_of_a_decoder_only_its_drafts_count(policy_config):
     assert calibration_digest(policy, {"name": "confidence", "drafts": 4}, "eager") is None
 
 
-def test_a_decoder_for_a_policy_without_tokens_is_left_to_the_run(small_policy):
+def test_a_decoder_for_a_policy_without_tokens_is_refused(small_policy):
     small_policy.calibration = calibration(small_policy)
-    assert isinstance(small_policy, DiffusionPolicy)
-    assert calibration_digest(small_policy, {"name": "confidence"}, "eager") is None
+    with pytest.raises(SpecpolicyError, match="decodes action tokens"):
+        calibration_digest(small_policy, {"name": "confidence"}, "eager")
     assert calibration_digest(small_policy, DDIM, "eager") is None

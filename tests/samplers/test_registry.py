@@ -7,7 +7,8 @@ from diffusers import DDPMScheduler
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
-from specpolicy.samplers import make_sampler, sample
+from specpolicy.sampler_names import make_sampler
+from specpolicy.samplers import sample
 
 
 def test_a_number_behind_a_name_is_its_steps():

@@ -1,6 +1,5 @@
 """Draft graphs chosen on traces: replay says what decoding does, and what rows cost decides how many drafts."""
 
-import dataclasses
 import json
 
 import pytest
@@ -155,10 +154,10 @@ def test_nodes_that_make_no_sense_are_refused(nodes):
 def calibrated(policy, seen):
     sampler = make_sampler("confidence")
     source = torch.Generator().manual_seed(0)
-    traces, _ = policy.record(policy.encode(seen(40)), sampler, source)
+    traces, _ = policy.bound(sampler).record(policy.encode(seen(40)), source)
     costs = {"cpu": dict.fromkeys(ROWS, 1.0)}
-    found = calibrate_graphs(traces, sampler.rule(policy.length), costs["cpu"])
-    made = TokenCalibration(policy.length, policy.tokeniser.bins, {}, costs, fingerprint=policy.fingerprint)
+    found = calibrate_graphs(traces, sampler.rule(policy.tokens), costs["cpu"])
+    made = TokenCalibration(policy.tokens, policy.tokeniser.bins, {}, costs, fingerprint=policy.fingerprint)
     return made.added(sampler.law, found)
 
 
@@ -170,18 +169,18 @@ def test_a_policy_uses_the_calibration_beside_it(token_policy, seen, tmp_path):
     drafted = loaded.predict(seen(6), "confidence", torch.Generator().manual_seed(0))
     assert torch.equal(ordinary.actions, drafted.actions)
     assert drafted.stats.calls.sum() < ordinary.stats.calls.sum()
-    assert "graph" in loaded.equip("confidence").describe_drafts()
-    assert loaded.equip("raster").describe_drafts() is None  # nothing was calibrated for it
+    assert "graph" in loaded.bound("confidence").describe()["window"]
+    assert loaded.bound("raster").describe()["window"] is None  # nothing was calibrated for it
 
 
 def test_what_was_chosen_for_another_machine_does_not_hold_here_but_its_graphs_do(token_policy, seen):
     token_policy.calibration = calibrated(token_policy, seen)
     sampler = make_sampler("confidence")
     found = token_policy.calibration.decoders[sampler.law]
-    here = token_policy.equip(sampler)
-    elsewhere = dataclasses.replace(here, machine="cuda")
-    assert here.resolved() == ("graph", found.drafts["cpu"]) and elsewhere.resolved() == ("graph", 0)
-    drafter = dataclasses.replace(elsewhere, drafts=8).make_drafter(token_policy.length)
+    assert token_policy.bound(sampler).drafter.graphs and token_policy.bound(sampler).found is found
+    assert sampler.resolved(found, "cpu") == ("graph", found.drafts["cpu"])
+    assert sampler.resolved(found, "cuda") == ("graph", 0)
+    drafter = make_sampler("confidence", drafts=8).make_drafter(token_policy.tokens, found, "cuda")
     assert drafter.graphs == {masked: graph.first(8) for masked, graph in found.graphs.items()}
 
 
@@ -190,14 +189,15 @@ def test_a_sampler_says_how_many_nodes_there_are_to_draft(token_policy, seen):
     nodes = max(
         len(graph.nodes) for graph in token_policy.calibration.decoders[make_sampler("confidence").law].graphs.values()
     )
-    assert token_policy.equip(make_sampler("confidence", drafts=1_000)).describe_drafts() == f"graph, {nodes} drafts"
-    kept = token_policy.equip(make_sampler("confidence", keep=8))
-    assert kept.describe_drafts() == f"graph, {nodes} drafts, 8 kept"
+    every = token_policy.bound(make_sampler("confidence", drafts=1_000))
+    assert every.describe()["window"] == f"graph, {nodes} drafts"
+    kept = token_policy.bound(make_sampler("confidence", keep=8))
+    assert kept.describe()["window"] == f"graph, {nodes} drafts, 8 kept"
 
 
 def test_recorded_tokens_are_those_of_the_decoder(token_policy, seen):
     sampler, cond = make_sampler("confidence"), token_policy.encode(seen(10))
-    traces, tokens = token_policy.record(cond, sampler, torch.Generator().manual_seed(0))
+    traces, tokens = token_policy.bound(sampler).record(cond, torch.Generator().manual_seed(0))
     out = token_policy.predict(seen(10), sampler, torch.Generator().manual_seed(0), return_states=True)
     assert torch.equal(out.states[-1].flatten(1), tokens) and {len(trace) for trace in traces} == {12}
 

@@ -9,8 +9,9 @@ import specpolicy
 from specpolicy import SpecpolicyError, make_sampler
 from specpolicy.control.planner import PolicyPlanner
 from specpolicy.histories import FILE, read_histories
-from specpolicy.token_policy import TokenPolicy, _inexact
+from specpolicy.token_policy import TokenPolicy
 from specpolicy.tokens.batches import EqualBatches
+from specpolicy.tokens.bound import inexact
 from specpolicy.tokens.rules import NEAR
 from specpolicy.tokens.samplers import RandomOrderDecoder, RasterDecoder
 
@@ -59,18 +60,18 @@ def test_drafts_change_no_token_of_a_thousand_observations(token_policy, seen, n
         return [torch.Generator().manual_seed(seed) for seed in range(count)]
 
     ordinary = decoder(name, drafts=0)
-    traces, expected = policy.record(cond, ordinary, generators())
+    traces, expected = policy.bound(ordinary).record(cond, generators())
     least = torch.stack([trace.gaps.min() for trace in traces])
     near = int((least < NEAR).sum())
     record_property("chunks_with_near_ties", near)
     assert near < OBSERVATIONS / 2  # else little would be compared
     assert len(expected.unique(dim=0)) > 20  # they are not one case a thousand times
     for options in DECODERS[name]:
-        found = policy.decode(cond, decoder(name, **options), generators())
+        found = policy.bound(decoder(name, **options)).decode(cond, generators())
         assert torch.equal(found.tokens, expected), f"{options}, {near} near ties"
         assert found.calls.sum() < sum(map(len, traces))
     # Row by row logits round otherwise, and then nothing but a near tie may be broken otherwise.
-    alone = policy.decode(cond[:ALONE], ordinary, generators(ALONE), EqualBatches(policy.denoiser, 1))
+    alone = policy.bound(ordinary).decode(cond[:ALONE], generators(ALONE), EqualBatches(policy.denoiser, 1))
     differs = (alone.tokens != expected[:ALONE]).any(dim=1)
     assert (least[:ALONE][differs] < NEAR).all()
 
@@ -156,11 +157,11 @@ def test_what_cannot_be_is_refused(token_policy, seen, wrong, message):
 
 
 def test_tf32_is_refused_for_drafts_on_a_gpu():
-    assert _inexact(torch.float32, torch.device("cuda")) is None
+    assert inexact(torch.float32, torch.device("cuda")) is None
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
-        assert _inexact(torch.float32, torch.device("cpu")) is None
-        assert "TF32" in _inexact(torch.float32, torch.device("cuda"))
+        assert inexact(torch.float32, torch.device("cpu")) is None
+        assert "TF32" in inexact(torch.float32, torch.device("cuda"))
     finally:
         torch.backends.cuda.matmul.allow_tf32 = False
 
@@ -215,7 +216,7 @@ def test_shipped_drafts_change_no_token_of_a_shipped_policy(name, pytestconfig):
     cond = policy.encode({key: torch.as_tensor(values)[rows] for key, values in histories.items()})
     policy.engine = EqualBatches(policy.denoiser)
     expected, found = (
-        policy.decode(cond, policy.equip(make_sampler(name, drafts=drafts)), torch.Generator().manual_seed(0))
+        policy.bound(make_sampler(name, drafts=drafts)).decode(cond, torch.Generator().manual_seed(0))
         for drafts in (0, 8)
     )
     assert torch.equal(found.tokens, expected.tokens) and (found.calls <= expected.calls).all()

@@ -1,8 +1,9 @@
 """This project's sampler, `recycled`: what it is drafted with, settled once."""
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -53,14 +54,21 @@ class RecycledSampler(Speculative):
                 "give what specpolicy.calibrate returns, or specpolicy.Calibration.load(directory)"
             )
 
-    @property
-    def wants_calibration(self) -> bool:
-        """Whether a policy's calibration is to be used."""
-        return self.calibrated and self.calibration is None
-
     def calibration_in(self, setting: Setting) -> Calibration | None:
-        """The calibration that is used in a setting: its own, else the policy's."""
-        return setting.calibration if self.wants_calibration else self.calibration
+        """The calibration that is used in a setting: its own, else the policy's, unless that is not wanted."""
+        return setting.calibration if self.calibrated and self.calibration is None else self.calibration
+
+    def learnt(self, setting: Setting, backend: str) -> Iterator[Any]:
+        """See `Sampler.learnt`."""
+        calibration = self.calibration_in(setting)
+        if calibration is None:
+            return
+        yield from ("sweeps", calibration.sweeps, calibration.prior)
+        if calibration.student is not None and self.student is not False:
+            yield from ("student", calibration.student)
+        plan = calibration.plan(self.target(setting.chain), backend) if self.window == "calibrated" else None
+        if plan is not None:
+            yield from ("plan", plan.windows, plan.sweeps, plan.student)
 
     def rejoins(self, device: torch.device) -> bool:
         """Whether paths rejoin those before on such a device."""

@@ -1,8 +1,9 @@
 """The exact speculative samplers by name: each is a drafter, a verifier and the loop."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.engines.capture import Capture
@@ -135,6 +136,13 @@ class WithDrafter(Speculative):
         """See `Sampler.bind`."""
         parts = self._drafter(setting), self.verifier(), self.window
         return Speculation(self.target(setting.chain), *parts, capture=setting.model.capture)
+
+    def learnt(self, setting: Setting, backend: str) -> Iterator[Any]:
+        """See `Sampler.learnt`."""
+        if self.drafter == "independent":
+            yield from ("draft_denoiser", self.draft_denoiser or setting.draft_denoiser)
+        if self.drafter == "corrected":
+            yield from ("head", self.head or setting.draft_head)
 
     def _drafter(self, setting: Setting) -> Drafter:
         if self.drafter == "frozen_root":

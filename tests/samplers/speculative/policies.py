@@ -1,5 +1,6 @@
 """The shipped lift policy at fixed observations: a trained network for the exactness tests."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +11,7 @@ from exactness_cases import DRAFTERS, Composed, skewed
 from law_tests import ChainLaw, Verdict, bonferroni, innovation_p, innovations
 
 from specpolicy import GaussianChain, load_policy, make_sampler, sample
+from specpolicy.samplers.recycled.sampler import RecycledSampler
 from specpolicy.samplers.speculative.drafters import Independent
 from specpolicy.samplers.speculative.verifiers import Block, Reflection, Residual
 
@@ -44,6 +46,12 @@ def lift():
     return policy, policy.encode(batch)
 
 
+def calibrated(sampler):
+    """The sampler with what was calibrated for the lift policy, if it takes that: denoisers alone bring none."""
+    takes = isinstance(sampler, RecycledSampler)
+    return dataclasses.replace(sampler, calibration=lift()[0].calibration) if takes else sampler
+
+
 def slow_movements(chunk):
     """The mean of a chunk (H, D) over time and its first cosine: (2 D,). Chunks of actions are smooth."""
     time = (torch.arange(chunk.shape[0]) + 0.5) / chunk.shape[0]
@@ -57,7 +65,7 @@ def noise_p(sampler, n, seed):
     cond = conds.repeat(-(-n // len(conds)), 1)[:n]
     generator = torch.Generator().manual_seed(seed)
     shape = (n, *policy.sample_shape)
-    out = sample(policy.denoiser, chain(), shape, cond, policy.equip(sampler), generator, return_states=True)
+    out = sample(policy.denoiser, chain(), shape, cond, calibrated(sampler), generator, return_states=True)
     return innovation_p(*innovations(policy.denoiser, chain(), out.states, cond)), out.stats
 
 
@@ -87,7 +95,7 @@ def draw(sampler, observation, n, seed, batch=500):
             chain(),
             (min(batch, n - start), *policy.sample_shape),
             conds[observation][None],  # which the calibration reads
-            policy.equip(sampler),
+            calibrated(sampler),
             generator=torch.Generator().manual_seed(1_000_003 * seed + start),
             return_states=True,
         )

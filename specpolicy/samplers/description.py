@@ -1,0 +1,49 @@
+"""What a bound sampler draws from and what it drafts, in words for tables."""
+
+from specpolicy.diffusion import GaussianChain
+from specpolicy.samplers.base import Draw, Sampler
+from specpolicy.samplers.picard import Picard
+from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.surrogates import StudentSurrogate
+from specpolicy.samplers.sequential import DDPM
+from specpolicy.samplers.speculative.loop import Lengths
+from specpolicy.samplers.speculative.samplers import Speculation, Speculative
+
+
+def describe_distribution(sampler: Sampler, chain: GaussianChain) -> str:
+    """What a sampler draws from: "own", what the policy was trained to draw; "near own"; or "another"."""
+    if not isinstance(sampler, DDPM | Speculative | Picard):
+        return "another"
+    steps, eta = sampler.steps, getattr(sampler, "eta", None)
+    if chain.eta is not None and steps is not None and eta is None:
+        return "another"  # a DDPM chain of a policy whose own is DDIM
+    parts = ["near own" if isinstance(sampler, Picard) else "own"]
+    if steps not in (None, len(chain)):
+        parts.append(f"{steps} steps")
+    if eta is not None:
+        parts.append(f"eta {eta:g}")
+    return ", ".join(parts)
+
+
+def describe_drafts(draw: Draw) -> str | None:
+    """The most drafts in a round: "16", "to the end", "8 to 40" where it differs by step; None without drafts. Of
+    recycled drafts also what makes them: "48; student, 4 sweeps, rejoining"."""
+    if not isinstance(draw, Speculation):
+        return None
+    drafter, limits = draw.drafter, _describe_limits(draw.window)
+    if not isinstance(drafter, Recycled):
+        return limits
+    kind = "student" if isinstance(drafter.surrogate, StudentSurrogate) else "prior"
+    how = f"{kind}, {drafter.sweeps} sweep{'s' * (drafter.sweeps > 1)}"
+    return f"{limits}; {how}{', rejoining' * drafter.rejoin}"
+
+
+def _describe_limits(limits: Lengths) -> str:
+    if limits is None:
+        return "to the end"
+    if isinstance(limits, int):
+        return str(limits)
+    # Near the end of a chain a window is as long as what is left, which says nothing.
+    count = len(limits)
+    free = [size for step, size in enumerate(limits) if size < count - 1 - step] or list(limits)
+    return str(min(free)) if min(free) == max(free) else f"{min(free)} to {max(free)}"
