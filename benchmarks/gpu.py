@@ -3,15 +3,21 @@
     scripts/gpu_benchmark.sh                          on a machine with a GPU
     scripts/gpu_benchmark.sh --device cpu --quick     on any machine: whether it works, not how fast it is
 
-Needs torch, numpy and safetensors only. A trained policy and its recorded observations come from a checkpoint
-directory. The first table is of the policy's own network; the second of the one that Diffusion Policy is usually
-trained with, 66 M parameters, with random weights: its time, and the calls of the trained policy.
+Needs torch, numpy and safetensors only, and at most eight minutes. A trained policy and its recorded observations come
+from a checkpoint directory. The first tables are of the policy's own network; then of the U-Net that Diffusion Policy
+is usually trained with, 66 M parameters, and of a transformer of 100 M, both with random weights: their time, and the
+rounds of the trained policy. Each sampler is captured as well as it can be: a step of a sequential one, a round of an
+exact one. What is measured of a network is written down before the next one's turn.
+
+On the policy's own network it is also checked that captured chunks are those that the same numbers give uncaptured, and
+that their distribution is ddpm's.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -31,8 +37,9 @@ from specpolicy.samplers.speculative.samplers import Speculative
 NETWORKS: dict[str, dict[str, Any] | None] = {
     "small": None,
     "large": {"down_dims": [256, 512, 1024], "diffusion_step_embed_dim": 256},
+    "transformer": {"kind": "transformer", "n_emb": 768, "n_layer": 10, "n_head": 12},
 }
-QUICK = {"down_dims": [16, 32, 64]}
+QUICK = {"large": {"down_dims": [16, 32, 64]}, "transformer": {"kind": "transformer", "n_emb": 16, "n_layer": 1}}
 SAMPLERS = ["ddpm", "ddim-10", "asd", "block", "recycled", "ddpm-16", "block-16", "recycled-16"]
 
 
@@ -43,12 +50,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--samplers", nargs="+", default=SAMPLERS, help="the first one is what the others are compared with"
     )
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--count", type=int, default=200, help="chunks of each sampler")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, help="default: all; on a CPU, no transformer")
+    parser.add_argument("--count", type=int, default=100, help="chunks of each sampler")
+    parser.add_argument(
+        "--checked", type=int, default=1000, help="chunks of each sampler whose distribution is checked"
+    )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--engine", help="default: cuda_graph, on a CPU eager; compile fuses kernels besides")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--quick", action="store_true", help="three chunks, and a large network that is small")
+    parser.add_argument(
+        "--quick", action="store_true", help="three chunks, one sampler tuned, and large networks that are small"
+    )
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/gpu"))
     options = parser.parse_args(arguments)
     if options.device.startswith("cuda") and not torch.cuda.is_available():
@@ -71,33 +83,107 @@ def run(options: argparse.Namespace, command: str) -> None:
     policy = load_policy(options.policy, options.device)
     histories = read_histories(options.observations or Path(options.policy) / FILE, policy)
     samplers = {name: make_sampler(name) for name in options.samplers}
-    summaries = {}
-    for name in options.networks:
-        network = QUICK if options.quick and NETWORKS[name] else NETWORKS[name]
-        print(f"measuring the {name} network ...", file=sys.stderr, flush=True)
-        settings = Settings(
-            count=3 if options.quick else options.count,
-            engine=options.engine or ("cuda_graph" if options.device.startswith("cuda") else "eager"),
-            precision=options.precision,
-            network=network,
-            tuned=[label for label, sampler in samplers.items() if isinstance(sampler, Speculative)],
-        )
-        summary, draws = benchmark(policy, samplers, histories, settings)
-        summary["policy"]["path"] = str(options.policy)
-        summary["command"] = command
-        write_report(summary, draws, options.output / name)
-        summaries[name] = summary
-        print(f"\nOne call of the {name} network:\n{plain_table(rows_table(summary['seconds_by_rows']))}\n")
-        print(plain_table(result_table(summary)))
-        print("\n".join(notes(summary)), flush=True)
-    found = {
+    tuned = [label for label, sampler in samplers.items() if isinstance(sampler, Speculative)]
+    summaries: dict[str, Any] = {}
+    found: dict[str, Any] = {
         "command": command,
         "cuda": torch.version.cuda,
         "tf32": {what: allows_tf32(what) for what in ("convolutions", "products")},
         "networks": summaries,
     }
-    write_text(options.output / "gpu.json", json.dumps(found, indent=2) + "\n")
+    # On a CPU nothing is captured, and only a network of the policy's own kind can stand in for it.
+    on_gpu = options.device.startswith("cuda")
+    for name in options.networks or [name for name in NETWORKS if on_gpu or name != "transformer"]:
+        print(f"measuring the {name} network ...", file=sys.stderr, flush=True)
+        settings = Settings(
+            count=3 if options.quick else options.count,
+            engine=options.engine or ("cuda_graph" if on_gpu else "eager"),
+            precision=options.precision,
+            network=QUICK.get(name) if options.quick else NETWORKS[name],
+            tuned=tuned[:1] if options.quick else tuned,
+        )
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        summary, draws = benchmark(policy, samplers, histories, settings)
+        summary["policy"]["path"] = str(options.policy)
+        summary["command"] = command
+        if on_gpu:
+            summary["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
+        write_report(summary, draws, options.output / name)
+        summaries[name] = summary
+        print(f"\nOne call of the {name} network:\n{plain_table(rows_table(summary['seconds_by_rows']))}\n")
+        print(plain_table(result_table(summary)))
+        print("\n".join(notes(summary)), flush=True)
+        if NETWORKS[name] is None:
+            print("checking what captured samplers draw ...", file=sys.stderr, flush=True)
+            found["check"] = check(
+                policy, settings.engine, histories, samplers, 20 if options.quick else options.checked
+            )
+            print("\n" + plain_table(check_table(found["check"])), flush=True)
+        write_text(options.output / "gpu.json", json.dumps(found, indent=2) + "\n")
     print(f"\ngpu.json and a directory for each network are in {options.output}")
+
+
+def check(policy: Any, engine: str, histories: Any, samplers: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """By sampler: how far chunks on the engine are from those that the same numbers give on eager, and how their
+    distribution differs from that of the sequential sampler of the same chain, at one observation."""
+    history = {key: values[0] for key, values in histories.items()}
+    engines = [policy.with_engine(name) for name in ("eager", engine)]
+
+    def chunks(policy: Any, sampler: Any, number: int, seed: int) -> torch.Tensor:
+        bound = policy.sampler(sampler)
+        drawn = [bound(history, torch.Generator().manual_seed(seed + one)).actions for one in range(number)]
+        return torch.cat(drawn).cpu().double().flatten(1)
+
+    found, references = [], {}
+    for label, sampler in samplers.items():
+        eager, captured = (chunks(one, sampler, min(count, 10), seed=0) for one in engines)
+        steps = getattr(sampler, "steps", None) if isinstance(sampler, Speculative) else None
+        if steps not in references:
+            references[steps] = chunks(engines[1], make_sampler("ddpm", steps=steps), count, seed=10**6)
+        apart = (captured - eager).abs().amax(dim=1)
+        drawn = chunks(engines[1], sampler, count, seed=2 * 10**6)
+        found.append(
+            {
+                "label": label,
+                "chunks": count,
+                "steps": steps,
+                "largest_difference": float(apart.median()),
+                "p": same_distribution(drawn, references[steps]),
+            }
+        )
+    return found
+
+
+def check_table(found: list[dict[str, Any]]) -> list[list[str]]:
+    """The check for a terminal."""
+    head = ["sampler", "chunks", "same numbers, eager: differs by", "p that the distribution is ddpm's of its steps"]
+    return [head] + [
+        [one["label"], str(one["chunks"]), f"{one['largest_difference']:.1e}", f"{one['p']:.2g}"] for one in found
+    ]
+
+
+def same_distribution(first: torch.Tensor, second: torch.Tensor, projections: int = 16) -> float:
+    """The p-value that two samples (n, d) are of one distribution: Kolmogorov-Smirnov on random projections, joined
+    (Bonferroni). A sampler of another distribution falls below any level, an exact one by chance alone."""
+    generator = torch.Generator().manual_seed(0)
+    scale = second.std(dim=0).clamp(min=1e-9)
+    lines = torch.randn(first.shape[1], projections, generator=generator, dtype=torch.float64)
+    least = 1.0
+    for one, other in zip(((first / scale) @ lines).T, ((second / scale) @ lines).T, strict=True):
+        values = torch.cat([one, other]).sort().values
+        shares = [torch.searchsorted(part.sort().values, values, right=True) / len(part) for part in (one, other)]
+        distance = float((shares[0] - shares[1]).abs().max())
+        root = (len(one) * len(other) / (len(one) + len(other))) ** 0.5
+        least = min(least, _kolmogorov((root + 0.12 + 0.11 / root) * distance))
+    return min(1.0, projections * least)
+
+
+def _kolmogorov(x: float) -> float:
+    """P(K > x) of Kolmogorov's distribution."""
+    if x < 0.3:
+        return 1.0
+    return min(1.0, 2 * sum((-1) ** (k - 1) * math.exp(-2 * k * k * x * x) for k in range(1, 40)))
 
 
 if __name__ == "__main__":

@@ -141,9 +141,12 @@ class PolicyConfig:
         return plain(self)
 
     def with_network(self, options: Mapping[str, Any]) -> "PolicyConfig":
-        """The same with some other options of the network."""
-        network = parse(type(self.network), {**plain(self.network), **options}, "network")  # type: ignore[arg-type]
-        return dataclasses.replace(self, network=network)
+        """The same with some other options of the network, or with a network of another `kind`."""
+        if options.get("kind", self.network.kind) == self.network.kind:
+            network = parse(type(self.network), {**plain(self.network), **options}, "network")  # type: ignore[arg-type]
+            return dataclasses.replace(self, network=network)
+        other: Any = parse(DenoiserOptions, options, "network")  # type: ignore[arg-type]
+        return dataclasses.replace(self, network=other, conditioning=None)
 
     def _check_observation(self) -> None:
         if not self.observation:

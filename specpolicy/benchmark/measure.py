@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from specpolicy.benchmark.launches import Launches, count_launches
-from specpolicy.benchmark.stand_in import StandIn
+from specpolicy.benchmark.stand_in import Shadow, StandIn
+from specpolicy.errors import SpecpolicyError
 from specpolicy.histories import Histories
 from specpolicy.policy_base import Policy
 from specpolicy.sampler_names import AnySampler
@@ -36,12 +37,22 @@ class Draw:
 
 
 class Subject:
-    """A policy under measurement; with `timed`, the time in the network is that of another one (see `StandIn`)."""
+    """A policy under measurement; with `timed`, the time is that of another one's network (see `StandIn`, and for
+    engines that capture `Shadow`)."""
 
-    def __init__(self, policy: Policy, timed: Policy | None = None):
+    def __init__(self, policy: Policy, timed: Any = None):
         network = policy.engine or policy.denoiser
         self._stand_in: StandIn | None = None
-        if timed is not None:
+        self._shadow: Any = None
+        if timed is not None and timed.engine is not None and timed.engine.capture is not None:
+            self._shadow = Shadow(timed)
+        elif timed is not None:
+            if timed.config.told != policy.config.told:
+                kinds = timed.config.network.kind, policy.config.network.kind
+                raise SpecpolicyError(
+                    "network: on this engine a {} cannot stand in for the policy's {}, whose conditions do not fit it; "
+                    "give other options of the same kind".format(*kinds)
+                )
             self._stand_in = StandIn(network, timed.engine or timed.denoiser, policy.device)
         self._policy: Any = copy.copy(policy)
         self._policy.engine = self._stand_in or policy.engine
@@ -50,6 +61,10 @@ class Subject:
         """Draw one chunk."""
         start = time.perf_counter()
         out = self._predict(sampler, histories, observation, seed)
+        if self._shadow is not None:
+            history = {key: values[observation] for key, values in histories.items()}
+            start, generator = time.perf_counter(), torch.Generator().manual_seed(seed)
+            out = self._shadow.follow(sampler, out, history, generator)
         out.actions.cpu()  # waits for a GPU to finish
         seconds = time.perf_counter() - start
         surplus = 0.0 if self._stand_in is None else self._stand_in.read_surplus()

@@ -60,8 +60,9 @@ def benchmark(
     if settings.network is not None:
         other = random_network(policy, settings.network, settings.seed)
         timed = other.with_engine(settings.engine, precision=settings.precision)
-    seen = own.encode({key: values[0] for key, values in histories.items()})
-    seconds_by_rows = (timed or own).seconds_by_rows(seen)
+    measured = timed or own
+    seen = measured.encode({key: values[0] for key, values in histories.items()})
+    seconds_by_rows = measured.seconds_by_rows(seen)
     if settings.tuned:
         chosen: dict[str, Any] = {label: samplers[label] for label in samplers if label in settings.tuned}
         seed = settings.seed + settings.count
@@ -74,8 +75,8 @@ def benchmark(
         "policy": {"path": None, "fingerprint": fingerprint(policy)},
         "steps": policy.steps,
         "tokens": policy.tokens,
-        "network": describe_network(timed or own, trained=timed is None),
-        "engine": used.name if isinstance(used := (timed or own).engine, Engine) else "eager",
+        "network": describe_network(measured, trained=timed is None),
+        "engine": used.name if isinstance(used := measured.engine, Engine) else "eager",
         "precision": settings.precision,
         "device": str(policy.device),
         "threads": torch.get_num_threads(),

@@ -7,6 +7,7 @@ policy: it answers every call, and the other network is called with as many rows
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,10 @@ from specpolicy.engines.base import Denoiser, Engine, Workload
 from specpolicy.errors import SpecpolicyError
 from specpolicy.model import Model, network_of
 from specpolicy.policy import DiffusionPolicy
-from specpolicy.policy_base import Policy
+from specpolicy.policy_base import Observation, Policy
+from specpolicy.samplers import BoundSampler, Sample, Sampler
+from specpolicy.samplers.speculative.samplers import Speculation
+from specpolicy.samplers.speculative.verifiers import Verdict, Verifier
 
 
 class StandIn(Engine):
@@ -45,20 +49,57 @@ class StandIn(Engine):
         return surplus
 
 
+class Scripted(Verifier):
+    """Another verifier, whose decisions are those of a chunk that was drawn before: `script` says which."""
+
+    def __init__(self, verifier: Verifier):
+        self.name, self.keeps_noise = verifier.name, verifier.keeps_noise  # type: ignore[misc]
+        self._verifier, self.script = verifier, iter([0])
+
+    def decide(self, *numbers: np.ndarray) -> Verdict:
+        """See `Verifier.decide`."""
+        return Verdict(np.array([next(self.script)]), self._verifier.decide(*numbers).shift)
+
+
+class Shadow:
+    """A policy with other weights that goes through the rounds of chunks that another one has drawn.
+
+    So the whole chunk is timed as an engine captured it, where `StandIn` would come between the launches. A round of
+    fixed shapes is the same whatever its numbers, once it is said where it leads.
+    """
+
+    def __init__(self, policy: DiffusionPolicy):
+        self._policy = policy
+        self._bound: dict[Sampler, tuple[BoundSampler, Scripted | None]] = {}
+
+    def follow(self, sampler: Sampler, drawn: Sample, observation: Observation, generator: torch.Generator) -> Sample:
+        """Draw a chunk by the rounds of `drawn`."""
+        if sampler not in self._bound:
+            self._bound[sampler] = self._bind(sampler)
+        bound, verifier = self._bound[sampler]
+        if verifier is not None:
+            verifier.script = iter([int(accepted[0]) for accepted in drawn.stats.accepted])
+        return self._policy.draw(bound, observation, generator, False)
+
+    def _bind(self, sampler: Sampler) -> tuple[BoundSampler, Scripted | None]:
+        bound = BoundSampler(sampler, self._policy.setting())
+        if not isinstance(bound.draw, Speculation):
+            return bound, None
+        if bound.draw.captured is None:
+            raise SpecpolicyError(f"the time of another network cannot be taken for {sampler}: it is not captured")
+        verifier = bound.draw.captured.verifier = Scripted(bound.draw.captured.verifier)
+        return bound, verifier
+
+
 def random_network(policy: Policy, options: Mapping[str, Any], seed: int = 0) -> DiffusionPolicy:
-    """A policy like `policy`, on its device, whose network has other options and random weights.
+    """A policy like `policy`, on its device, whose network has other options, or is of another `kind`, and has random
+    weights.
 
     Raises:
-        SpecpolicyError: an option that the network does not have, or another kind of network.
+        SpecpolicyError: an option that the network does not have.
     """
     if policy.kind != "diffusion":
         raise SpecpolicyError("network: only the time of another diffusion policy's network can stand in")
-    kind = policy.config.network.kind
-    if options.get("kind", kind) != kind:
-        raise SpecpolicyError(
-            f"network: the policy has a {kind}, and its conditions fit no {options['kind']}; "
-            "give other options of the same kind"
-        )
     # Its random weights shall not disturb the random numbers of whoever called.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -18,6 +18,7 @@ class BoundSampler:
     Attributes:
         sampler: its options.
         setting: what it is bound to.
+        draw: what draws, see `Sampler.bind`.
     """
 
     def __init__(self, sampler: Sampler, setting: Setting):
@@ -29,7 +30,7 @@ class BoundSampler:
         self.sampler, self.setting = sampler, setting
         # What is bound is kept, and may be used in any mode.
         with torch.inference_mode(False), torch.no_grad():
-            self._draw = sampler.bind(setting)
+            self.draw = sampler.bind(setting)
 
     def __repr__(self) -> str:
         return f"BoundSampler({self.sampler}, {self.setting.chain}, {self.setting.backend})"
@@ -37,7 +38,7 @@ class BoundSampler:
     def describe(self) -> dict[str, str | None]:
         """`law`: what it draws from; `window`: what it drafts, None without drafts."""
         distribution = describe_distribution(self.sampler, self.setting.chain)
-        return {"law": distribution, "window": describe_drafts(self._draw)}
+        return {"law": distribution, "window": describe_drafts(self.draw)}
 
     def __call__(
         self,
@@ -71,7 +72,7 @@ class BoundSampler:
         setting = self.setting
         model, begin = setting.model.fresh(), now(setting.device)
         state = noise.normal(*setting.shape) if start is None else start.to(setting.device, setting.dtype)
-        out = self._draw(model, Chunks(state, cond, noise, return_states))
+        out = self.draw(model, Chunks(state, cond, noise, return_states))
         seconds = now(setting.device) - begin
         stats = dataclasses.replace(
             out.stats, rows_by_call=tuple(model.rows_by_call), seconds=seconds, network_seconds=model.seconds

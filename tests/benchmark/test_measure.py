@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from in_place import InPlace
 
 from specpolicy.benchmark.launches import Launches
 from specpolicy.benchmark.measure import Subject, choose, measure, measure_launches
@@ -84,6 +85,33 @@ def test_a_stand_in_takes_the_time_and_not_the_answers(small_policy, samplers, h
     assert all(0 < draw.network_seconds < draw.seconds for draw in draws)
 
 
+def test_a_network_of_another_kind_cannot_stand_in_where_nothing_is_captured(small_policy, samplers, histories):
+    other = random_network(small_policy, {"kind": "transformer", "n_emb": 16, "n_layer": 1})
+    with pytest.raises(SpecpolicyError, match="other options of the same kind"):
+        measure(small_policy, samplers, histories, count=1, timed=other)
+
+
+def capturing(policy):
+    """The policy with an engine that captures."""
+    policy = policy.with_engine("eager")
+    policy.engine.capture = InPlace(policy.denoiser)
+    return policy
+
+
+@pytest.mark.parametrize("options", ({"down_dims": [24, 48]}, {"kind": "transformer", "n_emb": 16, "n_layer": 1}))
+def test_another_network_goes_through_the_captured_rounds_of_the_trained_one(small_policy, histories, options):
+    samplers = {name: make_sampler(name) for name in ("ddpm", "ddim-5", "asd", "block")}
+    samplers["recycled"] = make_sampler("recycled", rejoin=False)
+    own, large = capturing(small_policy), capturing(random_network(small_policy, options))
+    rows: list[int] = []
+    measure(own, samplers, histories, count=1, warm_up=1, timed=large)
+    large.denoiser.register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
+    draws = measure(own, samplers, histories, count=2, warm_up=0, timed=large)
+    assert costs(draws) == costs(measure(own, samplers, histories, count=2, warm_up=0))
+    assert sum(size for draw in draws for size in draw.call_rows) < sum(rows)  # and once more, to be captured
+    assert len({draw.calls for draw in draws}) > 3 and all(0 < draw.network_seconds < draw.seconds for draw in draws)
+
+
 def test_a_stand_in_tells_how_long_the_answers_took(monkeypatch):
     now, timed = 0.0, []
     monkeypatch.setattr("specpolicy.model.time.perf_counter", lambda: now)
@@ -113,7 +141,7 @@ def test_random_networks_repeat_and_leave_random_numbers_alone(small_policy):
     pairs = zip(first.denoiser.parameters(), second.denoiser.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
     for options, words in (
-        ({"kind": "transformer"}, "other options of the same kind"),
+        ({"kind": "lstm"}, "kind"),
         ({"depth": 3}, "unknown key 'depth'"),
         ({"down_dims": [10, 20]}, "multiples of n_groups"),
     ):
