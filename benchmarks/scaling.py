@@ -32,7 +32,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.provenance import fingerprint, hardware, load, versions
 from specpolicy.files import write_text
 from specpolicy.histories import FILE, read_histories
-from specpolicy.samplers import make_sampler
+from specpolicy.sampler_names import make_sampler
 from specpolicy.samplers.bound import BoundSampler
 from specpolicy.tuning import time_calls
 
