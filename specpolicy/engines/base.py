@@ -96,14 +96,14 @@ class Engine(ABC):
     capture: "Capture | None" = None
 
     def __init__(self, workload: Workload):
-        self.workload = workload
+        self.workload, self._device = workload, workload.device
         self.sizes: tuple[int, ...] = (1, workload.max_rows)
         self.considered: dict[str, str] = {}
 
     @property
     def device(self) -> torch.device:
         """Where the network's weights are, and what it is given must be."""
-        return self.workload.device
+        return self._device
 
     @abstractmethod
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from specpolicy.samplers.recycled.rejoin import Rejoin
 from specpolicy.samplers.recycled.surrogates.base import Surrogate, Tables
-from specpolicy.samplers.speculative.batch import Batch, BatchWindow, cells
+from specpolicy.samplers.rounds.batch import Batch, BatchWindow
+from specpolicy.samplers.rounds.shared import cells
 from specpolicy.samplers.speculative.coupling import TINY
 from specpolicy.samplers.speculative.drafters.base import Drafter
 from specpolicy.samplers.speculative.problem import Drafts, Known

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from specpolicy.samplers.recycled.drafter import DAMPING, STRIDE
 from specpolicy.samplers.recycled.surrogates.base import Surrogate, Tables
+from specpolicy.samplers.rounds.fixed import Fixed, FixedWindow
 from specpolicy.samplers.speculative.coupling import TINY
 from specpolicy.samplers.speculative.drafters.base import Drafter
-from specpolicy.samplers.speculative.fixed import Fixed, FixedWindow
 from specpolicy.samplers.speculative.problem import Drafts
 
 

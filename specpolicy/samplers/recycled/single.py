@@ -16,10 +16,10 @@ from specpolicy.engines.functions import compiled_steps
 from specpolicy.samplers.recycled.drafter import DAMPING, STRIDE
 from specpolicy.samplers.recycled.rejoin import Rejoin
 from specpolicy.samplers.recycled.surrogates.base import Surrogate, SurrogateModule
+from specpolicy.samplers.rounds.single import Single, SingleWindow
 from specpolicy.samplers.speculative.coupling import TINY, Floats
 from specpolicy.samplers.speculative.drafters.base import Drafter
 from specpolicy.samplers.speculative.problem import Drafts, Known
-from specpolicy.samplers.speculative.single import Single, SingleWindow
 from specpolicy.samplers.speculative.verifiers.base import Verdict
 
 

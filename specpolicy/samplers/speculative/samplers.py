@@ -11,8 +11,10 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.model import Model
 from specpolicy.samplers.base import Chunks, Denoiser, Sample, Sampler, Setting
 from specpolicy.samplers.options import check_amounts, check_counts, check_window
-from specpolicy.samplers.speculative.batch import Batch
-from specpolicy.samplers.speculative.captured import CapturedRounds
+from specpolicy.samplers.rounds.batch import Batch
+from specpolicy.samplers.rounds.captured import CapturedRounds
+from specpolicy.samplers.rounds.host_chain import HostChain
+from specpolicy.samplers.rounds.single import Single
 from specpolicy.samplers.speculative.drafters import (
     Corrected,
     CorrectionHead,
@@ -21,9 +23,7 @@ from specpolicy.samplers.speculative.drafters import (
     FrozenRoot,
     Independent,
 )
-from specpolicy.samplers.speculative.host_chain import HostChain
 from specpolicy.samplers.speculative.loop import Lengths, check_exact, longest_windows, speculate
-from specpolicy.samplers.speculative.single import Single
 from specpolicy.samplers.speculative.verifiers import Block, Reflection, Residual, Verifier
 
 DRAFTERS = ("frozen_root", "free", "independent", "corrected")

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from specpolicy.engines.capture import leaves
 from specpolicy.samplers.base import Sample
-from specpolicy.samplers.speculative.captured import CapturedRounds
-from specpolicy.samplers.speculative.fixed import Round, committed, start
+from specpolicy.samplers.rounds.captured import CapturedRounds
+from specpolicy.samplers.rounds.fixed import Round, committed, start
 from specpolicy.samplers.speculative.problem import Tally
 
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from specpolicy.samplers.base import Chunks
-from specpolicy.samplers.speculative.batch import Batch
+from specpolicy.samplers.rounds.batch import Batch
+from specpolicy.samplers.rounds.host_chain import HostChain
+from specpolicy.samplers.rounds.single import Single
 from specpolicy.samplers.speculative.drafters import Drafter
-from specpolicy.samplers.speculative.host_chain import HostChain
 from specpolicy.samplers.speculative.loop import check_exact, longest_windows, speculate
-from specpolicy.samplers.speculative.single import Single
 
 
 class Table:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from specpolicy.samplers.speculative.batch import along_gaps
+from specpolicy.samplers.rounds.shared import along_gaps
 from specpolicy.samplers.speculative.coupling import FEW, TINY, draw_residual, log_ratio, residual_mass
 
 DELTAS = (1e-6, 1e-3, 0.1, 1.0, 3.0, 12.0)

@@ -16,7 +16,7 @@ from specpolicy.samplers.base import Chunks, NoiseSource
 from specpolicy.samplers.recycled.drafter import Recycled
 from specpolicy.samplers.recycled.fixed import RecycledFixed
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate
-from specpolicy.samplers.speculative.captured import CapturedRounds
+from specpolicy.samplers.rounds.captured import CapturedRounds
 from specpolicy.samplers.speculative.drafters import Free, FrozenRoot
 from specpolicy.samplers.speculative.loop import longest_windows
 from specpolicy.samplers.speculative.verifiers import VERIFIERS, Reflection

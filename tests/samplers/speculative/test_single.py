@@ -12,9 +12,9 @@ from test_structure import alone
 from specpolicy import GaussianChain, SpecpolicyError
 from specpolicy.model import Model
 from specpolicy.samplers.base import Chunks, NoiseSource
-from specpolicy.samplers.speculative.host_chain import HostChain
+from specpolicy.samplers.rounds.host_chain import HostChain
+from specpolicy.samplers.rounds.single import Single
 from specpolicy.samplers.speculative.samplers import Speculation
-from specpolicy.samplers.speculative.single import Single
 from specpolicy.samplers.speculative.verifiers import VERIFIERS, Reflection
 
 SHAPE = (2, 2)

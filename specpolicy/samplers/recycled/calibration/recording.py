@@ -10,7 +10,7 @@ from torch import Tensor
 from specpolicy.diffusion import GaussianChain
 from specpolicy.samplers.base import Chunks, Denoiser, NoiseSource
 from specpolicy.samplers.recycled.drafter import Evaluations, Recycled
-from specpolicy.samplers.speculative.batch import Batch, BatchWindow
+from specpolicy.samplers.rounds.batch import Batch, BatchWindow
 from specpolicy.samplers.speculative.loop import Lengths, longest_windows, speculate
 from specpolicy.samplers.speculative.problem import Drafts
 from specpolicy.samplers.speculative.verifiers import Reflection, Verdict

@@ -14,7 +14,7 @@ from specpolicy.samplers.base import Chunks, Denoiser, NoiseSource, Sample
 from specpolicy.samplers.recycled.calibration.calibration import Calibration, Plan
 from specpolicy.samplers.recycled.drafter import Recycled
 from specpolicy.samplers.recycled.surrogates import Surrogate
-from specpolicy.samplers.speculative.batch import Batch
+from specpolicy.samplers.rounds.batch import Batch
 from specpolicy.samplers.speculative.loop import Lengths, longest_windows, speculate
 from specpolicy.samplers.speculative.verifiers import Reflection
 from specpolicy.tuning import LENGTHS, draft_lengths, interpolate_cost, measure_cost, time_calls

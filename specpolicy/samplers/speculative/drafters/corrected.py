@@ -4,7 +4,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from specpolicy.samplers.speculative.batch import Batch, BatchWindow
+from specpolicy.samplers.rounds.batch import Batch, BatchWindow
 from specpolicy.samplers.speculative.drafters.base import Drafter
 from specpolicy.samplers.speculative.problem import Drafts
 

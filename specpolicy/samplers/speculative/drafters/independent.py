@@ -3,7 +3,7 @@
 import torch
 
 from specpolicy.samplers.base import Denoiser
-from specpolicy.samplers.speculative.batch import Batch, BatchWindow
+from specpolicy.samplers.rounds.batch import Batch, BatchWindow
 from specpolicy.samplers.speculative.drafters.base import Drafter
 from specpolicy.samplers.speculative.problem import Drafts
 

@@ -11,9 +11,9 @@ from specpolicy.diffusion import GaussianChain
 from specpolicy.engines.capture import Capture, apart
 from specpolicy.model import Model
 from specpolicy.samplers.base import Chunks, NoiseSource, Sample, upload
-from specpolicy.samplers.speculative.batch import not_finite
+from specpolicy.samplers.rounds.fixed import Round, Values, committed, start
+from specpolicy.samplers.rounds.shared import not_finite
 from specpolicy.samplers.speculative.drafters.base import Drafter
-from specpolicy.samplers.speculative.fixed import Round, Values, committed, start
 from specpolicy.samplers.speculative.problem import Tally
 from specpolicy.samplers.speculative.verifiers.base import Verifier
 

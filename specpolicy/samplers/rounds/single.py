@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from specpolicy.samplers.base import Chunks, Denoiser, Sample
-from specpolicy.samplers.speculative.batch import not_finite
+from specpolicy.samplers.rounds.host_chain import At, HostChain
+from specpolicy.samplers.rounds.shared import not_finite
 from specpolicy.samplers.speculative.coupling import TINY, Floats
-from specpolicy.samplers.speculative.host_chain import At, HostChain
 from specpolicy.samplers.speculative.problem import Drafts, Known, Tally
 from specpolicy.samplers.speculative.verifiers.base import Verdict
 

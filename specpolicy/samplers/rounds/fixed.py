@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from specpolicy.diffusion import GaussianChain
 from specpolicy.model import check_output
 from specpolicy.samplers.base import Chunks, Denoiser
-from specpolicy.samplers.speculative.batch import along_gaps
+from specpolicy.samplers.rounds.shared import along_gaps
 from specpolicy.samplers.speculative.coupling import TINY
 from specpolicy.samplers.speculative.drafters.base import Drafter
 from specpolicy.samplers.speculative.problem import Drafts, Known
