@@ -146,8 +146,9 @@ def test_a_calibration_is_timed_where_the_network_is():
     with torch.no_grad(), PretendGpu():
         cond = torch.ones(2, COND).to(GPU)
         trial = Trial(Network().to(GPU), torch.Size(SHAPE), cond, GPU, seed=0)
-        for surrogate in (known.prior, known.student):
-            assert len(trial.cost_of(surrogate, chain)) == 21
+        for student in (False, True):
+            sampler = make_sampler("recycled", calibration=known, student=student)
+            assert trial.beside(sampler, chain, chunks=2) > 0
     assert known.prior.basis.device.type == known.student.basis.device.type == "cpu"
 
 

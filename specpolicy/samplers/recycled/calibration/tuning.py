@@ -1,6 +1,6 @@
 """Which surrogate, how many sweeps and what windows are fastest on the machine at hand."""
 
-import functools
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,14 +10,16 @@ from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.model import Model
-from specpolicy.samplers.base import Chunks, Denoiser, NoiseSource, Sample
+from specpolicy.samplers.base import Chunks, Denoiser, NoiseSource, Sample, Setting
+from specpolicy.samplers.bound import BoundSampler
 from specpolicy.samplers.recycled.calibration.calibration import Calibration, Plan
 from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.sampler import RecycledSampler
 from specpolicy.samplers.recycled.surrogates import Surrogate
 from specpolicy.samplers.rounds.batch import Batch
 from specpolicy.samplers.speculative.loop import Lengths, longest_windows, speculate
 from specpolicy.samplers.speculative.verifiers import Reflection
-from specpolicy.tuning import LENGTHS, draft_lengths, interpolate_cost, measure_cost, time_calls
+from specpolicy.tuning import LENGTHS, draft_lengths, interpolate_cost, measure_cost
 
 SWEEPS = (1, 2, 3, 4, 5)
 
@@ -46,22 +48,15 @@ class Trial:
         problem = Batch(self.denoiser, chain, Chunks(state, cond, source), longest_windows(window, len(chain)))
         return speculate(problem, drafter, Reflection())
 
-    def outside(self, surrogate: Surrogate, chain: GaussianChain) -> float:
-        """Seconds of a round that neither the network nor the surrogate takes."""
-        rows, own = min(16, len(chain) - 1), self.cost_of(surrogate, chain)
-        draw = functools.partial(self.draw, surrogate, 1, chain, rows, count=1)  # the same noises, so the same calls
-        calls, seconds = draw().stats.calls.item(), time_calls({rows: draw}, self.device, turns=5)[rows]
-        return max(seconds / calls - float(interpolate_cost(self.cost, rows + 1)[-1]) - 2 * float(own[rows]), 0.0)
-
-    def cost_of(self, surrogate: Surrogate, chain: GaussianChain) -> Tensor:
-        """(K + 1,) seconds of one evaluation of the surrogate by its rows."""
-        surrogate = surrogate.placed(self.device, torch.float32)  # a calibration stays where it was read
-        features = surrogate.prepare(None if self.cond is None else self.cond[:1])
-
-        def call(x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-            return surrogate.at(surrogate.look_up(t), features)(x.flatten(1)[None])
-
-        return interpolate_cost(measure_cost(call, chain.timesteps_on(self.device), self.shape, None), len(chain))
+    def beside(self, sampler: RecycledSampler, chain: GaussianChain, chunks: int = 9) -> float:
+        """Seconds of a chunk that are not the network's, the median of some chunks, as samplers draw one here."""
+        bound = BoundSampler(sampler, Setting(Model(self.denoiser, self.device), chain, self.shape))
+        seconds = []
+        for number in range(chunks + 1):
+            cond = None if self.cond is None else self.cond[number * len(self.cond) // (chunks + 1)][None]
+            stats = bound(1, cond, torch.Generator().manual_seed(self.seed + number)).stats
+            seconds.append(stats.seconds - stats.network_seconds)
+        return statistics.median(seconds[1:])  # the first one warms up
 
 
 def tune(
@@ -94,23 +89,19 @@ def tune(
 
 
 def _plan(calibration: Calibration, trial: Trial, chain: GaussianChain) -> tuple[Plan, dict[str, Any]]:
-    """The fastest plan for a chain, and what the search saw. Time follows from the rows of the calls drawn and from
-    what rows cost, not from the clock, so that a busy moment does not decide."""
+    """The fastest plan for a chain, and what the search saw. The network's time follows from the rows of the calls
+    drawn and from what rows cost, not from the clock, so that a busy moment does not decide."""
     count = len(chain)
     network = interpolate_cost(trial.cost, count + 1)
-    outside = trial.outside(calibration.prior, chain)
     has_student = calibration.student is not None
-    costs = {student: trial.cost_of(calibration.surrogate(student), chain) for student in {has_student, False}}
     tried: list[Plan] = []
 
     def attempt(windows: Sequence[int], sweeps: int, student: bool) -> Sample:
         found = trial.draw(calibration.surrogate(student), sweeps, chain, list(windows))
         rows = torch.cat([number[number > 0] for number in found.stats.evaluated])  # of each call
-        # Drafts are guessed once a sweep and once more when they have been evaluated.
-        guesses = (sweeps + 1) * costs[student][_drafts(found.stats.accepted, windows)]
-        cost = network[rows] + guesses + outside
-        seconds, calls = float(cost.sum()) / trial.count, float(found.stats.calls.double().mean())
-        tried.append(Plan(list(windows), sweeps, student, calls, seconds))
+        sampler = RecycledSampler(list(windows), calibration=calibration, student=student, sweeps=sweeps)
+        seconds = float(network[rows].sum()) / trial.count + trial.beside(sampler, chain)
+        tried.append(Plan(list(windows), sweeps, student, float(found.stats.calls.double().mean()), seconds))
         return found
 
     everything = [count] * count
@@ -134,17 +125,6 @@ def _plan(calibration: Calibration, trial: Trial, chain: GaussianChain) -> tuple
         for plan in tried
     ]
     return best, report
-
-
-def _drafts(accepted: list[Tensor], windows: Sequence[int]) -> Tensor:
-    """How many drafts each round of each chunk made, one after the other."""
-    limits, position, found = torch.tensor(windows), torch.zeros_like(accepted[0]), []
-    for round_ in accepted:
-        working = round_ >= 0
-        at = position[working]
-        found.append(torch.minimum(limits[at], len(limits) - 1 - at))
-        position = position + torch.where(working, round_ + 1, torch.zeros_like(round_))
-    return torch.cat(found)
 
 
 def _acceptance(accepted: list[Tensor], rejections: Tensor | None, count: int) -> Tensor:
