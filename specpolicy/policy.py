@@ -102,9 +102,21 @@ class DiffusionPolicy(Policy):
     def best_sampler(self) -> str:
         """See `Policy.best_sampler`: "recycled" where it is calibrated, else "block". Where the chain adds no noise to
         speculate on "ddpm", which walks the policy's own chain."""
-        if not bool((self.chain.sigma[:-1] > 0).all()):
+        if not self._has_noise:
             return "ddpm"
         return "block" if self.calibration is None else "recycled"
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """See `Policy.compared`."""
+        if not self._has_noise:
+            return "ddpm", "ddim-10", "dpm_solver"
+        return "ddpm", "ddim-10", "asd", "block", "recycled"
+
+    @property
+    def _has_noise(self) -> bool:
+        """Whether the chain adds noise at every step but the last, which is what speculation needs."""
+        return bool((self.chain.sigma[:-1] > 0).all())
 
     @property
     def steps(self) -> int:

@@ -171,6 +171,11 @@ class Policy(nn.Module, ABC):
         return dataclasses.replace(out, actions=self._actions(out.actions))
 
     @property
+    @abstractmethod
+    def compared(self) -> tuple[str, ...]:
+        """Samplers that are worth comparing for this policy, by name; the first is the reference."""
+
+    @property
     def steps(self) -> int | None:
         """Of its chain; None: it has none."""
         return None

@@ -87,6 +87,11 @@ class TokenPolicy(Policy):
         """See `Policy.best_sampler`: of decoders that do as well in the shipped tasks, the one of the fewest calls."""
         return "cosine"
 
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """See `Policy.compared`."""
+        return "confidence", "cosine", "threshold", "random_order"
+
     @torch.inference_mode()
     def seconds_by_rows(self, cond: Tensor, turns: int = 7) -> dict[int, float]:
         """See `Policy.seconds_by_rows`."""

@@ -47,13 +47,15 @@ def run(config: DictConfig) -> None:
         if not isinstance(config.threads, int) or config.threads < 1:
             raise SpecpolicyError(f"threads={config.threads}: expected at least one")
         torch.set_num_threads(config.threads)
+    policy = load_policy(config.policy, config.device)
+    if config.samplers is None:
+        config.samplers = list(policy.compared)
     specs, tuned = read_samplers(config)
     settings = _settings(config, tuned)
     samplers = {label: make_sampler(**spec) for label, spec in specs.items()}
     output = Path(config.output or Path("outputs/benchmark") / default_name(config.policy))
     with claim(output, "benchmark"):
         check_own(output, "benchmark", FILES)
-        policy = load_policy(config.policy, config.device)
         _measure(config, policy, samplers, settings, output)
 
 
@@ -101,7 +103,7 @@ def read_samplers(config: DictConfig) -> tuple[dict[str, dict[str, Any]], list[s
 
     `steps` and `window` hold for the samplers that take such an option and do not set it themselves.
     """
-    from specpolicy.cli.evaluate import sampler_specs
+    from specpolicy.cli.samplers import sampler_specs
 
     directories = config.get("config_directories", [])
     lengths = _lengths(config.steps)

@@ -84,7 +84,7 @@ def _check_choices(config: DictConfig) -> None:
 
 def _decoders(policy: TokenPolicy, config: DictConfig) -> dict[str, BoundDecoder]:
     """The decoders by what they draw from."""
-    from specpolicy.cli.evaluate import sampler_specs
+    from specpolicy.cli.samplers import sampler_specs
     from specpolicy.sampler_names import make_sampler
 
     specs = sampler_specs(OmegaConf.to_container(config.decoders), config.get("config_directories", []))

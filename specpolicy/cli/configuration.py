@@ -5,11 +5,12 @@ directory never changes, and every mistake becomes one line that names the close
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -74,6 +75,7 @@ def compose_verb(verb: str, overrides: Sequence[str] = (), config_directories: S
     groups = default_groups(verb)
     given = [override for text in overrides for override in _with_steps(text, config_directories)]
     parsed = [parse_override(text, {*TEXT, *groups, "task"}) for text in given]
+    parsed = [override for override in parsed if not _chooses_nothing(override, groups)]
     # A key such as evaluate's `policy` may share its name with a group that only another verb uses. Hydra
     # would look for an option of that group, so such a key is set by hand.
     own = OmegaConf.load(SHIPPED / f"{verb}.yaml")
@@ -90,6 +92,8 @@ def compose_verb(verb: str, overrides: Sequence[str] = (), config_directories: S
         choices = dict(composed.hydra.runtime.choices)
         OmegaConf.set_struct(composed, False)
         del composed["hydra"]
+        for group in groups:  # a group of which nothing was chosen is there, too
+            composed.setdefault(group, None)
         for override in by_hand:
             OmegaConf.update(composed, override.key_or_group, override.value())
     except (HydraException, OmegaConfBaseException) as error:
@@ -128,6 +132,20 @@ def save_config(config: DictConfig, path: Path | str, verb: str | None = None) -
 def saved_line(verb: str) -> str:
     """The first line of a verb's saved configuration."""
     return f"# specpolicy {verb}\n"
+
+
+def _chooses_nothing(override: Override, groups: Mapping[str, str | None]) -> bool:
+    """Whether it is a group's own default, null, in words.
+
+    Raises:
+        SpecpolicyError: null for a group of which one option is needed.
+    """
+    name = override.key_or_group
+    if name not in groups or override.value() is not None:
+        return False
+    if groups[name] is not None:
+        raise SpecpolicyError(f"{name}=null: expected one of {', '.join(option_names(name))}")
+    return True
 
 
 def _with_steps(text: str, config_directories: Sequence[Path]) -> list[str]:

@@ -75,12 +75,11 @@ def _planner(config: DictConfig, env: gymnasium.Env) -> Planner:
     import torch
 
     from specpolicy.cli.engines import on_engine
-    from specpolicy.cli.evaluate import sampler_specs
+    from specpolicy.cli.samplers import given_sampler, name_best_sampler
     from specpolicy.control import PolicyPlanner
     from specpolicy.evaluation.planners import ExpertPlanner, check_policy_fits
     from specpolicy.evaluation.player import EXPERT
     from specpolicy.loading import load_policy
-    from specpolicy.sampler_names import make_sampler
 
     if config.threads < 1:
         raise SpecpolicyError(f"threads={config.threads}: expected at least one")
@@ -89,9 +88,9 @@ def _planner(config: DictConfig, env: gymnasium.Env) -> Planner:
         return ExpertPlanner(str(config.task.id))
     if str(config.policy).startswith(("ws://", "wss://")):
         return _remote_planner(config, env)
-    (spec,) = sampler_specs([_plain(config.sampler)], config.get("config_directories", [])).values()
-    sampler = make_sampler(**spec)
+    sampler = given_sampler(config)
     policy = load_policy(str(config.policy), config.device)
+    name_best_sampler(config, policy)
     check_policy_fits(policy, env, str(config.task.id), config.any_rate)
     return PolicyPlanner(on_engine(policy, config.engine), sampler)
 

@@ -1,9 +1,9 @@
 """Play a policy in several ways on the same seeds; measure success, and what time costs.
 
 An arm is a sampler, what its time means for the world (track), and how its chunks are joined (stitching). Every arm
-plays the same episodes. The output directory receives report.html with its plots and videos, summary.json, and the
-tables episodes.csv and chunks.csv. Killed and started again, the same command goes on where it stopped; with more
-episodes, samplers or other arms it adds them.
+plays the same episodes. Without samplers= the policy's best exact sampler plays alone. The output directory receives
+report.html with its plots and videos, summary.json, and the tables episodes.csv and chunks.csv. Killed and started
+again, the same command goes on where it stopped; with more episodes, samplers or other arms it adds them.
 
 track=paused: the world waits while the policy computes; an outcome depends on policy, sampler and seed alone.
 track=delay: a chunk takes a given number of control steps; as reproducible, and no machine in it. Keys: track.delays;
@@ -30,8 +30,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from specpolicy.cli.samplers import plain, sampler_specs
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _evaluate(
         print(f"chunks are drawn up to {evaluation.setup.batch} at a time: times per chunk are those of a whole batch")
     if without := runner.unfilmed(evaluation, results, output):
         print(f"{without} of the episodes to be filmed are done and have no video: only new episodes are filmed")
-    with make_logger(config.logger, output, _plain(config), name=output.name) as logger:
+    with make_logger(config.logger, output, plain(config), name=output.name) as logger:
         try:
             _play(evaluation, results, output, workers, logger)
         except KeyboardInterrupt:
@@ -115,43 +116,9 @@ def _evaluate(
             "machines": json.loads((output / runner.SETTINGS).read_text(encoding="utf-8"))["machines"],
             "sample_size": note,
             "command": shlex.join(["specpolicy", *sys.argv[1:]]),
-            "config": _plain(config),
+            "config": plain(config),
         }
         _report(evaluation, results, output, provenance, track, config.margin, references, logger)
-
-
-def sampler_specs(entries: Any, config_directories: Any = ()) -> dict[str, dict[str, Any]]:
-    """The samplers of a list of names and mappings, by label.
-
-    An entry's options are those of the config group `sampler`, overridden by its own; a number behind its name is its
-    number of steps. Its label is its `label`, or its name, its number of steps and what else differs from the group:
-    "ddim-4", "ddim-10-eta1.0".
-    """
-    from specpolicy.cli.configuration import load_option
-    from specpolicy.evaluation.player import EXPERT
-    from specpolicy.sampler_names import split_name
-
-    specs: dict[str, dict[str, Any]] = {}
-    for entry in entries:
-        own = dict(entry) if isinstance(entry, dict) else {"name": str(entry)}
-        if "name" not in own:
-            raise SpecpolicyError(f"samplers: {entry} has no name; write for instance {{name: ddim, steps: 4}}")
-        name, steps = split_name(str(own["name"]))
-        own = {**({} if steps is None else {"steps": steps}), **own, "name": name}
-        label = own.pop("label", None)
-        shipped: dict[str, Any] = {"name": EXPERT}
-        if own["name"] != EXPERT:
-            shipped = _plain(load_option("sampler", own["name"], config_directories))
-        spec = {**shipped, **own}
-        if label is None:
-            label = spec["name"] + (f"-{spec['steps']}" if spec.get("steps") else "")
-            for option, value in own.items():
-                if option not in ("name", "steps") and value != shipped.get(option):
-                    label += f"-{option}{value}"
-        if str(label) in specs:
-            raise SpecpolicyError(f"samplers: two are called '{label}'; leave one out or give it another label: ...")
-        specs[str(label)] = spec
-    return specs
 
 
 def read_video_size(size: Any) -> tuple[int, int]:
@@ -171,15 +138,18 @@ def _evaluation(config: DictConfig) -> tuple[dict[str, Any], Evaluation]:
     from specpolicy.evaluation.tracks import make_arms
     from specpolicy.loading import load_policy
 
-    entries = [EXPERT] if config.policy == EXPERT else _plain(config.samplers)
+    if config.policy == EXPERT:
+        config.samplers = [EXPERT]
+    elif config.samplers is None:
+        config.samplers = [load_policy(config.policy, config.device).best_sampler]
     engine = str(config.engine)
     if engine == AUTO:  # chosen here, so that all processes have the same one, and results say which
         alone = config.policy == EXPERT
         engine = "eager" if alone else engine_name(on_engine(load_policy(config.policy, config.device), AUTO))
     setup = Setup(
-        task=_plain(config.task),
+        task=plain(config.task),
         policy=str(config.policy),
-        samplers=sampler_specs(entries, config.get("config_directories", [])),
+        samplers=sampler_specs(plain(config.samplers), config.get("config_directories", [])),
         device=str(config.device),
         engine=engine,
         max_seconds=float(config.max_seconds),
@@ -190,7 +160,7 @@ def _evaluation(config: DictConfig) -> tuple[dict[str, Any], Evaluation]:
     experts = [label for label, spec in setup.samplers.items() if spec["name"] == EXPERT]
     sampled = [label for label in setup.samplers if label not in experts]
     horizon = config.execution_horizon or (load_policy(setup.policy).n_action_steps if sampled else 1)
-    track = {**_plain(config.track), "execution_horizon": horizon}
+    track = {**plain(config.track), "execution_horizon": horizon}
     # The expert plans one action at a time: the world waits for it, whatever the track.
     arms = [*make_arms(track, sampled, _joining(config), horizon), *map(Arm, experts)]
     return track, Evaluation(setup, tuple(arms), config.episodes, config.seed, config.videos)
@@ -207,7 +177,7 @@ def _joining(config: DictConfig) -> Joining:
         execution_horizon=horizon,
         on_miss=str(config.on_miss),
         ensemble_decay=float(config.ensemble_decay),
-        hold=held_action(_plain(config.hold), str(config.task.id)),
+        hold=held_action(plain(config.hold), str(config.task.id)),
     )
 
 
@@ -266,8 +236,3 @@ def _report(
     publish(summary, plots, output, logger)
     print(text_table(results_table(summary, brief=True)))
     print(f"report: {report}")
-
-
-def _plain(config: Any) -> Any:
-    """The configuration as plain lists and dicts."""
-    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config

@@ -9,6 +9,7 @@ import specpolicy_configs
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import closest
 
+REQUIRED = "???"
 SHIPPED = Path(next(iter(specpolicy_configs.__path__))).resolve()
 
 
@@ -35,12 +36,13 @@ def option_names(group: str, config_directories: Iterable[Path | str] = ()) -> l
 
 
 def default_groups(verb: str) -> dict[str, str | None]:
-    """The config groups in the verb's defaults list, with their default options (None if required)."""
+    """The config groups in the verb's defaults list, with their default options: `REQUIRED`, or None where the verb
+    finds one itself."""
     own = OmegaConf.load(SHIPPED / f"{verb}.yaml")
     assert isinstance(own, DictConfig)
     groups: dict[str, str | None] = {}
     for entry in own.get("defaults", []):
         if isinstance(entry, DictConfig):
             for name in entry:
-                groups[str(name)] = None if OmegaConf.is_missing(entry, name) else entry[name]
+                groups[str(name)] = REQUIRED if OmegaConf.is_missing(entry, name) else entry[name]
     return groups

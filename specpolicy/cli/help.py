@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from specpolicy.cli.groups import SHIPPED, default_groups, option_names
+from specpolicy.cli.groups import REQUIRED, SHIPPED, default_groups, option_names
 
 
 def verb_help(verb: str, config_directories: Sequence[Path] = ()) -> str:
@@ -18,7 +18,7 @@ def verb_help(verb: str, config_directories: Sequence[Path] = ()) -> str:
     if groups:
         lines = []
         for group, option in groups.items():
-            state = "required" if option is None else f"default {option}"
+            state = "required" if option == REQUIRED else f"default {option or 'null'}"
             about = f"  # {comments[group]}" if group in comments else ""
             names = ", ".join(option_names(group, config_directories))
             lines.append(f"  {group}={names}  ({state}){about}")

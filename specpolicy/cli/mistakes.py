@@ -7,7 +7,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from specpolicy.cli.groups import SHIPPED, default_groups, load_option, option_names
+from specpolicy.cli.groups import REQUIRED, SHIPPED, default_groups, load_option, option_names
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import closest
 
@@ -36,7 +36,7 @@ def explain(
             if override.value() not in names:
                 hint = closest(str(override.value()), names)
                 return SpecpolicyError(f"unknown {key} '{override.value()}'{hint}; known: {', '.join(names)}")
-    required = [group for group, option in groups.items() if option is None and group not in given]
+    required = [group for group, option in groups.items() if option == REQUIRED and group not in given]
     if required:
         names = option_names(required[0], config_directories)
         return SpecpolicyError(f"{required[0]} is required: {required[0]}=<one of {', '.join(names)}>")
@@ -44,6 +44,12 @@ def explain(
         chosen = given.get(group) or option
         if chosen:
             known += _keys(load_option(group, str(chosen), config_directories), f"{group}.")
+        elif unnamed := [key for key in given if key.startswith(f"{group}.")]:
+            key = unnamed[0]
+            name = key.rpartition(".")[2]
+            options = option_names(group, config_directories)
+            having = [one for one in options if name in load_option(group, one, config_directories)] or options
+            return SpecpolicyError(f"{key} is an option of one {group}: name it too, such as {group}={having[0]}")
     for override in overrides:
         key = override.key_or_group
         if key not in known and not override.is_add():

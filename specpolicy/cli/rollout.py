@@ -28,17 +28,21 @@ if TYPE_CHECKING:
 def run(config: DictConfig) -> None:
     """Play the episode that `config` (configs/rollout.yaml) describes."""
     from specpolicy.cli.configuration import save_config
-    from specpolicy.cli.evaluate import read_video_size, sampler_specs
+    from specpolicy.cli.evaluate import read_video_size
     from specpolicy.cli.own_outputs import check_own
+    from specpolicy.cli.samplers import name_best_sampler, plain, sampler_specs
     from specpolicy.evaluation import runner
     from specpolicy.evaluation.arms import Arm
     from specpolicy.evaluation.player import EXPERT, Job, Player, Setup
     from specpolicy.evaluation.viewer import window
+    from specpolicy.loading import load_policy
     from specpolicy.outputs import claim, default_name, file_name
 
     config_directories = config.get("config_directories", [])
     task: Any = OmegaConf.to_container(config.task)
-    sampler = EXPERT if config.policy == EXPERT else OmegaConf.to_container(config.sampler)
+    if config.policy != EXPERT and config.sampler is None:
+        name_best_sampler(config, load_policy(config.policy, config.device))
+    sampler = EXPERT if config.policy == EXPERT else plain(config.sampler)
     samplers = sampler_specs([sampler], config_directories)
     (label,) = samplers
     show = _wants_window(config.viewer)

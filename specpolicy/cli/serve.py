@@ -100,26 +100,21 @@ def _hold(stack: contextlib.ExitStack, output: Path) -> Path:
 
 def _service(config: DictConfig) -> PolicyService:
     import torch
-    from omegaconf import OmegaConf
 
     from specpolicy.cli.engines import on_engine
-    from specpolicy.cli.evaluate import sampler_specs
+    from specpolicy.cli.samplers import given_sampler, name_best_sampler
     from specpolicy.evaluation.provenance import fingerprint
     from specpolicy.loading import load_policy
-    from specpolicy.policy import DiffusionPolicy
-    from specpolicy.sampler_names import make_sampler
     from specpolicy.serving.service import PolicyService
 
     if config.threads is not None:
         if config.threads < 1:
             raise SpecpolicyError(f"threads={config.threads}: expected at least one")
         torch.set_num_threads(config.threads)
-    spec = OmegaConf.to_container(config.sampler, resolve=True)
-    (options,) = sampler_specs([spec], config.get("config_directories", [])).values()
-    sampler = make_sampler(**options)
+    sampler = given_sampler(config)
     policy = load_policy(str(config.policy), config.device, trust=config.trust)
+    name_best_sampler(config, policy)
     about = {"policy": str(config.policy), "fingerprint": fingerprint(policy)}
     if config.engine != "eager" or config.precision != "float32":
-        steps = len(policy.chain) if isinstance(policy, DiffusionPolicy) else 1
-        policy = on_engine(policy, config.engine, max(steps, config.max_batch), config.precision)
+        policy = on_engine(policy, config.engine, max(policy.steps or 1, config.max_batch), config.precision)
     return PolicyService(policy, sampler, about)

@@ -19,6 +19,7 @@ KINDS: Mapping[str, type] = {
 }
 NUMBERS = ("start",)  # a number, or a list of them
 NAMES = ("task.observation_keys",)  # a list of names, of which one may stand alone
+LISTS = ("samplers",)  # the same of names or mappings
 OPTIONAL = ("idle_seconds", "watchdog")  # have a default, and may be null
 
 # (least, most) of the numbers that nothing else looks at before the work begins.
@@ -91,6 +92,9 @@ def check_types(config: DictConfig, default: DictConfig, prefix: str = "") -> No
                 _check_entries(config[key], standard, name)
         elif value is None and (standard is None or name in OPTIONAL):
             continue
+        elif name in LISTS:
+            config[key] = value if OmegaConf.is_list(value) else [value]
+            _check_entries(config[key], (), name)
         elif name in NUMBERS:
             for one in value if OmegaConf.is_list(value) else [value]:
                 _require(_is(one, float), name, value, "a number, or a list of them")

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from specpolicy import SpecpolicyError
 from specpolicy.cli import main
-from specpolicy.cli.evaluate import sampler_specs
+from specpolicy.cli.samplers import sampler_specs
 from specpolicy.evaluation.tables import results_table, text_table
 
 
