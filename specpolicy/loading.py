@@ -2,21 +2,15 @@
 
 import importlib
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from specpolicy.checkpoints import read_config, read_weights
-from specpolicy.draft_models import read_draft_models
 from specpolicy.errors import SpecpolicyError
-from specpolicy.fingerprints import check_made_for
 from specpolicy.parsing.tensors import Unfilled, check_layout, layout_of
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.policy_config import PolicyConfig
-from specpolicy.samplers.recycled.calibration import read_calibration
 from specpolicy.token_policy import TokenPolicy
-from specpolicy.tokens.calibration import read_token_calibration
-from specpolicy.tokens.calibration.calibration import FILE as DRAFTS
 
 
 def usable_device(name: torch.device | str) -> torch.device:
@@ -61,24 +55,5 @@ def load_policy(
     except SpecpolicyError as error:
         raise error if str(path) in str(error) else SpecpolicyError(f"{path}: {error}") from None
     if foreign is None and not bare:
-        _read_beside(policy, path)
+        policy.read_beside(path)
     return policy.to(where).eval()
-
-
-def _read_beside(policy: DiffusionPolicy | TokenPolicy, path: str | Path) -> None:
-    """Give a policy the calibration and the draft models that lie beside it, if they are its own."""
-    found: Any
-    if isinstance(policy, TokenPolicy):
-        found = policy.calibration = read_token_calibration(path)
-        if found is not None:
-            remedy = "delete it, and run `specpolicy calibrate` for this policy"
-            check_made_for(found.fingerprint, policy.fingerprint, f"the calibration {Path(path) / DRAFTS}", remedy)
-        return
-    found = policy.calibration = read_calibration(path)
-    if found is not None:
-        remedy = "run `specpolicy calibrate` for this policy, or delete speculation.json and speculation.safetensors"
-        check_made_for(found.fingerprint, policy.fingerprint, f"the calibration in {path}", remedy)
-    found = policy.draft_models = read_draft_models(path)
-    if found.models():
-        remedy = "run `specpolicy train_drafter` for this policy, or delete drafters.json and drafters.safetensors"
-        check_made_for(found.fingerprint, policy.fingerprint, f"the draft models in {path}", remedy)

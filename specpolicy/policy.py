@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor, nn
 
 from specpolicy.conditioning import Inpainting, LocalCondition
 from specpolicy.diffusion import GaussianChain
-from specpolicy.draft_models import DraftModels
+from specpolicy.draft_models import DraftModels, read_draft_models
 from specpolicy.engines import Engine, make_engine
 from specpolicy.errors import SpecpolicyError
+from specpolicy.fingerprints import check_made_for
 from specpolicy.model import Model
 from specpolicy.networks import (
     ConditionalUnet1D,
@@ -27,6 +29,7 @@ from specpolicy.policy_base import ENCODER, Policy
 from specpolicy.policy_config import PolicyConfig
 from specpolicy.rotations import convert_rotations
 from specpolicy.samplers import BoundSampler, Calibration, Sampler, Setting
+from specpolicy.samplers.recycled.calibration import read_calibration
 from specpolicy.samplers.registry import SAMPLERS
 from specpolicy.tuning import measure_cost
 
@@ -43,6 +46,7 @@ class DiffusionPolicy(Policy):
     kind = "diffusion"
     sampler_kinds = SAMPLERS
     quick_sampler = "ddim-10"
+    _takes = Sampler
 
     def __init__(
         self,
@@ -141,9 +145,18 @@ class DiffusionPolicy(Policy):
             models.head,
         )
 
-    @property
-    def _takes(self) -> type:
-        return Sampler
+    def read_beside(self, directory: str | Path) -> None:
+        """See `Policy.read_beside`."""
+        calibration, models = read_calibration(directory), read_draft_models(directory)
+        if calibration is not None:
+            remedy = (
+                "run `specpolicy calibrate` for this policy, or delete speculation.json and speculation.safetensors"
+            )
+            check_made_for(calibration.fingerprint, self.fingerprint, f"the calibration in {directory}", remedy)
+        if models.models():
+            remedy = "run `specpolicy train_drafter` for this policy, or delete drafters.json and drafters.safetensors"
+            check_made_for(models.fingerprint, self.fingerprint, f"the draft models in {directory}", remedy)
+        self.calibration, self.draft_models = calibration, models
 
     def _bind(self, sampler: Sampler) -> BoundSampler:
         return BoundSampler(sampler, self.setting())

@@ -5,7 +5,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,35 +13,18 @@ from torch import Tensor, nn
 from specpolicy.checkpoints import write_checkpoint
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import policy_fingerprint
-from specpolicy.images import is_image, unit_images
 from specpolicy.networks import LowDimEncoder
 from specpolicy.normaliser import Normaliser
+from specpolicy.observations import Observation, checked_frames
 from specpolicy.parsing.tensors import check_finite, check_layout, layout_of, part_of, prefixed
 from specpolicy.policy_config import PolicyConfig
+from specpolicy.policy_sampler import Bound, PolicySampler
 from specpolicy.sampler_names import AnySampler, make_sampler
 from specpolicy.samplers import Sample
 from specpolicy.samplers.base import Generators
 
-Observation = Mapping[str, Any]
 MOST_BOUND = 16  # samplers that are kept bound; the oldest one goes
 ENCODER = "observation_encoder."  # prefix of an image encoder's weights beside those of the denoiser
-
-
-class Bound(Protocol):
-    """A sampler that is bound to a policy: `BoundSampler`, or `BoundDecoder` of a token policy."""
-
-    @property
-    def sampler(self) -> Any:
-        """Its options."""
-        ...
-
-    def describe(self) -> dict[str, str | None]:
-        """`law`: what it draws from; `window`: what it drafts, None without drafts."""
-        ...
-
-    def __call__(self, batch: int, cond: Tensor, generator: Generators, return_states: bool) -> Sample:
-        """Draw a batch of chunks for encoded observations, in the policy's own terms."""
-        ...
 
 
 class Policy(nn.Module, ABC):
@@ -63,6 +46,7 @@ class Policy(nn.Module, ABC):
     kind: ClassVar[str]
     sampler_kinds: ClassVar[Mapping[str, type]]
     quick_sampler: ClassVar[str]
+    _takes: ClassVar[type]  # what its samplers are
     engine: Any
     calibration: Any
     action_dim: int
@@ -109,7 +93,7 @@ class Policy(nn.Module, ABC):
 
     def sampler(
         self, sampler: str | AnySampler | None = None, *, engine: str | None = None, **options: Any
-    ) -> "PolicySampler":
+    ) -> PolicySampler:
         """A sampler that is settled for this policy: `sampler(observation, generator=g)` draws and looks nothing up.
 
         sampler: a name, such as "recycled", with its `options`, or what `specpolicy.make_sampler` made; None:
@@ -198,10 +182,14 @@ class Policy(nn.Module, ABC):
     def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> Self:
         """The same policy, weights shared, whose network is run by an engine."""
 
-    @property
     @abstractmethod
-    def _takes(self) -> type:
-        """What its samplers are."""
+    def read_beside(self, directory: str | Path) -> None:
+        """Take what was learnt beside the weights of its checkpoint: a calibration, draft models.
+
+        Raises:
+            SpecpolicyError: what lies there is damaged, or was made for another policy, or for this one before its
+                weights were changed.
+        """
 
     @abstractmethod
     def _bind(self, sampler: Any) -> Bound:
@@ -245,7 +233,8 @@ class Policy(nn.Module, ABC):
                 raise SpecpolicyError(
                     f"the observation has no key '{key}': the policy needs {', '.join(self.encoder.keys)}"
                 )
-            frames[key] = self.normaliser.normalise(key, self._frames(key, _tensor(key, observation[key])))
+            seen = checked_frames(key, observation[key], self.frame_shape(key), self.device)
+            frames[key] = self.normaliser.normalise(key, seen)
         counts = {key: len(value) for key, value in frames.items()}
         if len(set(counts.values())) > 1:
             found = ", ".join(f"'{key}' {count}" for key, count in counts.items())
@@ -256,21 +245,6 @@ class Policy(nn.Module, ABC):
         """Shape of the frames of one key of one observation, the number of frames first."""
         shape = self.encoder.shapes[key]
         return (self.n_obs_steps, *([shape] if isinstance(shape, int) else shape))
-
-    def _frames(self, key: str, value: Tensor) -> Tensor:
-        """The frames (B, To, ...) of one key, checked."""
-        expected = self.frame_shape(key)
-        value = value[None] if value.dim() == len(expected) else value
-        layouts = [expected]
-        if is_image(expected[1:]):
-            layouts.append((expected[0], *expected[2:], expected[1]))  # channels last
-        if value.dim() != len(expected) + 1 or tuple(value.shape[1:]) not in layouts:
-            raise SpecpolicyError(
-                f"observation '{key}' has shape {tuple(value.shape)}: expected {expected} or (batch, *{expected})"
-            )
-        if is_image(expected[1:]):
-            value = unit_images(key, value, expected[1:])
-        return value.to(self.device, torch.float32)
 
     def executable(self, actions: Tensor) -> Tensor:
         """The part of chunks (..., H, D) that is executed: (..., n_action_steps, D) from the newest observation on."""
@@ -306,35 +280,3 @@ class Policy(nn.Module, ABC):
 
     def _weights(self) -> dict[str, Tensor]:
         return self.denoiser.state_dict() | prefixed(self.encoder.state_dict(), ENCODER)
-
-
-class PolicySampler:
-    """One sampler of one policy, bound: from observations to chunks.
-
-    Attributes:
-        policy: whose chunks are drawn.
-        options: the sampler, as a value.
-        name: of the sampler.
-        engine: of the network, by its name.
-    """
-
-    def __init__(self, policy: Policy, bound: Bound):
-        self.policy, self._bound, self.options, self.name = policy, bound, bound.sampler, bound.sampler.name
-        self.engine = getattr(policy.engine, "name", "eager")
-
-    def __repr__(self) -> str:
-        return f"PolicySampler({self.options}, engine={self.engine})"
-
-    def __call__(self, observation: Observation, generator: Generators = None, return_states: bool = False) -> Sample:
-        """See `Policy.predict`."""
-        return self.policy.draw(self._bound, observation, generator, return_states)
-
-
-def _tensor(key: str, value: Any) -> Tensor:
-    try:
-        tensor = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise SpecpolicyError(f"observation '{key}' is no array of numbers ({error})") from None
-    if tensor.is_complex():
-        raise SpecpolicyError(f"observation '{key}' holds complex numbers: real ones are expected")
-    return tensor

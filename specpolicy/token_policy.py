@@ -3,6 +3,7 @@
 import copy
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from specpolicy.policy_base import Policy
 from specpolicy.policy_config import PolicyConfig
 from specpolicy.tokens import masked_start
 from specpolicy.tokens.bound import BoundDecoder, TokenSetting
-from specpolicy.tokens.calibration import CANDIDATES, TokenCalibration
+from specpolicy.tokens.calibration import CANDIDATES, TokenCalibration, read_token_calibration
+from specpolicy.tokens.calibration.calibration import FILE
 from specpolicy.tokens.samplers import DECODERS, TokenSampler
 from specpolicy.tokens.tokeniser import Tokeniser
 from specpolicy.tuning import time_calls
@@ -36,6 +38,7 @@ class TokenPolicy(Policy):
     kind = "tokens"
     sampler_kinds = DECODERS
     quick_sampler = "cosine"
+    _takes = TokenSampler
 
     def __init__(
         self,
@@ -104,9 +107,13 @@ class TokenPolicy(Policy):
         model = Model(self.engine or self.denoiser, self.device, self.denoiser, per_entry=(self.tokeniser.bins,))
         return TokenSetting(model, torch.Size(self.sample_shape), self.tokeniser.bins, self.calibration)
 
-    @property
-    def _takes(self) -> type:
-        return TokenSampler
+    def read_beside(self, directory: str | Path) -> None:
+        """See `Policy.read_beside`."""
+        found = read_token_calibration(directory)
+        if found is not None:
+            remedy = "delete it, and run `specpolicy calibrate` for this policy"
+            check_made_for(found.fingerprint, self.fingerprint, f"the calibration {Path(directory) / FILE}", remedy)
+        self.calibration = found
 
     def _bind(self, sampler: TokenSampler) -> BoundDecoder:
         if sampler.calibration is not None and sampler.calibration.fingerprint is not None:

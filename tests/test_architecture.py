@@ -36,6 +36,8 @@ ROOMS = (
     "policy_config",
     "checkpoints",
     "draft_models",
+    "observations",
+    "policy_sampler",
     "policy_base",
     "policy",
     "token_policy",
@@ -62,6 +64,7 @@ INSIDES = {
     "checkpoints",
     "policy",
     "policy_base",
+    "policy_sampler",
     "loading",
 }
 # What else a room must not know, though it lies below.

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from specpolicy.benchmark import Settings
     from specpolicy.histories import Histories
     from specpolicy.logging import MetricLogger
-    from specpolicy.policy import DiffusionPolicy
+    from specpolicy.policy_base import Policy
     from specpolicy.sampler_names import AnySampler
-    from specpolicy.token_policy import TokenPolicy
 
 RECORDED_EPISODES = 40
 FILES = ("chunks.csv", "table.md", "summary.json", "metrics.csv", "observations.safetensors", "config.yaml")
@@ -61,7 +60,7 @@ def run(config: DictConfig) -> None:
 
 def _measure(
     config: DictConfig,
-    policy: DiffusionPolicy | TokenPolicy,
+    policy: Policy,
     samplers: dict[str, AnySampler],
     settings: Settings,
     output: Path,
@@ -159,7 +158,7 @@ def _settings(config: DictConfig, tuned: list[str]) -> Settings:
     return Settings(config.count, config.seed, config.engine, config.precision, network, tuned, config.reference)
 
 
-def _histories(policy: DiffusionPolicy | TokenPolicy, config: DictConfig, output: Path) -> Histories:
+def _histories(policy: Policy, config: DictConfig, output: Path) -> Histories:
     """The recorded observations; without any, those of a task, recorded now and kept in `output`."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.histories import FILE, read_histories, write_histories

@@ -38,6 +38,8 @@ SETTINGS = "calibrate.yaml"
 
 def run(config: DictConfig) -> None:
     """Calibrate as `config` (configs/calibrate.yaml) says."""
+    from specpolicy.cli.calibrate_tokens import calibrate_tokens
+    from specpolicy.cli.engines import on_engine
     from specpolicy.cli.own_outputs import check_own
     from specpolicy.loading import load_policy
     from specpolicy.outputs import claim
@@ -54,29 +56,21 @@ def run(config: DictConfig) -> None:
     with claim(output, "calibrate"):
         if config.learn and config.held_out:
             check_own(output, "calibrate", ["observations.safetensors", SETTINGS], _is_calibrated, settings=SETTINGS)
-        _calibrate(config, policy, effort, output)
+        known = None if config.learn or policy.kind == "tokens" else _known(config, policy)
+        policy = on_engine(policy, config.engine)
+        if policy.kind == "tokens":
+            calibrate_tokens(policy, config, output)
+        else:
+            _calibrate(policy, config, output, effort, known)
 
 
-def _calibrate(config: DictConfig, policy: Any, effort: Effort, output: Path) -> None:
+def _calibrate(policy: Any, config: DictConfig, output: Path, effort: Effort, known: Calibration | None) -> None:
     """Calibrate and write what was found to `output`, which this run holds."""
-    from specpolicy.cli import calibrate_tokens
     from specpolicy.cli.configuration import save_config
-    from specpolicy.cli.engines import on_engine
     from specpolicy.cli.observations import conditions, write_held_out
     from specpolicy.evaluation.provenance import hardware
     from specpolicy.samplers import calibrate
-    from specpolicy.token_policy import TokenPolicy
 
-    known = None if config.learn or isinstance(policy, TokenPolicy) else _known(config, policy)
-    policy = on_engine(policy, config.engine)
-    if isinstance(policy, TokenPolicy):
-        print(
-            calibrate_tokens.describe(
-                calibrate_tokens.calibrate_tokens(policy, config, output), policy.setting().backend
-            )
-        )
-        print(f"wrote {output}/drafts.json")
-        return
     cond = conditions(policy, config)
     if config.learn:
         write_held_out(policy, config, output)

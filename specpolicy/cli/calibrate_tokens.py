@@ -21,15 +21,19 @@ LOOKAHEAD_CHUNKS = 40  # chunks that are decoded for each number of drafts of a 
 BATCH = 20  # chunks that are decoded side by side
 
 
-def calibrate_tokens(policy: TokenPolicy, config: DictConfig, output: Path) -> TokenCalibration:
-    """Calibrate each of `config.decoders`, or only time calls again (`config.learn`); written to `output`, beside what
-    is known there of other decoders and machines, and returned."""
+def calibrate_tokens(policy: TokenPolicy, config: DictConfig, output: Path) -> None:
+    """Calibrate, write and print what was found; `output` is held by this run."""
+    found = (_learn if config.learn else _time_again)(policy, config, output)
+    print(describe(found, policy.setting().backend))
+    print(f"wrote {output}/drafts.json")
+
+
+def _learn(policy: TokenPolicy, config: DictConfig, output: Path) -> TokenCalibration:
+    """Calibrate each of `config.decoders`; what `output` holds of other decoders and machines stays."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.observations import conditions, write_held_out
     from specpolicy.logging.progress import progress_bar
 
-    if not config.learn:
-        return _time_again(policy, config, output)
     if not isinstance(config.traces, int) or config.traces < 2:
         raise SpecpolicyError(f"traces={config.traces}: expected at least 2 chunks to calibrate on")
     _check_choices(config)

@@ -1,4 +1,4 @@
-"""Planners to evaluate: a diffusion policy with a sampler, and a task's scripted expert."""
+"""Planners to evaluate: a policy with a sampler, and a task's scripted expert."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 from specpolicy.control.chunk import Chunk, History
 from specpolicy.control.planner import PolicyPlanner
 from specpolicy.errors import SpecpolicyError
-from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy_base import Policy
 from specpolicy.rates import check_rate
 from specpolicy.tasks import known_hz
-from specpolicy.token_policy import TokenPolicy
 
 if TYPE_CHECKING:
     import gymnasium
@@ -47,9 +46,7 @@ class ExpertPlanner:
         return Chunk(np.asarray(action, dtype=np.float64)[None], seconds=time.perf_counter() - start)
 
 
-def check_policy_fits(
-    policy: DiffusionPolicy | TokenPolicy, env: gymnasium.Env, task_id: str, any_rate: bool = False
-) -> None:
+def check_policy_fits(policy: Policy, env: gymnasium.Env, task_id: str, any_rate: bool = False) -> None:
     """Raise a clear error if the policy's observations, actions or rate are not those of the environment.
 
     any_rate: let the rates differ.

@@ -2,8 +2,8 @@
 policies to fill masked positions (masked diffusion with the mask ratio cos(pi t / 2), t uniform)."""
 
 import math
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -39,8 +39,8 @@ class Denoising:
 
     figures: Mapping[str, float] = {}
 
-    def __init__(self, process: TrainingProcess):
-        self.process = process
+    def __init__(self, policy: DiffusionPolicy):
+        self.process = policy.chain.process
 
     def prepare(self, actions: Tensor) -> Tensor:
         """See `Objective.prepare`."""
@@ -89,12 +89,12 @@ class Unmasking:
         return ((error.view(target.shape) * masked).flatten(1).sum(dim=1) / masked.flatten(1).sum(dim=1)).mean()
 
 
+OBJECTIVES: Mapping[str, Callable[[Any], Objective]] = {"diffusion": Denoising, "tokens": Unmasking}
+
+
 def make_objective(policy: Policy) -> Objective:
-    """What a policy learns."""
-    if isinstance(policy, TokenPolicy):
-        return Unmasking(policy)
-    assert isinstance(policy, DiffusionPolicy)
-    return Denoising(policy.chain.process)
+    """What a policy of its kind learns."""
+    return OBJECTIVES[policy.kind](policy)
 
 
 def noised(process: TrainingProcess, chunk: Tensor, noise: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:

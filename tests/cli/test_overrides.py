@@ -22,7 +22,7 @@ SPELLINGS = (
 OTHERS = {
     *("clock", "engine", "format", "graphs", "objective", "on_miss", "precision", "stitching", "viewer", "worker"),
     *("execution_horizon", "hz", "data_hz", "control_hz", "inference_timeout", "lead", "pad_after", "replan_every"),
-    *("hold", "network", "start", "steps", "task", "threads", "window", "workers"),
+    *("hold", "network", "samplers", "start", "steps", "task", "threads", "window", "workers"),
 }
 
 
