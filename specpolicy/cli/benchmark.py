@@ -1,8 +1,9 @@
 """Draw chunks with several samplers, side by side, and measure what each chunk costs: calls, rows, milliseconds.
 
-The samplers take turns on recorded observations, on the same engine, so that a busy moment of the machine hits all
-alike. The output directory receives table.md, summary.json and chunks.csv, a row per chunk, which
-`specpolicy control clock=delay trace=...` can replay. A number behind a sampler's name is its number of steps.
+Without samplers= those are measured that are worth comparing for the policy, the first of them as the reference. They
+take turns on recorded observations, on the same engine, so that a busy moment of the machine hits all alike. The output
+directory receives table.md, summary.json and chunks.csv, a row per chunk, which `specpolicy control clock=delay
+trace=...` can replay. A number behind a sampler's name is its number of steps.
 
 Examples:
   specpolicy benchmark policy=checkpoints/lift

@@ -5,7 +5,7 @@ Inference runs beside the loop, and the world does not wait for it. The run ends
 terminal), the robot is stopped first. The report is printed and saved as timing.json, with config.yaml beside it.
 
 Examples:
-  specpolicy control task=lift policy=checkpoints/lift sampler=ddim hz=20
+  specpolicy control task=lift policy=checkpoints/lift hz=20
   specpolicy control task=lift_conveyor policy=checkpoints/lift_conveyor sampler=ddpm on_miss=hold_last
   specpolicy control task=lift policy=checkpoints/lift clock=delay delay=4 stitching=temporal_ensembling
   specpolicy control task=lift policy=ws://192.168.0.2:8000 reconnect=10 inference_timeout=15

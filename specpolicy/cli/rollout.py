@@ -4,7 +4,7 @@ The world waits while the policy computes, so that the episode is the one that `
 same seed.
 
 Examples:
-  specpolicy rollout task=lift policy=checkpoints/lift sampler=ddim seed=100003
+  specpolicy rollout task=lift policy=checkpoints/lift seed=100003
   specpolicy rollout task=push_t policy=checkpoints/push_t sampler=ddim sampler.steps=4 viewer=false
   specpolicy rollout task=lift policy=expert
 """

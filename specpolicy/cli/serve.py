@@ -6,8 +6,8 @@ machine can connect unless host= says otherwise. Ctrl-C ends it; it ends by itse
 longer be run, so that whoever watches over it starts it again. The whole protocol: docs/serving.md.
 
 Examples:
-  specpolicy serve policy=checkpoints/lift sampler=ddim
-  SPECPOLICY_API_KEY=secret specpolicy serve policy=checkpoints/lift sampler=recycled host=0.0.0.0 port=8000
+  specpolicy serve policy=checkpoints/lift
+  SPECPOLICY_API_KEY=secret specpolicy serve policy=checkpoints/lift sampler=ddim host=0.0.0.0 port=8000
   specpolicy control task=lift policy=ws://localhost:8000
 """
 
