@@ -5,18 +5,17 @@ directory never changes, and every mistake becomes one line that names the close
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from specpolicy.cli.groups import SHIPPED, default_groups, load_option, option_names
-from specpolicy.cli.mistakes import check_known, check_missing, explain
+from specpolicy.cli.mistakes import check_chosen, check_known, check_missing, explain
 from specpolicy.cli.overrides import TEXT, check_texts, parse_override
 from specpolicy.cli.values import check_ranges, check_types
 from specpolicy.errors import SpecpolicyError
@@ -75,7 +74,8 @@ def compose_verb(verb: str, overrides: Sequence[str] = (), config_directories: S
     groups = default_groups(verb)
     given = [override for text in overrides for override in _with_steps(text, config_directories)]
     parsed = [parse_override(text, {*TEXT, *groups, "task"}) for text in given]
-    parsed = [override for override in parsed if not _chooses_nothing(override, groups)]
+    check_chosen(groups, parsed, config_directories)
+    parsed = [override for override in parsed if override.key_or_group not in groups or override.value() is not None]
     # A key such as evaluate's `policy` may share its name with a group that only another verb uses. Hydra
     # would look for an option of that group, so such a key is set by hand.
     own = OmegaConf.load(SHIPPED / f"{verb}.yaml")
@@ -132,20 +132,6 @@ def save_config(config: DictConfig, path: Path | str, verb: str | None = None) -
 def saved_line(verb: str) -> str:
     """The first line of a verb's saved configuration."""
     return f"# specpolicy {verb}\n"
-
-
-def _chooses_nothing(override: Override, groups: Mapping[str, str | None]) -> bool:
-    """Whether it is a group's own default, null, in words.
-
-    Raises:
-        SpecpolicyError: null for a group of which one option is needed.
-    """
-    name = override.key_or_group
-    if name not in groups or override.value() is not None:
-        return False
-    if groups[name] is not None:
-        raise SpecpolicyError(f"{name}=null: expected one of {', '.join(option_names(name))}")
-    return True
 
 
 def _with_steps(text: str, config_directories: Sequence[Path]) -> list[str]:

@@ -1,6 +1,6 @@
 """What can be wrong with a verb's settings, each as one line about the user's own words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,6 @@ def explain(
         chosen = given.get(group) or option
         if chosen:
             known += _keys(load_option(group, str(chosen), config_directories), f"{group}.")
-        elif unnamed := [key for key in given if key.startswith(f"{group}.")]:
-            key = unnamed[0]
-            name = key.rpartition(".")[2]
-            options = option_names(group, config_directories)
-            having = [one for one in options if name in load_option(group, one, config_directories)] or options
-            return SpecpolicyError(f"{key} is an option of one {group}: name it too, such as {group}={having[0]}")
     for override in overrides:
         key = override.key_or_group
         if key not in known and not override.is_add():
@@ -65,6 +59,26 @@ def explain(
                 hint = f"; to add a key write +{override.input_line}"
             return SpecpolicyError(f"unknown key '{key}'{hint} (specpolicy {verb} --help lists the keys)")
     return SpecpolicyError(" ".join(str(error).splitlines()[:2]))
+
+
+def check_chosen(
+    groups: Mapping[str, str | None], overrides: Sequence[Override], config_directories: Sequence[Path]
+) -> None:
+    """Refuse keys of a group of which nothing is chosen, and null where something must be.
+
+    Raises:
+        SpecpolicyError: such as sampler.steps=4 without a sampler, or task=null.
+    """
+    given = {override.key_or_group: override.value() for override in overrides}
+    for group, option in groups.items():
+        names = option_names(group, config_directories)
+        if option is not None and group in given and given[group] is None:
+            raise SpecpolicyError(f"{group}=null: expected one of {', '.join(names)}")
+        unnamed = [key for key in given if key.startswith(f"{group}.")]
+        if option is None and unnamed and given.get(group) is None:
+            name = unnamed[0].rpartition(".")[2]
+            having = [one for one in names if name in load_option(group, one, config_directories)] or names
+            raise SpecpolicyError(f"{unnamed[0]} is an option of one {group}: name it too, such as {group}={having[0]}")
 
 
 def check_missing(config: DictConfig, verb: str) -> None:

@@ -129,8 +129,11 @@ def test_loggers_and_tracks():
         ("evaluate", "+track.delays=[1]", "unknown key 'track.delays'"),
         ("evaluate", "+logger.mode=offline", "unknown key 'logger.mode'"),
         ("evaluate", "+margn=1", "unknown key 'margn'; did you mean 'margin'"),
-        ("rollout", "+sampler.setps=3", "sampler 'ddpm' has no option 'setps'"),
-        ("serve", "+sampler.eta=1", "sampler 'ddpm' has no option 'eta'"),
+        ("rollout", "sampler=ddpm +sampler.setps=3", "sampler 'ddpm' has no option 'setps'"),
+        ("serve", "sampler=ddpm +sampler.eta=1", "sampler 'ddpm' has no option 'eta'"),
+        ("serve", "+sampler.eta=1", "sampler.eta is an option of one sampler: name it too, such as sampler=asd"),
+        ("rollout", "sampler=null sampler.steps=4", "sampler.steps is an option of one sampler: name it too"),
+        ("rollout", "task=null", "task=null: expected one of can, gym, lift"),
         ("control", "+limits.torque=3", "unknown key 'limits.torque'"),
         ("control", "+task.control_hz=3", "unknown key 'task.control_hz'"),
         ("benchmark", "+sampler=ddpm", "unknown key 'sampler'; did you mean 'samplers'"),
@@ -147,7 +150,7 @@ def test_a_key_that_nobody_reads_is_refused_by_every_verb(verb, given, message, 
     }
     policy = small_policy.save(tmp_path / "policy")
     arguments = required.get(verb, [f"policy={policy}"])
-    arguments = [*arguments, *(["task=lift"] if verb in ("evaluate", "rollout", "control") else []), given]
+    arguments = [*arguments, *(["task=lift"] if verb in ("evaluate", "rollout", "control") else []), *given.split()]
     assert main([verb, *arguments]) == 2
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1 and re.search(message, printed), printed

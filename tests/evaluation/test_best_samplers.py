@@ -99,6 +99,7 @@ def test_rollout_and_control(kind, verb, run, tmp_path, capsys):
     assert run(verb) == 0
     assert verb == "control" or capsys.readouterr().out.startswith(BEST[kind])
     assert OmegaConf.load(tmp_path / "out" / "config.yaml").sampler.name == BEST[kind]
+    assert verb == "rollout" or json.loads((tmp_path / "out" / "timing.json").read_text())["sampler"] == BEST[kind]
 
 
 def test_benchmark(run, checkpoint, tmp_path):

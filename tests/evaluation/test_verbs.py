@@ -152,10 +152,10 @@ def test_samplers_that_cannot_be_meant(entries, message):
 
 
 def test_rollout_plays_the_episode_that_evaluate_plays(arguments, tmp_path, capsys):
-    assert main(["evaluate", *arguments, "episodes=1", "workers=0", "videos=0"]) == 0
+    assert main(["evaluate", *arguments, "samplers=ddpm", "episodes=1", "workers=0", "videos=0"]) == 0
     (row,) = csv.DictReader((tmp_path / "out" / "episodes.csv").open())
     capsys.readouterr()
-    assert main(["rollout", *arguments, f"output={tmp_path / 'roll'}"]) == 0
+    assert main(["rollout", *arguments, "sampler=ddpm", f"output={tmp_path / 'roll'}"]) == 0
     printed = capsys.readouterr().out
     outcome = "solved" if row["success"] == "1" else "not solved"
     assert f"ddpm, seed 100000: {outcome} in {row['length']} steps" in printed and "12 network calls" in printed

@@ -124,7 +124,8 @@ def test_control_runs_on_a_served_policy(serve, control, tmp_path, capsys):
     process, address = serve("sampler=ddim", "sampler.steps=3")
     assert control(address, "max_seconds=0.5", "inference_timeout=60") == 0
     report = json.loads((tmp_path / "out" / "timing.json").read_text())
-    assert report["error"] is None and report["timing"]["calls"] == 3 and report["timing"]["ticks"] >= 1
+    assert report["sampler"] == "ddim" and report["error"] is None
+    assert report["timing"]["calls"] == 3 and report["timing"]["ticks"] >= 1
     process.kill()
     process.wait()
     assert control(address) == 2
