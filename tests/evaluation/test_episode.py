@@ -162,7 +162,7 @@ def test_the_policy_plans_from_the_newest_observation_on(drift_policy):
     chunks = [planner.plan(history), planner.plan(history)]
     generator = torch.Generator().manual_seed(3)  # one stream for all chunks of the episode
     for chunk in chunks:
-        expected = policy.predict(history, generator=generator).actions[0, 1:].numpy()
+        expected = policy.predict(history, "ddpm", generator).actions[0, 1:].numpy()
         np.testing.assert_array_equal(chunk.actions, expected)
         assert chunk.calls == chunk.rows == 12 and 0 < chunk.network_seconds < chunk.seconds
 

@@ -101,7 +101,7 @@ def check(tmp_path, cfg, network):
     policy = load_policy(written(tmp_path / "latest.ckpt", cfg, network))
     for candidate in (policy, load_policy(policy.save(tmp_path / "converted"))):
         torch.manual_seed(11)
-        out = candidate.predict({"obs": obs})
+        out = candidate.predict({"obs": obs}, "ddpm")
         torch.testing.assert_close(out.actions, plan, rtol=2e-5, atol=2e-5)
         torch.testing.assert_close(candidate.executable(out.actions), action, rtol=2e-5, atol=2e-5)
     return policy

@@ -121,7 +121,7 @@ def test_hybrid_policies_of_diffusion_policy(kind, group_norm, inpaint, tmp_path
     assert policy.encoder.shapes == {"front": (3, 45, 52), "position": 3, "wrist": (3, 40, 40)}
     for candidate in (policy, load_policy(policy.save(tmp_path / "converted"))):
         torch.manual_seed(5)
-        out = candidate.predict(observation)
+        out = candidate.predict(observation, "ddpm")
         torch.testing.assert_close(out.actions, (chunk - offset) / scale, rtol=5e-5, atol=5e-5)
 
 

@@ -46,7 +46,7 @@ def test_the_chunk_is_the_original_one(sampler, settings, steps, averaged, tmp_p
     policy = load_policy(path)
     for candidate in (policy, load_policy(policy.save(tmp_path / "converted"))):
         torch.manual_seed(4)
-        out = candidate.predict(observation())
+        out = candidate.predict(observation(), "ddpm")
         torch.testing.assert_close(out.actions, expected, rtol=2e-5, atol=2e-5)
         assert candidate.executable(out.actions).shape == (2, 3, 3)
     assert policy.first_action == 1 and policy.config.source["task"] == "Lift"
@@ -109,7 +109,7 @@ def test_rotations_are_converted_as_robomimic_does(target, tmp_path):
     rotations = Rotation.from_matrix(np.stack([first, second, np.cross(first, second)], axis=1))
     for candidate in (policy, load_policy(policy.save(tmp_path / "converted"))):
         torch.manual_seed(4)
-        actions = candidate.predict(observation()).actions.double().numpy()
+        actions = candidate.predict(observation(), "ddpm").actions.double().numpy()
         assert actions.shape == (2, 8, 7)
         np.testing.assert_allclose(actions[..., :3], position, atol=1e-4)
         np.testing.assert_allclose(actions[..., 6:], gripper, atol=1e-4)
