@@ -12,7 +12,7 @@ import numpy as np
 from specpolicy.benchmark.table import markdown_table, milliseconds
 
 THEORY = 1 / 3
-SUBJECTS = {"mixture": "analytic", "policy": "trained", "trained": "trained, by --trained"}
+SUBJECTS = {"mixture": "analytic", "policy": "trained"}
 INTRODUCTION = """# How the exact samplers scale
 
 Written by `benchmarks/scaling.py` from [scaling.json](scaling.json). All samplers draft to the end of the chain, which
@@ -59,7 +59,9 @@ def _steps(entries: list[dict[str, Any]]) -> list[str]:
         own = [one for one in entries if one["subject"] == subject and _is_base(one)]
         if own:
             what = own[0].get("path", "16 actions of 7 numbers")
-            parts += [f"{SUBJECTS[subject].capitalize()}: {what}. Calls, in brackets rows.", _by("steps", own)]
+            between = sorted({one["steps"] for one in own if one.get("between")})
+            more = f" Between the steps of training: {', '.join(map(str, between))} steps." if between else ""
+            parts += [f"{SUBJECTS[subject].capitalize()}: {what}. Calls, in brackets rows.{more}", _by("steps", own)]
     return parts
 
 
