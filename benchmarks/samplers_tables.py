@@ -68,7 +68,7 @@ def read(results: Path) -> dict[str, Runs]:
 
 def sections(found: dict[str, Runs]) -> list[str]:
     """The page's sections: for each kind of run its tables over the policies, then every run's own table."""
-    parts = []
+    parts = choices(found)
     for kind, runs in found.items():
         what, _, engine = kind.partition("-")
         some = next(iter(runs.values()))
@@ -96,6 +96,51 @@ def sections(found: dict[str, Runs]) -> list[str]:
                 "</details>",
             ]
     return parts
+
+
+def choices(found: dict[str, Runs]) -> list[str]:
+    """What a reader should choose, by what was timed: for each engine and size of network the exact sampler that takes
+    the least time on most policies, and how it stands beside the sequential one and beside DDIM."""
+    rows = [["engine", "parameters", "whole chain: fastest exact", "its time / ddpm", "16 steps, exact / ddim-10"]]
+    for kind, runs in found.items():
+        what, _, engine = kind.partition("-")
+        if what == "calls":
+            continue
+        some, exact = next(iter(runs.values())), []
+        for summary in runs.values():
+            seconds = {entry["label"]: entry["seconds"]["p50"] for entry in summary["samplers"]}
+            whole = [label for label in seconds if label not in (summary["reference"], "ddim-10") and _whole(label)]
+            exact.append(min(whole, key=lambda label, seconds=seconds: seconds[label]))
+        best = max(dict.fromkeys(exact), key=exact.count)
+        size, steps = f"{some['network']['parameters'] / 1e6:.3g} M", some["steps"]
+        first = _spread(runs, best, some["reference"])
+        few = [_spread(runs, label, "ddim-10") for label in ("recycled-16",) if steps != 16]
+        rows.append([engine, size, f"{best} ({exact.count(best)} of {len(exact)} policies)", first, *few])
+    if len(rows) == 1:
+        return []
+    return [
+        "## Which one to choose",
+        "Medians of a chunk's time, the least and the largest of the policies. Above 1 the sequential sampler, or DDIM, is "
+        "faster on this machine, and an exact sampler is chosen for its distribution alone.",
+        markdown_table(rows),
+    ]
+
+
+def _whole(label: str) -> bool:
+    """Whether a label is of the policy's own chain: "recycled-100", "asd", and not "recycled-16"."""
+    return not label.endswith("-16")
+
+
+def _spread(runs: Runs, label: str, reference: str) -> str:
+    """The ratio of two samplers' median times: "0.52 to 0.91"."""
+    found = []
+    for summary in runs.values():
+        seconds = {entry["label"]: entry["seconds"]["p50"] for entry in summary["samplers"]}
+        if label in seconds and reference in seconds:
+            found.append(seconds[label] / seconds[reference])
+    if not found:
+        return "-"
+    return " to ".join(f"{ratio:.2f}" for ratio in sorted({min(found), max(found)}))
 
 
 def across(runs: Runs, cell: Callable[[dict[str, Any]], str]) -> str:

@@ -41,6 +41,8 @@ def test_the_page_holds_every_figure_and_keeps_what_stands_around(results, tmp_p
         assert words in text
     assert "| sampler | one | two |" in text and "| recycled | - | " in text
     assert text.count("specpolicy benchmark policy=two") == 3
+    choice = text.partition("## Which one to choose")[2].partition("## Calls")[0]
+    assert choice.count("| asd (1 of 1 policies) |") == 2 and "| eager |" in choice
     page.write_text(
         text.replace("| recycled |", "| stale |").replace("# What", "Mine.\n\n# What") + "\nMore of mine.\n"
     )
