@@ -120,8 +120,8 @@ def choices(found: dict[str, Runs]) -> list[str]:
         return []
     return [
         "## Which one to choose",
-        "Medians of a chunk's time, the least and the largest of the policies. Above 1 the sequential sampler, or DDIM, is "
-        "faster on this machine, and an exact sampler is chosen for its distribution alone.",
+        "Medians of a chunk's time, the least and the largest of the policies. Above 1 the sequential sampler, or DDIM "
+        "is faster here, and an exact sampler is chosen for its distribution alone.",
         markdown_table(rows),
     ]
 
