@@ -122,6 +122,43 @@ def test_dpm_solver_comes_close_to_the_data_in_twenty_calls():
     assert abs(float(values.mean()) - 0.3) < 0.03 and abs(float(values.std()) / 0.2 - 1) < 0.08
 
 
+@pytest.mark.parametrize("steps", (1, 2, 3, 10, 16))
+@pytest.mark.parametrize("order", (1, 2, 3))
+@pytest.mark.parametrize("spacing, offset", (("leading", 0), ("leading", 1), ("trailing", 0), ("linspace", 0)))
+def test_dpm_solver_walks_as_that_of_diffusers(steps, order, spacing, offset):
+    """Whole chunks, over kinds of prediction and with and without a clip; the scheduler is given x0 itself."""
+    for prediction, clip in (("epsilon", 1.0), ("v_prediction", None), ("sample", 1.0)):
+        chain = GaussianChain.ddpm(prediction=prediction, clip=clip, spacing=spacing, offset=offset, steps=50)
+        process = chain.process
+        alphas = process.alpha_bar / torch.cat([torch.ones(1, dtype=torch.float64), process.alpha_bar[:-1]])
+        scheduler = diffusers.DPMSolverMultistepScheduler(
+            100,
+            trained_betas=(1 - alphas).numpy(),
+            prediction_type="sample",
+            solver_order=order,
+            timestep_spacing=spacing,
+            steps_offset=offset,
+        )
+        scheduler.set_timesteps(steps)
+        state = torch.randn(2, 8, 7, generator=torch.Generator().manual_seed(1))
+        from_state, from_output = (table.tolist() for table in process.x0_coefficients(scheduler.timesteps))
+        for step, timestep in enumerate(scheduler.timesteps):
+            output = denoiser(state, timestep.expand(2), None)
+            x0 = process.clipped(from_state[step] * state + from_output[step] * output)
+            state = scheduler.step(x0, timestep, state).prev_sample
+        solver = make_sampler("dpm_solver", steps=steps, order=order)
+        out = sample(denoiser, chain, (2, 8, 7), sampler=solver, generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(out.actions, state, rtol=1e-5, atol=1e-5)
+        assert out.stats.calls.tolist() == [steps] * 2
+
+
+def test_a_solver_that_is_not_there_is_one_clear_line():
+    with pytest.raises(SpecpolicyError, match="'order' of sampler 'dpm_solver' must be 1, 2 or 3, got 4"):
+        make_sampler("dpm_solver", order=4)
+    with pytest.raises(SpecpolicyError, match="no 100 timesteps in a training of 100: choose other steps"):
+        sample(denoiser, GaussianChain.ddpm(), (1, 2, 7), sampler=make_sampler("dpm_solver-100"))
+
+
 def test_one_generator_per_row_makes_rows_independent_of_the_batch():
     chain, cond = GaussianChain.ddpm(20, 20), torch.randn(4, 7)
 
