@@ -19,6 +19,7 @@ from specpolicy.observations import Observation, checked_frames
 from specpolicy.parsing.tensors import check_finite, check_layout, layout_of, part_of, prefixed
 from specpolicy.policy_config import PolicyConfig
 from specpolicy.policy_sampler import Bound, PolicySampler
+from specpolicy.runner import Runner
 from specpolicy.sampler_names import AnySampler, make_sampler
 from specpolicy.samplers import Sample
 from specpolicy.samplers.base import Generators
@@ -108,6 +109,25 @@ class Policy(nn.Module, ABC):
                 raise SpecpolicyError(f"sampler={sampler}: options are given with a name, this one has its own")
             return PolicySampler(policy, policy.bound(sampler))
         return PolicySampler(policy, policy.bound(make_sampler(sampler or self.best_sampler, **options)))
+
+    def runner(
+        self,
+        sampler: str | AnySampler | None = None,
+        *,
+        engine: str | None = None,
+        seed: int = 0,
+        execute_steps: int | None = None,
+        **options: Any,
+    ) -> Runner:
+        """What acts step by step: `action = runner(observation)` at every control step, `runner.reset()` between
+        episodes.
+
+        sampler, engine, options: see `sampler`. seed, execute_steps: see `Runner`.
+
+        Raises:
+            SpecpolicyError: see `sampler` and `Runner`.
+        """
+        return Runner(self.sampler(sampler, engine=engine, **options), seed, execute_steps)
 
     @property
     @abstractmethod

@@ -38,6 +38,7 @@ ROOMS = (
     "draft_models",
     "observations",
     "policy_sampler",
+    "runner",
     "policy_base",
     "policy",
     "token_policy",

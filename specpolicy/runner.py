@@ -1,0 +1,81 @@
+"""`Runner`: one action for each observation, as a loop over control steps wants it."""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from specpolicy.errors import SpecpolicyError
+
+if TYPE_CHECKING:
+    from specpolicy.policy_sampler import PolicySampler
+
+
+class Runner:
+    """Keeps what a policy needs from one control step to the next: the frames it has seen and the chunk it executes.
+
+    It asks for a new chunk when the last one is used up, and the caller waits for it. A robot that cannot wait is
+    driven by `specpolicy.control`, which plans while it moves.
+
+    Attributes:
+        sampler: what draws the chunks.
+        execute_steps: actions of a chunk that are executed before the next one is drawn.
+        chunks: drawn since the last reset.
+    """
+
+    def __init__(self, sampler: "PolicySampler", seed: int = 0, execute_steps: int | None = None):
+        """seed: of the random numbers of the first episode. execute_steps: by default the policy's n_action_steps.
+
+        Raises:
+            SpecpolicyError: more steps than a chunk has behind the newest observation.
+        """
+        policy = sampler.policy
+        # Of a chunk, from the newest observation on.
+        most = policy.horizon - policy.first_action
+        steps = policy.n_action_steps if execute_steps is None else execute_steps
+        if not (isinstance(steps, int) and 1 <= steps <= most):
+            raise SpecpolicyError(
+                f"execute_steps={execute_steps}: a chunk has {most} actions that can be executed, use 1 to {most}"
+            )
+        self.sampler, self.execute_steps, self._policy = sampler, steps, policy
+        self._generator = torch.Generator()
+        self.reset(seed)
+
+    def __repr__(self) -> str:
+        return f"Runner({self.sampler}, execute_steps={self.execute_steps})"
+
+    def reset(self, seed: int | None = None) -> None:
+        """Forget frames and chunk: an episode begins. With a seed its random numbers begin anew, too; without one they
+        go on, so that episodes differ."""
+        self._frames: deque[dict[str, np.ndarray]] = deque(maxlen=self._policy.n_obs_steps)
+        self._actions: deque[np.ndarray] = deque()
+        self.chunks = 0
+        if seed is not None:
+            self._generator.manual_seed(seed)
+
+    def __call__(self, observation: Mapping[str, Any]) -> np.ndarray:
+        """The action (D,) for this control step, float32, in the environment's units.
+
+        Args:
+            observation: by key one frame, (D_key,) or an image (H, W, C), in the environment's units. The first frame
+                of an episode stands for those before it. Call it at every control step, for frames are kept from each.
+
+        Raises:
+            SpecpolicyError: a key that is missing, a frame of another shape.
+        """
+        keys = self._policy.observation_keys
+        missing = [key for key in keys if key not in observation]
+        if missing:
+            raise SpecpolicyError(f"the observation has no key '{missing[0]}': the policy needs {', '.join(keys)}")
+        frame = {key: np.array(observation[key]) for key in keys}
+        self._frames.append(frame)
+        if not self._actions:
+            frames = [self._frames[0]] * (self._policy.n_obs_steps - len(self._frames)) + [*self._frames]
+            history = {key: np.stack([one[key] for one in frames]) for key in frame}
+            drawn = self.sampler(history, self._generator).actions[0].cpu().numpy()
+            first = self._policy.first_action
+            self._actions.extend(drawn[first : first + self.execute_steps])
+            self.chunks += 1
+        return self._actions.popleft()
