@@ -144,11 +144,11 @@ class Policy(nn.Module, ABC):
         for known, device, parts, bound in self._bound:
             if known == sampler and device == self.device and all(map(operator.is_, parts, now)):
                 return bound
-        bound = self._bind(self.made(sampler))
+        bound = self._bind(self.as_sampler(sampler))
         self._bound = [*self._bound[-MOST_BOUND + 1 :], (sampler, self.device, now, bound)]
         return bound
 
-    def made(self, sampler: str | AnySampler | None = None) -> Any:
+    def as_sampler(self, sampler: str | AnySampler | None = None) -> Any:
         """A sampler as a value: by its name, or the one that is given; None: `best_sampler`.
 
         Raises:
@@ -236,6 +236,11 @@ class Policy(nn.Module, ABC):
     def observation_keys(self) -> tuple[str, ...]:
         """Keys of the observation, in the order of the condition vector."""
         return self.encoder.keys
+
+    @property
+    def engine_name(self) -> str:
+        """Of what runs the network: "eager" where that is torch as it is."""
+        return getattr(self.engine, "name", "eager")
 
     @property
     def device(self) -> torch.device:

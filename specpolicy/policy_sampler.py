@@ -41,7 +41,7 @@ class PolicySampler:
 
     def __init__(self, policy: "Policy", bound: Bound):
         self.policy, self._bound, self.options, self.name = policy, bound, bound.sampler, bound.sampler.name
-        self.engine = getattr(policy.engine, "name", "eager")
+        self.engine = policy.engine_name
 
     def __repr__(self) -> str:
         return f"PolicySampler({self.options}, engine={self.engine})"

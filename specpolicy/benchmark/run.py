@@ -10,7 +10,6 @@ from specpolicy.benchmark.measure import Draw, measure, measure_launches
 from specpolicy.benchmark.stand_in import random_network
 from specpolicy.benchmark.summary import check_reference, describe_network, summarise
 from specpolicy.benchmark.windows import tune_windows
-from specpolicy.engines import Engine
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.provenance import fingerprint, hardware, load, versions
 from specpolicy.histories import Histories
@@ -76,7 +75,7 @@ def benchmark(
         "steps": policy.steps,
         "tokens": policy.tokens,
         "network": describe_network(measured, trained=timed is None),
-        "engine": used.name if isinstance(used := measured.engine, Engine) else "eager",
+        "engine": measured.engine_name,
         "precision": settings.precision,
         "device": str(policy.device),
         "threads": torch.get_num_threads(),

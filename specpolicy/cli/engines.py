@@ -18,8 +18,3 @@ def on_engine(policy: Any, name: str, max_rows: int | None = None, precision: st
         for candidate, found in considered.items():
             print(f"  {candidate}: {found}")
     return policy
-
-
-def engine_name(policy: Any) -> str:
-    """The name of the engine that a policy is on."""
-    return getattr(policy.engine, "name", "eager")

@@ -24,6 +24,7 @@ Examples:
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 import sys
@@ -130,7 +131,7 @@ def read_video_size(size: Any) -> tuple[int, int]:
 
 def _evaluation(config: DictConfig) -> tuple[dict[str, Any], Evaluation]:
     """The track with the execution horizon that holds in it, and what is to be played."""
-    from specpolicy.cli.engines import engine_name, on_engine
+    from specpolicy.cli.engines import on_engine
     from specpolicy.engines import AUTO
     from specpolicy.evaluation.arms import Arm
     from specpolicy.evaluation.player import EXPERT, Setup
@@ -138,14 +139,14 @@ def _evaluation(config: DictConfig) -> tuple[dict[str, Any], Evaluation]:
     from specpolicy.evaluation.tracks import make_arms
     from specpolicy.loading import load_policy
 
+    policy = functools.cache(lambda: load_policy(config.policy, config.device))
     if config.policy == EXPERT:
         config.samplers = [EXPERT]
     elif config.samplers is None:
-        config.samplers = [load_policy(config.policy, config.device).best_sampler]
+        config.samplers = [policy().best_sampler]
     engine = str(config.engine)
     if engine == AUTO:  # chosen here, so that all processes have the same one, and results say which
-        alone = config.policy == EXPERT
-        engine = "eager" if alone else engine_name(on_engine(load_policy(config.policy, config.device), AUTO))
+        engine = "eager" if config.policy == EXPERT else on_engine(policy(), AUTO).engine_name
     setup = Setup(
         task=plain(config.task),
         policy=str(config.policy),
@@ -159,7 +160,7 @@ def _evaluation(config: DictConfig) -> tuple[dict[str, Any], Evaluation]:
     )
     experts = [label for label, spec in setup.samplers.items() if spec["name"] == EXPERT]
     sampled = [label for label in setup.samplers if label not in experts]
-    horizon = config.execution_horizon or (load_policy(setup.policy).n_action_steps if sampled else 1)
+    horizon = config.execution_horizon or (policy().n_action_steps if sampled else 1)
     track = {**plain(config.track), "execution_horizon": horizon}
     # The expert plans one action at a time: the world waits for it, whatever the track.
     arms = [*make_arms(track, sampled, _joining(config), horizon), *map(Arm, experts)]

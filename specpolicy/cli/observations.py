@@ -52,7 +52,6 @@ def write_held_out(policy: Policy, config: DictConfig, output: Path) -> None:
 
 
 def _play(policy: Policy, config: DictConfig, name: str, count: int, seed: int, episodes: int) -> Any:
-    from specpolicy.cli.engines import engine_name
     from specpolicy.evaluation.provenance import hardware
     from specpolicy.evaluation.recording import record_histories
     from specpolicy.logging.progress import progress_bar
@@ -65,8 +64,7 @@ def _play(policy: Policy, config: DictConfig, name: str, count: int, seed: int, 
         )
     workers = hardware()["cores"] if config.workers is None else config.workers
     # Processes play on the CPU, whatever the policy is calibrated on.
-    engine = engine_name(policy) if policy.engine is not None else config.get("engine", "eager")
-    engine = engine if engine in ("eager", "openvino") else "eager"
+    engine = policy.engine_name if policy.engine_name in ("eager", "openvino") else "eager"
     with progress_bar(episodes, f"play for {name}") as bar:
         return record_histories(
             config.policy,

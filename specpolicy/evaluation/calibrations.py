@@ -30,7 +30,7 @@ def calibration_digest(policy: Policy, spec: Mapping[str, Any], engine: str) -> 
     Raises:
         SpecpolicyError: a sampler of another kind of policy.
     """
-    sampler = policy.made(make_sampler(**spec))
+    sampler = policy.as_sampler(make_sampler(**spec))
     parts = list(sampler.learnt(policy.setting(), backend_name(policy.device, engine)))
     if not parts:
         return None
