@@ -12,7 +12,7 @@ from specpolicy.diffusion import GaussianChain
 from specpolicy.histories import Histories
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Sampler, Setting
-from specpolicy.samplers.recycled.sampler import RecycledSampler
+from specpolicy.samplers.recycled.sampler import Recycled
 from specpolicy.samplers.speculative.samplers import Speculative
 from specpolicy.tuning import LENGTHS, draft_lengths, interpolate_cost
 
@@ -55,7 +55,7 @@ def _candidates(policy: DiffusionPolicy, sampler: Any, seconds_by_rows: dict[int
     """The sampler with each window that is worth a try."""
     setting, chain = policy.setting(), sampler.target(policy.chain)
     windows: list[Any] = [size for size in LENGTHS if size < len(chain)] + [None]
-    calibration = sampler.calibration_in(setting) if isinstance(sampler, RecycledSampler) else None
+    calibration = sampler.calibration_in(setting) if isinstance(sampler, Recycled) else None
     if calibration is not None:
         windows += ["calibrated"] if calibration.plan(chain, setting.backend) else []
         # How often drafts are accepted does not depend on the machine.
@@ -67,7 +67,7 @@ def _candidates(policy: DiffusionPolicy, sampler: Any, seconds_by_rows: dict[int
 def cheaper_drafts(sampler: Any, setting: Setting) -> list[Any]:
     """The same with cheaper drafts: where calls are fast, as on a GPU, drafting is what takes the time. And with the
     other choice whether paths rejoin, which saves rows and takes time, or on a GPU a few waits."""
-    if not isinstance(sampler, RecycledSampler):
+    if not isinstance(sampler, Recycled):
         return []
     calibrated = sampler.calibration_in(setting) is not None
     linear = [dataclasses.replace(sampler, student=False, sweeps=1)] if calibrated else []

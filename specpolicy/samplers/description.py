@@ -3,7 +3,7 @@
 from specpolicy.diffusion import GaussianChain
 from specpolicy.samplers.base import Draw, Sampler
 from specpolicy.samplers.picard import Picard
-from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.drafter import RecycledDrafter
 from specpolicy.samplers.recycled.surrogates import StudentSurrogate
 from specpolicy.samplers.sequential import DDPM
 from specpolicy.samplers.speculative.loop import Lengths
@@ -31,7 +31,7 @@ def describe_drafts(draw: Draw) -> str | None:
     if not isinstance(draw, Speculation):
         return None
     drafter, limits = draw.drafter, _describe_limits(draw.window)
-    if not isinstance(drafter, Recycled):
+    if not isinstance(drafter, RecycledDrafter):
         return limits
     kind = "student" if isinstance(drafter.surrogate, StudentSurrogate) else "prior"
     how = f"{kind}, {drafter.sweeps} sweep{'s' * (drafter.sweeps > 1)}"

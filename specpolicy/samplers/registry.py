@@ -11,13 +11,13 @@ from specpolicy.samplers.base import Denoiser, Generators, Sample, Sampler, Sett
 from specpolicy.samplers.bound import BoundSampler
 from specpolicy.samplers.dpm_solver import DPMSolver
 from specpolicy.samplers.picard import Picard
-from specpolicy.samplers.recycled.sampler import RecycledSampler
+from specpolicy.samplers.recycled.sampler import Recycled
 from specpolicy.samplers.sequential import DDIM, DDPM
 from specpolicy.samplers.speculative.samplers import (
     ASD,
-    BlockSampler,
-    ReflectionSampler,
-    ResidualSampler,
+    Block,
+    Reflection,
+    Residual,
 )
 
 SAMPLERS: dict[str, type[Sampler]] = {
@@ -26,10 +26,10 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "dpm_solver": DPMSolver,
     "picard": Picard,
     "asd": ASD,
-    "reflection": ReflectionSampler,
-    "residual": ResidualSampler,
-    "block": BlockSampler,
-    "recycled": RecycledSampler,
+    "reflection": Reflection,
+    "residual": Residual,
+    "block": Block,
+    "recycled": Recycled,
 }
 
 

@@ -64,7 +64,7 @@ class Evaluations:
         return replace(self, **tensors)
 
 
-class Recycled(Drafter):
+class RecycledDrafter(Drafter):
     """One call a round, for batches.
 
     sweeps: how often the whole window is drafted anew, in parallel, each time guessing x0 at the states of the time

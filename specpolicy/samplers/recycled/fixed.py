@@ -1,5 +1,5 @@
-"""Recycling in rounds of fixed shapes, for one chunk on a GPU: `Recycled`, which see, without rejoining, for that walks
-step by step."""
+"""Recycling in rounds of fixed shapes, for one chunk on a GPU: `RecycledDrafter` without rejoining, which walks step by
+step."""
 
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ class FixedEvaluations(NamedTuple):
 
 
 class RecycledFixed(Drafter):
-    """See `Recycled`. `surrogate`: on the device of the chunks."""
+    """See `RecycledDrafter`. `surrogate`: on the device of the chunks."""
 
     name = "recycled"
     reuses_noise = True

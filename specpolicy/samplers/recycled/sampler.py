@@ -11,7 +11,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.samplers.base import Setting
 from specpolicy.samplers.options import check_amounts, check_counts, check_switches, check_window
 from specpolicy.samplers.recycled.calibration.calibration import Calibration
-from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.drafter import RecycledDrafter
 from specpolicy.samplers.recycled.fixed import RecycledFixed
 from specpolicy.samplers.recycled.single import RecycledSingle, TorchSurrogate
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, Surrogate
@@ -21,13 +21,14 @@ from specpolicy.samplers.speculative.verifiers import Reflection
 
 
 @dataclass(frozen=True)
-class RecycledSampler(Speculative):
+class Recycled(Speculative):
     """This project's sampler: recycled evaluations, carried by a surrogate of the network, verified by reflection.
 
     calibration: see `specpolicy.calibrate`; None: the policy's. Without one, a prior that knows only that chunks are
     smooth serves.
     calibrated: False does without one also where a policy has it.
-    student: False uses the calibration's linear surrogate; None: as calibrated. sweeps: of drafting, see `Recycled`.
+    student: False uses the calibration's linear surrogate; None: as calibrated.
+    sweeps: of drafting, see `RecycledDrafter`.
     rejoin: lead drafted paths back onto earlier ones, see `Rejoin`: fewer calls of fewer rows. None: on a CPU only, for
     elsewhere each sweep then waits for the device.
     window: "calibrated", the default, is the fastest for the chain's length and this kind of machine, as calibrated.
@@ -84,7 +85,7 @@ class RecycledSampler(Speculative):
         elif device.type == "cpu":
             placed = surrogate.placed(device, torch.float32)
             single = RecycledSingle(TorchSurrogate(placed, chain, setting.model.denoiser), sweeps, rejoin)
-        drafter = Recycled(surrogate, sweeps, rejoin)
+        drafter = RecycledDrafter(surrogate, sweeps, rejoin)
         return Speculation(chain, drafter, Reflection(), window, single, fixed, capture)
 
     def _drafting(self, setting: Setting) -> tuple[Surrogate, int, Lengths]:

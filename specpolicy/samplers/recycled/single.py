@@ -1,4 +1,4 @@
-"""Recycling for one chunk on the CPU, in numpy: `Recycled`, which see, without what it need not compute.
+"""Recycling for one chunk on the CPU, in numpy: `RecycledDrafter`, which see, without what it need not compute.
 
 Where a drafted path stands on the old one, the guess is the network's own x0 there, so that the surrogate is asked only
 for states off it, and only for those that the network has not seen.
@@ -92,7 +92,7 @@ class Path:
 
 
 class RecycledSingle(Drafter):
-    """See `Recycled`."""
+    """See `RecycledDrafter`."""
 
     name = "recycled"
     reuses_noise = True

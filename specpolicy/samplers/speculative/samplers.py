@@ -15,6 +15,7 @@ from specpolicy.samplers.rounds.batch import Batch
 from specpolicy.samplers.rounds.captured import CapturedRounds
 from specpolicy.samplers.rounds.host_chain import HostChain
 from specpolicy.samplers.rounds.single import Single
+from specpolicy.samplers.speculative import verifiers
 from specpolicy.samplers.speculative.drafters import (
     Corrected,
     CorrectionHead,
@@ -24,7 +25,7 @@ from specpolicy.samplers.speculative.drafters import (
     Independent,
 )
 from specpolicy.samplers.speculative.loop import Lengths, check_exact, longest_windows, speculate
-from specpolicy.samplers.speculative.verifiers import Block, Reflection, Residual, Verifier
+from specpolicy.samplers.speculative.verifiers import Verifier
 
 DRAFTERS = ("frozen_root", "free", "independent", "corrected")
 
@@ -107,7 +108,7 @@ class ASD(Speculative):
     """
 
     name: ClassVar[str] = "asd"
-    verifier = Reflection
+    verifier = verifiers.Reflection
 
     def bind(self, setting: Setting) -> Speculation:
         """See `Sampler.bind`."""
@@ -165,35 +166,35 @@ class WithDrafter(Speculative):
 
 
 @dataclass(frozen=True)
-class ReflectionSampler(WithDrafter):
+class Reflection(WithDrafter):
     """Speculative sampling with the reflection coupling (De Bortoli et al. 2025).
 
     The paper in code: `specpolicy.samplers.reference.speculative_sampling`.
     """
 
     name: ClassVar[str] = "reflection"
-    verifier = Reflection
+    verifier = verifiers.Reflection
 
     drafter: str = "frozen_root"
 
 
 @dataclass(frozen=True)
-class ResidualSampler(WithDrafter):
+class Residual(WithDrafter):
     """Original speculative sampling with the one-dimensional residual (Soen et al. 2026).
 
     The paper in code: `specpolicy.samplers.reference.residual_speculative_sampling`.
     """
 
     name: ClassVar[str] = "residual"
-    verifier = Residual
+    verifier = verifiers.Residual
 
 
 @dataclass(frozen=True)
-class BlockSampler(WithDrafter):
+class Block(WithDrafter):
     """Block verification, by default with the Free Drafter (Soen et al. 2026).
 
     The paper in code: `specpolicy.samplers.reference.block_verification`.
     """
 
     name: ClassVar[str] = "block"
-    verifier = Block
+    verifier = verifiers.Block

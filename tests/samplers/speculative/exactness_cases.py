@@ -16,7 +16,7 @@ from scipy import stats
 
 from specpolicy import GaussianChain, make_sampler, sample
 from specpolicy.samplers import Sampler
-from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.drafter import RecycledDrafter
 from specpolicy.samplers.recycled.fixed import RecycledFixed
 from specpolicy.samplers.recycled.rejoin import Rejoin, walk_together
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate
@@ -65,12 +65,12 @@ def student(chain, shape):
 
 def without_rejoining(chain, shape):
     """The recycled drafter as it is where each wait for a device is dear."""
-    return Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), rejoin=False)
+    return RecycledDrafter(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), rejoin=False)
 
 
 def with_student(chain, shape):
     """The recycled drafter as calibrated: a student, three sweeps."""
-    return Recycled(student(chain, tuple(shape)), 3)
+    return RecycledDrafter(student(chain, tuple(shape)), 3)
 
 
 # Every drafter: name -> function of the chain and the shape (H, D).
@@ -79,8 +79,10 @@ DRAFTERS: dict[str, Callable[[GaussianChain, tuple[int, int]], Drafter]] = {
     "free": lambda chain, shape: Free(),
     "independent": lambda chain, shape: Independent(poor_denoiser(chain)),
     "corrected": lambda chain, shape: Corrected(correction_head),
-    "recycled": lambda chain, shape: Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape)),
-    "recycled, 1 sweep": lambda chain, shape: Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape), 1),
+    "recycled": lambda chain, shape: RecycledDrafter(GaussianSurrogate.smooth(chain.process.alpha_bar, shape)),
+    "recycled, 1 sweep": lambda chain, shape: RecycledDrafter(
+        GaussianSurrogate.smooth(chain.process.alpha_bar, shape), 1
+    ),
     "recycled, no rejoining": without_rejoining,
     "recycled, student": with_student,
 }
@@ -220,7 +222,7 @@ class RejoinWithoutMirrors(Rejoin):
             moved[:, at], share[:, at], joined[:, at] = here[-3], 1.0 - here[-1], here[-1]
 
 
-class WithoutMirrors(Recycled):
+class WithoutMirrors(RecycledDrafter):
     """See `RejoinWithoutMirrors`."""
 
     rejoining = RejoinWithoutMirrors

@@ -11,7 +11,7 @@ from exactness_cases import DRAFTERS, Composed, skewed
 from law_tests import ChainLaw, Verdict, bonferroni, innovation_p, innovations
 
 from specpolicy import GaussianChain, load_policy, make_sampler, sample
-from specpolicy.samplers.recycled.sampler import RecycledSampler
+from specpolicy.samplers.recycled.sampler import Recycled
 from specpolicy.samplers.speculative.drafters import Independent
 from specpolicy.samplers.speculative.verifiers import Block, Reflection, Residual
 
@@ -48,7 +48,7 @@ def lift():
 
 def calibrated(sampler):
     """The sampler with what was calibrated for the lift policy, if it takes that: denoisers alone bring none."""
-    takes = isinstance(sampler, RecycledSampler)
+    takes = isinstance(sampler, Recycled)
     return dataclasses.replace(sampler, calibration=lift()[0].calibration) if takes else sampler
 
 

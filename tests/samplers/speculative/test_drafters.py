@@ -10,7 +10,7 @@ from mixtures import Counting, MixtureDenoiser, correction_head
 from replay import Table, replay
 
 from specpolicy import GaussianChain
-from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.drafter import RecycledDrafter
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate
 from specpolicy.samplers.speculative.drafters import Corrected, Free, FrozenRoot, Independent
 from specpolicy.samplers.speculative.verifiers import Reflection
@@ -154,7 +154,7 @@ X0_CHAIN = GaussianChain.ddpm(20, prediction="sample")
 
 def test_a_perfect_surrogate_is_never_rejected():
     """With as many sweeps as steps the drafts are those of a sequential walk: one call, and the sequential chunk."""
-    rounds, _, cond, out = rounds_of(X0_CHAIN, Recycled(Oracle(X0_CHAIN), sweeps=20, stride=1), window=None)
+    rounds, _, cond, out = rounds_of(X0_CHAIN, RecycledDrafter(Oracle(X0_CHAIN), sweeps=20, stride=1), window=None)
     assert out.stats.calls.tolist() == [1] * BATCH and out.stats.rejections.sum() == 0
     denoiser = MixtureDenoiser(X0_CHAIN.process)
     for row in range(BATCH):
@@ -168,8 +168,8 @@ def test_a_perfect_surrogate_is_never_rejected():
 @pytest.mark.parametrize("sweeps", (0, 1, 3))
 def test_after_so_many_sweeps_so_many_steps_are_those_of_a_walk(sweeps):
     """Each sweep guesses at the drafts of the one before, so one step more of each sweep is settled."""
-    few, _, _, _ = rounds_of(X0_CHAIN, Recycled(Oracle(X0_CHAIN), sweeps, stride=1), window=None)
-    many, _, _, _ = rounds_of(X0_CHAIN, Recycled(Oracle(X0_CHAIN), 20, stride=1), window=None)
+    few, _, _, _ = rounds_of(X0_CHAIN, RecycledDrafter(Oracle(X0_CHAIN), sweeps, stride=1), window=None)
+    many, _, _, _ = rounds_of(X0_CHAIN, RecycledDrafter(Oracle(X0_CHAIN), 20, stride=1), window=None)
     for row in range(BATCH):
         first, walked = few[row][0], many[row][0]
         settled = sweeps + 1
@@ -189,7 +189,7 @@ def test_coarse_sweeps_guess_at_every_third_step_and_hold_the_difference():
     counts, chunks = {}, {}
     for stride in (1, 3):
         asked.clear()
-        _, _, _, out = rounds_of(X0_CHAIN, Recycled(Asking(X0_CHAIN, 0.3), sweeps=6, stride=stride), window=None)
+        _, _, _, out = rounds_of(X0_CHAIN, RecycledDrafter(Asking(X0_CHAIN, 0.3), sweeps=6, stride=stride), window=None)
         counts[stride], chunks[stride] = list(asked), out.states
     # 19 drafts in the first round: all of them in the last sweep, every so many in those before; then all 20 states.
     assert counts[1][:3] == [19, 19, 20] and counts[3][:3] == [19, 7, 20]
@@ -223,7 +223,7 @@ def test_stale_evaluations_take_the_surrogates_error_away():
     chain = GaussianChain.ddpm(12, prediction="sample", clip=None)
     state = torch.randn(BATCH, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     table = Table.draw(0, BATCH, 12, (1, 1), dtype=torch.float64)
-    drafter = Recycled(Slope(), sweeps=12, rejoin=False, stride=1)
+    drafter = RecycledDrafter(Slope(), sweeps=12, rejoin=False, stride=1)
     _, rounds = replay(lambda x, t, cond: torch.zeros_like(x), chain, state, None, table, drafter, Reflection())
     compared = {0: 0, 1: 0, 2: 0}
     for row in range(BATCH):
@@ -248,7 +248,7 @@ LONG = (GaussianChain.ddpm(60), GaussianChain.ddpm(60, prediction="sample", clip
 def test_where_a_path_rejoins_the_one_before_it_takes_the_networks_own_steps(chain):
     """Known states are states of the round before, bit for bit; behind them the guess is what the network says."""
     denoiser = MixtureDenoiser(chain.process)
-    drafter = Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, SHAPE), rejoin=True)
+    drafter = RecycledDrafter(GaussianSurrogate.smooth(chain.process.alpha_bar, SHAPE), rejoin=True)
     rounds, _, cond, out = rounds_of(chain, drafter, window=None)
     joined = 0
     for row in range(BATCH):
@@ -268,7 +268,7 @@ def test_where_a_path_rejoins_the_one_before_it_takes_the_networks_own_steps(cha
     assert int(out.stats.rows.sum()) == sum(len(one.x0) + 1 - int(one.known.sum()) for one in everything)
 
 
-class RemembersAll(Recycled):
+class RemembersAll(RecycledDrafter):
     """Also takes in what is known of states that are settled."""
 
     def learn(self, memory, problem, window, drafts, x0, verdict):
@@ -284,7 +284,7 @@ def test_what_is_settled_is_of_no_more_use(chain, window):
     surrogate = GaussianSurrogate.smooth(chain.process.alpha_bar, SHAPE)
     window = window and window[: len(chain)]
     full = RemembersAll(surrogate)
-    found = [rounds_of(chain, drafter, window=window)[0] for drafter in (Recycled(surrogate), full)]
+    found = [rounds_of(chain, drafter, window=window)[0] for drafter in (RecycledDrafter(surrogate), full)]
     assert full.settled > 0
     for row in range(BATCH):
         for one, other in zip(found[0][row], found[1][row], strict=True):
@@ -295,5 +295,5 @@ def test_the_recycled_drafter_asks_the_network_once_a_round():
     chain = CHAINS["ddpm"]
     counting = Counting(MixtureDenoiser(chain.process))
     surrogate = GaussianSurrogate.smooth(chain.process.alpha_bar, SHAPE)
-    rounds, _, _, out = rounds_of(chain, Recycled(surrogate), counting, window=None)
+    rounds, _, _, out = rounds_of(chain, RecycledDrafter(surrogate), counting, window=None)
     assert counting.calls == max(len(rounds[row]) for row in range(BATCH)) == int(out.stats.calls.max())

@@ -13,7 +13,7 @@ from replay import Table, replay
 from specpolicy import GaussianChain, SpecpolicyError
 from specpolicy.model import Model
 from specpolicy.samplers.base import Chunks, NoiseSource
-from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.drafter import RecycledDrafter
 from specpolicy.samplers.recycled.fixed import RecycledFixed
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate
 from specpolicy.samplers.rounds.captured import CapturedRounds
@@ -39,7 +39,7 @@ PAIRS = {
 }
 for label, surrogate, sweeps in (("4 sweeps", smooth, 4), ("1 sweep", smooth, 1), ("student", taught, 3)):
     PAIRS[f"recycled, {label}"] = (
-        lambda chain, make=surrogate, sweeps=sweeps: Recycled(
+        lambda chain, make=surrogate, sweeps=sweeps: RecycledDrafter(
             make(chain).placed(torch.device("cpu"), torch.float64), sweeps, False
         ),
         lambda chain, make=surrogate, sweeps=sweeps: RecycledFixed(

@@ -10,7 +10,7 @@ from small_runs import EXACT, SHAPE, conditions, run
 from specpolicy import GaussianChain, SpecpolicyError, make_sampler, sample
 from specpolicy.model import Model
 from specpolicy.samplers import Setting
-from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.drafter import RecycledDrafter
 from specpolicy.samplers.speculative.drafters import Free, FrozenRoot, Independent
 from specpolicy.samplers.speculative.samplers import Speculation
 from specpolicy.samplers.speculative.verifiers import VERIFIERS, Block, Reflection, Residual
@@ -181,5 +181,5 @@ def test_each_name_is_its_papers_composition():
         "reflection": (FrozenRoot, Reflection),
         "residual": (Free, Residual),
         "block": (Free, Block),
-        "recycled": (Recycled, Reflection),
+        "recycled": (RecycledDrafter, Reflection),
     }

@@ -16,7 +16,7 @@ from policies import SAMPLERS, judge, lift, noise_p
 from scipy import stats
 
 from specpolicy import sample
-from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.drafter import RecycledDrafter
 from specpolicy.samplers.recycled.rejoin import Rejoin
 from specpolicy.samplers.speculative.verifiers import Reflection
 
@@ -68,7 +68,7 @@ def coordinates(kind):
     """Of 20 chunks of the policy's own 100 steps, at each step that might have rejoined the first round's path: the
     noise of the second round along the direction from the old mean to the new one, which the past determines."""
 
-    class Rejoining(Recycled):
+    class Rejoining(RecycledDrafter):
         rejoining = kind
 
     policy, conds = lift()

@@ -15,7 +15,7 @@ from mixtures import MixtureDenoiser
 from replay import Table, replay
 
 from specpolicy import GaussianChain
-from specpolicy.samplers.recycled.drafter import Recycled
+from specpolicy.samplers.recycled.drafter import RecycledDrafter
 from specpolicy.samplers.recycled.single import RecycledSingle, TorchSurrogate
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate
 from specpolicy.samplers.speculative.verifiers import Block, Reflection, Residual
@@ -31,10 +31,10 @@ def with_student(chain, shape):
     student = StudentSurrogate(chain.process.alpha_bar, shape, 4, width=8, context=4, hidden=16).eval()
     for parameter in student.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    return Recycled(student)
+    return RecycledDrafter(student)
 
 
-class Neighbouring(Recycled):
+class Neighbouring(RecycledDrafter):
     """Smooths what is known over neighbouring steps, on both sides: the state at the next step has seen the noise of
     this one. Tempting, faster, and not exact, although tests of the law hardly see it."""
 
@@ -88,7 +88,7 @@ def alone(make, kind=RecycledSingle):
 
 def smooth(chain, shape):
     """The recycled drafter with a prior."""
-    return Recycled(GaussianSurrogate.smooth(chain.process.alpha_bar, shape))
+    return RecycledDrafter(GaussianSurrogate.smooth(chain.process.alpha_bar, shape))
 
 
 HONEST = {

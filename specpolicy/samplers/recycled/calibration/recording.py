@@ -9,7 +9,7 @@ from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.samplers.base import Chunks, Denoiser, NoiseSource
-from specpolicy.samplers.recycled.drafter import Evaluations, Recycled
+from specpolicy.samplers.recycled.drafter import Evaluations, RecycledDrafter
 from specpolicy.samplers.rounds.batch import Batch, BatchWindow
 from specpolicy.samplers.speculative.loop import Lengths, longest_windows, speculate
 from specpolicy.samplers.speculative.problem import Drafts
@@ -133,7 +133,7 @@ def invent(cond: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return one + part * (two - three)
 
 
-class Recording(Recycled):
+class Recording(RecycledDrafter):
     """The recycled drafter, which also keeps all evaluations."""
 
     def begin(self, problem: Batch) -> Evaluations:

@@ -13,8 +13,8 @@ from specpolicy.model import Model
 from specpolicy.samplers.base import Chunks, Denoiser, NoiseSource, Sample, Setting
 from specpolicy.samplers.bound import BoundSampler
 from specpolicy.samplers.recycled.calibration.calibration import Calibration, Plan
-from specpolicy.samplers.recycled.drafter import Recycled
-from specpolicy.samplers.recycled.sampler import RecycledSampler
+from specpolicy.samplers.recycled.drafter import RecycledDrafter
+from specpolicy.samplers.recycled.sampler import Recycled
 from specpolicy.samplers.recycled.surrogates import Surrogate
 from specpolicy.samplers.rounds.batch import Batch
 from specpolicy.samplers.speculative.loop import Lengths, longest_windows, speculate
@@ -44,11 +44,11 @@ class Trial:
             cond = cond[(rows * len(cond)) // len(rows)]
         source = NoiseSource(torch.Generator().manual_seed(self.seed), len(rows), self.device, torch.float32)
         state = source.normal(*self.shape)
-        drafter = Recycled(surrogate, sweeps, rejoin=self.device.type == "cpu")
+        drafter = RecycledDrafter(surrogate, sweeps, rejoin=self.device.type == "cpu")
         problem = Batch(self.denoiser, chain, Chunks(state, cond, source), longest_windows(window, len(chain)))
         return speculate(problem, drafter, Reflection())
 
-    def beside(self, sampler: RecycledSampler, chain: GaussianChain, chunks: int = 9) -> float:
+    def beside(self, sampler: Recycled, chain: GaussianChain, chunks: int = 9) -> float:
         """Seconds of a chunk that are not the network's, the median of some chunks, as samplers draw one here."""
         bound = BoundSampler(sampler, Setting(Model(self.denoiser, self.device), chain, self.shape))
         seconds = []
@@ -99,7 +99,7 @@ def _plan(calibration: Calibration, trial: Trial, chain: GaussianChain) -> tuple
     def attempt(windows: Sequence[int], sweeps: int, student: bool) -> Sample:
         found = trial.draw(calibration.surrogate(student), sweeps, chain, list(windows))
         rows = torch.cat([number[number > 0] for number in found.stats.evaluated])  # of each call
-        sampler = RecycledSampler(list(windows), calibration=calibration, student=student, sweeps=sweeps)
+        sampler = Recycled(list(windows), calibration=calibration, student=student, sweeps=sweeps)
         seconds = float(network[rows].sum()) / trial.count + trial.beside(sampler, chain)
         tried.append(Plan(list(windows), sweeps, student, float(found.stats.calls.double().mean()), seconds))
         return found
