@@ -5,16 +5,24 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from specpolicy import samplers
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.sampler_names import make_sampler
 from specpolicy.samplers import sample
+from specpolicy.samplers.registry import SAMPLERS
 
 
 def test_a_number_behind_a_name_is_its_steps():
     assert make_sampler("ddim-4") == make_sampler("ddim", steps=4)
     assert make_sampler("recycled-16", window=8) == make_sampler("recycled", steps=16, window=8)
     assert make_sampler("dpm_solver-7").steps == 7
+
+
+def test_a_sampler_is_a_class_of_its_options_which_is_public():
+    for kind in SAMPLERS.values():
+        assert getattr(samplers, kind.__name__) is kind and kind.__name__ in samplers.__all__
+    assert samplers.Recycled(window=16) == make_sampler("recycled", window=16)
 
 
 @pytest.mark.parametrize("name", ("ddmi-4", "ddim-", "ddim-four", "-4", "ddim--4"))
