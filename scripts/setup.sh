@@ -1,6 +1,6 @@
 # Sourced by the other scripts: makes .venv and installs specpolicy into it, once.
-# Usage: source scripts/setup.sh run    what evaluating a policy needs
-#        source scripts/setup.sh test   the same, with training, metaworld, the test runner and the linters
+# Usage: source scripts/setup.sh run    what collecting, training and evaluating need
+#        source scripts/setup.sh test   all extras, what the tests compare with, the test runner and the linters
 # PYTHON names the interpreter (default python3); pip's usual variables and configuration hold.
 
 profile="$1"
@@ -25,9 +25,9 @@ if [ ! -e "$stamp" ]; then
         # robomimic needs egl_probe, whose old build script needs cmake, its compatibility switch and no isolation.
         install cmake setuptools wheel
         PATH="$venv/bin:$PATH" CMAKE_POLICY_VERSION_MINIMUM=3.5 install --no-build-isolation egl_probe
-        install torchvision==0.28.0 -e '.[train,metaworld,openvino,serve,data,dev]'
+        install torchvision==0.28.0 -e '.[all,dev]'
     else
-        install -e .
+        install -e '.[cli,sim,train,report]'
     fi
     # robosuite's OpenCV wants a desktop's libraries; where they are missing, its headless build serves as well.
     "$venv/bin/python" -c 'import cv2' 2>/dev/null ||

@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from specpolicy import __version__
+from specpolicy.cli.extras import COMMAND_LINE, NEEDS, check_installed, refusal
 from specpolicy.errors import SpecpolicyError
 
 # verb: the line that `specpolicy --help` shows. The module is specpolicy/cli/<verb>.py, with a
@@ -22,19 +24,6 @@ VERBS = {
     "convert": "turn a checkpoint of diffusion_policy, LeRobot or robomimic into one of ours",
 }
 
-# Optional packages and the extra that brings them.
-EXTRAS = {
-    "robomimic": "train",
-    "torchvision": "train",
-    "metaworld": "metaworld",
-    "openvino": "openvino",
-    "websockets": "serve",
-    "msgpack": "serve",
-    "prometheus_client": "serve",
-    "pyarrow": "data",
-    "zarr": "data",
-}
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code: 0 done, 2 bad input, 130 interrupted.
@@ -43,14 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     verb = arguments[0] if arguments else "--help"
-    if verb in ("-h", "--help", "help"):
-        print(_overview())
-        return 0
     if verb == "--version":
-        print(_version())
+        print(f"specpolicy {__version__}")
         return 0
     try:
-        _run(verb, arguments[1:])
+        check_installed(COMMAND_LINE)
+        if verb in ("-h", "--help", "help"):
+            print(_overview())
+        else:
+            _run(verb, arguments[1:])
     except KeyboardInterrupt:
         print(f"specpolicy {verb}: interrupted", file=sys.stderr)
         return 130
@@ -86,6 +76,7 @@ def _run(verb: str, arguments: list[str]) -> None:
 
         print(OmegaConf.to_yaml(config), end="")
         return
+    check_installed(NEEDS.get(verb, ()))
     importlib.import_module(f"specpolicy.cli.{verb}").run(config)
 
 
@@ -102,12 +93,6 @@ def _overview() -> str:
     )
 
 
-def _version() -> str:
-    import importlib.metadata
-
-    return f"specpolicy {importlib.metadata.version('specpolicy')}"
-
-
 def _error_line(error: Exception) -> str | None:
     """One line for an error the user can mend, None for a defect of ours, whose traceback we want to see."""
     if isinstance(error, SpecpolicyError):
@@ -116,9 +101,7 @@ def _error_line(error: Exception) -> str | None:
         package = error.name.partition(".")[0]
         if package in ("specpolicy", "specpolicy_envs", "specpolicy_configs"):
             return None
-        extra = EXTRAS.get(package)
-        target = f"'specpolicy[{extra}]'" if extra else package
-        return f"the package {package} is not installed: pip install {target}"
+        return refusal([package])
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {os.fsdecode(error.filename)}"
     if isinstance(error, OSError) and error.errno is not None:

@@ -13,7 +13,7 @@ import torch
 from specpolicy.fingerprints import add_weights
 from specpolicy.policy_base import Policy
 
-PACKAGES = ("specpolicy", "torch", "numpy", "gymnasium", "mujoco", "robosuite", "diffusers")
+PACKAGES = ("specpolicy", "torch", "numpy", "gymnasium", "mujoco", "robosuite")
 
 
 def hardware() -> dict[str, Any]:

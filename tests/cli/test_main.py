@@ -1,11 +1,12 @@
 """The command line: help, one-line errors with exit code 2, and what a verb receives."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from specpolicy import cli
 from specpolicy.cli import VERBS, main
 from specpolicy.errors import SpecpolicyError
 
@@ -98,9 +99,12 @@ def verb_that(monkeypatch, run):
     [
         (SpecpolicyError("first\nsecond"), "specpolicy collect: first second"),
         (FileNotFoundError(2, "No such file or directory", "x.hdf5"), "No such file or directory: x.hdf5"),
-        (ModuleNotFoundError("no", name="robomimic.utils"), "pip install 'specpolicy[train]'"),
+        (
+            ModuleNotFoundError("no", name="h5py.h5f"),
+            "the package h5py is not installed: pip install 'specpolicy[train]'",
+        ),
         (ModuleNotFoundError("no", name="metaworld"), "pip install 'specpolicy[metaworld]'"),
-        (ModuleNotFoundError("no", name="wandb"), "the package wandb is not installed: pip install wandb"),
+        (ModuleNotFoundError("no", name="mine"), "the package mine is not installed: pip install mine"),
     ],
 )
 def test_an_error_the_user_can_mend_is_one_line(capsys, monkeypatch, error, words):
@@ -112,6 +116,58 @@ def test_an_error_the_user_can_mend_is_one_line(capsys, monkeypatch, error, word
     monkeypatch.setenv("SPECPOLICY_DEBUG", "1")
     with pytest.raises(type(error)):
         main(["collect", "task=lift"])
+
+
+def without(monkeypatch, *packages):
+    """Make packages look as if they were not installed."""
+    for name in [*packages, *(loaded for loaded in sys.modules if loaded.partition(".")[0] in packages)]:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "words"),
+    [
+        (["matplotlib", "jinja2"], ["evaluate", "task=lift", "policy=x"], "matplotlib, jinja2 are not installed"),
+        (["gymnasium", "h5py"], ["collect", "task=lift"], "pip install 'specpolicy[sim,train]'"),
+        (
+            ["gymnasium"],
+            ["control", "task=lift", "policy=x"],
+            "gymnasium is not installed: pip install 'specpolicy[sim]'",
+        ),
+        (["websockets"], ["serve", "policy=x"], "pip install 'specpolicy[serve]'"),
+        (["hydra"], ["evaluate"], "the package hydra is not installed: pip install 'specpolicy[cli]'"),
+        (["hydra", "omegaconf", "rich"], [], "specpolicy: the packages hydra, omegaconf, rich are not installed"),
+        (["rich"], ["--help"], "pip install 'specpolicy[cli]'"),
+    ],
+)
+def test_a_missing_extra_is_one_line_before_any_work(capsys, monkeypatch, missing, arguments, words):
+    without(monkeypatch, *missing)
+    assert words in refused(capsys, *arguments)
+
+
+def test_a_task_that_needs_robosuite_says_what_brings_it(capsys, monkeypatch, tmp_path):
+    without(monkeypatch, "robosuite")
+    for module in ("lift", "robosuite_task", "arm_control"):  # as if they had not been imported yet
+        monkeypatch.delitem(sys.modules, f"specpolicy_envs.{module}", raising=False)
+    monkeypatch.setattr(sys, "version_info", (3, 13, 0))
+    words = "pip install 'specpolicy[sim]' under Python 3.11 or 3.12, which robosuite needs"
+    task = ["task=lift", f"output={tmp_path}/out.hdf5", "episodes=1", "workers=0"]
+    assert words in refused(capsys, "collect", *task)
+
+
+def test_every_extra_is_one_of_the_package():
+    import tomllib
+
+    from specpolicy.cli.extras import EXTRAS, NEEDS
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    names = {package: package.replace("_", "-").replace("hydra", "hydra-core") for package in EXTRAS}
+    for package, extra in EXTRAS.items():
+        if package != "omegaconf":  # comes with hydra
+            assert any(line.startswith(names[package]) for line in extras[extra]), package
+    assert {package for needed in NEEDS.values() for package in needed} <= EXTRAS.keys()
+    assert set(re.findall(r"\w+", extras["all"][0].partition("[")[2])) == extras.keys() - {"all", "dev"}
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), ModuleNotFoundError("no", name="specpolicy.gone")])
@@ -170,4 +226,3 @@ def test_every_verb_has_a_module_a_help_and_a_configuration():
         assert callable(module.run)
         assert module.__doc__
         assert (SHIPPED / f"{verb}.yaml").is_file()
-    assert cli.EXTRAS["robomimic"] == "train"

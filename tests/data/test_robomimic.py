@@ -9,7 +9,7 @@ import torch
 
 from specpolicy.cli import main
 
-pytest.importorskip("robomimic", reason="needs specpolicy[train]")
+pytest.importorskip("robomimic", reason="needs specpolicy[dev]")
 try:
     import torchvision  # noqa: F401
 except RuntimeError:

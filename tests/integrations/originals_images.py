@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-pytest.importorskip("robomimic", reason="needs specpolicy[train]")
+pytest.importorskip("robomimic", reason="needs specpolicy[dev]")
 try:
     import torchvision
 except RuntimeError:

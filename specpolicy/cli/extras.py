@@ -1,0 +1,62 @@
+"""Packages that the core does without, the extra that brings each, and what a verb asks for before it begins."""
+
+import importlib.util
+import sys
+
+from specpolicy.errors import SpecpolicyError
+
+# As imported: the extra of pyproject.toml.
+EXTRAS = {
+    "hydra": "cli",
+    "omegaconf": "cli",
+    "rich": "cli",
+    "gymnasium": "sim",
+    "mujoco": "sim",
+    "robosuite": "sim",
+    "h5py": "train",
+    "matplotlib": "report",
+    "jinja2": "report",
+    "imageio": "report",
+    "wandb": "wandb",
+    "websockets": "serve",
+    "msgpack": "serve",
+    "prometheus_client": "serve",
+    "openvino": "openvino",
+    "numba": "openvino",
+    "pyarrow": "data",
+    "zarr": "data",
+    "metaworld": "metaworld",
+}
+COMMAND_LINE = ("hydra", "omegaconf", "rich")
+# What a verb cannot do without, whatever its settings; the rest shows when it is imported. An evaluation must not play
+# for an hour and then find that it cannot draw its report.
+NEEDS = {
+    "collect": ("gymnasium", "h5py"),
+    "evaluate": ("gymnasium", "matplotlib", "jinja2", "imageio"),
+    "control": ("gymnasium",),
+    "rollout": ("gymnasium",),
+    "serve": ("websockets", "msgpack", "prometheus_client"),
+}
+
+
+def check_installed(packages: tuple[str, ...]) -> None:
+    """Raise unless each package can be imported; none is.
+
+    Raises:
+        SpecpolicyError: with the command that installs what is missing.
+    """
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise SpecpolicyError(refusal(missing))
+
+
+def refusal(missing: list[str]) -> str:
+    """The line for packages that are not installed."""
+    extras = dict.fromkeys(EXTRAS[package] for package in missing if package in EXTRAS)
+    others = [package for package in missing if package not in EXTRAS]
+    targets = [f"'specpolicy[{','.join(extras)}]'"] * bool(extras) + others
+    kind, verb = ("package", "is") if len(missing) == 1 else ("packages", "are")
+    line = f"the {kind} {', '.join(missing)} {verb} not installed: pip install {' '.join(targets)}"
+    if "robosuite" in missing and sys.version_info >= (3, 13):  # where the extra leaves it out
+        line += " under Python 3.11 or 3.12, which robosuite needs"
+    return line
