@@ -163,9 +163,12 @@ def _networks(part: Mapping[str, Any]) -> list[str]:
 
 
 def _place(part: Mapping[str, Any]) -> str:
+    busy = part["load"] is not None and part["load"] > part["machine"]["cores"]
+    warning = " Other programs kept the cores busy, so that times compare within the table only." if busy else ""
     return (
         f"{part['policy']} on {part['machine']['cpu']}, {part['machine']['cores']} cores, {part['threads']} thread, "
         f"engine {part['engine']}, torch {part['versions']['torch']}; load of the machine before: {part['load']}."
+        f"{warning}"
     )
 
 
