@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from specpolicy.cli.from_python import evaluate
     from specpolicy.diffusion import GaussianChain
     from specpolicy.errors import SpecpolicyError
     from specpolicy.loading import load_policy
@@ -22,6 +23,7 @@ __all__ = [
     "SpecpolicyError",
     "TokenPolicy",
     "calibrate",
+    "evaluate",
     "load_policy",
     "make_sampler",
     "sample",
@@ -32,6 +34,7 @@ _HOMES = {
     "Calibration": "specpolicy.samplers",
     "calibrate": "specpolicy.samplers",
     "DiffusionPolicy": "specpolicy.policy",
+    "evaluate": "specpolicy.cli.from_python",
     "GaussianChain": "specpolicy.diffusion",
     "Sample": "specpolicy.samplers",
     "SpecpolicyError": "specpolicy.errors",

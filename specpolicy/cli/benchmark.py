@@ -34,8 +34,9 @@ FILES = ("chunks.csv", "table.md", "summary.json", "metrics.csv", "observations.
 WINDOWS = ("calibrated", "tuned", "end")
 
 
-def run(config: DictConfig) -> None:
-    """Measure as `config` (configs/benchmark.yaml) says."""
+def run(config: DictConfig, own: Policy | None = None, command: str | None = None) -> None:
+    """Measure as `config` (configs/benchmark.yaml) says; `own`: a policy in memory, in place of the one it names.
+    `command`: what results say they were made by; None: the command line."""
     import torch
 
     from specpolicy.cli.own_outputs import check_own
@@ -47,7 +48,7 @@ def run(config: DictConfig) -> None:
         if not isinstance(config.threads, int) or config.threads < 1:
             raise SpecpolicyError(f"threads={config.threads}: expected at least one")
         torch.set_num_threads(config.threads)
-    policy = load_policy(config.policy, config.device)
+    policy = own or load_policy(config.policy, config.device)
     if config.samplers is None:
         config.samplers = list(policy.compared)
     specs, tuned = read_samplers(config)
@@ -56,7 +57,8 @@ def run(config: DictConfig) -> None:
     output = Path(config.output or Path("outputs/benchmark") / default_name(config.policy))
     with claim(output, "benchmark"):
         check_own(output, "benchmark", FILES)
-        _measure(config, policy, samplers, settings, output)
+        command = command or shlex.join(["specpolicy", *sys.argv[1:]])
+        _measure(config, policy, samplers, settings, output, command)
 
 
 def _measure(
@@ -65,6 +67,7 @@ def _measure(
     samplers: dict[str, AnySampler],
     settings: Settings,
     output: Path,
+    command: str,
 ) -> None:
     """Measure, write and print the figures; `output` is held by this run."""
     from specpolicy.benchmark import benchmark, notes, plain_table, result_table, write_report
@@ -88,7 +91,7 @@ def _measure(
                 on_draw=lambda draw: bar.advance(1),
             )
         summary["policy"]["path"] = str(config.policy)
-        summary["command"] = shlex.join(["specpolicy", *sys.argv[1:]])
+        summary["command"] = command
         summary["config"] = _plain(config)
         print(plain_table(result_table(summary)))  # first, so that it is seen even if the disk is full by now
         print("\n".join(notes(summary)))

@@ -42,12 +42,14 @@ if TYPE_CHECKING:
     from specpolicy.evaluation.runner import Evaluation
     from specpolicy.evaluation.tracks import Joining
     from specpolicy.logging import MetricLogger
+    from specpolicy.policy_base import Policy
 
 MOST_RATES = 6  # success rates beside the progress bar
 
 
-def run(config: DictConfig) -> None:
-    """Evaluate as `config` (configs/evaluate.yaml) says."""
+def run(config: DictConfig, policy: Policy | None = None, command: str | None = None) -> None:
+    """Evaluate as `config` (configs/evaluate.yaml) says; `policy`: in memory, in place of the one it names. `command`:
+    what results say they were made by; None: the command line."""
     from specpolicy.cli.own_outputs import check_own
     from specpolicy.evaluation import runner
     from specpolicy.evaluation.provenance import hardware
@@ -56,7 +58,7 @@ def run(config: DictConfig) -> None:
 
     if not (0 < config.margin < 1 and 0 < config.expected_success < 1):
         raise SpecpolicyError("margin and expected_success must lie between 0 and 1")
-    track, evaluation = _evaluation(config)
+    track, evaluation = _evaluation(config, policy)
     references = [str(label) for label in config.references]
     for label in references:
         if label not in evaluation.setup.samplers:
@@ -70,11 +72,17 @@ def run(config: DictConfig) -> None:
     output = Path(config.output)
     with claim(output, "evaluate"):
         check_own(output, "evaluate", ["config.yaml"], runner.is_evaluation, config.overwrite)
-        _evaluate(config, evaluation, track, references, workers)
+        command = command or shlex.join(["specpolicy", *sys.argv[1:]])
+        _evaluate(config, evaluation, track, references, workers, command)
 
 
 def _evaluate(
-    config: DictConfig, evaluation: Evaluation, track: dict[str, Any], references: list[str], workers: int
+    config: DictConfig,
+    evaluation: Evaluation,
+    track: dict[str, Any],
+    references: list[str],
+    workers: int,
+    command: str,
 ) -> None:
     """Play what is missing in the output, which this run holds, and report."""
     from specpolicy.cli.configuration import save_config
@@ -116,7 +124,7 @@ def _evaluate(
             "load_at_start": busy,
             "machines": json.loads((output / runner.SETTINGS).read_text(encoding="utf-8"))["machines"],
             "sample_size": note,
-            "command": shlex.join(["specpolicy", *sys.argv[1:]]),
+            "command": command,
             "config": plain(config),
         }
         _report(evaluation, results, output, provenance, track, config.margin, references, logger)
@@ -129,7 +137,7 @@ def read_video_size(size: Any) -> tuple[int, int]:
     return size[0], size[1]
 
 
-def _evaluation(config: DictConfig) -> tuple[dict[str, Any], Evaluation]:
+def _evaluation(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any], Evaluation]:
     """The track with the execution horizon that holds in it, and what is to be played."""
     from specpolicy.cli.engines import on_engine
     from specpolicy.engines import AUTO
@@ -139,7 +147,7 @@ def _evaluation(config: DictConfig) -> tuple[dict[str, Any], Evaluation]:
     from specpolicy.evaluation.tracks import make_arms
     from specpolicy.loading import load_policy
 
-    policy = functools.cache(lambda: load_policy(config.policy, config.device))
+    policy = functools.cache(lambda: own or load_policy(config.policy, config.device))
     if config.policy == EXPERT:
         config.samplers = [EXPERT]
     elif config.samplers is None:
@@ -149,7 +157,7 @@ def _evaluation(config: DictConfig) -> tuple[dict[str, Any], Evaluation]:
         engine = "eager" if config.policy == EXPERT else on_engine(policy(), AUTO).engine_name
     setup = Setup(
         task=plain(config.task),
-        policy=str(config.policy),
+        policy=own or str(config.policy),
         samplers=sampler_specs(plain(config.samplers), config.get("config_directories", [])),
         device=str(config.device),
         engine=engine,

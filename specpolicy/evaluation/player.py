@@ -19,6 +19,7 @@ from specpolicy.evaluation.episode import Episode, run_episode
 from specpolicy.evaluation.planners import ExpertPlanner, PolicyPlanner
 from specpolicy.evaluation.video import choose_renderer, video_writer
 from specpolicy.loading import load_policy
+from specpolicy.policy_base import Policy
 from specpolicy.sampler_names import make_sampler
 from specpolicy.tasks import control_hz, make_task_env
 
@@ -36,7 +37,7 @@ class Setup:
 
     Attributes:
         task: the task configuration.
-        policy: a checkpoint; unused if there is no sampler but "expert".
+        policy: a checkpoint, or a policy in memory, which is on its device; unused if there is no sampler but "expert".
         samplers: label: {"name": ..., options}. The name "expert" stands for the task's scripted expert.
         device: where the policy runs.
         engine: how its network is run, see `specpolicy.engines`.
@@ -47,7 +48,7 @@ class Setup:
     """
 
     task: Mapping[str, Any]
-    policy: str
+    policy: str | Policy
     samplers: Mapping[str, Mapping[str, Any]]
     device: str = "cpu"
     engine: str = "eager"
@@ -55,6 +56,10 @@ class Setup:
     video_size: tuple[int, int] = (256, 256)
     batch: int = 1
     any_rate: bool = False
+
+    def load(self) -> Any:
+        """The policy, without its engine."""
+        return load_policy(self.policy, self.device) if isinstance(self.policy, str) else self.policy
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,7 @@ class Player:
         if name == EXPERT:
             return ExpertPlanner(str(self.setup.task["id"]))
         if self._policy is None:
-            policy = load_policy(self.setup.policy, self.setup.device)
-            self._policy = policy if self.setup.engine == "eager" else policy.with_engine(self.setup.engine)
+            policy = self.setup.load()
+            own = self.setup.engine == policy.engine_name
+            self._policy = policy if own else policy.with_engine(self.setup.engine)
         return PolicyPlanner(self._policy, make_sampler(name, **options))

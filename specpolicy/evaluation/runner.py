@@ -18,7 +18,7 @@ from specpolicy.evaluation.provenance import fingerprint, hardware
 from specpolicy.evaluation.results import Results
 from specpolicy.evaluation.together import Players
 from specpolicy.files import write_text
-from specpolicy.loading import load_policy, usable_device
+from specpolicy.loading import usable_device
 from specpolicy.outputs import file_name, matching, remove
 from specpolicy.processes import run_jobs
 from specpolicy.sampler_names import beyond_defaults, make_sampler
@@ -103,7 +103,7 @@ def check(evaluation: Evaluation) -> Origin:
     for options in specs.values():
         make_sampler(**options)
     usable_device(setup.device)
-    policy = load_policy(setup.policy, setup.device) if specs else None
+    policy = setup.load() if specs else None
     with contextlib.closing(make_task_env(setup.task)) as env:
         if policy is None:
             return Origin()
@@ -125,11 +125,8 @@ def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool 
     Raises:
         SpecpolicyError: it holds other settings, or files that no evaluation has written, which nothing overwrites.
     """
-    setup = asdict(evaluation.setup)
-    # None of them changes a result: the policy is known by its fingerprint.
-    for name in ("video_size", "policy", "any_rate"):
-        del setup[name]
-    del setup["samplers"]
+    # The others change no result, or are known by what follows: the policy by its fingerprint, samplers by their arms.
+    setup = {name: getattr(evaluation.setup, name) for name in ("task", "device", "engine", "max_seconds", "batch")}
     setup["arms"] = {arm.label: _settings(arm, evaluation.setup, origin) for arm in evaluation.arms}
     wanted = json.loads(json.dumps({"format": FORMAT, **setup, "policy": origin.policy, "seed": evaluation.seed}))
     path = output / SETTINGS
