@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 import specpolicy
-from specpolicy.benchmark.table import markdown_table
+from specpolicy.benchmarking.table import markdown_table
 from specpolicy.control import Controller
 from specpolicy.evaluation.provenance import hardware, load, versions
 from specpolicy.files import write_text

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from specpolicy.benchmark import Settings, benchmark, notes, plain_table, result_table, rows_table, write_report
+from specpolicy.benchmarking import Settings, benchmark, notes, plain_table, result_table, rows_table, write_report
 from specpolicy.engines.base import allows_tf32
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from specpolicy.benchmark.report import SUMMARY
-from specpolicy.benchmark.table import markdown_table, milliseconds, notes, result_table, rows_table
+from specpolicy.benchmarking.report import SUMMARY
+from specpolicy.benchmarking.table import markdown_table, milliseconds, notes, result_table, rows_table
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
 

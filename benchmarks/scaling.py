@@ -27,7 +27,7 @@ from scaling_page import page
 from scaling_subjects import Setting, mixture_setting, policy_setting, read_policy
 from torch import Tensor
 
-from specpolicy.benchmark import Settings, benchmark
+from specpolicy.benchmarking import Settings, benchmark
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.provenance import fingerprint, hardware, load, versions
 from specpolicy.files import write_text

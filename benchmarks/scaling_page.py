@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from specpolicy.benchmark.table import markdown_table, milliseconds
+from specpolicy.benchmarking.table import markdown_table, milliseconds
 
 THEORY = 1 / 3
 SUBJECTS = {"mixture": "analytic", "policy": "trained"}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from token_subject import DECODERS, LOOKAHEAD, Subject, sampler
 
-from specpolicy.benchmark.measure import measure
+from specpolicy.benchmarking.measure import measure
 from specpolicy.tokens import DraftGraph, analytic_graph
 from specpolicy.tokens.calibration import mean_calls, paths_of, replay, select_graphs, select_tree
 from specpolicy.tokens.rules import NEAR

@@ -24,8 +24,8 @@ import torch
 from token_subject import Subject
 from token_tables import calls_table, chosen_table, exactness_table, hits_tables, shapes_table, time_tables
 
-from specpolicy.benchmark.report import SUMMARY
-from specpolicy.benchmark.table import markdown_table
+from specpolicy.benchmarking.report import SUMMARY
+from specpolicy.benchmarking.table import markdown_table
 from specpolicy.evaluation.provenance import fingerprint, hardware, load
 from specpolicy.files import write_text
 from specpolicy.histories import FILE

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specpolicy.cli.from_python import evaluate
+    from specpolicy.cli.from_python import benchmark, evaluate
     from specpolicy.diffusion import GaussianChain
     from specpolicy.errors import SpecpolicyError
     from specpolicy.loading import load_policy
@@ -22,6 +22,7 @@ __all__ = [
     "Sample",
     "SpecpolicyError",
     "TokenPolicy",
+    "benchmark",
     "calibrate",
     "evaluate",
     "load_policy",
@@ -34,6 +35,7 @@ _HOMES = {
     "Calibration": "specpolicy.samplers",
     "calibrate": "specpolicy.samplers",
     "DiffusionPolicy": "specpolicy.policy",
+    "benchmark": "specpolicy.cli.from_python",
     "evaluate": "specpolicy.cli.from_python",
     "GaussianChain": "specpolicy.diffusion",
     "Sample": "specpolicy.samplers",

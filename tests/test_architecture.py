@@ -49,7 +49,7 @@ ROOMS = (
     "control",
     "serving",
     "evaluation",
-    "benchmark",
+    "benchmarking",
     "cli",
     "integrations",  # above all others: nobody imports it
 )

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
-    from specpolicy.benchmark import Settings
+    from specpolicy.benchmarking import Settings
     from specpolicy.histories import Histories
     from specpolicy.logging import MetricLogger
     from specpolicy.policy_base import Policy
@@ -70,7 +70,7 @@ def _measure(
     command: str,
 ) -> None:
     """Measure, write and print the figures; `output` is held by this run."""
-    from specpolicy.benchmark import benchmark, notes, plain_table, result_table, write_report
+    from specpolicy.benchmarking import benchmark, notes, plain_table, result_table, write_report
     from specpolicy.cli.configuration import save_config
     from specpolicy.logging import make_logger
     from specpolicy.logging.progress import progress_bar
@@ -150,7 +150,7 @@ def _speculates(name: str) -> bool:
 
 
 def _settings(config: DictConfig, tuned: list[str]) -> Settings:
-    from specpolicy.benchmark import Settings
+    from specpolicy.benchmarking import Settings
 
     window, network = config.window, _plain(config.network)
     if config.count < 1:
@@ -207,7 +207,7 @@ def _record(config: DictConfig) -> Histories:
 
 def _log(summary: dict[str, Any], output: Path, logger: MetricLogger) -> None:
     """Hand the figures, the table and the files to a logger."""
-    from specpolicy.benchmark import result_table
+    from specpolicy.benchmarking import result_table
 
     figures: dict[str, float] = {}
     for sampler in summary["samplers"]:

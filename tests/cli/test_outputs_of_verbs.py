@@ -191,7 +191,7 @@ def test_the_output_of_another_verb_is_not_overwritten(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("verb", "more", "where"),
     [
-        ("benchmark", ["logger=csv"], "specpolicy.benchmark.write_report"),
+        ("benchmark", ["logger=csv"], "specpolicy.benchmarking.write_report"),
         ("rollout", ["video=true"], "specpolicy.evaluation.player.Player.__call__"),
         ("control", [], "specpolicy.control.Controller.run"),
         ("train", [], "specpolicy.training.train"),

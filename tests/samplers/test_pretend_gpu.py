@@ -9,7 +9,7 @@ from pretend_gpu import GPU, Pretended, PretendGpu
 from torch import nn
 
 from specpolicy import Calibration, GaussianChain, make_sampler, sample
-from specpolicy.benchmark.launches import count_launches
+from specpolicy.benchmarking.launches import count_launches
 from specpolicy.engines.base import Workload
 from specpolicy.engines.eager import EagerEngine
 from specpolicy.model import Model

@@ -9,12 +9,12 @@ import pytest
 import torch
 from in_place import InPlace
 
-from specpolicy.benchmark.launches import Launches
-from specpolicy.benchmark.measure import Subject, choose, measure, measure_launches
-from specpolicy.benchmark.report import COLUMNS, chunk_lines
-from specpolicy.benchmark.stand_in import StandIn, random_network
-from specpolicy.benchmark.summary import distribution, summarise
-from specpolicy.benchmark.windows import cheaper_drafts, tune_windows
+from specpolicy.benchmarking.launches import Launches
+from specpolicy.benchmarking.measure import Subject, choose, measure, measure_launches
+from specpolicy.benchmarking.report import COLUMNS, chunk_lines
+from specpolicy.benchmarking.stand_in import StandIn, random_network
+from specpolicy.benchmarking.summary import distribution, summarise
+from specpolicy.benchmarking.windows import cheaper_drafts, tune_windows
 from specpolicy.errors import SpecpolicyError
 from specpolicy.model import Model
 from specpolicy.sampler_names import make_sampler

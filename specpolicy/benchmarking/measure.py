@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from specpolicy.benchmark.launches import Launches, count_launches
-from specpolicy.benchmark.stand_in import Shadow, StandIn
+from specpolicy.benchmarking.launches import Launches, count_launches
+from specpolicy.benchmarking.stand_in import Shadow, StandIn
 from specpolicy.errors import SpecpolicyError
 from specpolicy.histories import Histories
 from specpolicy.policy_base import Policy

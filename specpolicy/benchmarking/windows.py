@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from specpolicy.benchmark.measure import Subject, choose
+from specpolicy.benchmarking.measure import Subject, choose
 from specpolicy.diffusion import GaussianChain
 from specpolicy.histories import Histories
 from specpolicy.policy import DiffusionPolicy

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from specpolicy.benchmark.launches import Launches, count_launches, is_view, waits
+from specpolicy.benchmarking.launches import Launches, count_launches, is_view, waits
 from specpolicy.engines import make_engine
 from specpolicy.errors import SpecpolicyError
 from specpolicy.sampler_names import make_sampler

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from specpolicy.benchmark import Settings, benchmark, write_report
+from specpolicy.benchmarking import Settings, benchmark, write_report
 from specpolicy.sampler_names import make_sampler
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "samplers_tables.py"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from specpolicy.benchmark import measure as measuring
-from specpolicy.benchmark import report
+from specpolicy.benchmarking import measure as measuring
+from specpolicy.benchmarking import report
 from specpolicy.cli import main
 from specpolicy.cli.benchmark import read_samplers
 from specpolicy.cli.configuration import compose_verb

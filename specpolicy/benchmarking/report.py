@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from specpolicy.benchmark.measure import Draw
-from specpolicy.benchmark.table import markdown_table, notes, result_table, rows_table
+from specpolicy.benchmarking.measure import Draw
+from specpolicy.benchmarking.table import markdown_table, notes, result_table, rows_table
 from specpolicy.files import write_text
 
 COLUMNS = ("sampler", "observation", "seconds", "network_seconds", "calls", "rows", "call_rows")

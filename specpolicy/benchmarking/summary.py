@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from specpolicy.benchmark.launches import Launches
-from specpolicy.benchmark.measure import Draw
+from specpolicy.benchmarking.launches import Launches
+from specpolicy.benchmarking.measure import Draw
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import plain
 from specpolicy.policy_base import Policy

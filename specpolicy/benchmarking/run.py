@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from specpolicy.benchmark.measure import Draw, measure, measure_launches
-from specpolicy.benchmark.stand_in import random_network
-from specpolicy.benchmark.summary import check_reference, describe_network, summarise
-from specpolicy.benchmark.windows import tune_windows
+from specpolicy.benchmarking.measure import Draw, measure, measure_launches
+from specpolicy.benchmarking.stand_in import random_network
+from specpolicy.benchmarking.summary import check_reference, describe_network, summarise
+from specpolicy.benchmarking.windows import tune_windows
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.provenance import fingerprint, hardware, load, versions
 from specpolicy.histories import Histories

@@ -1,0 +1,19 @@
+"""What a chunk costs: samplers side by side on recorded observations. Needs torch, numpy and safetensors only."""
+
+from specpolicy.benchmarking.measure import Draw
+from specpolicy.benchmarking.report import write_report
+from specpolicy.benchmarking.run import Settings, benchmark
+from specpolicy.benchmarking.stand_in import StandIn
+from specpolicy.benchmarking.table import notes, plain_table, result_table, rows_table
+
+__all__ = [
+    "Draw",
+    "Settings",
+    "StandIn",
+    "benchmark",
+    "notes",
+    "plain_table",
+    "result_table",
+    "rows_table",
+    "write_report",
+]
