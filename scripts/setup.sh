@@ -13,8 +13,8 @@ stamp="$venv/.installed-$profile-$(cat pyproject.toml scripts/setup.sh | cksum |
 install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
 
 if [ ! -e "$stamp" ]; then
-    "$python" -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || {
-        echo "setup: $("$python" --version) is too old, specpolicy needs Python 3.11 or newer: set PYTHON=/path/to/python" >&2
+    "$python" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || {
+        echo "setup: the simulators need Python 3.11 or 3.12, this is $("$python" --version): set PYTHON=/path/to/python" >&2
         exit 2
     }
     echo "setup: installing into $venv ($profile); a first time takes some minutes" >&2

@@ -1,6 +1,6 @@
 """Write a small diffusion policy with LeRobot's own code, and record what LeRobot computes with it.
 
-Needs LeRobot, whose requirements exclude ours: run it in an environment of its own, for example
+Needs LeRobot, which wants another numpy than robosuite: run it in an environment of its own, for example
 
     python -m venv .venv-lerobot && .venv-lerobot/bin/pip install 'lerobot==0.4.4'
     .venv-lerobot/bin/python scripts/write_lerobot_checkpoint.py tests/data/lerobot_state

@@ -1,6 +1,6 @@
 """Write a small data set with LeRobot's own code; or load one, and take a training step of LeRobot's policy on it.
 
-Needs LeRobot, whose requirements exclude ours: run it in an environment of its own, for example
+Needs LeRobot, which wants another numpy than robosuite: run it in an environment of its own, for example
 
     python -m venv .venv-lerobot && .venv-lerobot/bin/pip install 'lerobot==0.4.4'
     .venv-lerobot/bin/python scripts/write_lerobot_dataset.py write tests/data/lerobot_dataset_v3

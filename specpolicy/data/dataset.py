@@ -1,8 +1,8 @@
 """Training windows from whatever lies at a path: robomimic's HDF5, a LeRobot data set, a zarr replay buffer.
 
-LeRobot does not install beside us (it excludes our versions of torch and diffusers), so its files are read with
-pyarrow; diffusion_policy's replay buffers with zarr, robomimic's files with h5py. Each reader returns the episodes;
-which of them belong to a split, and what their windows are, is one definition for all three.
+LeRobot does not install beside robosuite (it wants numpy 2), so its files are read with pyarrow; diffusion_policy's
+replay buffers with zarr, robomimic's files with h5py. Each reader returns the episodes; which of them belong to a
+split, and what their windows are, is one definition for all three.
 """
 
 import importlib

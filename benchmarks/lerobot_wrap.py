@@ -1,0 +1,169 @@
+"""What LeRobot's DiffusionPolicy draws when it is wrapped, against its own sampling.
+
+scripts/lerobot_environment.sh runs it where both are installed.
+
+Usage: lerobot_wrap.py DIRECTORY PAGE. DIRECTORY has what pip said before and after specpolicy came: before.txt,
+after.txt, check_before.txt, check_after.txt. Writes the page; exits with 1 if anything on it is not as it should be.
+"""
+
+import copy
+import importlib.metadata
+import platform
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from lerobot.configs.types import FeatureType, PolicyFeature
+from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
+from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
+
+import specpolicy
+from specpolicy.files import write_text
+from specpolicy.integrations.lerobot import wrap
+
+SAMPLERS = ("ddpm", "block", "asd", "recycled")
+LEROBOT = "LeRobot, another seed"
+CONTROL = "ddim-5"  # another distribution, which the comparison must see
+CHUNKS, PERMUTATIONS, STEPS = 1000, 1999, 100
+LEVEL = 0.001  # a comparison fails below it
+STATE, ACTION = 3, 2
+
+
+def make_policy() -> DiffusionPolicy:
+    """A small policy of LeRobot's, from random weights, after a few training steps on chunks of two modes: so that what
+    it draws is no Gaussian."""
+    config = DiffusionConfig(
+        input_features={
+            "observation.state": PolicyFeature(FeatureType.STATE, (STATE,)),
+            "observation.environment_state": PolicyFeature(FeatureType.ENV, (STATE,)),
+        },
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (ACTION,))},
+        horizon=8,
+        n_obs_steps=2,
+        n_action_steps=4,
+        down_dims=(16, 32),
+        diffusion_step_embed_dim=16,
+        num_train_timesteps=STEPS,
+        pretrained_backbone_weights=None,
+        device="cpu",
+    )
+    policy = DiffusionPolicy(config)
+    optimiser = torch.optim.Adam(policy.parameters(), 3e-3)
+    for _ in range(300):
+        mode = torch.where(torch.rand(64, 1, 1) < 0.3, 0.7, -0.4)
+        batch = observations(64, torch.randn)
+        batch["action"] = (mode + 0.1 * torch.randn(64, 8, ACTION)).clamp(-1, 1)
+        batch["action_is_pad"] = torch.zeros(64, 8, dtype=torch.bool)
+        loss, _ = policy.forward(batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return policy.eval()
+
+
+def observations(count: int, values) -> dict[str, torch.Tensor]:
+    """`count` histories of two frames."""
+    return {name: values(count, 2, STATE) for name in ("observation.state", "observation.environment_state")}
+
+
+def draw(policy: DiffusionPolicy, seed: int) -> torch.Tensor:
+    """(CHUNKS, actions x dimensions): chunks for one observation, as LeRobot's own evaluation asks for them."""
+    generator = torch.Generator().manual_seed(7)
+    one = observations(1, lambda *shape: torch.randn(*shape, generator=generator))
+    torch.manual_seed(seed)
+    policy.reset()
+    return policy.predict_action_chunk({key: value.expand(CHUNKS, -1, -1) for key, value in one.items()}).flatten(1)
+
+
+def energy_p(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
+    """(energy distance of two samples, its p-value over permutations of the pooled sample); Szekely and Rizzo 2004."""
+    pooled = torch.cat([first, second]).double()
+    distances = torch.cdist(pooled, pooled)
+    signs = torch.cat([torch.ones(len(first)) / len(first), -torch.ones(len(second)) / len(second)]).double()
+    generator = np.random.default_rng(0)
+    orders = np.stack([np.arange(len(signs)), *(generator.permutation(len(signs)) for _ in range(PERMUTATIONS))])
+    weights = signs[torch.from_numpy(orders)].T
+    energies = -(weights * (distances @ weights)).sum(0)
+    return float(energies[0]), float((energies >= energies[0]).double().mean())
+
+
+def compare() -> tuple[list[str], bool]:
+    """(lines of the page, whether all is as it should be)."""
+    own = make_policy()
+    reference = draw(own, seed=1)
+    rows, good = [], True
+    for seed, name in enumerate((LEROBOT, *SAMPLERS, CONTROL), start=2):
+        policy = copy.deepcopy(own)
+        if name != LEROBOT:
+            wrap(policy, specpolicy.make_sampler(name))
+        distance, p = energy_p(reference, draw(policy, seed))
+        calls = STEPS if name == LEROBOT else policy.last_stats.calls.double().mean().item()
+        other = name == CONTROL
+        good &= (p <= LEVEL) if other else (p > LEVEL)
+        what = "another distribution: must fail" if other else ""
+        rows.append(f"| {name} | {calls:.1f} | {distance:.5f} | {p:.4f} | {what} |")
+    wrapped = wrap(copy.deepcopy(own), "ddpm")
+    difference = float((draw(wrapped, seed=1) - reference).abs().max())
+    good &= difference < 1e-4
+    first = wrap(copy.deepcopy(own), "block")
+    action = first.select_action({key: value[:, 0] for key, value in observations(1, torch.randn).items()})
+    good &= action.shape == (1, ACTION)
+    lines = [
+        "| chunks of | calls | energy distance | p | |",
+        "|---|---:|---:|---:|---|",
+        *rows,
+        "",
+        f"Each row compares {CHUNKS} chunks of one observation with {CHUNKS} of LeRobot's own sampling; p over "
+        f"{PERMUTATIONS}\npermutations, and below {LEVEL:g} the comparison fails. With the same seed, `ddpm` gives "
+        f"LeRobot's own chunks\nto {difference:.0e}.",
+    ]
+    return lines, good
+
+
+def installed(directory: Path) -> tuple[list[str], bool]:
+    """(lines on what installing specpolicy changed, whether that is specpolicy alone)."""
+    before, after = (set((directory / f"{name}.txt").read_text().splitlines()) for name in ("before", "after"))
+    gone, come = sorted(before - after), sorted(line.partition(" @ ")[0] for line in after - before)
+    old, new = (set((directory / f"check_{name}.txt").read_text().splitlines()) for name in ("before", "after"))
+    broken = sorted(new - old - {"No broken requirements found."})
+    good = not gone and not broken and come == ["specpolicy"]
+    return [
+        f"- `pip install specpolicy` added: {', '.join(come) or 'nothing'}; removed or replaced: "
+        f"{', '.join(gone) or 'nothing'}",
+        f"- `pip check` then had to say, that it had not before: {'; '.join(broken) or 'nothing'}",
+    ], good
+
+
+def main() -> int:
+    """Write the page and return the exit code."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    directory, page = map(Path, sys.argv[1:])
+    changes, alone = installed(directory)
+    table, equal = compare()
+    names = ("lerobot", "torch", "torchvision", "numpy", "diffusers", "safetensors", "specpolicy")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    text = f"""# Beside LeRobot
+
+The core of specpolicy in an environment made for LeRobot, and a `DiffusionPolicy` of LeRobot's, {STEPS} steps, wrapped:
+`wrap(policy, sampler)`.
+
+- Python {platform.python_version()}: {versions}
+{chr(10).join(changes)}
+
+{chr(10).join(table)}
+
+{"All is as it should be." if alone and equal else "**Not all is as it should be.**"}
+
+```bash
+scripts/lerobot_environment.sh
+```
+"""
+    write_text(page, text)
+    print(text)
+    return 0 if alone and equal else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Installs specpolicy's core beside LeRobot and compares what a wrapped policy draws with LeRobot's own sampling.
+# Makes an environment with the newest LeRobot that this Python takes (some gigabytes where its torch comes with CUDA),
+# installs specpolicy from this checkout into it as a user would, and says what that changed; then
+# benchmarks/lerobot_wrap.py writes the page. The environment is deleted at the end.
+# Usage: scripts/lerobot_environment.sh [PAGE]   default docs/results/lerobot_environment.md
+# PYTHON names the interpreter (default: python3.12 where there is one, else python3). VENV names an environment that has
+# LeRobot already: specpolicy is installed into it, and it stays. pip's usual variables hold.
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+page="$(realpath -m "${1:-$root/docs/results/lerobot_environment.md}")"
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+python="${PYTHON:-python3.12}"
+"$python" -c '' 2>/dev/null || python=python3
+venv="${VENV:-$work/venv}"
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+echo "lerobot_environment: installing LeRobot ($("$venv/bin/python" --version))" >&2
+pip install --quiet 'lerobot[diffusion]' # pip only warns of the extra where an older LeRobot does not have it
+pip uninstall --quiet --yes specpolicy 2>/dev/null || true
+pip freeze >"$work/before.txt"
+pip check >"$work/check_before.txt" || true
+# A copy, since pip builds in place and would leave a build/ in this checkout.
+mkdir "$work/source"
+(cd "$root" && cp -r specpolicy envs configs pyproject.toml README.md LICENSE "$work/source")
+pip install --quiet "$work/source"
+pip freeze >"$work/after.txt"
+pip check >"$work/check_after.txt" || true
+cd "$work" # so that what is imported is what was installed
+"$venv/bin/python" "$root/benchmarks/lerobot_wrap.py" "$work" "$page"
