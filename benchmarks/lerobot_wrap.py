@@ -68,12 +68,13 @@ def observations(count: int, values) -> dict[str, torch.Tensor]:
 
 
 def draw(policy: DiffusionPolicy, seed: int) -> torch.Tensor:
-    """(CHUNKS, actions x dimensions): chunks for one observation, as LeRobot's own evaluation asks for them."""
+    """(CHUNKS, actions x dimensions): what is executed of chunks for one observation."""
     generator = torch.Generator().manual_seed(7)
     one = observations(1, lambda *shape: torch.randn(*shape, generator=generator))
     torch.manual_seed(seed)
-    policy.reset()
-    return policy.predict_action_chunk({key: value.expand(CHUNKS, -1, -1) for key, value in one.items()}).flatten(1)
+    with torch.no_grad():  # before 0.5, predict_action_chunk takes its observations from a queue only
+        batch = {key: value.expand(CHUNKS, -1, -1) for key, value in one.items()}
+        return policy.diffusion.generate_actions(batch).flatten(1)
 
 
 def energy_p(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
