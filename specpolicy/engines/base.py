@@ -111,12 +111,12 @@ class Engine(ABC):
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Do what the first calls would wait for, and compare with the network at each of `sizes`.
+        """Do what the first calls would wait for, and compare with the network at each of `sizes` and at `max_rows`.
 
         Raises:
             SpecpolicyError: the engine computes something else.
         """
-        for rows in self.sizes:
+        for rows in sorted({*self.sizes, self.workload.max_rows}):
             inputs = self.workload.example(rows, seed=1)  # not those that buffers begin with
             expected, found = self.workload.denoiser(*inputs), self(*inputs)
             error = float((found - expected).abs().max() / expected.square().mean().sqrt().clamp(min=1e-6))

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     import openvino
 
 # Compiled for one number of rows the small networks are up to twice as fast as compiled for any number; but each
-# such copy holds the weights anew. Large networks, which gain nothing, get one copy for all numbers.
+# such copy holds the weights anew, and the first call after one of another size finds them out of the cache. So there
+# are few copies, and more rows are evaluated in pieces: as fast, and from 16 rows on a copy waits for its slowest
+# thread again and again, so that on a machine with other work it takes several times as long.
+PIECES = (1, 2, 4, 6, 8, 12)
+# Large networks, which gain nothing, get one copy for all numbers.
 COPIES_BYTES = 2**30
 
 
@@ -29,7 +33,7 @@ class OpenVINOEngine(PaddedEngine):
     name = "openvino"
 
     def __init__(self, workload: Workload):
-        super().__init__(workload, row_sizes(workload.max_rows))
+        super().__init__(workload, [size for size in PIECES if size < workload.max_rows] or [workload.max_rows])
         self.functions: list[tuple[Any, Any, Any]] = []  # what is computed beside the network, see `compiled_steps`
         network = workload.denoiser
         if not isinstance(network, nn.Module):
@@ -53,6 +57,7 @@ class OpenVINOEngine(PaddedEngine):
             else:
                 self._exported = export(network, [value for value in workload.example(2) if value is not None])
             if weights * len(self.sizes) > COPIES_BYTES:
+                self.sizes = row_sizes(workload.max_rows)
                 self._shared = self._compile(None)
                 return
             with ThreadPoolExecutor(min(len(self.sizes), os.cpu_count() or 1)) as pool:
