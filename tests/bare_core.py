@@ -132,6 +132,17 @@ def wrap() -> None:
     assert actions.shape == (3, 8, 2) and int(policy.last_stats.calls.max()) <= 8
 
 
+def refuse() -> None:
+    """What needs an extra says which."""
+    for function, arguments in ((specpolicy.evaluate, ("policy", "lift")), (specpolicy.benchmark, ("policy",))):
+        try:
+            function(*arguments)
+        except specpolicy.SpecpolicyError as error:
+            assert "pip install 'specpolicy[cli" in str(error)
+        else:
+            raise AssertionError("it cannot work")
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -141,4 +152,5 @@ if __name__ == "__main__":
     calibrate()
     control()
     wrap()
+    refuse()
     print("all of it works")

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from specpolicy.cli.extras import COMMAND_LINE, NEEDS, check_installed
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
@@ -96,8 +97,9 @@ def evaluate(
             `**{"track.delays": [0, 2]}`.
 
     Raises:
-        SpecpolicyError: settings that do not go together, as `specpolicy evaluate` words it.
+        SpecpolicyError: settings that do not go together, as `specpolicy evaluate` words it; missing packages.
     """
+    check_installed((*COMMAND_LINE, *NEEDS["evaluate"]))
     from specpolicy.cli import evaluate as verb
 
     options = {"videos": 0, "episodes": episodes, **options}
@@ -124,8 +126,9 @@ def benchmark(
             `observations`, a file of histories, or `task`.
 
     Raises:
-        SpecpolicyError: settings that do not go together, as `specpolicy benchmark` words it.
+        SpecpolicyError: settings that do not go together, as `specpolicy benchmark` words it; missing packages.
     """
+    check_installed(COMMAND_LINE)
     from specpolicy.cli import benchmark as verb
 
     task = options.pop("task", None)
