@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import shlex
 import sys
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 import torch
 
 from specpolicy.benchmarking import Settings, benchmark, notes, plain_table, result_table, rows_table, write_report
+from specpolicy.distributions import same_distribution
 from specpolicy.engines.base import allows_tf32
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
@@ -161,29 +161,6 @@ def check_table(found: list[dict[str, Any]]) -> list[list[str]]:
     return [head] + [
         [one["label"], str(one["chunks"]), f"{one['largest_difference']:.1e}", f"{one['p']:.2g}"] for one in found
     ]
-
-
-def same_distribution(first: torch.Tensor, second: torch.Tensor, projections: int = 16) -> float:
-    """The p-value that two samples (n, d) are of one distribution: Kolmogorov-Smirnov on random projections, joined
-    (Bonferroni). A sampler of another distribution falls below any level, an exact one by chance alone."""
-    generator = torch.Generator().manual_seed(0)
-    scale = second.std(dim=0).clamp(min=1e-9)
-    lines = torch.randn(first.shape[1], projections, generator=generator, dtype=torch.float64)
-    least = 1.0
-    for one, other in zip(((first / scale) @ lines).T, ((second / scale) @ lines).T, strict=True):
-        values = torch.cat([one, other]).sort().values
-        shares = [torch.searchsorted(part.sort().values, values, right=True) / len(part) for part in (one, other)]
-        distance = float((shares[0] - shares[1]).abs().max())
-        root = (len(one) * len(other) / (len(one) + len(other))) ** 0.5
-        least = min(least, _kolmogorov((root + 0.12 + 0.11 / root) * distance))
-    return min(1.0, projections * least)
-
-
-def _kolmogorov(x: float) -> float:
-    """P(K > x) of Kolmogorov's distribution."""
-    if x < 0.3:
-        return 1.0
-    return min(1.0, 2 * sum((-1) ** (k - 1) * math.exp(-2 * k * k * x * x) for k in range(1, 40)))
 
 
 if __name__ == "__main__":

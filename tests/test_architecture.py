@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up. A room may import itself and any room listed before it.
 ROOMS = (
     "errors",
+    "distributions",
     "parsing",
     "fingerprints",
     "files",
@@ -50,6 +51,7 @@ ROOMS = (
     "serving",
     "evaluation",
     "benchmarking",
+    "demo",
     "cli",
     "integrations",  # above all others: nobody imports it
 )

@@ -60,18 +60,6 @@ def test_it_runs_with_torch_numpy_and_safetensors_alone(checkpoint, tmp_path, ba
     assert all(one["largest_difference"] < 1e-4 and 0 <= one["p"] <= 1 for one in found["check"])
 
 
-def test_the_check_of_a_distribution_finds_a_small_shift_and_nothing_where_there_is_none():
-    """False alarms: of 200 checks of equal samples, 5 % and no more at that level, up to 4 standard deviations."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    from gpu import same_distribution
-
-    generator = torch.Generator().manual_seed(0)
-    samples = [torch.randn(300, 5, generator=generator, dtype=torch.float64) for _ in range(400)]
-    alarms = [same_distribution(*samples[place : place + 2]) < 0.05 for place in range(0, 400, 2)]
-    assert sum(alarms) <= 10 + 4 * (200 * 0.05 * 0.95) ** 0.5
-    assert all(same_distribution(one + 0.5, samples[0]) < 1e-6 for one in samples[1:10])
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_on_a_gpu_it_captures_graphs_and_times_them(checkpoint, tmp_path, bare):

@@ -1,0 +1,109 @@
+"""What exact sampling saves, in a minute and without a simulator: python -m specpolicy.demo [checkpoint]
+
+Draws chunks of a trained policy for recorded observations with several samplers, on the fastest engine installed, and
+prints calls, milliseconds and whether what was drawn has the policy's distribution.
+
+The last is read off the states that a chunk went through: at each step the network says what the mean of the next one
+is, and what is left over, in units of the step's noise, must be standard normal, one step independent of the other.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specpolicy.distributions import same_as_normal
+from specpolicy.errors import SpecpolicyError
+from specpolicy.histories import FILE, read_histories
+from specpolicy.loading import load_policy
+from specpolicy.samplers.speculative.samplers import Speculative
+
+SAMPLERS = ("ddpm", "ddim-10", "asd", "block", "recycled", "recycled-16")
+CHUNKS = 15  # of each sampler; all of them take some ten seconds on two cores
+LEAST = 1e-3  # a p-value below says that a distribution is another one
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m specpolicy.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("policy", nargs="?", default="checkpoints/lift", help="a checkpoint directory of ours")
+    parser.add_argument("--engine", default="auto", help="what runs the network: auto, eager, openvino, ...")
+    parser.add_argument("--chunks", type=int, default=CHUNKS, help="of each sampler")
+    options = parser.parse_args(arguments)
+    try:
+        run(Path(options.policy), options.engine, options.chunks, print)
+    except SpecpolicyError as error:
+        print(f"specpolicy.demo: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(path: Path, engine: str, chunks: int, say: Callable[[str], object]) -> None:
+    """Draw, measure and check; `say` takes the lines of the table.
+
+    Raises:
+        SpecpolicyError: no such policy, no recorded observations beside it, a policy of action tokens.
+    """
+    if chunks < 2:
+        raise SpecpolicyError(f"chunks={chunks}: expected at least 2")
+    policy = load_policy(path)
+    if policy.kind != "diffusion":
+        raise SpecpolicyError(f"{path} is a policy of action tokens: give one with a chain, such as checkpoints/lift")
+    histories = read_histories(path / FILE, policy)
+    policy = policy.with_engine(engine)
+    steps = policy.steps
+    say(f"{path}, a chunk of {steps} steps, engine {policy.engine_name}, {torch.get_num_threads()} threads")
+    say(f"{'sampler':<14}{'calls':>7}{'ms':>9}   distribution")
+    count = len(next(iter(histories.values())))
+    for name in SAMPLERS:
+        sampler, seconds, calls, noises = policy.sampler(name), list[float](), list[float](), list[Tensor]()
+        chain = _chain(sampler.options, policy.chain)
+        for number in range(chunks + 1):
+            history = {key: values[number * count // (chunks + 1)] for key, values in histories.items()}
+            out = sampler(history, torch.Generator().manual_seed(number))
+            if number:  # the first one warms up
+                seconds.append(out.stats.seconds)
+                calls.append(float(out.stats.calls[0]))
+                states = sampler(history, torch.Generator().manual_seed(number), return_states=True).states
+                if chain is not None and states is not None:
+                    noises.append(implied_noises(policy, chain, history, states))
+        verdict = _verdict(torch.cat(noises)) if noises else "another: a solver without noise"
+        if chain is not None and len(chain) != steps:
+            verdict += f", of {len(chain)} steps"
+        say(f"{name:<14}{statistics.mean(calls):>7.1f}{1e3 * statistics.median(seconds):>9.1f}   {verdict}")
+
+
+def _chain(sampler: Any, chain: Any) -> Any:
+    """The chain whose distribution a sampler draws from; None of one that adds no noise."""
+    if isinstance(sampler, Speculative):
+        return sampler.target(chain)
+    return chain if sampler.name == "ddpm" and sampler.steps is None else None
+
+
+@torch.inference_mode()
+def implied_noises(policy: Any, chain: Any, history: Any, states: Tensor) -> Tensor:
+    """The noises (K', H*D) float64 that lead from one of the `states` (K+1, 1, H, D) of a chunk to the next, of the K'
+    steps that add any."""
+    cond = policy.encode(history)
+    path, network = states[:, 0], policy.engine or policy.denoiser
+    steps = (chain.sigma > 0).nonzero().flatten()
+    before = path[:-1][steps]
+    output = network(before, chain.timesteps[steps], cond.expand(len(steps), *cond.shape[1:]))
+    mean = chain.mean(before, chain.x0(output, before, steps), steps)
+    return ((path[1:][steps] - mean).double() / chain.sigma[steps][:, None, None]).flatten(1)
+
+
+def _verdict(noises: Tensor) -> str:
+    p = same_as_normal(noises)
+    return f"the policy's own (p = {p:.2g})" if p > LEAST else f"another (p = {p:.1g})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
