@@ -50,7 +50,7 @@ class Seen:
 
 def start_server(arguments: list[str], port: int) -> tuple[subprocess.Popen[str], int]:
     """The server's process and its port, once it listens."""
-    command = [sys.executable, "-m", "specpolicy.cli", "serve", f"port={port}", *arguments]
+    command = [sys.executable, "-m", "specpolicy", "serve", f"port={port}", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()

@@ -53,6 +53,7 @@ ROOMS = (
     "benchmarking",
     "demo",
     "cli",
+    "__main__",
     "integrations",  # above all others: nobody imports it
 )
 # What a policy is made of: whoever only asks one for chunks does not know it.

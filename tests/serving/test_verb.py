@@ -27,7 +27,7 @@ def serve(small_policy, tmp_path):
     processes = []
 
     def start(*arguments, port=0):
-        command = [sys.executable, "-m", "specpolicy.cli", "serve", f"policy={checkpoint}", f"port={port}", *arguments]
+        command = [sys.executable, "-m", "specpolicy", "serve", f"policy={checkpoint}", f"port={port}", *arguments]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "SPECPOLICY_API_KEY": "from the environment"}
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=tmp_path

@@ -1,4 +1,4 @@
-"""`python -m specpolicy.cli` does what `specpolicy` does."""
+"""`python -m specpolicy` does what `specpolicy` does."""
 
 import sys
 
