@@ -88,7 +88,7 @@ def sections(found: dict[str, Runs]) -> list[str]:
     for kind, runs in found.items():
         for policy, summary in runs.items():
             parts += [
-                f"<details><summary>{policy}, {kind}</summary>",
+                f'<details markdown="1"><summary>{policy}, {kind}</summary>',
                 markdown_table(result_table(summary)),
                 *notes(summary),
                 markdown_table(rows_table(summary["seconds_by_rows"])),

@@ -1,0 +1,69 @@
+"""The documentation site builds without a warning, offline, and its snippets are Python."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OFFLINE = """
+import socket
+def refuse(*arguments, **options):
+    raise OSError("the site opens a network connection")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+"""
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built where no connection can be opened."""
+    if not os.environ.get("CI"):  # there it is installed, or the extra `dev` is wrong
+        pytest.importorskip("mkdocs")
+    directory = tmp_path_factory.mktemp("site")
+    (directory / "sitecustomize.py").write_text(OFFLINE)
+    path = os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", directory / "site"]
+    environment = {**os.environ, "PYTHONPATH": path, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return directory / "site"
+
+
+def test_every_page_is_there(site):
+    for page in PAGES:
+        assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).exists()
+
+
+def test_tables_are_tables(site):
+    """What GitHub takes for a table and the site does not: inside `<details>`, or in a list less than four deep."""
+    for page in site.rglob("*.html"):
+        assert not re.search(r"^ *\|[ :]*---", page.read_text(encoding="utf-8"), re.MULTILINE), page
+
+
+def test_every_page_is_in_the_navigation(site):
+    index = (site / "index.html").read_text(encoding="utf-8")
+    for page in PAGES:
+        assert f'href="{page.relative_to(ROOT / "docs").with_suffix(".html")}"' in index, page
+
+
+def test_reference_pages_hold_signatures(site):
+    for page in (ROOT / "docs" / "reference").glob("*.md"):
+        names = re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        built = (site / "reference" / page.with_suffix(".html").name).read_text(encoding="utf-8")
+        assert names and built.count('<div class="doc doc-object') >= len(names)
+
+
+def test_tutorials_show_the_examples(site):
+    for name in ("any_denoiser", "your_robot"):
+        assert "--8&lt;--" not in (site / "tutorials" / f"{name}.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT / "docs")))
+def test_snippets_are_python(page):
+    for snippet in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        compile(textwrap.dedent(snippet), str(page), "exec")
