@@ -30,10 +30,12 @@ def load_policy(
 ) -> DiffusionPolicy | TokenPolicy:
     """Load a policy, ready for inference in float32 on `device`: a `DiffusionPolicy`, or a `TokenPolicy`.
 
-    path: a checkpoint directory of ours, or a checkpoint of real-stanford/diffusion_policy (`.ckpt`), LeRobot (a
-        directory) or robomimic (`.pth`).
-    trust: open pickles that ask for more than these projects write; such a file can run any code.
-    bare: leave out what lies beside our checkpoints, a calibration and draft models: for those who make them anew.
+    Args:
+        path: a checkpoint directory of ours, or a checkpoint of real-stanford/diffusion_policy (`.ckpt`), LeRobot (a
+            directory) or robomimic (`.pth`).
+        device: such as "cpu" or "cuda".
+        trust: open pickles that ask for more than these projects write; such a file can run any code.
+        bare: leave out what lies beside our checkpoints, a calibration and draft models: for those who make them anew.
 
     Raises:
         SpecpolicyError: nothing there, a damaged file, a policy that cannot be run, a device that is not there; a

@@ -32,8 +32,14 @@ class Model:
         network: object = None,
         per_entry: tuple[int, ...] = (),
     ):
-        """device: by default that of the denoiser. network: of a function whose network the caller knows.
-        per_entry: the shape of what is returned for each entry of a state; () for a denoiser's single number."""
+        """Nothing is counted yet.
+
+        Args:
+            denoiser: what is called.
+            device: by default that of the denoiser.
+            network: of a function whose network the caller knows.
+            per_entry: the shape of what is returned for each entry of a state; () for a denoiser's single number.
+        """
         self.denoiser, self.per_entry = denoiser, per_entry
         self.device = device_of(denoiser) if device is None else device
         self.network = network_of(denoiser if network is None else network)

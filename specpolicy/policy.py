@@ -172,8 +172,13 @@ class DiffusionPolicy(Policy):
     def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> "DiffusionPolicy":
         """The same policy, weights shared, whose `predict` runs the network on an engine (see `make_engine`).
 
-        It stays on the device it is on. `max_rows`: rows up to which a call is one call of the network; by default
-        the steps of the chain, which is what one chunk needs at most.
+        It stays on the device it is on.
+
+        Args:
+            name: of the engine.
+            max_rows: rows up to which a call is one call of the network; by default the steps of the chain, which is
+                what one chunk needs at most.
+            precision: "float32", or "bfloat16" inside the network, which is another distribution.
         """
         nothing = {key: torch.zeros(self.frame_shape(key)) for key in self.observation_keys}
         policy = copy.copy(self)

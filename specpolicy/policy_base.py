@@ -80,11 +80,12 @@ class Policy(nn.Module, ABC):
     ) -> Sample:
         """Draw one action chunk per observation: `actions` (B, H, D) in the environment's units.
 
-        observation: {key: (B, To, D_key)}, or (To, D_key) for a batch of one: arrays or tensors, To = `n_obs_steps`
-            frames, the newest last, in the environment's units.
-        sampler: a name such as "recycled", or what `specpolicy.make_sampler` made; None: `best_sampler`.
-        generator: one, or one per row.
-        return_states: also `states` (K+1, B, *sample_shape), in the policy's own terms: normalised units, or tokens.
+        Args:
+            observation: {key: (B, To, D_key)}, or (To, D_key) for a batch of one: arrays or tensors, To = `n_obs_steps`
+                frames, the newest last, in the environment's units.
+            sampler: a name such as "recycled", or what `specpolicy.make_sampler` made; None: `best_sampler`.
+            generator: one, or one per row.
+            return_states: also `states` (K+1, B, *sample_shape), in the policy's terms: normalised units, or tokens.
 
         Raises:
             SpecpolicyError: an observation that does not fit, a sampler of another kind of policy, or one that does
@@ -97,8 +98,11 @@ class Policy(nn.Module, ABC):
     ) -> PolicySampler:
         """A sampler that is settled for this policy: `sampler(observation, generator=g)` draws and looks nothing up.
 
-        sampler: a name, such as "recycled", with its `options`, or what `specpolicy.make_sampler` made; None:
-            `best_sampler`. engine: runs the network, see `with_engine`; None: as the policy does.
+        Args:
+            sampler: a name, such as "recycled", with its `options`, or what `specpolicy.make_sampler` made; None:
+                `best_sampler`.
+            engine: runs the network, see `with_engine`; None: as the policy does.
+            **options: of the sampler.
 
         Raises:
             SpecpolicyError: no such sampler, option or engine; a sampler that does not go with this policy.
@@ -122,7 +126,9 @@ class Policy(nn.Module, ABC):
         """What acts step by step: `action = runner(observation)` at every control step, `runner.reset()` between
         episodes.
 
-        sampler, engine, options: see `sampler`. seed, execute_steps: see `Runner`.
+        Args:
+            sampler, engine, **options: see `sampler`.
+            seed, execute_steps: see `Runner`.
 
         Raises:
             SpecpolicyError: see `sampler` and `Runner`.

@@ -26,7 +26,12 @@ class Runner:
     """
 
     def __init__(self, sampler: "PolicySampler", seed: int = 0, execute_steps: int | None = None):
-        """seed: of the random numbers of the first episode. execute_steps: by default the policy's n_action_steps.
+        """Begin the first episode.
+
+        Args:
+            sampler: what draws the chunks.
+            seed: of the random numbers of the first episode.
+            execute_steps: by default the policy's n_action_steps.
 
         Raises:
             SpecpolicyError: more steps than a chunk has behind the newest observation.

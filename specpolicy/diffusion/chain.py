@@ -51,9 +51,14 @@ class GaussianChain:
     ):
         """Chain over `timesteps` (K,), noisiest first: ancestral DDPM if `eta` is None, else DDIM with that eta.
 
-        alpha_bar: (K,) the share of signal variance at each step, by default the process's at `timesteps`; timesteps
-            that are no whole numbers, which reach the network as they are, need it.
-        alpha_bar_next: (K,) the share behind each step, by default that of the next step, and one behind the last.
+        Args:
+            process: the training process.
+            timesteps: (K,) what the network sees, noisiest first.
+            eta: None: ancestral DDPM.
+            reuse_epsilon: of DDIM: keep the network's own epsilon beside a clipped x0.
+            alpha_bar: (K,) the share of signal variance at each step, by default the process's at `timesteps`;
+                timesteps that are no whole numbers, which reach the network as they are, need it.
+            alpha_bar_next: (K,) the share behind each step, by default that of the next step, and one behind the last.
 
         Raises:
             SpecpolicyError: timesteps or an eta that the process has no steps for.

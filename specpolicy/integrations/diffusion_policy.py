@@ -232,10 +232,13 @@ def _statistics(weights: Mapping[str, Tensor], key: str, size: int | list[int], 
 def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = None) -> Any:
     """Make a policy in memory sample through specpolicy: the same object, whose `predict_action` now uses `sampler`.
 
-    policy: any of Diffusion Policy's diffusion policies, with images or without. Its network, normaliser, scheduler
-    and number of steps stay in use, and may still be changed. After each call `policy.last_stats` says what the chunk
-    cost (`specpolicy.samplers.base.SampleStatistics`).
-    generator: of all noises; torch's global one if None.
+    After each call `policy.last_stats` says what the chunk cost (`specpolicy.samplers.SampleStatistics`).
+
+    Args:
+        policy: any of Diffusion Policy's diffusion policies, with images or without. Its network, normaliser, scheduler
+            and number of steps stay in use, and may still be changed.
+        sampler: a name, or what `specpolicy.make_sampler` made.
+        generator: of all noises; torch's global one if None.
     """
     require(policy, ("conditional_sample", "noise_scheduler", "num_inference_steps", "model"), "a diffusion policy")
     drawer = Drawer(sampler, generator)

@@ -157,9 +157,12 @@ def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = N
     """Make a policy in memory sample through specpolicy: the same object, whose `select_action` and
     `predict_action_chunk` now use `sampler`.
 
-    policy: LeRobot's DiffusionPolicy of any version; its queues and processors stay in use. After each chunk
-    `policy.last_stats` says what it cost (`specpolicy.samplers.base.SampleStatistics`).
-    generator: of all noises; torch's global one if None.
+    After each chunk `policy.last_stats` says what it cost (`specpolicy.samplers.SampleStatistics`).
+
+    Args:
+        policy: LeRobot's DiffusionPolicy of any version; its queues and processors stay in use.
+        sampler: a name, or what `specpolicy.make_sampler` made.
+        generator: of all noises; torch's global one if None.
     """
     require(policy, ("diffusion", "config"), "LeRobot's DiffusionPolicy")
     model = policy.diffusion

@@ -304,9 +304,13 @@ def _actions(
 def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = None) -> Any:
     """Make a policy in memory sample through specpolicy: the same object, whose calls now use `sampler`.
 
-    policy: a RolloutPolicy around a DiffusionPolicyUNet, or that algorithm itself. Its normalisation and its queue of
-    actions stay in use. After each chunk `policy.last_stats` says what it cost
-    (`specpolicy.samplers.base.SampleStatistics`). generator: of all noises; torch's global one if None.
+    After each chunk `policy.last_stats` says what it cost (`specpolicy.samplers.SampleStatistics`).
+
+    Args:
+        policy: a RolloutPolicy around a DiffusionPolicyUNet, or that algorithm itself. Its normalisation and its queue
+            of actions stay in use.
+        sampler: a name, or what `specpolicy.make_sampler` made.
+        generator: of all noises; torch's global one if None.
     """
     algorithm = policy if hasattr(policy, "_get_action_trajectory") else getattr(policy, "policy", policy)
     require(algorithm, ("_get_action_trajectory", "nets", "noise_scheduler", "algo_config"), "a DiffusionPolicyUNet")

@@ -180,7 +180,9 @@ class Sampler(ABC):
     def learnt(self, setting: Setting, backend: str) -> Iterator[Any]:
         """What it takes of a setting that was made beside the weights: modules, and settings in plain values.
 
-        backend: what will run the network, see `backend_name`.
+        Args:
+            setting: that it would be bound to.
+            backend: what will run the network, see `backend_name`.
         """
         return iter(())
 

@@ -19,10 +19,13 @@ FEW = 15  # with fewer calls the last two steps are of lower order, as in the au
 
 @dataclass(frozen=True)
 class DPMSolver(Sampler):
-    """DPM-Solver++ multistep of the given `order`, 1 to 3, with `steps` calls, on the clipped x0 of the policy's
-    process: the timesteps and the numbers are those of diffusers' DPMSolverMultistepScheduler.
+    """DPM-Solver++ multistep on the clipped x0 of the policy's process. Another distribution than the policy's.
 
-    Another distribution than the policy's.
+    The timesteps and the numbers are those of diffusers' DPMSolverMultistepScheduler.
+
+    Attributes:
+        steps: calls.
+        order: 1 to 3.
     """
 
     name: ClassVar[str] = "dpm_solver"

@@ -21,9 +21,10 @@ class Picard(Sampler):
     and rolls the path out anew; leading states that moved by at most `tolerance` times the noise of their step (root
     mean square over the chunk) are taken as final. The batch advances together, by its slowest row.
 
-    tolerance: 0 never stops early, so that the path is the sequential one.
-    window: states a sweep evaluates at most; None: all that are left.
-    steps: of a shorter chain of the same policy, which is another distribution; None: the policy's own.
+    Attributes:
+        tolerance: 0 never stops early, so that the path is the sequential one.
+        window: states a sweep evaluates at most; None: all that are left.
+        steps: of a shorter chain of the same policy, which is another distribution; None: the policy's own.
     """
 
     name: ClassVar[str] = "picard"

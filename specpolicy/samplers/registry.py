@@ -60,10 +60,17 @@ def sample(
 ) -> Sample:
     """Draw action chunks of `shape` (B, H, D) from a denoiser and its chain: bind the sampler, and draw once.
 
-    cond: (B, ...) or (1, ...), which is expanded; None for an unconditional denoiser.
-    generator: one for the batch, or a sequence of B, one per row.
-    device: by default that of `cond`, of the denoiser's parameters, or the CPU.
-    dtype: of the states, float32 or float64; in half precision the distribution would be another.
+    Args:
+        denoiser: a function of noisy chunks (N, H, D), timesteps (N,) and conditions (N, ...) or None; it returns what
+            the network predicts, (N, H, D), each row by itself.
+        chain: see `GaussianChain`.
+        shape: (B, H, D).
+        cond: (B, ...) or (1, ...), which is expanded; None for an unconditional denoiser.
+        sampler: a name, or what `specpolicy.make_sampler` made.
+        generator: one for the batch, or a sequence of B, one per row.
+        return_states: also the states on the way, `Sample.states`.
+        device: by default that of `cond`, of the denoiser's parameters, or the CPU.
+        dtype: of the states, float32 or float64; in half precision the distribution would be another.
 
     Raises:
         SpecpolicyError: shapes that do not fit, a chain that the sampler cannot walk, a calibration of another

@@ -19,7 +19,8 @@ from specpolicy.samplers.options import check_amounts, check_counts
 class DDPM(Sampler):
     """Ancestral sampling (Ho et al. 2020, algorithm 2).
 
-    steps: of a shorter chain of the same policy, which is another distribution; None: the policy's own.
+    Attributes:
+        steps: of a shorter chain of the same policy, which is another distribution; None: the policy's own.
     """
 
     name: ClassVar[str] = "ddpm"
@@ -38,7 +39,9 @@ class DDPM(Sampler):
 class DDIM(Sampler):
     """DDIM (Song et al. 2021): the few-step sampler most people run today; another distribution than the policy's.
 
-    steps: calls. eta: how much noise the steps add: none at 0, as much as DDPM's at 1.
+    Attributes:
+        steps: calls.
+        eta: how much noise the steps add: none at 0, as much as DDPM's at 1.
     """
 
     name: ClassVar[str] = "ddim"

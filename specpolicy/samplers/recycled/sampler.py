@@ -24,14 +24,15 @@ from specpolicy.samplers.speculative.verifiers import Reflection
 class Recycled(Speculative):
     """This project's sampler: recycled evaluations, carried by a surrogate of the network, verified by reflection.
 
-    calibration: see `specpolicy.calibrate`; None: the policy's. Without one, a prior that knows only that chunks are
-    smooth serves.
-    calibrated: False does without one also where a policy has it.
-    student: False uses the calibration's linear surrogate; None: as calibrated.
-    sweeps: of drafting, see `RecycledDrafter`.
-    rejoin: lead drafted paths back onto earlier ones, see `Rejoin`: fewer calls of fewer rows. None: on a CPU only, for
-    elsewhere each sweep then waits for the device.
-    window: "calibrated", the default, is the fastest for the chain's length and this kind of machine, as calibrated.
+    Attributes:
+        window: "calibrated", the default: the fastest for the chain's length and this kind of machine.
+        calibration: see `specpolicy.calibrate`; None: the policy's. Without one, a prior that knows only that chunks
+            are smooth serves.
+        calibrated: False does without one also where a policy has it.
+        student: False uses the calibration's linear surrogate; None: as calibrated.
+        sweeps: of drafting, see `RecycledDrafter`.
+        rejoin: lead drafted paths back onto earlier ones, see `Rejoin`: fewer calls of fewer rows. None: on a CPU only,
+            for elsewhere each sweep then waits for the device.
     """
 
     name: ClassVar[str] = "recycled"

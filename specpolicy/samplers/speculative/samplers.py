@@ -74,8 +74,10 @@ class Speculation:
 class Speculative(Sampler):
     """What all exact samplers share.
 
-    window: most drafts in a round; a number, one per step (noisiest first), or None: draft to the end.
-    steps, eta: as in `ddpm` and `ddim`: another chain of the same policy, which is another distribution.
+    Attributes:
+        window: most drafts in a round; a number, one per step (noisiest first), or None: draft to the end.
+        steps: of a shorter chain of the same policy, which is another distribution; None: the policy's own.
+        eta: of a DDIM chain, which is another distribution, too; None: the policy's own chain.
     """
 
     verifier: ClassVar[type[Verifier]]
@@ -120,8 +122,10 @@ class ASD(Speculative):
 class WithDrafter(Speculative):
     """A sampler that takes any drafter: one of `DRAFTERS`.
 
-    draft_denoiser: for "independent", any smaller denoiser; None: the policy's own draft model.
-    head: for "corrected", see `CorrectionHead`; None: the policy's own.
+    Attributes:
+        drafter: "frozen_root", "free", "independent" or "corrected".
+        draft_denoiser: for "independent", any smaller denoiser; None: the policy's own draft model.
+        head: for "corrected", see `CorrectionHead`; None: the policy's own.
     """
 
     drafter: str = "free"

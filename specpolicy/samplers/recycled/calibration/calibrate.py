@@ -34,12 +34,17 @@ Progress = Callable[[str, int, int], object]  # what is being done, how much of 
 class Effort:
     """How much work a calibration is.
 
-    chains: sequential chains recorded, one for each of so many conditions; repeats: chains of each of the first
-    `repeated` conditions, for the spread of chunks of one observation; invented: more conditions, near those given;
-    scattered: steps that all these and all given conditions are evaluated at; rounds: chains recorded in the sampler's
-    own rounds, with the prior and again with the student; steps: shorter chains that are learnt from and get windows
-    too; passes: `Distillation` of the first and the second student; tests: chains behind each choice of sweeps and
-    windows; options: sizes of the student.
+    Attributes:
+        chains: sequential chains recorded, one for each of so many conditions.
+        repeated: the first so many conditions, of which more chains are recorded, for the spread of their chunks.
+        repeats: chains of each of these.
+        invented: more conditions, near those given.
+        scattered: steps that all these and all given conditions are evaluated at.
+        rounds: chains recorded in the sampler's own rounds, with the prior and again with the student.
+        steps: shorter chains that are learnt from and get windows, too.
+        passes: `Distillation` of the first and the second student; none leaves the student out.
+        tests: chains behind each choice of sweeps and windows.
+        options: sizes of the student.
     """
 
     chains: int = 2000
@@ -67,15 +72,21 @@ def calibrate(
     progress: Progress = lambda what, done, total: None,
     known: Calibration | None = None,
 ) -> Calibration:
-    """Calibrate `recycled` for a denoiser and its chain: speed only, never the law.
+    """Calibrate `recycled` for a denoiser and its chain: speed only, never the distribution.
 
-    shape: (H, D) of a chunk. cond: (M, ...) conditions the policy meets in use, or None for an unconditional denoiser;
-    the more of them and the more different, the better the student. The last tenth is kept aside to choose sweeps and
-    windows on, so conditions of one episode should stand together. known: an earlier calibration; nothing is learnt
-    then, only plans for this machine are made, on all conditions, which should be others than it was learnt on.
-    effort: by default that of `specpolicy calibrate`, which takes half an hour to an hour on two cores; fewer `chains`,
-    `invented` and `rounds` take less, and `Effort(passes=())` leaves the student out.
-    progress: called with what is being done, how much of it is done, and of how much. generator: of all draws.
+    Args:
+        denoiser: see `specpolicy.sample`.
+        chain: of the denoiser.
+        shape: (H, D) of a chunk.
+        cond: (M, ...) conditions the policy meets in use, or None for an unconditional denoiser; the more of them and
+            the more different, the better the student. The last tenth is kept aside to choose sweeps and windows on, so
+            conditions of one episode should stand together.
+        generator: of all draws.
+        effort: by default that of `specpolicy calibrate`, which takes half an hour to an hour on two cores; fewer
+            `chains`, `invented` and `rounds` take less, and `Effort(passes=())` leaves the student out.
+        progress: called with what is being done, how much of it is done, and of how much.
+        known: an earlier calibration; nothing is learnt then, only plans for this machine are made, on all conditions,
+            which should be others than it was learnt on.
 
     Raises:
         SpecpolicyError: fewer than 20 conditions; a chain on which nothing can be speculated exactly; `known` is of

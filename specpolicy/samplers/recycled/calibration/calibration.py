@@ -96,12 +96,14 @@ class CalibrationFile:
 class Calibration:
     """A policy's surrogates and plans.
 
-    prior: the linear surrogate, a Gaussian prior on chunks given the observation. student: the distilled one, or None.
-    sweeps: what takes fewest calls when a round drafts to the end. plans: by backend (see
-        `specpolicy.model.backend_name`) and by number of steps K.
-    report: how it was made and what was measured: costs by rows, acceptance by step, calls.
-    fingerprint: of the policy it was made for (see `specpolicy.fingerprints`); None where that is not known, as for a
-        denoiser that is a function.
+    Attributes:
+        prior: the linear surrogate, a Gaussian prior on chunks given the observation.
+        student: the distilled one, or None.
+        sweeps: what takes fewest calls when a round drafts to the end.
+        plans: by backend (see `specpolicy.model.backend_name`) and by number of steps K.
+        report: how it was made and what was measured: costs by rows, acceptance by step, calls.
+        fingerprint: of the policy it was made for (see `specpolicy.fingerprints`); None where that is not known, as for
+            a denoiser that is a function.
     """
 
     prior: GaussianSurrogate
