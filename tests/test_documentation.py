@@ -1,8 +1,9 @@
-"""The documentation site builds without a warning, offline, and its snippets are Python."""
+"""The documentation site builds without a warning, offline; its snippets are Python, its commands exist."""
 
 import html
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -74,3 +75,18 @@ def test_tutorials_show_the_examples(site):
 def test_snippets_are_python(page):
     for snippet in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         compile(textwrap.dedent(snippet), str(page), "exec")
+
+
+def test_commands_have_the_keys_of_their_verbs():
+    from specpolicy.cli.configuration import compose_verb
+
+    found = 0
+    for page in (*PAGES, ROOT / "README.md"):
+        for block in re.findall(r"```(?:bash)?\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = re.sub(r"^( *[A-Z_]+=\S+)+ ", "", line.partition(" #")[0])
+                if words.startswith("specpolicy "):
+                    _, verb, *keys = shlex.split(words)
+                    compose_verb(verb, keys)
+                    found += 1
+    assert found > 30
