@@ -106,11 +106,11 @@ class Calibration:
             a denoiser that is a function.
     """
 
-    prior: GaussianSurrogate
-    student: StudentSurrogate | None = None
+    prior: GaussianSurrogate = field(repr=False)
+    student: StudentSurrogate | None = field(default=None, repr=False)
     sweeps: int = 3
-    plans: dict[str, dict[int, Plan]] = field(default_factory=dict)
-    report: dict[str, Any] = field(default_factory=dict)
+    plans: dict[str, dict[int, Plan]] = field(default_factory=dict, repr=False)
+    report: dict[str, Any] = field(default_factory=dict, repr=False)
     fingerprint: str | None = None
     _checked: "weakref.WeakSet[torch.nn.Module]" = field(
         default_factory=weakref.WeakSet, init=False, repr=False, compare=False
