@@ -37,25 +37,25 @@ class Outcome:
     Attributes:
         summary: all figures, in plain values: what summary.json holds.
         directory: where everything was written.
-        table: the file with a row for each episode, or for each chunk of a benchmark.
     """
 
     summary: dict[str, Any]
     directory: Path
-    table: str
 
     @property
-    def episodes(self) -> Any:
-        """The rows: a DataFrame where pandas is installed, else a list of dicts. Of a benchmark they are chunks."""
-        with (self.directory / self.table).open(encoding="utf-8", newline="") as file:
-            rows = [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    def chunks(self) -> Any:
+        """A row for each chunk, see `rows`."""
+        return self.rows("chunks.csv")
+
+    def rows(self, table: str) -> Any:
+        """What one of the CSV files holds: a DataFrame where pandas is installed, else a list of dicts."""
+        with (self.directory / table).open(encoding="utf-8", newline="") as file:
+            found = [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
         try:
             import pandas
         except ImportError:
-            return rows
-        return pandas.DataFrame(rows)
-
-    chunks = episodes
+            return found
+        return pandas.DataFrame(found)
 
     def report(self, out: str | Path) -> Path:
         """Copy all that was written to a directory `out`, which must not be there yet.
@@ -73,6 +73,15 @@ class Outcome:
         return out / ("report.html" if (out / "report.html").exists() else "table.md")
 
 
+class Evaluated(Outcome):
+    """What an evaluation found."""
+
+    @property
+    def episodes(self) -> Any:
+        """A row for each episode, see `rows`."""
+        return self.rows("episodes.csv")
+
+
 def evaluate(
     policy: Policy | str | Path,
     task: str | Mapping[str, Any],
@@ -82,7 +91,7 @@ def evaluate(
     output: str | Path | None = None,
     quiet: bool = False,
     **options: Any,
-) -> Outcome:
+) -> Evaluated:
     """Play a policy with several samplers on the same seeds; measure success, and what time costs.
 
     Args:
@@ -103,7 +112,7 @@ def evaluate(
     from specpolicy.cli import evaluate as verb
 
     options = {"videos": 0, "episodes": episodes, **options}
-    return _run(verb, "evaluate", policy, task, samplers, output, quiet, options, "episodes.csv")
+    return Evaluated(*_run(verb, "evaluate", policy, task, samplers, output, quiet, options))
 
 
 def benchmark(
@@ -133,7 +142,7 @@ def benchmark(
 
     task = options.pop("task", None)
     options = {"count": count, **options}
-    return _run(verb, "benchmark", policy, task, samplers, output, quiet, options, "chunks.csv")
+    return Outcome(*_run(verb, "benchmark", policy, task, samplers, output, quiet, options))
 
 
 def _run(
@@ -145,8 +154,8 @@ def _run(
     output: str | Path | None,
     quiet: bool,
     options: Mapping[str, Any],
-    table: str,
-) -> Outcome:
+) -> tuple[dict[str, Any], Path]:
+    """The summary, and the directory where it stands."""
     from specpolicy.policy_base import Policy
 
     own = policy if isinstance(policy, Policy) else None
@@ -164,7 +173,7 @@ def _run(
     with silence:
         verb.run(config, own, f"specpolicy.{name}({config.policy}, ...)")
     directory = Path(config.output)
-    return Outcome(json.loads((directory / "summary.json").read_text(encoding="utf-8")), directory, table)
+    return json.loads((directory / "summary.json").read_text(encoding="utf-8")), directory
 
 
 def _composed(verb: str, task: Any, options: Mapping[str, Any]) -> DictConfig:
@@ -176,10 +185,10 @@ def _composed(verb: str, task: Any, options: Mapping[str, Any]) -> DictConfig:
     if isinstance(task, str):
         settings["task"] = task
     texts = [f"{key}={_text(value, plain=key in (*groups, 'task'))}" for key, value in settings.items()]
-    if task is not None and not isinstance(task, str):
+    if isinstance(task, Mapping) and "task" in groups:
         texts += ["task=gym", "task.id=none"]
     config = compose_verb(verb, texts)
-    if task is not None and not isinstance(task, str):
+    if isinstance(task, Mapping):
         config.task = {"kwargs": {}, "observation_keys": None, **task}
     return config
 

@@ -1,6 +1,5 @@
 """What an engine is, and what engines for fixed numbers of rows share: padding, cutting, checking."""
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from specpolicy.engines.turn import Turn
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
@@ -145,8 +145,7 @@ class PaddedEngine(Engine):
         super().__init__(workload)
         self.sizes = tuple(sizes)
         self._runners: dict[int, Runner] = {}
-        self._turn = threading.Lock()
-        self._stream: torch.cuda.Stream | None = None
+        self._turn = Turn()
 
     @abstractmethod
     def make_runner(self, size: int) -> Runner:
@@ -163,21 +162,11 @@ class PaddedEngine(Engine):
         if len(x) == 0:
             return torch.zeros_like(x)
         size = next(size for size in self.sizes if size >= len(x))
-        with self._turn:
-            self._await_other_streams()
+        with self._turn.on(self.device):
             if size not in self._runners:
                 with torch.inference_mode(False), torch.no_grad():
                     self._runners[size] = self.make_runner(size)
             return self._runners[size](x, t, cond).clone()
-
-    def _await_other_streams(self) -> None:
-        """On CUDA a turn is over when it has been computed, not when it has been launched."""
-        if self.device.type != "cuda":
-            return
-        current = torch.cuda.current_stream(self.device)
-        if self._stream is not None and self._stream != current:
-            current.wait_stream(self._stream)
-        self._stream = current
 
 
 class Buffers:

@@ -1,6 +1,5 @@
 """Sequential samplers: one network call per step. Their distributions are what exact samplers are measured against."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.engines.capture import Capture, apart
+from specpolicy.engines.turn import Turn
 from specpolicy.model import Model, check_output
 from specpolicy.samplers.base import Chunks, Draw, Sample, Sampler, Setting, check_finite, repeat_statistics, upload
 from specpolicy.samplers.options import check_amounts, check_counts
@@ -100,7 +100,7 @@ class CapturedWalk:
     """One chunk with what an engine can capture: a step is one launch. Threads take turns."""
 
     def __init__(self, chain: GaussianChain, capture: Capture):
-        self.chain, self.capture, self._turn = chain, capture, threading.Lock()
+        self.chain, self.capture, self._turn = chain, capture, Turn()
         self._noisy = (chain.sigma > 0).nonzero().flatten()
         self._values: Values | None = None
         self._run: Callable[[], Tensor] | None = None
@@ -108,7 +108,7 @@ class CapturedWalk:
     def __call__(self, model: Model, chunks: Chunks) -> Sample:
         """Draw the chunk."""
         chain, count = self.chain, len(self.chain)
-        with self._turn:
+        with self._turn.on(chunks.state.device):
             if self._values is None:
                 zeros = chunks.state.new_zeros
                 step, cond = torch.zeros(1, dtype=torch.int64, device=chunks.state.device), chunks.cond

@@ -1,6 +1,5 @@
 """One chunk on a GPU: rounds of fixed shapes, each of them one launch, with a few numbers to the host and back."""
 
-import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.engines.capture import Capture, apart
+from specpolicy.engines.turn import Turn
 from specpolicy.model import Model
 from specpolicy.samplers.base import Chunks, NoiseSource, Sample, upload
 from specpolicy.samplers.rounds.fixed import Round, Values, committed, start
@@ -32,7 +32,7 @@ class CapturedRounds:
         self.sizes = (*(rows - 1 for rows in ROWS if rows <= longest), longest)
         self._values: Values | None = None
         self._rounds: dict[tuple[int, bool], tuple[Round, Callable[[], Tensor]]] = {}
-        self._turn = threading.Lock()
+        self._turn = Turn()
 
     def __call__(self, model: Model, chunks: Chunks) -> Sample:
         """Draw the chunk.
@@ -40,7 +40,7 @@ class CapturedRounds:
         Raises:
             SpecpolicyError: a network that returns NaN or infinity.
         """
-        with self._turn:
+        with self._turn.on(chunks.state.device):
             return self._draw(model, chunks)
 
     def _draw(self, model: Model, chunks: Chunks) -> Sample:

@@ -131,7 +131,9 @@ def committed(chain: GaussianChain, values: Values) -> Values:
     # Move the noise along the gap to its new coordinate; the parts orthogonal to it keep their distribution.
     gap = chain.gap(x0, guess, step)
     length = torch.linalg.vector_norm(gap.flatten(1), dim=1)[:, None, None].clamp(min=TINY)
-    noise = noise + shift.to(gap)[:, None, None] * (gap / length)
+    moved = noise + shift.to(gap)[:, None, None] * (gap / length)
+    # Behind a full window there is no guess, and in its place what an earlier chunk left, perhaps one that failed.
+    noise = torch.where(shift[:, None, None] != 0, moved, noise)
     state = chain.mean(values.states[places], x0, step) + chain.shock(noise, step)
     return values._replace(state=state[0], position=places + 1)
 

@@ -139,3 +139,32 @@ def test_a_network_that_breaks_down_is_named_with_its_step(value):
     rounds = CapturedRounds(chain, Free(), Reflection(), longest_windows(None, 20), InPlace(broken))
     with pytest.raises(SpecpolicyError, match=r"the denoiser .* not finite at step 8 \(timestep 11\)"):
         rounds(Model(broken), Chunks(source.normal(*SHAPE), None, source))
+
+
+@pytest.mark.parametrize("rounds_before", range(2, 7))
+def test_a_chunk_that_fails_leaves_nothing_to_the_next_ones(rounds_before):
+    """Its guesses are no numbers. The next chunk accepts whole windows, behind which there is no guess of its own."""
+    chain, calls, wild = GaussianChain.ddpm(20, prediction="sample"), [], []
+
+    def network(x, t, cond):
+        calls.append(len(x))
+        if not wild:
+            return torch.zeros_like(x)
+        # Two calls a round: the drafts are rejected at once, so that each root is one step further.
+        return torch.full_like(x, torch.nan if len(calls) > 2 * rounds_before else (-1.0) ** len(calls))
+
+    def drawn(rounds, seed):
+        source = NoiseSource(torch.Generator().manual_seed(seed), 1, torch.device("cpu"), torch.float64)
+        with torch.no_grad():
+            return rounds(Model(None), Chunks(source.normal(*SHAPE), None, source)).actions
+
+    limits = longest_windows(4, len(chain))
+    used, fresh = (CapturedRounds(chain, FrozenRoot(), Reflection(), limits, InPlace(network)) for _ in range(2))
+    expected = drawn(fresh, 2)
+    drawn(used, 0)
+    calls.clear()
+    wild.append(True)
+    with pytest.raises(SpecpolicyError, match="not finite"):
+        drawn(used, 1)
+    wild.clear()
+    assert expected.isfinite().all() and torch.equal(drawn(used, 2), expected)
