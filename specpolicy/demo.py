@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specpolicy.artifacts import local_path
 from specpolicy.distributions import same_as_normal
 from specpolicy.errors import SpecpolicyError
 from specpolicy.histories import FILE, read_histories
@@ -53,10 +54,11 @@ def run(path: Path, engine: str, chunks: int, say: Callable[[str], object]) -> N
     """
     if chunks < 2:
         raise SpecpolicyError(f"chunks={chunks}: expected at least 2")
-    policy = load_policy(path)
+    place = local_path(path)
+    policy = load_policy(place)
     if policy.kind != "diffusion":
         raise SpecpolicyError(f"{path} is a policy of action tokens: give one with a chain, such as checkpoints/lift")
-    histories = read_histories(path / FILE, policy)
+    histories = read_histories(place / FILE, policy)
     policy = policy.with_engine(engine)
     steps = policy.steps
     say(f"{path}, a chunk of {steps} steps, engine {policy.engine_name}, {torch.get_num_threads()} threads")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from specpolicy.artifacts import local_path
 from specpolicy.checkpoints import read_config, read_weights
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing.tensors import Unfilled, check_layout, layout_of
@@ -32,7 +33,8 @@ def load_policy(
 
     Args:
         path: a checkpoint directory of ours, or a checkpoint of real-stanford/diffusion_policy (`.ckpt`), LeRobot (a
-            directory) or robomimic (`.pth`).
+            directory) or robomimic (`.pth`). `wandb:entity/project/name:version` is fetched first, see
+            `specpolicy.artifacts`.
         device: such as "cpu" or "cuda".
         trust: open pickles that ask for more than these projects write; such a file can run any code.
         bare: leave out what lies beside our checkpoints, a calibration and draft models: for those who make them anew.
@@ -41,7 +43,7 @@ def load_policy(
         SpecpolicyError: nothing there, a damaged file, a policy that cannot be run, a device that is not there; a
             calibration or draft models of another policy, or of this one before its weights were changed.
     """
-    where = usable_device(device)
+    where, path = usable_device(device), local_path(path)
     # By name, not by an import statement: the integrations know all rooms, so no room may know them. This is the one
     # door at which a path of unknown origin comes in.
     foreign = importlib.import_module("specpolicy.integrations").read(path, trust)

@@ -16,6 +16,7 @@ ROOMS = (
     "fingerprints",
     "files",
     "outputs",
+    "artifacts",
     "processes",
     "precision",
     "logging",

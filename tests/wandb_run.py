@@ -13,13 +13,24 @@ FULL, LAST = 1, 4
 
 
 @dataclass
+class Artifact:
+    """What would be sent as an artifact: its type, metadata, aliases, and {name in it: content}."""
+
+    kind: str
+    metadata: dict
+    aliases: list
+    files: dict
+
+
+@dataclass
 class Run:
-    """Config, summary, the logged rows, and the names of the saved files."""
+    """Config, summary, the logged rows, the names of the saved files, and the artifacts by name."""
 
     config: dict = field(default_factory=dict)
     summary: dict = field(default_factory=dict)
     rows: list = field(default_factory=list)
     files: list = field(default_factory=list)
+    artifacts: dict = field(default_factory=dict)
     name: str = ""
     ended: bool = False
 
@@ -53,9 +64,17 @@ def parse(log: bytes) -> Run:
             run.summary |= values(record.summary.update)
         elif kind == "files":
             run.files += [file.path for file in record.files.files]
+        elif kind == "artifact":
+            run.artifacts[record.artifact.name] = artifact(record.artifact)
         elif kind == "exit":
             run.ended = True
     return run
+
+
+def artifact(record):
+    """An artifact with the content of its files, which W&B keeps until it is sent."""
+    files = {entry.path: Path(entry.local_path).read_bytes() for entry in record.manifest.contents}
+    return Artifact(record.type, json.loads(record.metadata or "{}"), list(record.aliases), files)
 
 
 def values(items):

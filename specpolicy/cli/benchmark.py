@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from specpolicy.cli.policies import named, pin, run_config
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
+    from specpolicy.artifacts import Artifact
     from specpolicy.benchmarking import Settings
     from specpolicy.histories import Histories
     from specpolicy.logging import MetricLogger
@@ -48,6 +50,7 @@ def run(config: DictConfig, own: Policy | None = None, command: str | None = Non
         if not isinstance(config.threads, int) or config.threads < 1:
             raise SpecpolicyError(f"threads={config.threads}: expected at least one")
         torch.set_num_threads(config.threads)
+    artifact = pin(config)
     policy = own or load_policy(config.policy, config.device)
     if config.samplers is None:
         config.samplers = list(policy.compared)
@@ -58,12 +61,13 @@ def run(config: DictConfig, own: Policy | None = None, command: str | None = Non
     with claim(output, "benchmark"):
         check_own(output, "benchmark", FILES)
         command = command or shlex.join(["specpolicy", *sys.argv[1:]])
-        _measure(config, policy, samplers, settings, output, command)
+        _measure(config, policy, artifact, samplers, settings, output, command)
 
 
 def _measure(
     config: DictConfig,
     policy: Policy,
+    artifact: Artifact | None,
     samplers: dict[str, AnySampler],
     settings: Settings,
     output: Path,
@@ -72,6 +76,7 @@ def _measure(
     """Measure, write and print the figures; `output` is held by this run."""
     from specpolicy.benchmarking import benchmark, notes, plain_table, result_table, write_report
     from specpolicy.cli.configuration import save_config
+    from specpolicy.evaluation.provenance import fingerprint
     from specpolicy.logging import make_logger
     from specpolicy.logging.progress import progress_bar
 
@@ -80,7 +85,11 @@ def _measure(
     name = output.name
     if config.logger.name != "none":  # whose curves begin now: were it killed, they would seem to be another's
         save_config(config, output, "benchmark")
-    with make_logger(config.logger, output, _plain(config), name=name) as logger:
+    about = run_config(config, artifact, fingerprint(policy), policy.control_hz)
+    about["task"] = about["task"] or policy.config.task
+    with make_logger(config.logger, output, about, name=name) as logger:
+        if artifact is not None:
+            logger.use_policy(artifact)
         with progress_bar(len(tuned) + len(samplers) * settings.count, f"benchmark {name}") as bar:
             summary, draws = benchmark(
                 policy,
@@ -90,7 +99,7 @@ def _measure(
                 on_tuned=lambda label: bar.advance(1, tuned=label),
                 on_draw=lambda draw: bar.advance(1),
             )
-        summary["policy"]["path"] = str(config.policy)
+        summary["policy"] |= {"path": str(config.policy), **named(artifact)}
         summary["command"] = command
         summary["config"] = _plain(config)
         print(plain_table(result_table(summary)))  # first, so that it is seen even if the disk is full by now
@@ -164,10 +173,11 @@ def _settings(config: DictConfig, tuned: list[str]) -> Settings:
 
 def _histories(policy: Policy, config: DictConfig, output: Path) -> Histories:
     """The recorded observations; without any, those of a task, recorded now and kept in `output`."""
+    from specpolicy.artifacts import local_path
     from specpolicy.cli.configuration import save_config
     from specpolicy.histories import FILE, read_histories, write_histories
 
-    path = Path(config.observations or Path(config.policy) / FILE)
+    path = Path(config.observations or local_path(config.policy) / FILE)
     if config.observations or path.exists():
         return read_histories(path, policy)
     if config.task is None:

@@ -20,6 +20,7 @@ Examples:
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,38 +35,61 @@ if TYPE_CHECKING:
 
 
 SETTINGS = "calibrate.yaml"
+LEARNT = ("speculation.safetensors", "speculation.json", "drafts.json")
+LOG = "calibrate_log"  # what a logger writes
+FIGURES = ("calls", "seconds")  # of a chunk, as a plan expects them
 
 
 def run(config: DictConfig) -> None:
     """Calibrate as `config` (configs/calibrate.yaml) says."""
+    from specpolicy.artifacts import local_path
     from specpolicy.cli.calibrate_tokens import calibrate_tokens
     from specpolicy.cli.engines import on_engine
+    from specpolicy.cli.made_policies import log_calibrated
     from specpolicy.cli.own_outputs import check_own
+    from specpolicy.cli.policies import output_beside, pin, run_config
+    from specpolicy.evaluation.provenance import fingerprint
     from specpolicy.loading import load_policy
+    from specpolicy.logging import make_logger
     from specpolicy.outputs import claim
     from specpolicy.precision import check_precision
 
     effort = _effort(config)  # what is wrong shall be said before an hour of work
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    output = output_beside(config)
+    artifact = pin(config)
     policy = load_policy(config.policy, config.device, bare=True)  # what lies there is made anew
     check_precision(config.precision, policy.device)
-    output = Path(config.output or config.policy)
+    place = local_path(config.policy)
     if not output.is_dir() and config.output is None:
         raise SpecpolicyError(f"{output} is no directory: give output=, where the calibration shall go")
     with claim(output, "calibrate"):
         if config.learn and config.held_out:
             check_own(output, "calibrate", ["observations.safetensors", SETTINGS], _is_calibrated, settings=SETTINGS)
+        if artifact is not None and not config.learn:
+            _take(place, output)
         known = None if config.learn or policy.kind == "tokens" else _known(config, policy)
+        about = run_config(config, artifact, fingerprint(policy), policy.control_hz)
+        about["task"] = policy.config.task
         policy = on_engine(policy, config.engine)
-        if policy.kind == "tokens":
-            calibrate_tokens(policy, config, output)
-        else:
-            _calibrate(policy, config, output, effort, known)
+        # In a directory of its own: beside a policy there may be the log of its training.
+        with make_logger(config.logger, output / LOG, about, name=f"{output.name}-calibrate") as logger:
+            if artifact is not None:
+                logger.use_policy(artifact)
+            if policy.kind == "tokens":
+                found = calibrate_tokens(policy, config, output)
+            else:
+                found = _calibrate(policy, config, output, effort, known)
+            logger.summary(found)
+            if config.logger.name != "none":
+                log_calibrated(policy, place, output, artifact, found, logger)
 
 
-def _calibrate(policy: Any, config: DictConfig, output: Path, effort: Effort, known: Calibration | None) -> None:
-    """Calibrate and write what was found to `output`, which this run holds."""
+def _calibrate(
+    policy: Any, config: DictConfig, output: Path, effort: Effort, known: Calibration | None
+) -> dict[str, Any]:
+    """Calibrate and write what was found to `output`, which this run holds; its figures, by name."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.observations import conditions, write_held_out
     from specpolicy.evaluation.provenance import hardware
@@ -87,6 +111,19 @@ def _calibrate(policy: Any, config: DictConfig, output: Path, effort: Effort, kn
     calibration.save(output)
     print(describe(calibration, where))
     print(f"wrote {output}/speculation.safetensors and .json")
+    plans = calibration.plans[where]
+    figures = {f"{steps}_steps/{name}": getattr(plan, name) for steps, plan in plans.items() for name in FIGURES}
+    return {"calibrated_for": where, **figures}
+
+
+def _take(place: Path, output: Path) -> None:
+    """Copy what was learnt of a policy to the output, where nothing is known yet."""
+    from specpolicy.files import atomic_path
+
+    if not _is_calibrated(output):
+        for path in (place / name for name in LEARNT if (place / name).is_file()):
+            with atomic_path(output / path.name) as temporary:
+                shutil.copyfile(path, temporary)
 
 
 def _is_calibrated(output: Path) -> bool:

@@ -21,11 +21,14 @@ LOOKAHEAD_CHUNKS = 40  # chunks that are decoded for each number of drafts of a 
 BATCH = 20  # chunks that are decoded side by side
 
 
-def calibrate_tokens(policy: TokenPolicy, config: DictConfig, output: Path) -> None:
-    """Calibrate, write and print what was found; `output` is held by this run."""
+def calibrate_tokens(policy: TokenPolicy, config: DictConfig, output: Path) -> dict[str, Any]:
+    """Calibrate, write and print what was found; `output` is held by this run. Returns the figures, by name."""
     found = (_learn if config.learn else _time_again)(policy, config, output)
-    print(describe(found, policy.setting().backend))
+    machine = policy.setting().backend
+    print(describe(found, machine))
     print(f"wrote {output}/drafts.json")
+    drafts = {f"{law}/drafts": one.drafts[machine] for law, one in found.decoders.items() if machine in one.drafts}
+    return {"calibrated_for": machine, **drafts}
 
 
 def _learn(policy: TokenPolicy, config: DictConfig, output: Path) -> TokenCalibration:

@@ -39,6 +39,7 @@ def run(config: DictConfig) -> None:
     """Control the robot as `config` (configs/control.yaml) says."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.own_outputs import check_own
+    from specpolicy.cli.policies import pin
     from specpolicy.control import GymRobot, timing_report
     from specpolicy.control.signals import EndingSignals
     from specpolicy.outputs import claim, default_name, file_name
@@ -46,6 +47,7 @@ def run(config: DictConfig) -> None:
 
     if config.seed < 0 or config.max_seconds <= 0:
         raise SpecpolicyError("max_seconds must be positive and seed not negative (specpolicy control --help)")
+    pin(config)
     output = Path(config.output or f"outputs/control/{file_name(config.task.name)}-{default_name(config.policy)}")
     with claim(output, "control"), contextlib.closing(make_task_env(_plain(config.task))) as env:
         check_own(output, "control", ["timing.json", "config.yaml"])

@@ -28,15 +28,18 @@ def run(config: DictConfig) -> None:
     """Convert as `config` (configs/convert.yaml) says."""
     import torch
 
+    from specpolicy.artifacts import local_path
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.own_outputs import is_checkpoint, saved_by
+    from specpolicy.cli.policies import pin
     from specpolicy.cli.train import BESIDE
     from specpolicy.loading import load_policy
     from specpolicy.outputs import LOCK, claim, remove
     from specpolicy.rates import one_rate, parse_hz
 
+    pin(config, "path")
     out = Path(config.out)
-    if out.is_dir() and os.path.realpath(config.path) == os.path.realpath(out):
+    if out.is_dir() and os.path.realpath(local_path(config.path)) == os.path.realpath(out):
         raise SpecpolicyError(f"out={out} is the checkpoint itself: choose another directory")
     with claim(out, "convert"):
         part = out / PART

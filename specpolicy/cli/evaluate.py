@@ -33,10 +33,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from specpolicy.cli.policies import named, pin, run_config
 from specpolicy.cli.samplers import plain, sampler_specs
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
+    from specpolicy.artifacts import Artifact
     from specpolicy.evaluation.player import Played
     from specpolicy.evaluation.results import Results
     from specpolicy.evaluation.runner import Evaluation
@@ -58,6 +60,7 @@ def run(config: DictConfig, policy: Policy | None = None, command: str | None = 
 
     if not (0 < config.margin < 1 and 0 < config.expected_success < 1):
         raise SpecpolicyError("margin and expected_success must lie between 0 and 1")
+    artifact = pin(config)
     track, evaluation = _evaluation(config, policy)
     references = [str(label) for label in config.references]
     for label in references:
@@ -73,12 +76,13 @@ def run(config: DictConfig, policy: Policy | None = None, command: str | None = 
     with claim(output, "evaluate"):
         check_own(output, "evaluate", ["config.yaml"], runner.is_evaluation, config.overwrite)
         command = command or shlex.join(["specpolicy", *sys.argv[1:]])
-        _evaluate(config, evaluation, track, references, workers, command)
+        _evaluate(config, evaluation, artifact, track, references, workers, command)
 
 
 def _evaluate(
     config: DictConfig,
     evaluation: Evaluation,
+    artifact: Artifact | None,
     track: dict[str, Any],
     references: list[str],
     workers: int,
@@ -91,6 +95,7 @@ def _evaluate(
     from specpolicy.evaluation.provenance import hardware, load
     from specpolicy.evaluation.tracks import times_are_measured
     from specpolicy.logging import make_logger
+    from specpolicy.tasks import task_hz
 
     output, cores = Path(config.output), hardware()["cores"]
     origin = runner.check(evaluation)
@@ -109,14 +114,18 @@ def _evaluate(
         print(f"chunks are drawn up to {evaluation.setup.batch} at a time: times per chunk are those of a whole batch")
     if without := runner.unfilmed(evaluation, results, output):
         print(f"{without} of the episodes to be filmed are done and have no video: only new episodes are filmed")
-    with make_logger(config.logger, output, plain(config), name=output.name) as logger:
+    hz = None if config.logger.name == "none" else task_hz(evaluation.setup.task)
+    about = run_config(config, artifact, origin.policy, hz)
+    with make_logger(config.logger, output, about, name=output.name) as logger:
+        if artifact is not None:
+            logger.use_policy(artifact)
         try:
             _play(evaluation, results, output, workers, logger)
         except KeyboardInterrupt:
             print(f"{len(results.done)} episodes are kept in {output}; the same command goes on", file=sys.stderr)
             raise
         provenance = {
-            "policy": {"path": str(config.policy), "fingerprint": origin.policy},
+            "policy": {"path": str(config.policy), "fingerprint": origin.policy, **named(artifact)},
             "device": str(config.device),
             "engine": evaluation.setup.engine,
             "workers": workers,
@@ -242,6 +251,6 @@ def _report(
     write_text(output / "summary.json", json.dumps(summary, indent=2) + "\n")
     plots = write_plots(summary, chunk_figures(evaluation, results), output)
     report = write_report(summary, plots, output)
-    publish(summary, plots, output, logger)
+    publish(summary, results.episodes.rows, plots, output, logger)
     print(text_table(results_table(summary, brief=True)))
     print(f"report: {report}")

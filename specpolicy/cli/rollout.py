@@ -30,6 +30,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.evaluate import read_video_size
     from specpolicy.cli.own_outputs import check_own
+    from specpolicy.cli.policies import pin
     from specpolicy.cli.samplers import name_best_sampler, plain, sampler_specs
     from specpolicy.evaluation import runner
     from specpolicy.evaluation.arms import Arm
@@ -38,6 +39,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.loading import load_policy
     from specpolicy.outputs import claim, default_name, file_name
 
+    pin(config)
     config_directories = config.get("config_directories", [])
     task: Any = OmegaConf.to_container(config.task)
     if config.policy != EXPERT and config.sampler is None:

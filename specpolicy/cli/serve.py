@@ -102,6 +102,7 @@ def _service(config: DictConfig) -> PolicyService:
     import torch
 
     from specpolicy.cli.engines import on_engine
+    from specpolicy.cli.policies import pin
     from specpolicy.cli.samplers import given_sampler, name_best_sampler
     from specpolicy.evaluation.provenance import fingerprint
     from specpolicy.loading import load_policy
@@ -112,6 +113,7 @@ def _service(config: DictConfig) -> PolicyService:
             raise SpecpolicyError(f"threads={config.threads}: expected at least one")
         torch.set_num_threads(config.threads)
     sampler = given_sampler(config)
+    pin(config)
     policy = load_policy(str(config.policy), config.device, trust=config.trust)
     name_best_sampler(config, policy)
     about = {"policy": str(config.policy), "fingerprint": fingerprint(policy)}

@@ -66,6 +66,7 @@ def run(config: DictConfig) -> None:
 
     from specpolicy.checkpoints import CONFIG
     from specpolicy.cli.configuration import save_config
+    from specpolicy.cli.made_policies import log_trained
     from specpolicy.cli.own_outputs import check_own, is_checkpoint
     from specpolicy.data.dataset import read_data, windows
     from specpolicy.logging import make_logger
@@ -105,12 +106,13 @@ def run(config: DictConfig) -> None:
         save_config(config, output, "train")
         count = sum(parameter.numel() for parameter in policy.denoiser.parameters())
         print(f"{len(training)} windows, {len(validation)} for validation; {count / 1e6:.2f} M parameters; {output}")
-        with (
-            make_logger(config.logger, output, _plain(config), name=output.name, resume_step=resume) as logger,
-            progress_bar(options.steps, f"train {config.task.name}") as bar,
-        ):
-            train(policy, training, validation, options, output, logger, bar, rollout, identity)
-    print(f"saved {output}")
+        about = {"data_fingerprint": data.fingerprint, "control_hz": hz, "parameters": count}
+        shown = {**_plain(config), **about}
+        with make_logger(config.logger, output, shown, name=output.name, resume_step=resume) as logger:
+            with progress_bar(options.steps, f"train {config.task.name}") as bar:
+                trained = train(policy, training, validation, options, output, logger, bar, rollout, identity)
+            print(f"saved {output}")
+            log_trained(trained, config, output, identity, about, logger)
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from specpolicy.errors import SpecpolicyError
 
 def run(config: DictConfig) -> None:
     """Train as `config` (configs/train_drafter.yaml) says."""
+    from specpolicy.cli.policies import output_beside, pin
     from specpolicy.draft_models import KINDS
     from specpolicy.loading import load_policy
     from specpolicy.outputs import claim
@@ -31,10 +32,11 @@ def run(config: DictConfig) -> None:
         raise SpecpolicyError(f"kinds={list(config.kinds)}: expected some of {', '.join(KINDS)}")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    output = output_beside(config)
+    pin(config)
     policy = load_policy(config.policy, config.device, bare=True)  # what lies there is made anew
     if policy.kind != "diffusion":
         raise SpecpolicyError(f"{config.policy} needs no draft model: policies of action tokens draft from themselves")
-    output = Path(config.output or config.policy)
     if not output.is_dir() and config.output is None:
         raise SpecpolicyError(f"{output} is no directory: give output=, where the draft models shall go")
     with claim(output, "train_drafter"):

@@ -1,5 +1,6 @@
 """Episodes as arrays, and the training windows cut from them: one definition for every kind of data set."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.fingerprints import LENGTH
 
 
 @dataclass
@@ -64,6 +66,16 @@ class DataSet:
         for name, episode in self.episodes.items():
             if not len(episode):
                 raise SpecpolicyError(f"{self.path}: episode {name} has no steps: remove it from the data set")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that the episodes hold: the same data elsewhere on the disk has the same."""
+        digest = hashlib.sha256()
+        for episode in self.episodes.values():
+            for key, values in [*sorted(episode.observation.items()), ("action", episode.action)]:
+                digest.update(f"{key} {values.dtype} {values.shape}".encode())
+                digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()[:LENGTH]
 
 
 def cut(episodes: Sequence[Episode], n_obs_steps: int, horizon: int, pad_after: int | None = None) -> Sequences:

@@ -1,9 +1,11 @@
 """An evaluation's results for a metric logger, such as Weights & Biases."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from specpolicy.evaluation.results import EPISODE_COLUMNS, Row
 from specpolicy.evaluation.tables import budget_table, differences_table
 from specpolicy.logging import MetricLogger
 
@@ -19,14 +21,22 @@ TIMING = (
     "switch_jump",
     "inner_jump",
 )
+TEXTS = ("task", "arm", "sampler", "clock", "stitching")  # columns of episodes.csv that hold no numbers
 FILES = ("summary.json", "episodes.csv", "chunks.csv", "report.html")
 
 
-def publish(summary: Mapping[str, Any], plots: Mapping[str, str], output: Path, logger: MetricLogger) -> None:
+def publish(
+    summary: Mapping[str, Any],
+    episodes: Sequence[Row],
+    plots: Mapping[str, str],
+    output: Path,
+    logger: MetricLogger,
+) -> None:
     """Hand the figures, the tables, the plots, the videos and the files to a logger.
 
     Args:
         summary: see `summarise`.
+        episodes: rows of episodes.csv; those that the summary speaks of are taken.
         plots: {title: file name in `output`}.
     """
     videos = {
@@ -49,12 +59,36 @@ def publish(summary: Mapping[str, Any], plots: Mapping[str, str], output: Path, 
     }.items():
         if lines:
             logger.log_table(name, columns, lines)
+    logger.log_table("episodes", [*EPISODE_COLUMNS, "video"], _episodes(summary, episodes, output))
     for title, file in plots.items():
         logger.log_file(f"plots/{title}", output / file)
     for name, path in videos.items():
         logger.log_file(name, output / path)
     for file in FILES:
         logger.log_file(file, output / file)
+
+
+def _episodes(summary: Mapping[str, Any], episodes: Sequence[Row], output: Path) -> list[list[Any]]:
+    """A row for each episode: what episodes.csv says, and its video where it was filmed."""
+    videos = {
+        (arm["label"], video["seed"]): output / video["path"] for arm in summary["arms"] for video in arm["videos"]
+    }
+    labels = {arm["label"] for arm in summary["arms"]}
+    seeds = range(summary["seed"], summary["seed"] + summary["episodes"])
+    return [
+        [*(_value(name, row[name]) for name in EPISODE_COLUMNS), videos.get((row["arm"], int(row["seed"])))]
+        for row in episodes
+        if row["arm"] in labels and int(row["seed"]) in seeds
+    ]
+
+
+def _value(column: str, text: str) -> Any:
+    """A field of episodes.csv: text, a number, None where it is empty."""
+    if column in TEXTS or not text:
+        return text or None
+    with contextlib.suppress(ValueError):
+        return float(text)
+    return text
 
 
 def _figures(arm: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """Metrics behind one small interface (CSV, Weights & Biases), and progress bars."""
 
-from specpolicy.logging.metrics import MetricLogger, NoLogger, make_logger
+from specpolicy.logging.metrics import MetricLogger, NoLogger, Score, make_logger
 
-__all__ = ["MetricLogger", "NoLogger", "make_logger"]
+__all__ = ["MetricLogger", "NoLogger", "Score", "make_logger"]

@@ -72,6 +72,14 @@ class CsvLogger(MetricLogger):
         return text.getvalue()
 
 
+def last_values(path: Path | str) -> dict[str, float]:
+    """The last value of each metric in a file that the logger wrote, of whatever step; {} if there is none."""
+    if not Path(path).exists():
+        return {}
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return {name: float(text) for row in csv.DictReader(file) for name, text in row.items() if name and text}
+
+
 def _number(value: float) -> str:
     """The shortest text that reads back as the same number; 0-d arrays and tensors are taken too."""
     if isinstance(value, bool | int):

@@ -3,10 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from specpolicy.artifacts import Artifact
 from specpolicy.errors import SpecpolicyError
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a policy is, beside others.
+
+    Attributes:
+        measure: what was measured, such as "validation/loss".
+        given: what it was measured on; scores of another measure, or given another, are not compared.
+        value: finite.
+        higher: whether a higher value is the better one.
+    """
+
+    measure: str
+    given: str
+    value: float
+    higher: bool = False
+
+    def beats(self, other: Mapping[str, Any]) -> bool | None:
+        """Whether it is better than a score read back from metadata; None if the two are not to be compared."""
+        if (other.get("measure"), other.get("given")) != (self.measure, self.given):
+            return None
+        value = float(other["value"])
+        return self.value > value if self.higher else self.value < value
 
 
 class MetricLogger:
@@ -22,10 +48,35 @@ class MetricLogger:
         """Record a file: .png and .jpg as an image, .mp4 and .gif as a video, others as they are."""
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Record a small table."""
+        """Record a small table; a cell that is a Path is the image or the video that lies there."""
 
     def summary(self, metrics: Mapping[str, Any]) -> None:
         """Record final values of the run."""
+
+    def use_policy(self, artifact: Artifact) -> None:
+        """Record that the run works with this policy."""
+
+    def log_policy(
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        metadata: Mapping[str, Any],
+        score: Score | None = None,
+        alias: str | None = None,
+    ) -> str | None:
+        """Record a policy that the run has made, as a new version of the artifact `name`.
+
+        Args:
+            name: of all versions.
+            files: {name in the artifact: where the file lies}: those of a checkpoint directory.
+            metadata: plain values to show beside it.
+            score: by which the best version is known.
+            alias: of the new version, besides `latest`, and `best` where its score is.
+
+        Returns:
+            What to write for a path to use it; None where it was not recorded, or its version is not known yet.
+        """
+        return None
 
     def close(self) -> None:
         """Flush and release everything."""
@@ -62,6 +113,21 @@ class SeveralLoggers(MetricLogger):
     def summary(self, metrics: Mapping[str, Any]) -> None:
         for logger in self.loggers:
             logger.summary(metrics)
+
+    def use_policy(self, artifact: Artifact) -> None:
+        for logger in self.loggers:
+            logger.use_policy(artifact)
+
+    def log_policy(
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        metadata: Mapping[str, Any],
+        score: Score | None = None,
+        alias: str | None = None,
+    ) -> str | None:
+        found = [logger.log_policy(name, files, metadata, score, alias) for logger in self.loggers]
+        return next((reference for reference in found if reference is not None), None)
 
     def close(self) -> None:
         for logger in self.loggers:

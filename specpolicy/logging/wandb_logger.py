@@ -2,13 +2,16 @@
 
 import os
 import secrets
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from specpolicy.artifacts import PREFIX, TYPE, Artifact, default_project, one_reason
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
-from specpolicy.logging.metrics import MetricLogger
+from specpolicy.logging.metrics import MetricLogger, Score
 
 IMAGES = (".png", ".jpg", ".jpeg")
 VIDEOS = (".mp4", ".gif", ".webm")
@@ -26,8 +29,11 @@ class WandbLogger(MetricLogger):
         directory: output directory of the run.
         run_config: shown as the run's config.
         run_name: shown as its name.
-        project, entity, group, tags: where W&B files the run.
+        project, entity, group, tags: where W&B files the run; project None: WANDB_PROJECT, else "specpolicy".
+        log_model: record policies that the run makes as artifacts.
         mode: "online", "offline" (send later with `wandb sync`) or "disabled"; WANDB_MODE wins over it.
+
+    The agent of a sweep names the run that it has begun (WANDB_RUN_ID): it wins over the id of the directory.
     """
 
     def __init__(
@@ -35,11 +41,12 @@ class WandbLogger(MetricLogger):
         directory: Path | str,
         run_config: Mapping[str, Any] | None = None,
         run_name: str | None = None,
-        project: str = "specpolicy",
+        project: str | None = None,
         entity: str | None = None,
         mode: str = "online",
         group: str | None = None,
         tags: Sequence[str] = (),
+        log_model: bool = True,
     ) -> None:
         import wandb
 
@@ -50,12 +57,13 @@ class WandbLogger(MetricLogger):
             raise SpecpolicyError(f"logger.mode={mode}: expected online, offline or disabled")
         id_file = directory / "wandb_run_id.txt"
         run_id = id_file.read_text(encoding="utf-8").strip() if id_file.exists() else ""
-        if not run_id:
-            run_id = secrets.token_hex(4)
+        wanted = os.environ.get("WANDB_RUN_ID") or run_id or secrets.token_hex(4)
+        if wanted != run_id:
+            run_id = wanted
             write_text(id_file, run_id + "\n")
         try:
             self.run = wandb.init(
-                project=project,
+                project=project or default_project(),
                 entity=entity,
                 group=group,
                 tags=list(tags),
@@ -72,6 +80,7 @@ class WandbLogger(MetricLogger):
                 f"Weights & Biases refused: {str(error).splitlines()[0]}; run `wandb login`, "
                 "or choose logger.mode=offline"
             ) from error
+        self.log_model = log_model
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")
         self._row_file = directory / "wandb_row.txt"
@@ -81,29 +90,81 @@ class WandbLogger(MetricLogger):
         self._log({key: float(value) for key, value in metrics.items()}, step)
 
     def log_file(self, name: str, path: Path | str, step: int | None = None) -> None:
-        import wandb
-
         path = Path(path)
         if not path.is_file():
             raise SpecpolicyError(f"cannot log {name}: no such file: {path}")
         suffix = path.suffix.lower()
         if suffix in IMAGES or suffix in VIDEOS:
-            kind = suffix[1:]
-            media = wandb.Image(str(path)) if suffix in IMAGES else wandb.Video(str(path), format=kind)  # type: ignore[arg-type]
-            self._log({name: media}, step)
+            self._log({name: _cell(path)}, step)
         else:
             self.run.save(str(path), base_path=str(path.parent), policy="now")
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         import wandb
 
-        self._log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+        self._log({name: wandb.Table(columns=list(columns), data=[list(map(_cell, row)) for row in rows])})
 
     def summary(self, metrics: Mapping[str, Any]) -> None:
         self.run.summary.update(dict(metrics))
 
+    def use_policy(self, artifact: Artifact) -> None:
+        if not self._online:
+            return  # W&B records it of runs that are online alone; the run's config names it
+        try:
+            self.run.use_artifact(artifact.name, type=TYPE)
+        except Exception as error:  # of many kinds
+            raise SpecpolicyError(f"{artifact.reference}: {one_reason(error)}") from error
+
+    def log_policy(
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        metadata: Mapping[str, Any],
+        score: Score | None = None,
+        alias: str | None = None,
+    ) -> str | None:
+        import wandb
+
+        if not self.log_model:
+            return None
+        scored = {} if score is None else {"score": asdict(score)}
+        artifact = wandb.Artifact(name, type=TYPE, metadata={**metadata, **scored})
+        for inside, path in files.items():
+            artifact.add_file(str(path), name=inside)
+        best = ["best"] if self._online and score is not None and self._is_best(name, score) else []
+        try:
+            logged = self.run.log_artifact(artifact, aliases=["latest", *best, *([alias] if alias else [])])
+            if not self._online:
+                return None
+            logged.wait()
+            return f"{PREFIX}{logged.entity}/{logged.project}/{name}:{logged.version}"
+        except Exception as error:
+            places = ", ".join(map(str, files.values()))
+            raise SpecpolicyError(f"{places}: written, but not logged as an artifact: {one_reason(error)}") from error
+
     def close(self) -> None:
         self.run.finish()
+
+    @property
+    def _online(self) -> bool:
+        return not (self.run.offline or self.run.disabled)
+
+    def _is_best(self, name: str, score: Score) -> bool:
+        """Whether no version before is as good. One that was measured otherwise keeps the alias."""
+        import wandb
+
+        best = f"{self.run.entity}/{self.run.project}/{name}:best"
+        try:
+            api = wandb.Api()
+            if not api.artifact_exists(best, type=TYPE):
+                return True
+            better = score.beats(api.artifact(best).metadata.get("score") or {})
+        except Exception as error:
+            print(f"{PREFIX}{best} stays what it is: {one_reason(error)}", file=sys.stderr)
+            return False
+        if better is None:
+            print(f"{PREFIX}{best} stays what it is: it was scored by other data or otherwise", file=sys.stderr)
+        return bool(better)
 
     def _log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Log a row; one that belongs to no step comes behind those that are there."""
@@ -111,6 +172,16 @@ class WandbLogger(MetricLogger):
         self.run.log({**values, **({} if step is None else {"step": int(step)})}, step=row, commit=True)
         self._next_row = row + 1
         write_text(self._row_file, f"{row}\n")
+
+
+def _cell(value: Any) -> Any:
+    """What W&B shows of a value; of a path, the image or the video that lies there."""
+    import wandb
+
+    if not isinstance(value, Path):
+        return value
+    suffix = value.suffix.lower()
+    return wandb.Image(str(value)) if suffix in IMAGES else wandb.Video(str(value), format=suffix[1:])  # type: ignore[arg-type]
 
 
 def _read_number(path: Path) -> int:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from specpolicy.data.dataset import Sequences
+from specpolicy.fingerprints import LENGTH
 from specpolicy.outputs import first_difference
 from specpolicy.parsing import plain
 from specpolicy.policy_base import Policy
@@ -40,6 +41,13 @@ def run_identity(
         "data": {"training": _content(training), "validation": None if validation is None else _content(validation)},
         "policy": json.loads(json.dumps(config)),
     }
+
+
+def validation_fingerprint(identity: Mapping[str, Any]) -> str:
+    """Of what a validation loss is a loss of: the same windows, and the same to be predicted from them."""
+    policy = identity["policy"]
+    parts = [identity["data"], policy.get("chain"), policy.get("tokens")]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:LENGTH]
 
 
 def difference(found: Mapping[str, Any], wanted: Identity) -> str | None:

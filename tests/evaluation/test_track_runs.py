@@ -185,6 +185,7 @@ def test_mistakes_are_refused_in_one_line(arguments, tmp_path, capsys, extra, me
 def test_everything_reaches_wandb(arguments, tmp_path, monkeypatch):
     """A real offline run, read back."""
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staged"))
     evaluate(*arguments, *DELAYS, "episodes=2", "videos=1", "logger=wandb")
     output = tmp_path / "out"
     (directory,) = (output / "wandb").glob("offline-run-*")
@@ -211,8 +212,28 @@ def test_everything_reaches_wandb(arguments, tmp_path, monkeypatch):
         assert (directory / "files" / run.logged(f"plots/{plot}/path")).read_bytes() == file.read_bytes()
     assert {"report.html", "summary.json", "episodes.csv", "chunks.csv"} <= set(run.files)
     assert (directory / "files" / "report.html").read_text() == (output / "report.html").read_text()
+    check_episodes(run, directory, found, output)
     rates = [row for row in run.rows if "ddim-4 d2 e3/success_rate" in row]
     assert rates and all("step" in row for row in rates)
+
+
+def check_episodes(run, directory, found, output):
+    """The table of episodes holds those of episodes.csv, and beside each that was filmed its video."""
+    rows = list(csv.DictReader((output / "episodes.csv").open()))
+    (table,) = (one for name, one in run.artifacts.items() if name.endswith("-episodes"))
+    assert table.kind == "run_table"
+    shown = json.loads(table.files["episodes.table.json"])
+    assert shown["columns"] == [*rows[0], "video"] and len(shown["data"]) == len(rows) == 12
+    videos = {(arm["label"], video["seed"]): video["path"] for arm in found["arms"] for video in arm["videos"]}
+    assert len(videos) == 6  # the first episode of each arm
+    for line, row in zip((dict(zip(shown["columns"], line, strict=True)) for line in shown["data"]), rows, strict=True):
+        assert line["arm"] == row["arm"] and line["success"] == float(row["success"])
+        assert line["chunk_seconds_p50"] == float(row["chunk_seconds_p50"])
+        path = videos.get((row["arm"], int(row["seed"])))
+        assert (line["video"] is None) == (path is None)
+        if path is not None:
+            assert line["video"]["_type"] == "video-file"
+            assert table.files[line["video"]["path"]] == (output / path).read_bytes()
 
 
 def test_columns_are_those_of_the_document():

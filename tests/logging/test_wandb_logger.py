@@ -17,8 +17,9 @@ matplotlib.use("Agg")
 
 
 @pytest.fixture(autouse=True)
-def offline(monkeypatch):
+def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staged"))
 
 
 def test_offline_run_is_written_and_resumed_under_its_id(tmp_path):
