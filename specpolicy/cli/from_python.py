@@ -95,7 +95,7 @@ def evaluate(
     """Play a policy with several samplers on the same seeds; measure success, and what time costs.
 
     Args:
-        policy: in memory, or a checkpoint's directory.
+        policy: in memory, a checkpoint's directory, or wandb:entity/project/name:version.
         task: a task's name, such as "lift", or its configuration.
         samplers: names ("ddim-4"), samplers (`samplers.Recycled(steps=16)`) or mappings of a name and options; None:
             the policy's best.
@@ -127,7 +127,7 @@ def benchmark(
     """Draw chunks with several samplers side by side and measure what each costs: calls, rows, milliseconds.
 
     Args:
-        policy: in memory, or a checkpoint's directory, which holds recorded observations.
+        policy: in memory, or a checkpoint's directory, which holds recorded observations (or a name, see `evaluate`).
         samplers: see `evaluate`; None: those worth comparing for the policy.
         count: chunks of each sampler.
         output, quiet: see `evaluate`.

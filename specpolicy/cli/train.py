@@ -4,7 +4,8 @@ The directory named by `output` holds model.safetensors (EMA weights) and config
 `specpolicy evaluate` read, next to the curves. A run that was interrupted goes on where its last save was.
 `data` is a file of `specpolicy collect` or of robomimic, the directory of a LeRobot data set (v2 or v3; its vectors,
 not its images), or a zarr replay buffer of diffusion_policy. Its control steps per second must be the task's, and
-become the policy's (data_hz, resample, any_rate).
+become the policy's (data_hz, resample, any_rate). With logger=wandb the policy becomes an artifact in the end, which
+other verbs take as policy=wandb:team/project/lift-unet:best.
 
 Examples:
   specpolicy train task=lift
