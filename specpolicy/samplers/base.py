@@ -1,4 +1,4 @@
-"""What samplers are: options that are bound to a setting, and then draw chunks, each with what it cost."""
+"""Base classes of samplers: options are bound to a setting, then draw chunks and report their cost."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
-from specpolicy.engines.base import Denoiser as Denoiser  # samplers' users find it here
+from specpolicy.engines.base import Denoiser as Denoiser  # re-exported for users of samplers
 from specpolicy.errors import SpecpolicyError
 from specpolicy.model import Model
 
@@ -21,18 +21,18 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 
 @dataclass(frozen=True)
 class SampleStatistics:
-    """What a sample cost.
+    """Cost of a sample.
 
     Attributes:
         calls: (B,) sequential network calls of each chunk.
         rows: (B,) states evaluated for each chunk.
-        accepted: drafts, one (B,) tensor for each speculative round, -1 for rows already finished.
-        evaluated: states, likewise.
-        rejections: (K,) by step, noisiest first; None of samplers that reject nothing.
+        accepted: accepted drafts, one (B,) tensor for each speculative round, -1 for rows already finished.
+        evaluated: evaluated states, in the same form.
+        rejections: (K,) by step, noisiest first; None for samplers that reject nothing.
         rows_by_call: states of each call, for all chunks together.
         seconds: wall time of the whole sample.
-        network_seconds: the part of it that was spent in the denoiser; where an engine captured more than the denoiser,
-            as rounds on a GPU, in all of that.
+        network_seconds: the part of it spent in the denoiser, or in everything that the engine captured, such as whole
+            rounds on a GPU.
     """
 
     calls: Tensor
@@ -56,16 +56,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a sampler is bound to: all that stays the same from chunk to chunk.
+    """Everything a sampler is bound to, which stays the same from chunk to chunk.
 
     Attributes:
-        model: the network; draws call a `fresh` one.
-        chain: of the policy; a sampler may walk another one of the same training process.
+        model: the network; each draw calls a `fresh` one.
+        chain: the policy's chain; a sampler may walk another one of the same training process.
         shape: (H, D) of a chunk.
-        calibration: of the policy, for samplers that want one.
+        calibration: the policy's calibration, for samplers that use one.
         draft_denoiser: a smaller denoiser, for independent drafts.
         draft_head: a correction head, for corrected drafts.
-        dtype: of the states.
+        dtype: dtype of the states.
     """
 
     model: Model
@@ -78,19 +78,19 @@ class Setting:
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes, and the states are."""
+        """Device of the network and of the states."""
         return self.model.device
 
     @property
     def backend(self) -> str:
-        """What plans of a calibration hold here, see `backend_name`."""
+        """Name under which a calibration keeps its plans for this engine and device; see `backend_name`."""
         return self.model.backend
 
 
 class NoiseSource:
-    """All randomness of a sampler: one generator for the batch, or one per row.
+    """Source of all randomness of a sampler: one generator for the batch, or one per row.
 
-    With one generator per row, a row's noises do not depend on which other rows are in the batch.
+    With one generator per row, a row's noises do not depend on the other rows of the batch.
     """
 
     def __init__(self, generator: Generators, batch: int, device: torch.device, dtype: torch.dtype):
@@ -115,7 +115,7 @@ class NoiseSource:
         return upload(self._draw(torch.randn, shape, rows, self.dtype), self.device)
 
     def normals(self, count: int, *shape: int) -> Tensor:
-        """(count, B, *shape): what as many calls of `normal` return."""
+        """(count, B, *shape): the results of `count` calls of `normal`."""
         drawn = [self._draw(torch.randn, shape, None, self.dtype) for _ in range(count)]
         return upload(torch.stack(drawn), self.device)
 
@@ -124,7 +124,7 @@ class NoiseSource:
         return upload(self._draw(torch.rand, shape, rows, torch.float64), self.device)
 
     def _draw(self, draw, shape: tuple[int, ...], rows: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """On the device of the generator. A CPU generator also serves a GPU sampler: the same seed then gives the same
+        """Draw on the generator's device. A CPU generator also serves a GPU sampler, so the same seed gives the same
         noises on both."""
         generator = self._generator
         if isinstance(generator, list):
@@ -144,13 +144,13 @@ class NoiseSource:
 
 @dataclass(frozen=True)
 class Chunks:
-    """What is drawn at once.
+    """One request for chunks.
 
     Attributes:
         state: (B, H, D) the initial noise.
         cond: conditions of B rows, or None.
-        noise: where all other random numbers come from.
-        return_states: whether the states on the way are wanted.
+        noise: source of all other random numbers.
+        return_states: whether to return the states on the way.
     """
 
     state: Tensor
@@ -163,32 +163,33 @@ Draw = Callable[[Model, Chunks], Sample]  # the model counts the calls of this d
 
 
 class Sampler(ABC):
-    """Draws action chunks: a frozen dataclass of options, checked when it is made. Immutable, so reuse it freely."""
+    """Draws action chunks. A frozen dataclass of options, checked on creation, so it can be reused freely."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def bind(self, setting: Setting) -> Draw:
-        """What draws chunks in a setting. All that depends on options, chain, engine and calibration is settled here.
+        """Return a function that draws chunks in a setting. It settles all that depends on options, chain, engine and
+        calibration.
 
         Several threads may draw with it at once.
 
         Raises:
-            SpecpolicyError: options, chain and calibration that do not go together.
+            SpecpolicyError: options, chain and calibration that do not fit together.
         """
 
     def learnt(self, setting: Setting, backend: str) -> Iterator[Any]:
-        """What it takes of a setting that was made beside the weights: modules, and settings in plain values.
+        """Yield the learnt parts of a setting that this sampler uses: modules, and settings as plain values.
 
         Args:
-            setting: that it would be bound to.
+            setting: the setting to bind to.
             backend: what will run the network, see `backend_name`.
         """
         return iter(())
 
 
 def upload(value: Tensor, device: torch.device) -> Tensor:
-    """`value` on `device`, without waiting for what a GPU has still to do."""
+    """Return `value` on `device`, without waiting for pending work of a GPU."""
     if device.type != "cuda" or value.device.type != "cpu":
         return value.to(device)
     return value.pin_memory().to(device, non_blocking=True)
@@ -211,5 +212,5 @@ def check_finite(checksums: Tensor, timesteps: Tensor) -> None:
 
 
 def name_step(timesteps: Tensor, step: int) -> str:
-    """A step of a chain, the noisiest is 0, as messages call it."""
+    """Name a step of a chain for messages; the noisiest is 0."""
     return f"step {step} (timestep {timesteps[step].item():g})"

@@ -1,4 +1,4 @@
-"""A sampler that is settled: bound to a network, a chain and a shape, it draws chunks and looks nothing up."""
+"""A bound sampler: settled for a network, a chain and a shape, it draws chunks without look-ups."""
 
 import contextlib
 import dataclasses
@@ -16,9 +16,9 @@ class BoundSampler:
     """Draws chunks with one sampler in one setting. Threads may share it.
 
     Attributes:
-        sampler: its options.
-        setting: what it is bound to.
-        draw: what draws, see `Sampler.bind`.
+        sampler: the options.
+        setting: the setting it is bound to.
+        draw: the function that `Sampler.bind` returned.
     """
 
     def __init__(self, sampler: Sampler, setting: Setting):
@@ -28,7 +28,7 @@ class BoundSampler:
             SpecpolicyError: see `Sampler.bind`.
         """
         self.sampler, self.setting = sampler, setting
-        # What is bound is kept, and may be used in any mode.
+        # A bound sampler is kept and may be used in any autograd mode.
         with torch.inference_mode(False), torch.no_grad():
             self.draw = sampler.bind(setting)
 
@@ -36,7 +36,7 @@ class BoundSampler:
         return f"BoundSampler({self.sampler}, {self.setting.chain}, {self.setting.backend})"
 
     def describe(self) -> dict[str, str | None]:
-        """`law`: what it draws from; `window`: what it drafts, None without drafts."""
+        """Return `law`, the distribution it draws from, and `window`, its drafts in words (None without drafts)."""
         distribution = describe_distribution(self.sampler, self.setting.chain)
         return {"law": distribution, "window": describe_drafts(self.draw)}
 
@@ -50,8 +50,12 @@ class BoundSampler:
     ) -> Sample:
         """Draw a batch of chunks (B, H, D).
 
-        cond: (B, ...) or (1, ...), which is expanded; None for an unconditional denoiser. generator: one for the
-        batch, or a sequence of B, one per row. start: (B, H, D) the initial noise, by default drawn.
+        Args:
+            batch: B.
+            cond: (B, ...) or (1, ...), which is expanded; None for an unconditional denoiser.
+            generator: one for the batch, or a sequence of B, one per row.
+            return_states: also return the states on the way.
+            start: (B, H, D) the initial noise; drawn by default.
 
         Raises:
             SpecpolicyError: conditions or generators that do not fit the batch, values that are not finite.
@@ -64,7 +68,7 @@ class BoundSampler:
                 )
             cond = cond.to(device).expand(batch, *cond.shape[1:])
         noise = NoiseSource(generator, batch, device, self.setting.dtype)
-        # Where nothing is recorded for gradients, whoever asked has chosen a mode.
+        # Where autograd is off, the caller has already chosen a mode.
         with torch.inference_mode() if torch.is_grad_enabled() else contextlib.nullcontext():
             return self._timed(cond, noise, return_states, start)
 

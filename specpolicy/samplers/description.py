@@ -1,4 +1,4 @@
-"""What a bound sampler draws from and what it drafts, in words for tables."""
+"""The distribution and the drafts of a bound sampler, in words for tables."""
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.samplers.base import Draw, Sampler
@@ -11,12 +11,12 @@ from specpolicy.samplers.speculative.samplers import Speculation, Speculative
 
 
 def describe_distribution(sampler: Sampler, chain: GaussianChain) -> str:
-    """What a sampler draws from: "own", what the policy was trained to draw; "near own"; or "another"."""
+    """Name a sampler's distribution: "own" (the one the policy was trained to draw), "near own", or "another"."""
     if not isinstance(sampler, DDPM | Speculative | Picard):
         return "another"
     steps, eta = sampler.steps, getattr(sampler, "eta", None)
     if chain.eta is not None and steps is not None and eta is None:
-        return "another"  # a DDPM chain of a policy whose own is DDIM
+        return "another"  # a DDPM chain of a policy whose own chain is DDIM
     parts = ["near own" if isinstance(sampler, Picard) else "own"]
     if steps not in (None, len(chain)):
         parts.append(f"{steps} steps")
@@ -26,8 +26,8 @@ def describe_distribution(sampler: Sampler, chain: GaussianChain) -> str:
 
 
 def describe_drafts(draw: Draw) -> str | None:
-    """The most drafts in a round: "16", "to the end", "8 to 40" where it differs by step; None without drafts. Of
-    recycled drafts also what makes them: "48; student, 4 sweeps, rejoining"."""
+    """Return the most drafts in a round: "16", "to the end", "8 to 40" where it differs by step; None without drafts.
+    For recycled drafts also how they are made: "48; student, 4 sweeps, rejoining"."""
     if not isinstance(draw, Speculation):
         return None
     drafter, limits = draw.drafter, _describe_limits(draw.window)
@@ -43,7 +43,7 @@ def _describe_limits(limits: Lengths) -> str:
         return "to the end"
     if isinstance(limits, int):
         return str(limits)
-    # Near the end of a chain a window is as long as what is left, which says nothing.
+    # Near the end of a chain the draft length is the number of steps left, which tells nothing.
     count = len(limits)
     free = [size for step, size in enumerate(limits) if size < count - 1 - step] or list(limits)
     return str(min(free)) if min(free) == max(free) else f"{min(free)} to {max(free)}"

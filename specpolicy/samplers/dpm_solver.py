@@ -19,12 +19,12 @@ FEW = 15  # with fewer calls the last two steps are of lower order, as in the au
 
 @dataclass(frozen=True)
 class DPMSolver(Sampler):
-    """DPM-Solver++ multistep on the clipped x0 of the policy's process. Another distribution than the policy's.
+    """DPM-Solver++ multistep on the clipped x0 of the policy's process. Its distribution is not the policy's.
 
-    The timesteps and the numbers are those of diffusers' DPMSolverMultistepScheduler.
+    Timesteps and numbers are those of diffusers' DPMSolverMultistepScheduler.
 
     Attributes:
-        steps: calls.
+        steps: network calls.
         order: 1 to 3.
     """
 
@@ -56,7 +56,7 @@ class DPMSolver(Sampler):
                 guesses = [x0, *guesses[: self.order - 1]]
                 kept, *shares = weights[step]
                 state = kept * state
-                for share, guess in zip(shares, guesses, strict=False):  # a step of lower order asks for fewer
+                for share, guess in zip(shares, guesses, strict=False):  # a step of lower order uses fewer
                     state = state + share * guess
                 checksums[step] = state.sum()
                 if chunks.return_states:
@@ -69,7 +69,8 @@ class DPMSolver(Sampler):
 
 
 def solver_timesteps(process: TrainingProcess, steps: int) -> Tensor:
-    """(steps,) int64, noisiest first: as a chain's, but the last step, which goes to no noise, is one of them."""
+    """(steps,) int64, noisiest first: like a chain's timesteps, but the last step, which leads to no noise, is one of
+    them."""
     total = process.steps
     if process.spacing == "linspace":
         timesteps = np.linspace(0, total - 1, steps + 1).round()[:0:-1]
@@ -84,10 +85,10 @@ def solver_timesteps(process: TrainingProcess, steps: int) -> Tensor:
 
 
 def solver_weights(alpha_bar: Tensor, order: int) -> list[list[float]]:
-    """Of each step, the weights of the state and of the newest x0s: a step is linear in them.
+    """Weights of the state and of the newest x0s, for each step. A step is linear in them.
 
-    The formulas are those of algorithm 2 and appendix B of the paper, its midpoint form, with lambda the logarithm of
-    signal over noise, h its growth in this step and r those of the steps before over h.
+    The formulas are those of algorithm 2 and appendix B of the paper, its midpoint form. lambda is the logarithm of
+    signal over noise, h its growth in this step, and r the growth in earlier steps divided by h.
     """
     signal, noise = alpha_bar.sqrt().tolist(), (1 - alpha_bar).sqrt().tolist()
     growth = [math.log(one / other) for one, other in zip(signal, noise, strict=True)]

@@ -1,4 +1,4 @@
-"""What options of samplers may be: each sampler checks its own with these, in `__post_init__`."""
+"""Checks of sampler options; each sampler calls them in `__post_init__`."""
 
 from typing import Any
 

@@ -17,14 +17,14 @@ class Picard(Sampler):
     """Sweeps over a sliding window of the sequential path until it stops changing. Its distribution is only near the
     chain's.
 
-    All noises are drawn first, which fixes the path. A sweep evaluates the guessed states of the window in one call
-    and rolls the path out anew; leading states that moved by at most `tolerance` times the noise of their step (root
-    mean square over the chunk) are taken as final. The batch advances together, by its slowest row.
+    All noises are drawn first, which fixes the path. A sweep evaluates the guessed states of the window in one call and
+    rolls the path out anew. Leading states that moved by at most `tolerance` times the noise of their step (root mean
+    square over the chunk) are final. The batch advances together, at the pace of its slowest row.
 
     Attributes:
-        tolerance: 0 never stops early, so that the path is the sequential one.
-        window: states a sweep evaluates at most; None: all that are left.
-        steps: of a shorter chain of the same policy, which is another distribution; None: the policy's own.
+        tolerance: 0 never stops early, so the path is the sequential one.
+        window: most states evaluated in a sweep; None: all that are left.
+        steps: length of a shorter chain of the same policy, which has another distribution; None: the policy's own.
     """
 
     name: ClassVar[str] = "picard"
@@ -46,7 +46,7 @@ class Picard(Sampler):
         def draw(model: Model, chunks: Chunks) -> Sample:
             batch = len(chunks.state)
             shocks = chain.shock(chunks.noise.normal(count, *shape), slice(0, count))
-            # Guess: the noise fades away and nothing is known of the chunk.
+            # First guess: the noise fades and nothing is known of the chunk.
             guess = chain.rollout(chunks.state, shocks, slice(0, count))
             states = torch.cat([chunks.state[:, None], guess], dim=1)
             done = sweeps = rows = 0
@@ -61,7 +61,7 @@ class Picard(Sampler):
                 if stop < count:  # carry the change on to the states that no sweep has reached
                     states[:, stop + 1 :] = chain.rollout(states[:, stop], shocks[:, stop:], slice(stop, count))
                 settled = (moved <= self.tolerance).all(dim=0).long().cumprod(dim=0)
-                # Of x0, not of the states: the triangular product spreads what is not finite over the whole window.
+                # Check x0, not the states: the triangular product spreads a NaN over the whole window.
                 checksums = x0.flatten(2).sum((0, 2))
                 advance, is_finite = torch.stack([settled.sum(), torch.isfinite(checksums).all().long()]).tolist()
                 if not is_finite:
@@ -77,8 +77,8 @@ class Picard(Sampler):
 
 
 def _scale(chain: GaussianChain) -> Tensor:
-    """(K,) what the state after each step may move by, in units of the tolerance."""
-    if not bool((chain.sigma > 0).any()):  # DDIM without noise: what is left of the initial one is the measure
+    """(K,) allowed change of the state after each step, in units of the tolerance."""
+    if not bool((chain.sigma > 0).any()):  # DDIM without noise: measure against what is left of the initial noise
         left = (1 - chain.alpha_bar).sqrt()
         return torch.cat([left[1:], left[-1:]])
     # The noise of the last step is zero, so use the one before.

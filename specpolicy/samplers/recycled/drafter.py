@@ -1,19 +1,19 @@
-"""Recycling: draft from evaluations that the last rounds paid for and did not use, with their noises kept.
+"""Recycling: draft from evaluations of earlier rounds that were not used, with their noises kept.
 
-Under token-level verification the noises behind the first rejection were never looked at. With the same noises the
-path of the next round lies close to the drafted states of the last one, and what the network said there is the best
-guess at hand. A surrogate f of the network, fixed before sampling, carries it over the small distance:
+Under token-level verification the noises after the first rejection were never looked at. With the same noises the path
+of the next round lies close to the previous drafts, and the network's output there is the best guess available. A
+surrogate f of the network, fixed before sampling, carries it over the small distance:
 
     x0draft_n(y) = clip( f(y) + r + (r - r') ((y' - y'') . (y - y')) / (1.05 |y' - y''|^2) ),   r = x0(y') - f(y')
 
-where y' and y'' are the last two evaluated states at the same step n and r, r' the surrogate's errors there (one
-Broyden pair); without any evaluation at n, r = 0: the surrogate alone drafts the first round.
+Here y' and y'' are the last two evaluated states at the same step n, and r, r' the surrogate's errors there (one
+Broyden pair). Without any evaluation at n, r = 0: the surrogate alone drafts the first round.
 
-Why it is exact: a state at step n holds the noises of steps before n only. All that enters the guess at n comes from
-states at n or at steps before it, so it does not know the noise it will be coupled with. Never use what was evaluated
-at a step behind n: it has seen that noise.
+Why it is exact: a state at step n holds the noises of steps before n only. The guess at n uses states at n or at
+earlier steps only, so it does not know the noise it will be coupled with. Never use an evaluation at a step after n: it
+has seen that noise.
 
-The kept noises may also be led back onto the old path, whose states need no evaluation any more: see `Rejoin`.
+The kept noises may also lead the path back onto the old one, whose states need no evaluation any more: see `Rejoin`.
 """
 
 from collections.abc import Callable
@@ -34,16 +34,19 @@ from specpolicy.samplers.speculative.problem import Drafts, Known
 from specpolicy.samplers.speculative.verifiers.base import Verdict
 
 DAMPING = 1.05  # of the secant: 1 would trust it fully
-STRIDE = 3  # of all sweeps but the last, which makes drafting half as long and costs no calls
+STRIDE = 3  # of all sweeps but the last: halves the time of drafting and costs no calls
 
 
 @dataclass(frozen=True)
 class Evaluations:
-    """What is known at each step, (B, K, H*D) each: the last evaluated `state`, the network's `x0` and the surrogate's
-    `error` there, how state and error differ from the evaluation before (`state_change`, zero where there is none, and
-    `error_change`); `seen` (B, K, 1): 1 where there is any, else 0. `reach` (B,): the last step evaluated; all before
-    it have been, for windows begin where the last one stopped. `surrogate` on the chunks' device; `tables`, `features`:
-    what it made of the steps and of the condition. `rounds` so far."""
+    """Knowledge at each step, (B, K, H*D) each.
+
+    `state`: the last evaluated one. `x0` of the network and `error` of the surrogate there. `state_change` and
+    `error_change`: their differences from the evaluation before, zero where there is none. `seen` (B, K, 1): 1 where
+    there is any evaluation, else 0. `reach` (B,): the last step evaluated; all before it have been, because a round
+    begins where the last one stopped. `surrogate`: on the chunks' device. `tables`, `features`: its preparation of the
+    steps and of the condition. `rounds`: so far.
+    """
 
     state: Tensor
     x0: Tensor
@@ -58,20 +61,20 @@ class Evaluations:
     rounds: int = 0
 
     def keep(self, index: Tensor) -> "Evaluations":
-        """Those of some rows."""
+        """Select rows."""
         parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         tensors: dict[str, Any] = {name: part[index] for name, part in parts.items() if isinstance(part, Tensor)}
         return replace(self, **tensors)
 
 
 class RecycledDrafter(Drafter):
-    """One call a round, for batches.
+    """Drafter with one call a round, for batches.
 
-    sweeps: how often the whole window is drafted anew, in parallel, each time guessing x0 at the states of the time
-    before: the guesses at step n depend on steps before n only, as in a sequential walk. stride: all sweeps but the
-    last guess at every so many steps only, by how much x0 differs there from what the network said, and hold that for
-    the steps behind. rejoin: lead paths back onto those before, see `Rejoin`; on the host, so that on a GPU each sweep
-    waits for the device.
+    `sweeps`: how often the whole draft is made anew, in parallel. Each sweep guesses x0 at the states of the previous
+    one; guesses at step n depend on earlier steps only, as in a sequential walk. `stride`: all sweeps but the last
+    guess only at every so many steps, by how much x0 differs there from the network's output, and hold that for the
+    steps after it. `rejoin`: lead paths back onto earlier ones, see `Rejoin`. It runs on the host, so on a GPU each
+    sweep waits for the device.
     """
 
     name = "recycled"
@@ -89,7 +92,7 @@ class RecycledDrafter(Drafter):
         reach = torch.full((batch,), -1, device=problem.device)
         surrogate = self.surrogate.placed(problem.device, problem.dtype)
         features = surrogate.prepare(problem.cond)
-        if features is not None:  # one row serves all where there is no condition; rows are dropped one by one
+        if features is not None:  # without a condition one row serves all; rows are dropped one by one
             features = features.expand(batch, -1)
         tables = surrogate.look_up(problem.timesteps)
         return Evaluations(zeros, zeros, zeros, zeros, zeros, seen, reach, surrogate, tables, features)
@@ -99,13 +102,13 @@ class RecycledDrafter(Drafter):
         chain, drafts, stride = problem.chain, window.drafts, self.stride
         uniform = None
         if memory.rounds and self.rejoin:
-            # In every round, for all steps: what a row draws must not depend on the rows beside it.
+            # In every round, for all steps: a row's draws must not depend on its neighbours.
             uniform = problem.source.uniform(len(chain), rows=torch.from_numpy(problem.rows))
         if not drafts:
             return Drafts(window.root[:, None], window.noise[:, :0])
         steps, noise = window.index(0, drafts), window.noise[:, :drafts]
         shocks = chain.shock(noise, steps)
-        # What the network said at each step; behind the last step evaluated, what it said there.
+        # The network's output at each step; after the last step evaluated, its output there.
         stale = memory.x0[cells(torch.minimum(window.steps[:, :drafts], memory.reach[:, None].clamp(min=0)))]
         guess, guess_some = (self._guess(memory, window, columns) for columns in (1, stride))
 
@@ -132,7 +135,7 @@ class RecycledDrafter(Drafter):
         states = torch.cat([window.root[:, None], path.states], dim=1)
         if path.joined is None:
             return Drafts(states, x0)
-        # Where the walk stood on the old path it took the network's own step.
+        # Where the walk was on the old path it took the network's own step.
         mask = np.pad(path.joined, ((0, 0), (1, 0)))
         stood = torch.from_numpy(mask[:, :-1].copy()).to(problem.device)[..., None, None]
         x0 = torch.where(stood, memory.x0[cells(steps)].view_as(shocks), x0)
@@ -140,7 +143,7 @@ class RecycledDrafter(Drafter):
         return Drafts(states, x0, Known(mask, known), path.noise)
 
     def _guess(self, memory: Evaluations, window: BatchWindow, stride: int) -> Callable[[Tensor], Tensor]:
-        """From states (B, n, d) to x0, unclipped, at every so many of the window's drafts."""
+        """Return a function from states (B, n, d) to x0, unclipped, at every `stride`-th draft."""
         steps = window.index(0, window.drafts)
         steps = slice(steps.start, steps.stop, stride) if isinstance(steps, slice) else steps[:, ::stride]
         at = cells(steps)
@@ -154,7 +157,7 @@ class RecycledDrafter(Drafter):
         return guess
 
     def _rejoin(self, memory: Evaluations, problem: Batch, window: BatchWindow, uniform: Tensor) -> Rejoin:
-        """How the paths of this round may rejoin those of the last, with uniform numbers (B, K)."""
+        """Set up how the paths of this round may rejoin those of the last, with uniform numbers (B, K)."""
         chain, steps = problem.chain, window.index(0, window.drafts)
         met = window.steps[:, 1:] <= memory.reach[:, None]
         if window.valid is not None:
@@ -175,7 +178,7 @@ class RecycledDrafter(Drafter):
         valid = np.ones(window.steps.shape, bool) if window.valid is None else window.valid
         reach = torch.maximum(memory.reach, window.steps[:, 0] + torch.from_numpy(window.width).to(problem.device))
         new = valid if drafts.known is None else valid & ~drafts.known.mask
-        # A row goes on behind the state it took last; of a full window it still needs the last one, the furthest.
+        # A row goes on after the state it took last. After a full draft it still needs the last, furthest evaluation.
         new = new & (np.arange(window.drafts + 1) >= np.minimum(verdict.accepted + 1, window.width)[:, None])
         row, column = (torch.from_numpy(part).to(problem.device) for part in new.nonzero())
         tables = tuple(table[window.steps] for table in memory.tables)
@@ -203,7 +206,7 @@ class RecycledDrafter(Drafter):
 
 @dataclass(frozen=True)
 class _Path:
-    """States (B, W, H, D), and of a path that may have rejoined its noise and where it has, (B, W) on the host."""
+    """States (B, W, H, D); for a path that may have rejoined, also its noise and where it did, (B, W) on the host."""
 
     states: Tensor
     noise: Tensor | None = None

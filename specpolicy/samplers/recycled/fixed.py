@@ -63,7 +63,7 @@ class RecycledFixed(Drafter):
         chain, drafts, stride = problem.chain, window.drafts, self.stride
         steps, root = window.steps[:-1], window.root.flatten(1)
         shocks = chain.shock(window.noise[:-1], steps)
-        # What the network said at each step; behind the last step evaluated, what it said there.
+        # The network's output at each step; after the last step evaluated, its output there.
         stale = memory.x0[torch.minimum(steps, memory.reach.clamp(min=0))]
 
         def guess(states: Tensor, every: int = 1) -> Tensor:
@@ -105,7 +105,7 @@ class RecycledFixed(Drafter):
         """See `Drafter.learn`."""
         accepted, _, width = verdict.long().split(1)
         start, place = problem.values.position - accepted - 1, torch.arange(len(x0), device=x0.device)
-        # A chunk goes on behind the state it took last; of a full window it still needs the last one, the furthest.
+        # A chunk goes on after the state it took last. After a full draft it still needs the last, furthest evaluation.
         new = (place >= start + torch.minimum(accepted + 1, width)) & (place <= start + width)
         state, error, again, new = problem.values.states.flatten(1), memory.last, memory.seen, new[:, None]
         return memory._replace(

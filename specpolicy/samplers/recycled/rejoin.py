@@ -1,22 +1,23 @@
-"""Rejoining: lead a new path back onto the one drafted before, whose states have been evaluated already.
+"""Rejoining: lead a new path back onto the previous draft, whose states have already been evaluated.
 
-Behind a rejection the noises z of the old path were never looked at, so that given all that came before step n they
-are independent standard normals, and so is whatever a map that keeps that distribution makes of them. With m the mean
-of the new draft at step n and y', M = y' - sigma z the old draft behind it and its mean, draw
+After a rejection the noises z of the old path were never looked at. Given all that came before step n they are
+independent standard normals, and they stay so under any map that keeps that distribution. Let m be the mean of the new
+draft at step n, y' the old draft and M = y' - sigma z its mean. Draw
 
     m + sigma z'  from the maximal coupling with y':   y' itself with probability min(1, N(y'; m) / N(y'; M)),
                                                        else z' = z mirrored in the direction from M to m
 
 (the reflection coupling that also verifies drafts, section 2 of De Bortoli et al. 2025, here between two paths). Where
-the new path meets the old one its state is known, with what the network said there: the next draft is the network's
-own step, which cannot be rejected, and no row has to be evaluated. Where it does not, mirrored noises lead it back.
+the new path meets the old one, the network's output is known. The next draft is then the network's own step, which
+cannot be rejected, and no row has to be evaluated. Elsewhere, mirrored noises lead the path back.
 
-Each such decision takes a uniform number of its own, drawn anew in every round. m, M and the state at step n hold the
-noises of earlier steps only, so the draft at n still knows nothing of the noise that it will be coupled with.
+Each decision takes its own uniform number, drawn anew in every round. m, M and the state at step n hold the noises of
+earlier steps only, so the draft at n still does not know the noise that it will be coupled with.
 
-All is measured from the old path: with y = y'_n + d the new state, u = m - M = A_n d + drift + A_n y'_n - M, the next
-difference is c u, where c = 0 for a path that rejoins and 1 - 2 sigma (u.z) / |u|^2 for a mirrored one. So a step is a
-scalar decision and a few products of vectors, in float64, one after the other: numba runs it where it is installed.
+Everything is measured from the old path. With y = y'_n + d the new state and u = m - M = A_n d + drift + A_n y'_n - M,
+the next difference is c u, where c = 0 for a path that rejoins and 1 - 2 sigma (u.z) / |u|^2 for a mirrored one. So a
+step is a scalar decision and a few products of vectors, in float64, one after the other. numba runs it where it is
+installed.
 """
 
 import functools
@@ -35,8 +36,8 @@ SIGNATURE = (
 
 @dataclass(frozen=True)
 class Walk:
-    """Paths: the `states` after each step and the `noise` that leads there, (B, W, d), and whether each state is the
-    one of the old path, `joined` (B, W)."""
+    """Paths: the `states` after each step, the `noise` that leads there, (B, W, d), and whether each state is on the
+    old path, `joined` (B, W)."""
 
     states: Floats
     noise: Floats
@@ -46,10 +47,14 @@ class Walk:
 class Rejoin:
     """Walks of one round that may rejoin the old paths.
 
-    root: (B, d). old: (B, W+1, d) states of the old path at the window's steps and the one behind, zero where it had
-    none; drift: (B, W, d) what the network's x0 there adds. noise: (B, W, d) of the old path, where it went on. weight,
-    sigma: (B, W) of the chain's steps. met: (B, W) bool, where the old path's next state was evaluated, so that it may
-    be rejoined. uniform: (B, W) in [0, 1).
+    Args:
+        root: (B, d).
+        old: (B, W+1, d) states of the old path at the drafted steps and the one after, zero where it had none.
+        drift: (B, W, d) contribution of the network's x0 there.
+        noise: (B, W, d) of the old path, where it went on.
+        weight, sigma: (B, W) of the chain's steps.
+        met: (B, W) bool, where the old path's next state was evaluated, so that it may be rejoined.
+        uniform: (B, W) in [0, 1).
     """
 
     def __init__(
@@ -64,37 +69,38 @@ class Rejoin:
         uniform: Floats,
     ):
         self.old, self.noise, self.sigma, self.met = old, noise, sigma, met
-        # Mean and next state of the old path differ by its noise: a walk with drift g differs by A d + g + base.
+        # The old path's mean and next state differ by its noise: a walk with drift g differs by A d + g + base.
         self.base = weight[..., None] * old[:, :-1] - old[:, 1:] + sigma[..., None] * noise
         fixed = (root - old[:, 0], drift + self.base, noise, weight, sigma, met, np.log1p(-uniform))
         self.start, *self.fixed = (np.ascontiguousarray(part) for part in fixed)
 
     def __call__(self, drift: Floats) -> Walk:
-        """The walks with guesses that add `drift` (B, W, d); on the old path, with what the network says there."""
+        """Walk with guesses that add `drift` (B, W, d); on the old path, with the network's output there."""
         moved, share, joined = np.empty(drift.shape), np.empty(drift.shape[:2]), np.empty(drift.shape[:2], np.bool_)
         self.walk(self.start, drift + self.base, *self.fixed, moved, share, joined)
         states = self.old[:, 1:] + share[..., None] * moved
-        # The same next state is u + sigma z' behind M: what c takes off u is the change of the noise.
+        # The same next state is u + sigma z' after M: the noise changes by what c takes off u.
         off = np.divide(1 - share, self.sigma, out=np.zeros_like(share), where=share != 1)
         return Walk(states, self.noise - off[..., None] * moved, joined)
 
     @property
     def walk(self) -> Callable[..., None]:
-        """What writes u into `moved` (B, W, d), c into `share` (B, W), and where it rejoins into `joined` (B, W)."""
+        """Return the function that writes u into `moved` (B, W, d), c into `share` (B, W), and the rejoining steps into
+        `joined` (B, W)."""
         return quick_walk()
 
 
 @functools.cache
 def quick_walk() -> Callable[..., None]:
-    """The walk, compiled where numba is installed: by its signature, so that no control step ever waits for a
-    compiler, and kept on disk."""
+    """Return the walk, compiled where numba is installed. It is compiled by its signature and kept on disk, so no
+    control step ever waits for a compiler."""
     try:
         import numba
     except ImportError:
         return walk_together
     try:
         compiled: Callable[..., None] = numba.njit(SIGNATURE, cache=True, nogil=True)(walk_row_by_row)
-    except RuntimeError:  # nowhere to keep it: neither beside this file nor in the user's cache
+    except RuntimeError:  # no place to keep it: neither beside this file nor in the user's cache
         compiled = numba.njit(SIGNATURE, nogil=True)(walk_row_by_row)
     return compiled
 

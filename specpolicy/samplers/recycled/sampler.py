@@ -1,4 +1,4 @@
-"""This project's sampler, `recycled`: what it is drafted with, settled once."""
+"""This project's sampler, `recycled`, and how its parts are chosen when it is bound."""
 
 import functools
 from collections.abc import Iterator
@@ -25,14 +25,15 @@ class Recycled(Speculative):
     """This project's sampler: recycled evaluations, carried by a surrogate of the network, verified by reflection.
 
     Attributes:
-        window: "calibrated", the default: the fastest for the chain's length and this kind of machine.
-        calibration: see `specpolicy.calibrate`; None: the policy's. Without one, a prior that knows only that chunks
-            are smooth serves.
-        calibrated: False does without one also where a policy has it.
+        window: most drafts in a round, as in `Speculative`; "calibrated", the default: the fastest for the chain's
+            length and this kind of machine.
+        calibration: see `specpolicy.calibrate`; None: the policy's. Without one, a prior serves that knows only that
+            chunks are smooth.
+        calibrated: False ignores the policy's calibration.
         student: False uses the calibration's linear surrogate; None: as calibrated.
         sweeps: of drafting, see `RecycledDrafter`.
         rejoin: lead drafted paths back onto earlier ones, see `Rejoin`: fewer calls of fewer rows. None: on a CPU only,
-            for elsewhere each sweep then waits for the device.
+            because elsewhere each sweep would wait for the device.
     """
 
     name: ClassVar[str] = "recycled"
@@ -57,7 +58,7 @@ class Recycled(Speculative):
             )
 
     def calibration_in(self, setting: Setting) -> Calibration | None:
-        """The calibration that is used in a setting: its own, else the policy's, unless that is not wanted."""
+        """Return the calibration to use in a setting: its own, else the policy's, or None if `calibrated` is False."""
         return setting.calibration if self.calibrated and self.calibration is None else self.calibration
 
     def learnt(self, setting: Setting, backend: str) -> Iterator[Any]:
@@ -73,7 +74,7 @@ class Recycled(Speculative):
             yield from ("plan", plan.windows, plan.sweeps, plan.student)
 
     def rejoins(self, device: torch.device) -> bool:
-        """Whether paths rejoin those before on such a device."""
+        """Whether paths rejoin earlier ones on a device."""
         return device.type == "cpu" if self.rejoin is None else self.rejoin
 
     def bind(self, setting: Setting) -> Speculation:
@@ -90,7 +91,8 @@ class Recycled(Speculative):
         return Speculation(chain, drafter, Reflection(), window, single, fixed, capture)
 
     def _drafting(self, setting: Setting) -> tuple[Surrogate, int, Lengths]:
-        """Surrogate, sweeps and windows: as the options say, else as calibrated for this backend, else as calibrated.
+        """Return surrogate, sweeps and draft lengths: from the options, else as calibrated for this backend, else as
+        calibrated.
 
         Raises:
             SpecpolicyError: a calibration for another policy.
@@ -98,7 +100,7 @@ class Recycled(Speculative):
         chain, calibration = self.target(setting.chain), self.calibration_in(setting)
         window = None if self.window == "calibrated" else self.window
         if calibration is None:
-            # One sweep: what knows only smoothness is best trusted for one small correction.
+            # One sweep: a prior that knows only smoothness is best trusted for one small correction.
             return _smooth(tuple(chain.process.alpha_bar.tolist()), tuple(setting.shape)), self.sweeps or 1, window
         calibration.check(chain, setting.shape)
         calibration.check_network(setting.model.network)
@@ -111,6 +113,6 @@ class Recycled(Speculative):
 
 @functools.lru_cache(maxsize=8)
 def _smooth(alpha_bar: tuple[float, ...], shape: tuple[int, int]) -> GaussianSurrogate:
-    """The prior of one who knows nothing of a policy, made once."""
+    """Return the prior for an unknown policy, made once."""
     with torch.inference_mode(False):
         return GaussianSurrogate.smooth(torch.tensor(alpha_bar, dtype=torch.float64), torch.Size(shape))

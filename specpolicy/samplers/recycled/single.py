@@ -1,7 +1,7 @@
-"""Recycling for one chunk on the CPU, in numpy: `RecycledDrafter`, which see, without what it need not compute.
+"""Recycling for one chunk on the CPU, in numpy: like `RecycledDrafter`, with less to compute.
 
-Where a drafted path stands on the old one, the guess is the network's own x0 there, so that the surrogate is asked only
-for states off it, and only for those that the network has not seen.
+Where a drafted path is on the old one, the guess is the network's own x0 there. So the surrogate is evaluated only at
+states off the old path that the network has not seen.
 """
 
 from dataclasses import dataclass, replace
@@ -24,14 +24,14 @@ from specpolicy.samplers.speculative.verifiers.base import Verdict
 
 
 class HostSurrogate(Protocol):
-    """A surrogate as it is asked here."""
+    """A surrogate in numpy."""
 
     def prepare(self, cond: Tensor | None) -> Any:
-        """What it makes of the condition, once a chunk."""
+        """Prepare the condition, once a chunk."""
         ...
 
     def __call__(self, states: Floats, steps: np.ndarray, features: Any) -> Floats:
-        """Its x0 (n, d) at `states` (n, d) of `steps` (n,)."""
+        """Return x0 (n, d) at `states` (n, d) of `steps` (n,)."""
         ...
 
 
@@ -43,12 +43,12 @@ class StepSurrogate(nn.Module):
         self.surrogate, self.tables = surrogate, surrogate.look_up(chain.timesteps)
 
     def forward(self, states: Tensor, steps: Tensor, features: Tensor) -> Tensor:
-        """Its guess."""
+        """Return the guess of x0."""
         return self.surrogate.at(tuple(table[steps] for table in self.tables), features)(states[None])[0]
 
 
 class TorchSurrogate:
-    """A surrogate as a `HostSurrogate`, computed by torch, or by `compiled`, what an engine made of its steps."""
+    """A surrogate as a `HostSurrogate`, computed by torch, or by `compiled`, an engine's version of its steps."""
 
     def __init__(self, surrogate: Surrogate, chain: GaussianChain, engine: object = None):
         self.steps = StepSurrogate(surrogate, chain).eval()
@@ -58,7 +58,7 @@ class TorchSurrogate:
             self.compiled = compiled_steps(engine, surrogate, chain, self._example)
 
     def _example(self) -> tuple[nn.Module, tuple[Tensor, Tensor, Tensor]]:
-        """The steps, and inputs of all of them at once."""
+        """Return the steps, and inputs for all of them at once."""
         source, surrogate = torch.Generator().manual_seed(0), self.surrogate
         states = torch.randn(len(self.steps.tables[0]), len(surrogate.basis), generator=source)
         cond = torch.randn(1, surrogate.cond_dim, generator=source)
@@ -78,7 +78,7 @@ class TorchSurrogate:
 
 @dataclass(frozen=True)
 class Path:
-    """What is known at each step of one chunk, (K, d); see `Evaluations`."""
+    """Knowledge at each step of one chunk, (K, d); see `Evaluations`."""
 
     state: Floats
     x0: Floats
@@ -120,7 +120,7 @@ class RecycledSingle(Drafter):
         state, error, change = memory.state[steps], memory.error[steps], memory.state_change[steps]
         square = np.einsum("nd,nd->n", change, change)[:, None]
         secant = memory.error_change[steps] / np.maximum(DAMPING * square, TINY)
-        # What the network said at each step; behind the last step evaluated, what it said there.
+        # The network's output at each step; after the last step evaluated, its output there.
         stale = memory.x0[np.minimum(numbers, memory.reach)]
 
         def guess(states: Floats, at: np.ndarray) -> Floats:

@@ -1,4 +1,4 @@
-"""`calibrate`: everything that is measured and trained before sampling."""
+"""`calibrate`: all measurements and training that happen before sampling."""
 
 import time
 from collections.abc import Callable
@@ -27,23 +27,23 @@ from specpolicy.samplers.recycled.calibration.tuning import Trial, tune
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate, Surrogate
 from specpolicy.samplers.speculative.loop import check_noise
 
-Progress = Callable[[str, int, int], object]  # what is being done, how much of it is done, of how much
+Progress = Callable[[str, int, int], object]  # stage, amount done, total amount
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much work a calibration is.
+    """Amount of work in a calibration.
 
     Attributes:
-        chains: sequential chains recorded, one for each of so many conditions.
-        repeated: the first so many conditions, of which more chains are recorded, for the spread of their chunks.
+        chains: sequential chains recorded, one for each of as many conditions.
+        repeated: number of leading conditions with more chains, for the spread of their chunks.
         repeats: chains of each of these.
-        invented: more conditions, near those given.
-        scattered: steps that all these and all given conditions are evaluated at.
+        invented: additional conditions, near the given ones.
+        scattered: steps evaluated at each invented and each given condition.
         rounds: chains recorded in the sampler's own rounds, with the prior and again with the student.
-        steps: shorter chains that are learnt from and get windows, too.
-        passes: `Distillation` of the first and the second student; none leaves the student out.
-        tests: chains behind each choice of sweeps and windows.
+        steps: lengths of shorter chains that are also learnt from and get draft lengths.
+        passes: `Distillation` of the first and the second student; empty: no student.
+        tests: chains behind each choice of sweeps and draft lengths.
         options: sizes of the student.
     """
 
@@ -76,20 +76,20 @@ def calibrate(
 
     Args:
         denoiser: see `specpolicy.sample`.
-        chain: of the denoiser.
+        chain: the chain of the denoiser.
         shape: (H, D) of a chunk.
-        cond: (M, ...) conditions the policy meets in use, or None for an unconditional denoiser; the more of them and
-            the more different, the better the student. The last tenth is kept aside to choose sweeps and windows on, so
-            conditions of one episode should stand together.
-        generator: of all draws.
-        effort: by default that of `specpolicy calibrate`, which takes half an hour to an hour on two cores; fewer
-            `chains`, `invented` and `rounds` take less, and `Effort(passes=())` leaves the student out.
-        progress: called with what is being done, how much of it is done, and of how much.
-        known: an earlier calibration; nothing is learnt then, only plans for this machine are made, on all conditions,
-            which should be others than it was learnt on.
+        cond: (M, ...) conditions the policy meets in use, or None for an unconditional denoiser. More and more varied
+            conditions give a better student. The last tenth is kept aside to choose sweeps and draft lengths, so keep
+            the conditions of one episode together.
+        generator: source of all draws.
+        effort: by default that of `specpolicy calibrate`, half an hour to an hour on two cores. Fewer `chains`,
+            `invented` and `rounds` take less; `Effort(passes=())` leaves the student out.
+        progress: called with the stage, the amount done and the total amount.
+        known: an earlier calibration. Nothing is learnt then; only plans for this machine are made, on all conditions,
+            which should not be those it was learnt on.
 
     Raises:
-        SpecpolicyError: fewer than 20 conditions; a chain on which nothing can be speculated exactly; `known` is of
+        SpecpolicyError: fewer than 20 conditions; a chain that cannot be speculated on exactly; `known` belongs to
             another network.
     """
     if len(shape) != 2:
@@ -115,11 +115,11 @@ def calibrate(
 
 
 def _learn(work: "_Work", progress: Progress) -> Calibration:
-    """The prior and the student."""
+    """Learn the prior and the student."""
     cond, chain, shape, effort = work.cond, work.chain, (work.shape[0], work.shape[1]), work.effort
     with torch.inference_mode():
         sequential, chunks, groups = work.sequential()
-    # Tensors made in inference mode cannot enter training.
+    # Tensors made in inference mode cannot be trained on.
     sequential, chunks = _clone(sequential), chunks.clone()
     flat = None if cond is None else cond.flatten(1)
     prior_values = fit_prior(chunks, None if flat is None else flat[groups], groups)
@@ -148,7 +148,7 @@ def _learn(work: "_Work", progress: Progress) -> Calibration:
 
 
 class _Work:
-    """The policy under calibration, and what is measured on it."""
+    """The policy under calibration, with everything measured on it."""
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ class _Work:
         self.count = count
 
     def sequential(self) -> tuple[Evaluated, Tensor, Tensor]:
-        """Evaluations of sequential chains, the chunks they end in (N, d), and each chunk's condition (N,)."""
+        """Return evaluations of sequential chains, their final chunks (N, d), and each chunk's condition (N,)."""
         effort = self.effort
         single = self._choose(effort.chains)
         repeated = self._choose(effort.repeated).repeat_interleave(effort.repeats)
@@ -180,7 +180,7 @@ class _Work:
         return record, record.x0[last], record.condition[last]
 
     def broadly(self, cond: Tensor) -> tuple[Tensor, Evaluated]:
-        """`cond` and invented conditions behind it, and a few evaluations at each that may be learnt from."""
+        """Return `cond` followed by invented conditions, and a few evaluations at each one that may be learnt from."""
         known = cond[: self.training]
         invented = invent(known, self.effort.invented, self.generator)
         bar = _Bar(self.progress, "single steps", len(known) + len(invented))
@@ -194,7 +194,7 @@ class _Work:
         return torch.cat([cond, invented]), Evaluated.join(parts)
 
     def rounds(self, surrogate: Surrogate, name: str) -> Evaluated:
-        """Evaluations in rounds of the recycled sampler."""
+        """Return evaluations in rounds of the recycled sampler."""
         chains = self.chains()
         lengths = {steps: self.effort.rounds // (1 if steps == len(self.chain) else 2) for steps in chains}
         bar, parts = _Bar(self.progress, name, sum(lengths.values())), []
@@ -208,7 +208,7 @@ class _Work:
         return Evaluated.join(parts)
 
     def chains(self) -> dict[int, GaussianChain]:
-        """The chain and the shorter ones, by their number of steps."""
+        """The chain and the shorter ones, by number of steps."""
         return {
             steps: self.chain if steps == len(self.chain) else self.chain.strided(steps)
             for steps in sorted({len(self.chain), *self.effort.steps}, reverse=True)
@@ -221,7 +221,7 @@ class _Work:
         return Trial(self.denoiser, self.shape, cond, self.device, seed, self.effort.tests)
 
     def _choose(self, number: int) -> Tensor:
-        """(number,) conditions to train on, each as often as any other."""
+        """(number,) indices of training conditions, each equally often."""
         order = torch.cat(
             [torch.randperm(self.training, generator=self.generator) for _ in range(-(-number // self.training))]
         )
@@ -232,18 +232,18 @@ class _Work:
 
 
 class _Bar:
-    """Counts towards the end of one stage."""
+    """Counts the progress of one stage."""
 
     def __init__(self, progress: Progress, name: str, total: int):
         self.progress, self.name, self.total, self.done = progress, name, total, 0
 
     def add(self, count: int) -> None:
-        """So much more is done."""
+        """Record `count` more units."""
         self.done += count
         self.progress(self.name, self.done, self.total)
 
     def __call__(self, loss: float) -> None:
-        """One more step of training is done."""
+        """Record one more training step."""
         self.add(1)
 
 

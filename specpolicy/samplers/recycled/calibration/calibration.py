@@ -1,4 +1,4 @@
-"""What is known of a policy and a machine before sampling: it makes drafts better and windows fit, never the law."""
+"""Per-policy, per-backend tuning data of `recycled`: affects speed, never the distribution."""
 
 import json
 import os
@@ -23,14 +23,17 @@ from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSu
 FORMAT = 2
 WEIGHTS, SETTINGS = "speculation.safetensors", "speculation.json"
 REMEDY = "run `specpolicy calibrate` for this policy"
-LONGEST, WIDEST, LARGEST = 4096, 65536, 2**24  # steps and horizons, layers, conditions: far beyond what anyone uses
+LONGEST, WIDEST, LARGEST = 4096, 65536, 2**24  # bounds on steps and horizons, layers, conditions: beyond any use
 SWEEPS = 1000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a chain of one length is drafted fastest on one machine: `windows` (K,) the most drafts from each step,
-    noisiest first, the `sweeps` of drafting, with the `student` or the prior; `calls` and `seconds` a chunk takes."""
+    """The fastest way to draft a chain of one length on one machine.
+
+    `windows` (K,): the most drafts from each step, noisiest first. `sweeps`: of drafting. `student`: draft with the
+    student, else with the prior. `calls` and `seconds`: cost of a chunk.
+    """
 
     windows: Sequence[int]
     sweeps: int
@@ -44,7 +47,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class StudentOptions:
-    """Sizes of `StudentSurrogate`, as they stand in a file."""
+    """Sizes of `StudentSurrogate`, as stored in a file."""
 
     cond_dim: int
     width: int
@@ -60,7 +63,7 @@ class StudentOptions:
 
 @dataclass(frozen=True)
 class CalibrationFile:
-    """What speculation.json says; see `Calibration`. `fingerprint`: of the policy it was made for."""
+    """Contents of speculation.json; see `Calibration`. `fingerprint`: of the policy it was made for."""
 
     format: Literal[2]
     alpha_bar: Sequence[float]
@@ -84,7 +87,7 @@ class CalibrationFile:
                     )
 
     def surrogates(self) -> dict[str, GaussianSurrogate | StudentSurrogate]:
-        """The surrogates, untrained, by the name that their weights begin with."""
+        """Untrained surrogates, by the prefix of their weights' names."""
         alpha_bar = torch.tensor(self.alpha_bar, dtype=torch.float64, device="cpu")
         made: dict[str, Any] = {"prior": GaussianSurrogate(alpha_bar, self.shape, self.cond_dim)}
         if self.student is not None:
@@ -126,7 +129,7 @@ class Calibration:
     def check_network(self, denoiser: object) -> None:
         """Raise if this was made for another network than the one behind `denoiser`, as far as both are known.
 
-        A network is looked at once, not for every chunk: it costs as much as some calls.
+        A network is checked once, not for every chunk, because a check costs as much as some calls.
         """
         network = network_of(denoiser)
         if self.fingerprint is None or network is None or network in self._checked:
@@ -135,11 +138,11 @@ class Calibration:
         self._checked.add(network)
 
     def surrogate(self, student: bool = True) -> Surrogate:
-        """The best surrogate there is, or the linear one."""
+        """Return the best surrogate, or the linear one with `student=False`."""
         return self.student if student and self.student is not None else self.prior
 
     def plan(self, chain: GaussianChain, backend: str) -> Plan | None:
-        """The plan for a backend, else for its kind of device, if there is one."""
+        """Return the plan for a backend, else for its kind of device, else None."""
         plans = self.plans.get(backend) or self.plans.get(backend.partition("-")[0], {})
         return plans.get(len(chain))
 
@@ -188,7 +191,7 @@ class Calibration:
 
     @classmethod
     def load(cls, directory: str | Path) -> "Calibration":
-        """Read what `save` wrote.
+        """Read the files that `save` wrote.
 
         Raises:
             SpecpolicyError: there is no calibration, or it cannot be read.
@@ -224,17 +227,17 @@ class Calibration:
 
 
 def read_calibration(directory: str | Path) -> Calibration | None:
-    """The calibration beside a checkpoint, None if there is none. Whose it is, is for the caller to ask."""
+    """Return the calibration beside a checkpoint, None if there is none. The caller checks whose it is."""
     return Calibration.load(directory) if os.path.lexists(Path(directory) / SETTINGS) else None
 
 
 def _read_weights(path: Path, settings: CalibrationFile) -> dict[str, torch.Tensor]:
-    """The tensors of speculation.safetensors, compared with what the settings ask for before they are read."""
+    """Read the tensors of speculation.safetensors, after comparing their names and shapes with the settings."""
     with without_memory():
         parts = settings.surrogates()
     expected = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
     _, directions = read_layout(path).get("directions", ("", ()))
-    if directions:  # of older files, which nobody asks for any more; there may be any number of them
+    if directions:  # older files have these; nothing uses them any more, and there may be any number of them
         size = settings.shape[0] * settings.shape[1]
         expected["directions"] = torch.empty(min(directions[0], size), size, device="meta")
     tensors = read_tensors(path, expected)

@@ -1,4 +1,4 @@
-"""Distils a student from the policy's own evaluations: what matters are gaps, so the loss is made of gaps."""
+"""Distils a student from the policy's own evaluations. Gaps decide acceptance, so the loss is made of gaps."""
 
 import math
 from collections.abc import Callable
@@ -17,10 +17,10 @@ PAIR_WEIGHT, VISITED_WEIGHT = 1.5, 0.3
 
 @dataclass(frozen=True)
 class Distillation:
-    """How to train: optimiser `steps` of `batch` values and `batch` pairs; `half`: with matrix products in bfloat16.
+    """Training options: optimiser `steps` of `batch` values and `batch` pairs; `half`: matrix products in bfloat16.
 
-    Hidden layers are trained with Muon at `matrix_learning_rate`: the same loss in a third of the steps that AdamW
-    takes, which trains everything else.
+    Hidden layers are trained with Muon at `matrix_learning_rate`, which reaches the same loss in a third of the steps
+    of AdamW. AdamW trains everything else.
     """
 
     steps: int = 3000
@@ -32,10 +32,15 @@ class Distillation:
 
 
 def fit_prior(samples: Tensor, cond: Tensor | None, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(covariance (d, d), weight (d, C), bias (d,)): ridge regression of chunks on their condition, and the mean
-    covariance of chunks that share one.
+    """Fit the prior by ridge regression of chunks on their condition.
 
-    samples: (N, d) chunks; cond: (N, C) or None; groups: (N,) equal for chunks of the same condition.
+    Args:
+        samples: (N, d) chunks.
+        cond: (N, C) or None.
+        groups: (N,) equal for chunks of the same condition.
+
+    Returns:
+        covariance (d, d), the mean covariance of chunks that share a condition; weight (d, C); bias (d,).
     """
     count, size = samples.shape
     samples = samples.double()
@@ -51,7 +56,7 @@ def fit_prior(samples: Tensor, cond: Tensor | None, groups: Tensor) -> tuple[Ten
     means = torch.zeros(len(number), size, dtype=samples.dtype, device=samples.device).index_add_(0, group, samples)
     within = samples - (means / number[:, None])[group]
     free = int((number - 1).clamp(min=0).sum())
-    # Too few repeated conditions to tell: what the regression leaves serves instead.
+    # Too few repeated conditions to tell: use the residual covariance of the regression.
     residual = within if free > 2 * size else samples - inputs @ solution
     covariance = residual.T @ residual / (free if free > 2 * size else count)
     return covariance, solution[:-1].T, solution[-1]
@@ -69,9 +74,9 @@ def distil(
 ) -> None:
     """Train `student` in place.
 
-    values: evaluations whose x0 it learns; rounds: evaluations of which it learns both x0 and, above all, the change
-    of x0 between two evaluations of one chain at one step. The error of either is counted in units of the gap it would
-    make, B_k |error| / sigma_k. clip: what the chain does to x0.
+    It learns x0 at `values`. At `rounds` it learns x0 and, above all, the change of x0 between two evaluations of one
+    chain at one step. Errors are counted in units of the gap they would make, B_k |error| / sigma_k. `clip` is the
+    chain's clipping of x0.
     """
     first = rounds.pairs()
     first, drafted = first[rounds.weight[first] > 0], (values.weight > 0).nonzero().flatten()
@@ -91,7 +96,7 @@ def distil(
             for name in ("states", "x0", "timesteps", "weight", "condition")
         )
         with torch.autocast(states.device.type, torch.bfloat16, enabled=options.half):
-            # The two of a pair share their condition.
+            # Both evaluations of a pair share their condition.
             unlike = len(value) + len(pair)
             features = student.prepare(None if flat is None else flat[condition[:unlike]]).expand(unlike, -1)
             guess = student(states, timesteps, torch.cat([features, features[len(value) :]])).float()

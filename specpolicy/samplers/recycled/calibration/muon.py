@@ -1,7 +1,7 @@
-"""The optimiser Muon, which torch has from 2.9 on: this one computes in the precision of the weights.
+"""The optimiser Muon, which torch has from 2.9 on. This one computes in the precision of the weights.
 
-torch's orthogonalises in bfloat16 whatever the machine. CPUs without instructions for it, which are many, then take
-twenty to forty times as long for the same matrices, and the calibration hours in place of minutes.
+torch's version orthogonalises in bfloat16 on every machine. Many CPUs have no instructions for bfloat16. They take
+twenty to forty times as long for the same matrices, so a calibration would take hours instead of minutes.
 """
 
 import math
@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The quintic whose iteration takes all singular values near 1 (Jordan et al. 2024, "Muon"): between 0.7 and 1.2.
+# Coefficients of a quintic whose iteration takes all singular values near 1 (Jordan et al. 2024, "Muon").
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is orthogonalised, for the matrices of hidden layers (Jordan et al. 2024).
+    """Momentum with an orthogonalised update, for the matrices of hidden layers (Jordan et al. 2024).
 
     Args:
         parameters: matrices.
-        lr: learning rate. An update's entries are as large as those of AdamW at this rate (Liu et al. 2025,
-            "Muon is scalable for LLM training").
+        lr: learning rate. The entries of an update are as large as those of AdamW at this rate (Liu et al. 2025, "Muon
+            is scalable for LLM training").
         momentum: decay of the average of gradients, with Nesterov's look ahead.
     """
 
@@ -50,7 +50,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """U V^T, roughly, where U S V^T is the singular value decomposition of `matrix`, (M, N) -> (M, N)."""
+    """Return approximately U V^T, where U S V^T is the singular value decomposition of `matrix`, (M, N) -> (M, N)."""
     a, b, c = COEFFICIENTS
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     wide = wide / wide.norm().clamp(min=1e-7)

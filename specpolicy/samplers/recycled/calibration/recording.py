@@ -1,4 +1,4 @@
-"""The policy's own evaluations: along sequential chains, and in the rounds of the sampler that is calibrated."""
+"""Records of the policy's own evaluations: along sequential chains, and in the rounds of the calibrated sampler."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,10 +21,12 @@ OnChains = Callable[[int], object]
 
 @dataclass
 class Evaluated:
-    """States the network was evaluated at: `condition` (N,) which of the conditions, `steps` (N,), `timesteps` (N,),
-    `states` and `x0` (N, H*D), `chain` (N,) a number of the chain; sorted so that evaluations of one chain at one step
-    follow each other in the order they were made. `weight` (N,): the gap that an error of x0 of length one makes
-    there, zero at the last step, which is never drafted."""
+    """States at which the network was evaluated.
+
+    `condition` (N,): index of the condition. `steps` (N,), `timesteps` (N,), `states` and `x0` (N, H*D). `chain` (N,):
+    number of the chain; evaluations of one chain at one step stand together, in the order they were made. `weight`
+    (N,): the gap that an error of x0 of length one makes there, zero at the last step, which is never drafted.
+    """
 
     condition: Tensor
     steps: Tensor
@@ -47,14 +49,14 @@ class Evaluated:
     def of(
         cls, chain: GaussianChain, condition: Tensor, steps: Tensor, states: Tensor, x0: Tensor, number: Tensor
     ) -> "Evaluated":
-        """Evaluations at `steps` of `chain`; `number` (N,) tells its runs apart."""
+        """Make the record of evaluations at `steps` of `chain`; `number` (N,) tells its runs apart."""
         scale = (chain.x0_weight / chain.gap_scale).to(states.device, states.dtype)
         weight = scale[steps] * (steps < len(chain) - 1)
         return cls(condition, steps, chain.timesteps_on(states.device)[steps], weight, states, x0, number)
 
     @classmethod
     def join(cls, parts: "list[Evaluated]") -> "Evaluated":
-        """Several records as one; chains stay apart."""
+        """Join several records; chains stay apart."""
         offset, moved = 0, []
         for part in parts:
             moved.append(replace(part, chain=part.chain + offset))
@@ -71,7 +73,7 @@ def record_sequential(
     noise: Callable[[int], NoiseSource],
     on_chains: OnChains = lambda count: None,
 ) -> Evaluated:
-    """Evaluations along the sequential chain, one chain for each index `chosen` (N,) of a condition."""
+    """Record evaluations along the sequential chain, one chain for each index `chosen` (N,) of a condition."""
     timesteps, parts = chain.timesteps_on(chosen.device), []
     for rows in chosen.split(BATCH):
         source, count = noise(len(rows)), len(rows)
@@ -110,8 +112,8 @@ def record_scattered(
     count: int,
     on_chains: OnChains = lambda count: None,
 ) -> Evaluated:
-    """A few evaluations at each of `cond` (N, ...): at the first step and at others of `chain`, at random, along the
-    shorter chain of these steps."""
+    """Record a few evaluations at each of `cond` (N, ...): at the first step and at other random steps of `chain`,
+    along the shorter chain of these steps."""
     parts = []
     for rows in torch.arange(len(cond), device=cond.device).split(BATCH):
         later = 1 + torch.randperm(len(chain) - 1, generator=generator)[: count - 1]
@@ -125,16 +127,18 @@ def record_scattered(
 
 
 def invent(cond: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """(count, ...) conditions near those of `cond` (N, ...): each is moved by a part of the difference of two others,
-    so that what usually changes together does so here. A policy answers there as everywhere, and a student that learns
-    what it answers knows more observations than were played."""
+    """Make (count, ...) conditions near those of `cond` (N, ...).
+
+    Each is moved by a part of the difference of two others, so that numbers that usually change together do so here.
+    The policy answers there too, and the student then learns from more observations than were played.
+    """
     one, two, three = cond[torch.randint(len(cond), (3, count), generator=generator).to(cond.device)]
     part = torch.rand(count, *[1] * (cond.dim() - 1), generator=generator).to(cond).square()
     return one + part * (two - three)
 
 
 class Recording(RecycledDrafter):
-    """The recycled drafter, which also keeps all evaluations."""
+    """A recycled drafter that also keeps all evaluations."""
 
     def begin(self, problem: Batch) -> Evaluations:
         self.seen: list[tuple[Tensor, ...]] = []
@@ -144,7 +148,7 @@ class Recording(RecycledDrafter):
         self, memory: Evaluations, problem: Batch, window: BatchWindow, drafts: Drafts, x0: Tensor, verdict: Verdict
     ) -> Evaluations:
         valid = np.ones(window.steps.shape, bool) if window.valid is None else window.valid
-        if drafts.known is not None:  # of an earlier round, where it is on record
+        if drafts.known is not None:  # those of an earlier round are already recorded
             valid = valid & ~drafts.known.mask
         wanted = torch.from_numpy(valid).to(problem.device)
         chains = torch.from_numpy(problem.rows).to(problem.device)[:, None].expand_as(window.steps)
@@ -164,7 +168,8 @@ def record_rounds(
     window: Lengths = None,
     on_chains: OnChains = lambda count: None,
 ) -> Evaluated:
-    """Evaluations in the rounds of the recycled sampler, one chain for each index `chosen` (N,) of a condition."""
+    """Record evaluations in the rounds of the recycled sampler, one chain for each index `chosen` (N,) of a
+    condition."""
     parts, limits = [], longest_windows(window, len(chain))
     for rows in chosen.split(BATCH):
         source = noise(len(rows))

@@ -1,4 +1,4 @@
-"""Which surrogate, how many sweeps and what windows are fastest on the machine at hand."""
+"""Chooses the surrogate, the number of sweeps and the draft lengths that are fastest on this machine."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -37,10 +37,10 @@ class Trial:
     cost: dict[int, float] = field(default_factory=dict)
 
     def draw(self, surrogate: Surrogate, sweeps: int, chain: GaussianChain, window: Lengths, count: int = 0) -> Sample:
-        """`count` chunks, or as many as a trial has."""
+        """Draw `count` chunks, or as many as a trial has."""
         rows = torch.arange(count or self.count)
         cond = self.cond
-        if cond is not None:  # spread over all of them: neighbours are of one episode
+        if cond is not None:  # spread over all conditions: neighbours belong to one episode
             cond = cond[(rows * len(cond)) // len(rows)]
         source = NoiseSource(torch.Generator().manual_seed(self.seed), len(rows), self.device, torch.float32)
         state = source.normal(*self.shape)
@@ -49,7 +49,7 @@ class Trial:
         return speculate(problem, drafter, Reflection())
 
     def beside(self, sampler: Recycled, chain: GaussianChain, chunks: int = 9) -> float:
-        """Seconds of a chunk that are not the network's, the median of some chunks, as samplers draw one here."""
+        """Median seconds of a chunk outside the network, with the code that draws one chunk on this machine."""
         bound = BoundSampler(sampler, Setting(Model(self.denoiser, self.device), chain, self.shape))
         seconds = []
         for number in range(chunks + 1):
@@ -66,8 +66,10 @@ def tune(
     progress: Callable[[str, int, int], object] = lambda what, done, total: None,
     choose_sweeps: bool = True,
 ) -> None:
-    """Fill in the plans of this machine for each chain, and report what was measured. `choose_sweeps`: also fill in
-    `calibration.sweeps`, of drafting to the end, which do not depend on the machine."""
+    """Fill in this machine's plans for each chain, and report what was measured.
+
+    `choose_sweeps`: also fill in `calibration.sweeps`, for drafting to the end, which does not depend on the machine.
+    """
     longest = chains[max(chains)]
     trial.cost = measure_cost(trial.denoiser, longest.timesteps_on(trial.device), trial.shape, trial.cond)
     report: dict[str, Any] = {"seconds_by_rows": {str(rows): seconds for rows, seconds in trial.cost.items()}}
@@ -89,8 +91,11 @@ def tune(
 
 
 def _plan(calibration: Calibration, trial: Trial, chain: GaussianChain) -> tuple[Plan, dict[str, Any]]:
-    """The fastest plan for a chain, and what the search saw. The network's time follows from the rows of the calls
-    drawn and from what rows cost, not from the clock, so that a busy moment does not decide."""
+    """Return the fastest plan for a chain, and what the search measured.
+
+    The network's time is computed from the rows of the drawn calls and the cost of rows, not read from a clock, so a
+    busy moment of the machine does not decide.
+    """
     count = len(chain)
     network = interpolate_cost(trial.cost, count + 1)
     has_student = calibration.student is not None
@@ -128,7 +133,8 @@ def _plan(calibration: Calibration, trial: Trial, chain: GaussianChain) -> tuple
 
 
 def _acceptance(accepted: list[Tensor], rejections: Tensor | None, count: int) -> Tensor:
-    """(K,) the chance that a draft is accepted at each step, noisiest first, one half a rejection added to all."""
+    """(K,) probability that a draft is accepted at each step, noisiest first, with half a rejection added
+    everywhere."""
     tried = torch.zeros(count, dtype=torch.float64)
     position = torch.zeros_like(accepted[0])
     for round_ in accepted:

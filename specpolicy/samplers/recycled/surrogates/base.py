@@ -1,4 +1,4 @@
-"""What a surrogate is: a cheap function, fixed before sampling, that stands in for the network's x0."""
+"""The surrogate protocol: a cheap function, fixed before sampling, in place of the network's x0."""
 
 import copy
 from collections.abc import Callable
@@ -9,34 +9,36 @@ from torch import Tensor, nn
 
 from specpolicy.errors import SpecpolicyError
 
-Tables = tuple[Tensor, ...]  # what depends on timesteps alone, (..., n) each
+Tables = tuple[Tensor, ...]  # values that depend on timesteps alone, (..., n) each
 
 
 class Surrogate(Protocol):
-    """Guesses x0 at many states of a chunk at once, each from that state, its timestep and the condition alone."""
+    """Guesses x0 at many states of a chunk at once, each from its own state, timestep and condition alone."""
 
     def prepare(self, cond: Tensor | None) -> Tensor | None:
-        """What it makes of the condition, once per chunk: (B, F), or None."""
+        """Prepare the condition, once per chunk: (B, F), or None."""
         ...
 
     def look_up(self, timesteps: Tensor) -> Tables:
-        """What it knows of `timesteps` (...), once per chunk; indexed along with them."""
+        """Prepare `timesteps` (...), once per chunk; the tables are indexed like them."""
         ...
 
     def at(self, tables: Tables, features: Tensor | None) -> Callable[[Tensor], Tensor]:
-        """The guess at the steps of some tables, (W, n) each or (B, W, n): a function from states (B, W, H*D) to x0
-        (B, W, H*D), unclipped. What depends on steps and condition alone is computed here, for windows are drafted
-        several times over."""
+        """Return the guess at the steps of some tables, (W, n) each or (B, W, n).
+
+        It is a function from states (B, W, H*D) to x0 (B, W, H*D), unclipped. Parts that depend on steps and condition
+        alone are computed here, because a round is drafted several times over.
+        """
         ...
 
     def placed(self, device: torch.device, dtype: torch.dtype) -> Any:
-        """The surrogate on a device: itself if it is there, else a copy, made once. A calibration is shared by
-        samplers, so that it is never moved."""
+        """Return the surrogate on a device: itself if it is there, else a copy, made once. Samplers share a
+        calibration, so it is never moved."""
         ...
 
 
 class SurrogateModule(nn.Module):
-    """A surrogate whose numbers are those of a module."""
+    """A surrogate whose numbers are the parameters of a module."""
 
     basis: Tensor
     cond_dim: int
@@ -55,10 +57,10 @@ class SurrogateModule(nn.Module):
         return self._copies[device, dtype]
 
     def flat(self, cond: Tensor | None) -> Tensor:
-        """The condition as (B, cond_dim), (1, 0) where it says nothing.
+        """Return the condition as (B, cond_dim), (1, 0) where there is none.
 
         Raises:
-            SpecpolicyError: it is not of the size that this surrogate was made for.
+            SpecpolicyError: its size is not the one this surrogate was made for.
         """
         if not self.cond_dim:
             return self.basis.new_zeros(1, 0)

@@ -1,4 +1,4 @@
-"""The posterior mean of a Gaussian prior on chunks: the surrogate that needs no training."""
+"""The posterior mean of a Gaussian prior on chunks: a surrogate that needs no training."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,12 @@ from specpolicy.samplers.recycled.surrogates.base import SurrogateModule, Tables
 class GaussianSurrogate(SurrogateModule):
     """x0 = m + V diag(s e / (1 + s e)) V^T (y / sqrt(abar) - m) for chunks N(m, V diag(e) V^T), s = abar / (1 - abar).
 
-    alpha_bar: (T,) of the training process. shape: (H, D). The mean is linear in the condition, of `cond_dim` numbers.
-    Made with mean zero and unit covariance; see `smooth` and `set`.
+    The mean m is linear in the condition. It starts as zero with unit covariance; see `smooth` and `set`.
+
+    Args:
+        alpha_bar: (T,) of the training process.
+        shape: (H, D).
+        cond_dim: numbers of the condition.
     """
 
     basis: Tensor
@@ -35,8 +39,11 @@ class GaussianSurrogate(SurrogateModule):
     def smooth(
         cls, alpha_bar: Tensor, shape: torch.Size, variance: float = 0.1, reach: float = 8.0
     ) -> "GaussianSurrogate":
-        """The prior of one who knows nothing but that chunks (H, D) are smooth in time: the correlation of two
-        actions falls by a factor e over `reach` control steps, dimensions are independent, the mean is zero."""
+        """Return the prior for an unknown policy: chunks (H, D) are smooth in time, and nothing else is known.
+
+        The correlation of two actions falls by a factor e over `reach` control steps. Dimensions are independent. The
+        mean is zero.
+        """
         horizon, size = shape
         time = torch.arange(horizon, dtype=torch.float64)
         covariance = variance * torch.exp(-(time[:, None] - time).abs() / reach)
@@ -47,7 +54,7 @@ class GaussianSurrogate(SurrogateModule):
         return prior
 
     def set(self, covariance: Tensor, weight: Tensor, bias: Tensor) -> "GaussianSurrogate":
-        """Chunks (d,) given a condition are N(weight cond + bias, covariance)."""
+        """Set the prior of chunks (d,) given a condition to N(weight cond + bias, covariance)."""
         variances, basis = torch.linalg.eigh(covariance.double().cpu())
         for buffer, value in zip(self.buffers_of_prior(), (basis, variances.clamp(min=0), weight, bias), strict=True):
             buffer.copy_(value)

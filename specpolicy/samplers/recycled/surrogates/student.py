@@ -1,9 +1,9 @@
-"""The student: a small network distilled from the policy, evaluated at all states of a window in one go.
+"""The student: a small network distilled from the policy, evaluated at all drafted states together.
 
 It corrects the posterior mean under a Gaussian prior whose mean depends on the observation. Inputs and output are
-scaled by what that prior expects at a timestep (the preconditioning of Karras et al. 2022, in the prior's own basis),
-so that the network sees numbers of order one at every timestep. A dense layer sees the whole chunk; convolutions
-over time, which share their weights over the horizon, do the rest.
+scaled by that prior's expectation at a timestep (the preconditioning of Karras et al. 2022, in the prior's own basis),
+so the network sees numbers of order one at every timestep. A dense layer sees the whole chunk. Convolutions over time,
+which share their weights over the horizon, do the rest.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,17 @@ FLOOR = 1e-4  # smallest prior variance: directions the samples never move in
 class StudentSurrogate(SurrogateModule):
     """Guesses x0 (B, W, H*D) from states, timesteps and the condition.
 
-    alpha_bar: (T,) of the training process. shape: (H, D). cond_dim: size of the flattened condition, 0 without one.
-    width, context, hidden: channels of the convolutions, of the chunk-wide summary at each time, and of the dense
-    layer. observation, blocks: width and residual blocks of what is made of the condition, once a chunk, which may
-    therefore be large; without blocks it is two layers of `hidden`. `prior` sets the Gaussian prior before training.
+    `prior` sets the Gaussian prior before training.
+
+    Args:
+        alpha_bar: (T,) of the training process.
+        shape: (H, D).
+        cond_dim: size of the flattened condition, 0 without one.
+        width: channels of the convolutions.
+        context: channels of the chunk-wide summary at each time.
+        hidden: width of the dense layer.
+        observation, blocks: width and residual blocks of the condition's encoder. It runs once a chunk, so it may be
+            large. Without blocks it is two layers of `hidden`.
     """
 
     basis: Tensor
@@ -84,7 +91,7 @@ class StudentSurrogate(SurrogateModule):
         self._tables = None
 
     def hidden_weights(self) -> list[nn.Parameter]:
-        """The matrices between hidden layers, which some optimisers treat apart."""
+        """Matrices between hidden layers, which some optimisers treat separately."""
         layers: list[Any] = [self.dense, self.spread, self.first.linear, self.second.linear]
         layers += [layer for layer in list(self.observation.modules())[2:] if isinstance(layer, nn.Linear)]
         return [layer.weight for layer in layers]
@@ -106,7 +113,7 @@ class StudentSurrogate(SurrogateModule):
                 abar = self.alpha_bar.double()[:, None]
                 variance = abar * self.variances.double() + 1 - abar
                 gain = abar.sqrt() * self.variances.double() / variance
-                # What noise hides of a chunk of unit scale.
+                # Noise hides this much of a chunk of unit scale.
                 scale = ((1 - abar) / abar).sqrt().clamp(max=1)
                 parts = (abar.sqrt(), variance.rsqrt(), gain, scale)
                 like = self.basis
@@ -140,11 +147,11 @@ class StudentSurrogate(SurrogateModule):
         return lambda states: guess(states.flatten(0, 1)).view(states.shape)
 
     def forward(self, states: Tensor, timesteps: Tensor, features: Tensor) -> Tensor:
-        """x0 (N, H*D) at `states` (N, H*D), `timesteps` (N,), with `features` (N, F): what training needs."""
+        """Return x0 (N, H*D) at `states` (N, H*D), `timesteps` (N,), with `features` (N, F). Used in training."""
         return self._guess(self.look_up(timesteps), features)(states)
 
     def _guess(self, tables: Tables, features: Tensor) -> Callable[[Tensor], Tensor]:
-        """From states (N, d) to x0 (N, d), for tables (N, n) and features (N, F) or (1, F)."""
+        """Return a function from states (N, d) to x0 (N, d), for tables (N, n) and features (N, F) or (1, F)."""
         signal, whiten, gain, scale, dense_time, gate, first_shift, second_shift = tables
         mean, dense_shift, spread_shift = features.split(
             [len(self.basis), self.hidden, self.context * self.horizon], dim=-1
@@ -167,13 +174,16 @@ class StudentSurrogate(SurrogateModule):
         return guess_x0
 
     def _in_time(self, chunks: Tensor) -> Tensor:
-        """(N, H*D) -> (N, H, D)."""
+        """Reshape (N, H*D) -> (N, H, D)."""
         return chunks.view(-1, self.horizon, self.action_dim)
 
 
 class TimeConv(nn.Module):
-    """A convolution over time with zero padding, (N, H, C) -> (N, H, width), as one matrix product: for so few
-    channels that is several times faster on a CPU than the convolution, which reorders its weights in every call."""
+    """A convolution over time with zero padding, (N, H, C) -> (N, H, width), as one matrix product.
+
+    For so few channels a matrix product is several times faster on a CPU than the convolution, which reorders its
+    weights in every call.
+    """
 
     def __init__(self, channels: int, width: int, kernel: int):
         super().__init__()
@@ -181,7 +191,7 @@ class TimeConv(nn.Module):
         self.linear = nn.Linear(kernel * channels, width)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The convolution."""
+        """Apply the convolution."""
         length = inputs.shape[1]
         padded = functional.pad(inputs, (0, 0, self.pad, self.pad))
         shifted = [padded[:, start : start + length] for start in range(2 * self.pad + 1)]
@@ -201,7 +211,7 @@ class Residual(nn.Module):
 
 
 def _zero(layer: Any) -> Any:
-    """A layer that starts silent."""
+    """Set a layer to zero, so that it starts without effect."""
     nn.init.zeros_(layer.weight)
     if getattr(layer, "bias", None) is not None:
         nn.init.zeros_(layer.bias)
