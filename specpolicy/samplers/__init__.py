@@ -1,6 +1,6 @@
 """Samplers: from noise to an action chunk, given a denoiser, a chain and a condition.
 
-Each is a class of options, such as `Recycled(window=16)`, which `specpolicy.make_sampler` makes by name.
+Each is a class of options, such as `Recycled(window=16)`. `specpolicy.make_sampler` makes one by name.
 """
 
 from specpolicy.samplers.base import Denoiser, NoiseSource, Sample, Sampler, SampleStatistics, Setting

@@ -2,12 +2,13 @@
 
 The fast samplers draw the same chunks from the same noises and uniform numbers: tests/samplers/test_reference.py.
 
-In all papers the state at step n (0 is the noisiest) becomes mean(state, x0, n) + sigma_n noise, where x0 is what the
-network says of the clean chunk there. A draft is made with a guess of x0 in place of the network's, so the draft's
-p = N(m_p, sigma^2 I) and the target's q = N(m_q, sigma^2 I) differ in their means alone. Two conventions are ours: what
-is guessed, and held, is x0, where a paper may hold the noise or the drift; and the last draft of a window is evaluated
-too, as with tokens (Leviathan et al. 2023, algorithm 1), so that a window that is accepted as a whole brings one
-ordinary step more. The last step of a chain is always such a step, for as a rule it adds no noise.
+In all papers the state at step n (0 is the noisiest) becomes mean(state, x0, n) + sigma_n noise, where x0 is the
+network's prediction of the clean chunk there. A draft uses a guess of x0 in place of the network's. So the draft's p =
+N(m_p, sigma^2 I) and the target's q = N(m_q, sigma^2 I) differ in their means alone.
+
+Two conventions are ours. The guessed and held quantity is x0, where a paper may hold the noise or the drift. And the
+last draft of a round is evaluated too, as with tokens (Leviathan et al. 2023, algorithm 1), so a fully accepted draft
+brings one ordinary step more. The last step of a chain is always such a step, because it usually adds no noise.
 
 Every sampler takes
     denoiser: the network, (x (N, H, D), t (N,), cond (N, ...) or None) -> (N, H, D);
@@ -34,8 +35,8 @@ from specpolicy.samplers.base import Denoiser
 
 
 class Draw(NamedTuple):
-    """What one step of one round uses: `noise` (H, D), standard normal; and two uniform numbers in [0, 1), one that
-    decides on the draft, one from which the coordinate of a rejected draft is drawn anew."""
+    """Random numbers of one step in one round: `noise` (H, D), standard normal, and two uniform numbers in [0, 1).
+    `accept` decides on the draft; from `redraw` the coordinate of a rejected draft is drawn anew."""
 
     noise: Tensor
     accept: float
@@ -48,8 +49,8 @@ Coupling = Callable[[Tensor, Tensor, float, Draw], tuple[bool, Tensor]]
 
 
 class Drawn(NamedTuple):
-    """A `chunk` (H, D), the `calls` of the network that it took one after the other, how many drafts each round
-    `accepted`, and its K + 1 `states` (H, D), noisiest first."""
+    """A `chunk` (H, D), the number of sequential network `calls`, the `accepted` drafts of each round, and the K + 1
+    `states` (H, D), noisiest first."""
 
     chunk: Tensor
     calls: int
@@ -61,18 +62,18 @@ def autospeculative_decoding(
     denoiser: Denoiser, chain: GaussianChain, state: Tensor, cond: Tensor | None, draws: Draws, window: Window = None
 ) -> Drawn:
     """Autospeculative decoding, ASD (Hu et al. 2025); `window` is the speculation length. The network drafts for
-    itself, by what it says at the current state: two calls a round."""
+    itself, with its output at the current state: two calls a round."""
     network, path, accepted = _Network(denoiser, chain, cond), [state], list[int]()
     while len(path) <= len(chain):
         step = len(path) - 1
         sigma, draw = _open(chain, draws, len(accepted), step, window)
-        # Propose, as if the network said at all later states what it says at this one.
+        # Propose, as if the network's output at all later states were the one at this state.
         [frozen] = network(path[-1:], step)
         states, means = path[-1:], []
         for i in range(len(draw) - 1):
             means.append(chain.mean(states[-1], frozen, step + i))
             states.append(means[-1] + sigma[i] * draw[i].noise)
-        # Ask it at all proposals, in one call.
+        # Evaluate all proposals in one call.
         targets = _means(chain, states, network(states, step, known=[frozen]), step)
         # Verify them with the Gaussian rejection sampler.
         path += one_by_one(reflection_coupling, means, targets, sigma, draw)
@@ -82,7 +83,7 @@ def autospeculative_decoding(
 
 def reflection_coupling(draft_mean: Tensor, target_mean: Tensor, sigma: float, draw: Draw) -> tuple[bool, Tensor]:
     """The reflection-maximal coupling (De Bortoli et al. 2025, algorithm 4 and proposition 3.1), which is the Gaussian
-    rejection sampler of Hu et al. 2025: (is the draft kept, a state that is distributed as the target)."""
+    rejection sampler of Hu et al. 2025. Return whether the draft is kept, and a state distributed as the target."""
     gap, z = _gap(draft_mean, target_mean, sigma), draw.noise.double()
     log_ratio = float((gap * z).sum() - gap.square().sum() / 2)  # log q/p at the draft, m_p + sigma z
     if math.log1p(-draw.accept) <= log_ratio:  # 1 - u is as uniform as u, and never 0
@@ -102,8 +103,8 @@ def speculative_sampling(
     draft_denoiser: Denoiser | None = None,
 ) -> Drawn:
     """Speculative sampling of a diffusion model (De Bortoli et al. 2025, algorithm 3); `window` is the paper's L. The
-    drafts are an independent draft model's or, without one, those of the target frozen at the current state (equation
-    7), which takes a second call a round."""
+    drafts come from an independent draft model. Without one, they come from the target frozen at the current state
+    (equation 7), which takes a second call a round."""
     network, path, accepted = _Network(denoiser, chain, cond), [state], list[int]()
     small = None if draft_denoiser is None else _Network(draft_denoiser, chain, cond)
     while len(path) <= len(chain):
@@ -127,8 +128,8 @@ def speculative_sampling(
 def one_by_one(
     couple: Coupling, means: list[Tensor], targets: list[Tensor], sigma: list[float], draw: list[Draw]
 ) -> list[Tensor]:
-    """The states that a window of drafts brings (Leviathan et al. 2023, algorithm 1; the verifier of Hu et al. 2025):
-    the drafts up to the first rejection and what takes its place; behind the last draft, an ordinary step."""
+    """Return the new states of a round (Leviathan et al. 2023, algorithm 1; the verifier of Hu et al. 2025): the drafts
+    up to the first rejection and its replacement; after the last draft, an ordinary step."""
     states = []
     for i, mean in enumerate(means):
         kept, state = couple(mean, targets[i], sigma[i], draw[i])
@@ -139,9 +140,9 @@ def one_by_one(
 
 
 def residual_coupling(draft_mean: Tensor, target_mean: Tensor, sigma: float, draw: Draw) -> tuple[bool, Tensor]:
-    """The original rule of speculative sampling for two Gaussians (Soen et al. 2026, proposition 3.1): a rejected draft
-    is drawn anew from what is left of the target, max(q - p, 0). Across the gap between the means that is the draft's
-    own standard normal, whose noise stays; along the gap it is a density in one dimension."""
+    """The original rule of speculative sampling for two Gaussians (Soen et al. 2026, proposition 3.1). A rejected draft
+    is drawn anew from the rest of the target, max(q - p, 0). Across the gap between the means that is the draft's own
+    standard normal, whose noise stays. Along the gap it is a density in one dimension."""
     gap, z = _gap(draft_mean, target_mean, sigma), draw.noise.double()
     delta, product = float(gap.norm()), float((gap * z).sum())
     if math.log1p(-draw.accept) <= product - delta**2 / 2:
@@ -170,14 +171,14 @@ def block_verification(
     denoiser: Denoiser, chain: GaussianChain, state: Tensor, cond: Tensor | None, draws: Draws, window: Window = None
 ) -> Drawn:
     """Block verification of a diffusion model (Soen et al. 2026; Sun et al. 2025, algorithm 2), with the Free Drafter.
-    How many drafts are accepted depends on noises behind them, so `draws` must be others in each round."""
+    The number of accepted drafts depends on the noises after them, so `draws` must differ in each round."""
     network, path, accepted, held = _Network(denoiser, chain, cond), [state], list[int](), None
     while len(path) <= len(chain):
         step = len(path) - 1
         sigma, draw = _open(chain, draws, len(accepted), step, window)
         states, means, x0 = free_drafter(network, path[-1], held, sigma, draw, step)
         targets = _means(chain, states, x0, step)
-        # Of each draft: how far apart the means are, and where it lies on the line from one to the other.
+        # For each draft: the gap of the means, and its place on the line from one to the other.
         gaps = [_gap(mean, targets[i], sigma[i]) for i, mean in enumerate(means)]
         deltas = [float(gap.norm()) for gap in gaps]
         units = [gap / delta if delta > 0 else gap for gap, delta in zip(gaps, deltas, strict=True)]
@@ -197,8 +198,9 @@ def block_verification(
 def free_drafter(
     network: "_Network", root: Tensor, held: Tensor | None, sigma: list[float], draw: list[Draw], step: int
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """The Free Drafter (Soen et al. 2026): the states from `root` on, the drafts' means, x0 at the states. The guess is
-    the x0 that the last verification has `held` at the parent of the root; in the first round, a call for the root."""
+    """The Free Drafter (Soen et al. 2026). Return the states from `root` on, the drafts' means, and x0 at the states.
+    The guess is the x0 that the last verification has `held` at the parent of the root; in the first round, a call for
+    the root."""
     known = network([root], step) if held is None else []
     guess = known[0] if held is None else held
     states, means = [root], []
@@ -209,18 +211,18 @@ def free_drafter(
 
 
 def block_length(deltas: list[float], places: list[float], uniforms: list[float]) -> tuple[int, float]:
-    """(tau, log p_tau) of Sun et al. 2025, algorithm 2: the drafts that are accepted, and the target's weight behind
-    them. `deltas`: gaps of the means in units of sigma; `places`: coordinates of the drafts along them."""
+    """Return (tau, log p_tau) of Sun et al. 2025, algorithm 2: the number of accepted drafts, and the target's weight
+    after them. `deltas`: gaps of the means in units of sigma; `places`: coordinates of the drafts along them."""
     tau, log_p, log_p_tau = 0, 0.0, 0.0
     for i, uniform in enumerate(uniforms, start=1):
         # p_i = min(1, p_{i-1} q/p), with the ratio of the densities of draft i.
         log_p = min(0.0, log_p + deltas[i - 1] * places[i - 1] - deltas[i - 1] ** 2 / 2)
         if i == len(uniforms):
             h = math.exp(log_p)
-        else:  # the mass that draft i + 1 leaves of p_i q, by itself and 1 - p_i
+        else:  # mass that draft i + 1 leaves of p_i q, by itself and 1 - p_i
             mass = residual_mass(log_p, deltas[i])
             h = 1.0 if log_p == 0 else mass / (mass - math.expm1(log_p))
-        if uniform < h:  # the longest prefix that passes: a test that fails does not end the search
+        if uniform < h:  # the longest prefix that passes: a failed test does not end the search
             tau, log_p_tau = i, log_p
     return tau, log_p_tau
 
@@ -229,13 +231,13 @@ def residual_mass(log_p: float, delta: float) -> float:
     """Integral of max(p q - p_draft, 0) over two Gaussians, `delta` apart in units of sigma."""
     if delta == 0:
         return 0.0
-    edge = delta / 2 - log_p / delta  # seen from the draft's mean: behind it, p q is the larger one
+    edge = delta / 2 - log_p / delta  # from the draft's mean: beyond it, p q is the larger one
     return max(0.0, math.exp(log_p) * _tail(edge - delta) - _tail(edge))
 
 
 def residual_coordinate(log_p: float, delta: float, uniform: float) -> float:
-    """Where the distribution function of the density in proportion to max(p q - p_draft, 0) is `uniform`, seen from
-    the draft's mean; found by halving an interval."""
+    """Return the place, from the draft's mean, where the distribution function of the density proportional to max(p q -
+    p_draft, 0) equals `uniform`. Found by halving an interval."""
     low = delta / 2 - log_p / delta
     high = max(low, delta) + 40  # no mass lies beyond
     wanted = (1 - uniform) * residual_mass(log_p, delta)
@@ -246,17 +248,18 @@ def residual_coordinate(log_p: float, delta: float, uniform: float) -> float:
     return (low + high) / 2
 
 
-# -- what all of them need ---------------------------------------------------------------------------------------------
+# -- shared by all of them -------------------------------------------------------------------------------------------
 
 
 class _Network:
-    """What the network says of the clean chunk, x0, at states of one step after the other, in one call."""
+    """The network's prediction of the clean chunk, x0, at states of consecutive steps, in one call."""
 
     def __init__(self, denoiser: Denoiser, chain: GaussianChain, cond: Tensor | None):
         self.denoiser, self.chain, self.cond, self.calls = denoiser, chain, cond, 0
 
     def __call__(self, states: list[Tensor], step: int, known: Sequence[Tensor] = ()) -> list[Tensor]:
-        """x0 at each of `states`, the first of which is at `step`; of the first ones it may be `known` already."""
+        """Return x0 at each of `states`, the first of which is at `step`; those of the first states may be `known`
+        already."""
         x0 = list(known)
         if asked := states[len(known) :]:
             self.calls += 1
@@ -268,7 +271,7 @@ class _Network:
 
 
 def fresh_draws(generator: torch.Generator, state: Tensor) -> Draws:
-    """Independent draws for each step of each round, as all papers have it, for chunks like `state` (H, D)."""
+    """Return independent draws for each step of each round, as all papers have it, for chunks like `state` (H, D)."""
 
     @functools.cache
     def draws(round: int, step: int) -> Draw:
@@ -279,7 +282,7 @@ def fresh_draws(generator: torch.Generator, state: Tensor) -> Draws:
 
 
 def _open(chain: GaussianChain, draws: Draws, round: int, step: int, window: Window) -> tuple[list[float], list[Draw]]:
-    """sigma and the draws of a round's steps: those of its drafts, and one more."""
+    """Return sigma and the draws of a round's steps: those of its drafts, and one more."""
     end = len(chain) if window is None else min(step + window + 1, len(chain))
     return chain.sigma[step:end].tolist(), [draws(round, n) for n in range(step, end)]
 
@@ -296,5 +299,5 @@ def _gap(draft_mean: Tensor, target_mean: Tensor, sigma: float) -> Tensor:
 
 
 def _tail(x: float) -> float:
-    """The chance that a standard normal number is above x."""
+    """The probability that a standard normal number exceeds x."""
     return math.erfc(x / math.sqrt(2)) / 2

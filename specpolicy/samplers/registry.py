@@ -34,10 +34,10 @@ SAMPLERS: dict[str, type[Sampler]] = {
 
 
 def as_sampler(sampler: str | Sampler) -> Sampler:
-    """A sampler by its name, or the one that is given.
+    """Return a sampler by its name, or the given one.
 
     Raises:
-        SpecpolicyError: no such sampler, or something that is none.
+        SpecpolicyError: no such sampler, or an object that is not one.
     """
     if isinstance(sampler, str):
         made: Sampler = make_named("sampler", SAMPLERS, sampler, {})
@@ -61,20 +61,20 @@ def sample(
     """Draw action chunks of `shape` (B, H, D) from a denoiser and its chain: bind the sampler, and draw once.
 
     Args:
-        denoiser: a function of noisy chunks (N, H, D), timesteps (N,) and conditions (N, ...) or None; it returns what
-            the network predicts, (N, H, D), each row by itself.
+        denoiser: a function of noisy chunks (N, H, D), timesteps (N,) and conditions (N, ...) or None; it returns the
+            network's prediction (N, H, D), each row by itself.
         chain: see `GaussianChain`.
         shape: (B, H, D).
         cond: (B, ...) or (1, ...), which is expanded; None for an unconditional denoiser.
-        sampler: a name, or what `specpolicy.make_sampler` made.
+        sampler: a name, or a result of `specpolicy.make_sampler`.
         generator: one for the batch, or a sequence of B, one per row.
         return_states: also the states on the way, `Sample.states`.
         device: by default that of `cond`, of the denoiser's parameters, or the CPU.
-        dtype: of the states, float32 or float64; in half precision the distribution would be another.
+        dtype: of the states, float32 or float64; half precision would change the distribution.
 
     Raises:
-        SpecpolicyError: shapes that do not fit, a chain that the sampler cannot walk, a calibration of another
-            network, values that are not finite.
+        SpecpolicyError: shapes that do not fit, a chain that the sampler cannot walk, a calibration of another network,
+            values that are not finite.
     """
     if dtype not in (torch.float32, torch.float64):
         raise SpecpolicyError(

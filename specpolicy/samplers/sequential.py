@@ -1,4 +1,4 @@
-"""Sequential samplers: one network call per step. Their distributions are what exact samplers are measured against."""
+"""Sequential samplers: one network call per step. Exact samplers are measured against their distributions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class DDPM(Sampler):
     """Ancestral sampling (Ho et al. 2020, algorithm 2).
 
     Attributes:
-        steps: of a shorter chain of the same policy, which is another distribution; None: the policy's own.
+        steps: length of a shorter chain of the same policy, which has another distribution; None: the policy's own.
     """
 
     name: ClassVar[str] = "ddpm"
@@ -37,11 +37,11 @@ class DDPM(Sampler):
 
 @dataclass(frozen=True)
 class DDIM(Sampler):
-    """DDIM (Song et al. 2021): the few-step sampler most people run today; another distribution than the policy's.
+    """DDIM (Song et al. 2021), the most common few-step sampler. Its distribution is not the policy's.
 
     Attributes:
-        steps: calls.
-        eta: how much noise the steps add: none at 0, as much as DDPM's at 1.
+        steps: network calls.
+        eta: noise of the steps: none at 0, as much as DDPM at 1.
     """
 
     name: ClassVar[str] = "ddim"
@@ -59,7 +59,7 @@ class DDIM(Sampler):
 
 
 def walk(chain: GaussianChain, setting: Setting) -> Draw:
-    """Walks a chain from its noisiest step on, one call per step."""
+    """Return a function that walks a chain from its noisiest step on, one call per step."""
     timesteps, noisy = chain.timesteps_on(setting.device), (chain.sigma > 0).tolist()
     captured = None if setting.model.capture is None else CapturedWalk(chain, setting.model.capture)
 
@@ -86,8 +86,8 @@ def walk(chain: GaussianChain, setting: Setting) -> Draw:
 
 
 class Values(NamedTuple):
-    """A chunk between two steps: state (1, H, D) at `step` (1,), noise (K, H, D), cond (1, ...) or None, checksums
-    (K,) of the states so far."""
+    """A chunk between two steps: state (1, H, D) at `step` (1,), noise (K, H, D), cond (1, ...) or None, checksums (K,)
+    of the states so far."""
 
     state: Tensor
     step: Tensor
@@ -97,7 +97,7 @@ class Values(NamedTuple):
 
 
 class CapturedWalk:
-    """One chunk with what an engine can capture: a step is one launch. Threads take turns."""
+    """Walks a chain for one chunk in steps that an engine can capture: one launch each. Threads take turns."""
 
     def __init__(self, chain: GaussianChain, capture: Capture):
         self.chain, self.capture, self._turn = chain, capture, Turn()

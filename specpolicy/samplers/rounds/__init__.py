@@ -1,1 +1,1 @@
-"""How a round of speculation is computed: for a batch in tensors, for one chunk in numpy, or as one launch on a GPU."""
+"""Three forms of a round of speculation: tensors for a batch, numpy for one chunk, one launch on a GPU."""

@@ -1,5 +1,5 @@
-"""Many chunks at once, as tensors on any device. Rows get on at their own pace, so the states of one call are at
-different steps; finished rows are dropped. This is also what the faster forms for one chunk are compared with."""
+"""Rounds for many chunks at once, as tensors on any device. Rows advance at their own pace, so the states of one call
+are at different steps. Finished rows are dropped. The faster forms for one chunk are compared with this one."""
 
 from dataclasses import dataclass
 
@@ -36,8 +36,8 @@ class BatchWindow:
         return self.steps.shape[1] - 1
 
     def index(self, start: int = 0, stop: int | None = None) -> Steps:
-        """Steps `start` to `stop` of the window, by default to its end, to look tables up by: a slice where rows are
-        at the same steps, for that is several times as fast as gathering."""
+        """Return an index for tables at steps `start` to `stop` of the window, by default to its end. It is a slice
+        where all rows are at the same steps, because slicing is several times as fast as gathering."""
         if self.first is None:
             return self.steps[:, start:stop]
         return slice(self.first + start, self.first + (self.drafts + 1 if stop is None else stop))
@@ -123,8 +123,8 @@ class Batch:
         return torch.where(mask, known.x0, self._call(drafts.states, window.steps, wanted))
 
     def _call(self, states: Tensor, steps: Steps, wanted: np.ndarray | None = None) -> Tensor:
-        """x0 (B, N, H, D) at `states` (B, N, H, D), `steps` (B, N) or a range, in one call; zero where not `wanted`
-        (then steps are (B, N))."""
+        """Return x0 (B, N, H, D) at `states` (B, N, H, D), `steps` (B, N) or a range, in one call; zero where not
+        `wanted` (then steps are (B, N))."""
         batch, count = states.shape[:2]
         if batch * count == 0:
             return torch.zeros_like(states)
@@ -183,7 +183,7 @@ class Batch:
         self.position = self.position + accepted + 1
 
     def _record(self, states: Tensor, accepted: np.ndarray) -> None:
-        """Write the states that were committed into the trace (K+1, B, H, D)."""
+        """Write the committed states into the trace (K+1, B, H, D)."""
         assert self.trace is not None
         row, column = np.nonzero(np.arange(states.shape[1] - 1) < accepted[:, None])
         there = (row, column + 1, self.position[row] + column + 1, self.rows[row])

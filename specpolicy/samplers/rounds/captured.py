@@ -1,4 +1,5 @@
-"""One chunk on a GPU: rounds of fixed shapes, each of them one launch, with a few numbers to the host and back."""
+"""Rounds for one chunk on a GPU: each has fixed shapes and is one launch, with a few numbers copied to the host and
+back."""
 
 from collections.abc import Callable
 
@@ -17,12 +18,12 @@ from specpolicy.samplers.speculative.drafters.base import Drafter
 from specpolicy.samplers.speculative.problem import Tally
 from specpolicy.samplers.speculative.verifiers.base import Verifier
 
-ROWS = (1, 8, 16, 32, 64, 128, 256)  # of a round, to which a window is filled up; the longest window is a size, too
+ROWS = (1, 8, 16, 32, 64, 128, 256)  # row counts to which a round is filled up; the longest window is one more
 ROW = np.zeros(1, np.int64)  # the only one
 
 
 class CapturedRounds:
-    """The loop of `speculate` for one chunk, with what engines can capture. Threads take turns."""
+    """The loop of `speculate` for one chunk, in functions that engines can capture. Threads take turns."""
 
     def __init__(
         self, chain: GaussianChain, drafter: Drafter, verifier: Verifier, limits: np.ndarray, capture: Capture
@@ -68,7 +69,7 @@ class CapturedRounds:
                 self._redraw(values, chunks.noise)
 
     def _begin(self, chunks: Chunks) -> Values:
-        """What rounds read and write, with the numbers of this chunk. The first one makes all that is captured."""
+        """Set the numbers of this chunk in the buffers that rounds use. The first chunk makes all that is captured."""
         if self._values is None:
             with torch.inference_mode(False), torch.no_grad():
                 self._make(chunks)
@@ -105,6 +106,6 @@ class CapturedRounds:
         values, state = self._values, self._finish().clone()
         assert values is not None
         trace = None
-        if chunks.return_states:  # what was drafted for a step last is what was accepted
+        if chunks.return_states:  # the last draft of a step is the accepted one
             trace = torch.cat([values.states[: len(self.chain)], state[None]])[:, None]
         return Sample(state[None], tally.statistics(), trace)

@@ -1,7 +1,7 @@
-"""One chunk as tensors of fixed shapes: a round is one function of tensors, which a GPU takes whole.
+"""Rounds for one chunk as tensors of fixed shapes: a round is one function of tensors, which a GPU takes whole.
 
-Where `Batch` has lengths and indices on the host, a round here has masks and gathers: its operations are the same
-whatever the numbers are. It makes the chunk that `Batch` makes of the same numbers, to rounding.
+`Batch` has lengths and indices on the host; here they are masks and gathers, so a round runs the same operations for
+all numbers. From the same random numbers it makes the same chunk as `Batch`, to rounding.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ from specpolicy.samplers.speculative.problem import Drafts, Known
 class Values(NamedTuple):
     """A chunk between two rounds.
 
-    state (H, D) of step `position` (1,), before `verdict` (3,) float64 on the last round is carried out: accepted
-    drafts, shift of the noise, drafts that were made. noise (K, H, D), uniform (K, 2) float64. states, x0, guesses,
-    shocks (R, H, D): what was drafted for each step last, what the network says there, what the drafter guessed, and
-    the noise of the step; rows behind the K steps are for windows that reach beyond the end, and nobody reads them.
-    cond (1, ...), or None. memory: of a drafter that begins with one; others learn from the last round alone.
+    `state` (H, D) at step `position` (1,), before `verdict` is carried out. `verdict` (3,) float64 on the last round:
+    accepted drafts, shift of the noise, number of drafts. `noise` (K, H, D), `uniform` (K, 2) float64. `states`, `x0`,
+    `guesses`, `shocks` (R, H, D): for each step the last draft, the network's x0 there, the drafter's guess, and the
+    noise of the step. Rows beyond the K steps belong to windows that reach beyond the end; nothing reads them. `cond`
+    (1, ...), or None. `memory`: of a drafter that begins with one; others learn from the last round alone.
     """
 
     state: Tensor
@@ -76,7 +76,7 @@ class Fixed:
         self.timesteps = chain.timesteps_on(self.device)
 
     def open(self, drafts: int) -> FixedWindow:
-        """The window of the next round, of a fixed number of drafts."""
+        """Return the window of the next round, with a fixed number of drafts."""
         places = self.values.position + torch.arange(drafts + 1, device=self.device)
         steps = places.clamp(max=len(self.chain) - 1)
         return FixedWindow(self.values.state[None], self.values.noise[steps], steps, places)
@@ -109,8 +109,8 @@ class Fixed:
         return self.chain.x0(output, states, steps)
 
     def report(self, window: FixedWindow, drafts: Drafts, x0: Tensor) -> Tensor:
-        """What goes to the host, (5, W+1) float64: gaps, coordinates, whether the network's values are finite, and
-        both uniform numbers of each step."""
+        """Return the numbers for the host, (5, W+1) float64: gaps, coordinates, whether the network's values are
+        finite, and both uniform numbers of each step."""
         gap = self.chain.gap(x0[:-1], drafts.x0, window.steps[:-1])
         delta, coordinate = along_gaps(gap[None], window.noise[None, :-1])
         finite = x0.flatten(1).sum(-1).isfinite()
@@ -123,7 +123,7 @@ class Fixed:
 
 
 def committed(chain: GaussianChain, values: Values) -> Values:
-    """The values once the verdict on the last round is carried out: see `Problem.commit`."""
+    """Return the values after carrying out the verdict on the last round; see `Problem.commit`."""
     accepted, shift, _ = values.verdict.split(1)
     places = values.position + accepted.long()
     step = places.clamp(max=len(chain) - 1)
@@ -132,7 +132,7 @@ def committed(chain: GaussianChain, values: Values) -> Values:
     gap = chain.gap(x0, guess, step)
     length = torch.linalg.vector_norm(gap.flatten(1), dim=1)[:, None, None].clamp(min=TINY)
     moved = noise + shift.to(gap)[:, None, None] * (gap / length)
-    # Behind a full window there is no guess, and in its place what an earlier chunk left, perhaps one that failed.
+    # After a full window there is no guess; its place holds a leftover, perhaps of an earlier chunk that failed.
     noise = torch.where(shift[:, None, None] != 0, moved, noise)
     state = chain.mean(values.states[places], x0, step) + chain.shock(noise, step)
     return values._replace(state=state[0], position=places + 1)
@@ -141,7 +141,7 @@ def committed(chain: GaussianChain, values: Values) -> Values:
 class Round:
     """One round with a window of W drafts, as a function of values alone; `first`: nothing has been drafted before.
 
-    `calls`: states of each call of the network in a round, once it has run.
+    `calls`: states of each call of the network in a round, known after it has run.
     """
 
     def __init__(self, chain: GaussianChain, network: Denoiser, drafter: Drafter, drafts: int, first: bool):
@@ -149,7 +149,7 @@ class Round:
         self.calls: list[int] = []
 
     def __call__(self, values: Values) -> tuple[Values, Tensor]:
-        """The values behind the round, and what a verifier decides on."""
+        """Return the values after the round, and the numbers that a verifier decides on."""
         drafter, keeps = self.drafter, values.memory is not None
         if not self.first:
             values = committed(self.chain, values)
@@ -175,8 +175,8 @@ class Round:
 
 
 def start(chain: GaussianChain, drafter: Drafter, network: Denoiser, chunks: Chunks, spare: int) -> Values:
-    """The values of the first of some chunks, before its first round and without its numbers. `spare`: rows of tables
-    behind the steps, the drafts of the longest window."""
+    """Return values for the first chunk, before its first round and without its numbers. `spare`: table rows after the
+    steps, as many as the longest window drafts."""
     state, count = chunks.state[0], len(chain)
     states, x0, guesses, shocks = (state.new_zeros(count + spare, *state.shape) for _ in range(4))
     values = Values(

@@ -6,7 +6,7 @@ from specpolicy.diffusion import GaussianChain
 from specpolicy.diffusion.steps import StepTables, transfer_of
 from specpolicy.samplers.speculative.coupling import Floats
 
-At = np.ndarray | slice | int  # which steps
+At = np.ndarray | slice | int  # one or several steps
 
 
 class HostChain:

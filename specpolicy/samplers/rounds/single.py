@@ -1,8 +1,8 @@
-"""One chunk on the CPU, in numpy: what a robot waits for. Its arithmetic is small against a call of the network, and a
-small operation takes numpy a part of the time it takes torch; only the network sees tensors.
+"""Rounds for one chunk on the CPU, in numpy: the case a robot waits for. Their arithmetic is small beside a call of the
+network, and numpy runs a small operation in a fraction of the time of torch. Only the network sees tensors.
 
-A chunk is a vector of d = H*D numbers in float64. It draws the numbers that `Batch` draws for one row, in its order, so
-that both make the same chunk of them, to rounding.
+A chunk is a vector of d = H*D numbers in float64. The random numbers are those that `Batch` draws for one row, in its
+order, so both make the same chunk, to rounding.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class SingleWindow:
     drafts: int
 
     def steps(self, start: int = 0, stop: int | None = None) -> slice:
-        """Steps `start` to `stop` of the window, by default to its end."""
+        """Return steps `start` to `stop` of the window, by default to its end."""
         return slice(self.first + start, self.first + (self.drafts + 1 if stop is None else stop))
 
     def hold(self, x0: Floats) -> Floats:
@@ -99,7 +99,7 @@ class Single:
         return x0
 
     def _call(self, states: Floats, at: At) -> Floats:
-        """x0 (n, d) at `states` (n, d) of steps (n,), in one call."""
+        """Return x0 (n, d) at `states` (n, d) of steps (n,), in one call."""
         rows = len(states)
         self.tally.call(ROW, rows)
         given = torch.from_numpy(states.astype(np.float32 if self.dtype == torch.float32 else np.float64))

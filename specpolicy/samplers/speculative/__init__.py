@@ -1,1 +1,1 @@
-"""Exact speculative samplers: the law of the sequential chain in a handful of batched calls."""
+"""Exact speculative samplers: the distribution of the sequential chain in a handful of batched calls."""

@@ -14,18 +14,18 @@ import torch
 
 Floats = np.ndarray  # float64
 
-TINY = 1e-12  # below this gap two means are the same: accept, and divide by nothing
+TINY = 1e-12  # below this gap two means are the same: accept, and avoid dividing by zero
 HALVINGS = 60  # of an interval of 80 at most, to the last digit
-FEW = 4  # numbers up to which scalars are quicker than arrays
+FEW = 4  # up to this many numbers scalars are faster than arrays
 
 
 def log_ratio(delta: Floats, coordinate: Floats) -> Floats:
-    """log q/p of a drafted state."""
+    """Return log q/p of a drafted state."""
     return delta * coordinate - 0.5 * delta**2
 
 
 def residual_mass(log_p: Floats, delta: Floats) -> Floats:
-    """R(p, delta) = integral of max(p q - p_draft, 0), for p <= 1 (Soen et al. 2026, block verification)."""
+    """Return R(p, delta) = integral of max(p q - p_draft, 0), for p <= 1 (Soen et al. 2026, block verification)."""
     safe = np.maximum(delta, TINY)
     shift = log_p / safe
     mass = np.exp(log_p) * normal_cdf(safe / 2 + shift) - normal_cdf(shift - safe / 2)
@@ -33,18 +33,18 @@ def residual_mass(log_p: Floats, delta: Floats) -> Floats:
 
 
 def normal_cdf(values: Floats) -> Floats:
-    """Phi."""
+    """The standard normal distribution function, Phi."""
     return torch.special.ndtr(torch.from_numpy(values)).numpy()
 
 
 def draw_residual(log_p: Floats, delta: Floats, uniform: Floats) -> Floats:
     """Draw S - delta, each (N,), from the density proportional to max(p phi(S - delta) - phi(S), 0).
 
-    Inverts its tail p Q(t) - Q(t + delta) at t = S - delta, with Q = 1 - Phi, which falls from R(p, delta) at the
+    Inverts the tail p Q(t) - Q(t + delta) at t = S - delta, with Q = 1 - Phi. The tail falls from R(p, delta) at the
     zero of the density, t0 = -delta/2 - ln(p)/delta.
     """
     delta = np.maximum(delta, TINY)
-    # Below -40 the target has no mass: however huge the gap, the interval that is searched stays short.
+    # Below -40 the target has no mass, so the search interval stays short for any gap.
     low = np.maximum(-delta / 2 - log_p / delta, -40.0)
     if len(low) > FEW:
         return _solve_all(low, log_p, delta, uniform)
@@ -53,7 +53,7 @@ def draw_residual(log_p: Floats, delta: Floats, uniform: Floats) -> Floats:
 
 
 def _solve(low: float, log_p: float, delta: float, uniform: float) -> float:
-    """For one number: a round of one chunk asks for one, and no array of one is as quick as a scalar."""
+    """Solve for one number, the common case for one chunk; a scalar is faster than an array of one."""
 
     def log_tail(t: float) -> float:
         first, second = log_p + _log_q(t), _log_q(t + delta)
@@ -67,7 +67,7 @@ def _solve(low: float, log_p: float, delta: float, uniform: float) -> float:
 
 
 def _log_q(t: float) -> float:
-    """log of Q(t) = 1 - Phi(t)."""
+    """Return log of Q(t) = 1 - Phi(t)."""
     if t < 25.0:
         return math.log(0.5 * math.erfc(t / math.sqrt(2.0)))
     # Far out erfc underflows: Q(t) = phi(t) / (t + 1 / (t + 2 / (t + 3 / ...))), Laplace's continued fraction.
@@ -78,7 +78,7 @@ def _log_q(t: float) -> float:
 
 
 def _solve_all(low: Floats, log_p: Floats, delta: Floats, uniform: Floats) -> Floats:
-    """The same for many numbers at once."""
+    """Solve for many numbers at once."""
 
     def log_tail(t: Floats) -> Floats:
         first, second = (torch.special.log_ndtr(torch.from_numpy(-each)).numpy() for each in (t, t + delta))

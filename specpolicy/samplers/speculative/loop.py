@@ -1,8 +1,8 @@
-"""The one loop of all exact speculative samplers: draft a window, evaluate it in one call, commit what is accepted.
+"""The one loop of all exact speculative samplers: draft a window, evaluate it in one call, commit the accepted states.
 
-A round: the drafter proposes the next states of each row; the network evaluates the current state and every draft
-in one batched call; the verifier accepts a prefix and says where the first state after it lies; the row goes on from
-there. What is drawn has exactly the distribution of the sequential sampler of the same chain.
+In a round the drafter proposes the next states of each row. The network evaluates the current state and every draft in
+one batched call. The verifier accepts a prefix and places the first state after it. The row goes on from there. Chunks
+have exactly the distribution of the sequential sampler of the same chain.
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def check_exact(chain: GaussianChain, drafter: Drafter, verifier: Verifier) -> N
 
 
 def check_noise(chain: GaussianChain) -> None:
-    """Raise unless every step of the chain, but perhaps the last, adds noise."""
+    """Raise unless every step of the chain adds noise, except perhaps the last."""
     if not bool((chain.sigma[:-1] > 0).all()):
         raise SpecpolicyError(
             f"{chain} adds no noise to some steps, and without noise there is nothing to speculate on exactly: "
@@ -62,7 +62,7 @@ def check_noise(chain: GaussianChain) -> None:
 
 
 def longest_windows(window: Lengths, count: int) -> np.ndarray:
-    """(K,) int64: how many drafts a round may make from each step, as many as there are steps to draft at most.
+    """(K,) int64: the most drafts in a round from each step, at most the number of remaining steps.
 
     Raises:
         SpecpolicyError: not a positive number, one for each step, or None (to the end).

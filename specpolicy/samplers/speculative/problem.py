@@ -1,4 +1,4 @@
-"""What a round of exact speculation is made of, whatever arrays it is computed in."""
+"""Protocols and values of a round of exact speculation, for any kind of array."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -11,13 +11,13 @@ from specpolicy.samplers.base import Sample, SampleStatistics
 from specpolicy.samplers.speculative.coupling import Floats
 from specpolicy.samplers.speculative.verifiers.base import Verdict
 
-Array = Any  # a tensor of a batch (B, ...), or a numpy array of one chunk (...) whose H and D are one axis
+Array = Any  # a tensor of a batch (B, ...), or a numpy array of one chunk (...) with H and D as one axis
 
 
 class Window(Protocol):
-    """The steps a round may take: W drafts from the current state on.
+    """The possible steps of a round: W drafts from the current state on.
 
-    `root` (B, H, D) current exact states; `noise` (B, W+1, H, D) what each step adds, in units of sigma; `drafts` W.
+    `root` (B, H, D): current exact states. `noise` (B, W+1, H, D): noise of each step, in units of sigma. `drafts`: W.
     """
 
     root: Array
@@ -27,14 +27,14 @@ class Window(Protocol):
     def drafts(self) -> int: ...
 
     def hold(self, x0: Array) -> Array:
-        """x0 (B, H, D) as the guess for every draft, (B, W, H, D)."""
+        """Return x0 (B, H, D) as the guess for every draft, (B, W, H, D)."""
         ...
 
 
 @dataclass(frozen=True)
 class Known:
-    """Evaluations that need no call any more: `mask` (B, W+1) bool, on the host, and `x0` (B, W+1, H, D), which holds
-    the network's x0 where the mask is true."""
+    """Evaluations that need no call any more: `mask` (B, W+1) bool, on the host, and `x0` (B, W+1, H, D), the network's
+    x0 where the mask is true."""
 
     mask: np.ndarray
     x0: Array
@@ -42,12 +42,12 @@ class Known:
 
 @dataclass(frozen=True)
 class Drafts:
-    """What a drafter proposes.
+    """A drafter's proposal.
 
-    `states` (B, W+1, H, D), the root's first, then the state after each step; `x0` (B, W, H, D): the guesses they were
-    made with, in place of the network's. `known`: states that have been evaluated: a root, or what an earlier round
-    found. `noise` (B, W, H, D) that leads to the states where it is not the window's: a drafter may transform noises
-    that nobody has looked at, if what it makes of those of a step is standard normal given all that came before.
+    `states` (B, W+1, H, D): the root first, then the state after each step. `x0` (B, W, H, D): the guesses they were
+    made with, in place of the network's. `known`: states that have been evaluated, such as a root or those of an
+    earlier round. `noise` (B, W, H, D): the noise that leads to the states, where it is not the window's. A drafter may
+    transform noises that nobody has looked at, if the result for a step is standard normal given all that came before.
     """
 
     states: Array
@@ -57,7 +57,7 @@ class Drafts:
 
 
 class Problem(Protocol):
-    """Chunks that are being denoised: their states, their randomness, the network, and the count of its calls."""
+    """Chunks during denoising: their states, their randomness, the network, and the count of its calls."""
 
     stacked: ClassVar[bool]  # whether arrays have rows, (B, ...)
     chain: Any
@@ -66,49 +66,50 @@ class Problem(Protocol):
     def unfinished(self) -> bool: ...
 
     def open(self) -> Any:
-        """The window of the next round."""
+        """Return the window of the next round."""
         ...
 
     def evaluate_root(self, window: Any) -> Array:
-        """x0 (B, H, D) at the root, by a call of its own."""
+        """Return x0 (B, H, D) at the root, by a separate call."""
         ...
 
     def follow(self, window: Any, x0: Array, root_x0: Array | None = None) -> Drafts:
-        """The drafts that follow from guesses `x0` (B, W, H, D) made before any step is taken. `root_x0` (B, H, D): of
-        the root, if it has been evaluated."""
+        """Return the drafts that follow from guesses `x0` (B, W, H, D) made before any step is taken. `root_x0` (B, H,
+        D): the network's x0 at the root, if it has been evaluated."""
         ...
 
     def evaluate(self, window: Any, drafts: Drafts) -> Array:
-        """The network's x0 (B, W+1, H, D) at all states, in one call for those that are not known."""
+        """Return the network's x0 (B, W+1, H, D) at all states, in one call for those that are not known."""
         ...
 
     def gaps(self, window: Any, drafts: Drafts, x0: Array) -> tuple[Floats, Floats, Floats, Floats, np.ndarray]:
-        """What a verifier decides on, see `Verifier.decide`."""
+        """Return the numbers that a verifier decides on, see `Verifier.decide`."""
         ...
 
     def commit(self, window: Any, drafts: Drafts, x0: Array, verdict: Verdict) -> None:
-        """Go on behind the accepted drafts and the corrected state, or the ordinary step after a full window."""
+        """Go on after the accepted drafts and the corrected state, or after the ordinary step that follows a full
+        window."""
         ...
 
     def redraw(self) -> None:
-        """New noises for all steps: a verifier has looked at those of steps that are still to be taken."""
+        """Draw new noises for all remaining steps, because a verifier has looked at the old ones."""
         ...
 
     def leave(self) -> Tensor | None:
-        """Drop finished rows: the index of those that go on, or None where none was dropped."""
+        """Drop finished rows. Return the index of the remaining rows, or None if none was dropped."""
         ...
 
     def parent(self, x0: Array, verdict: Verdict) -> Array:
-        """Of x0 (B, W+1, H, D) that at the state behind which each row goes on, (B, H, D)."""
+        """Select from x0 (B, W+1, H, D) the one at the state after which each row goes on, (B, H, D)."""
         ...
 
     def sample(self) -> Sample:
-        """The chunks, when all are finished."""
+        """Return the chunks, when all are finished."""
         ...
 
 
 class Tally:
-    """What a sample has cost so far, by row, and where drafts were rejected."""
+    """Cost of a sample so far, by row, and the steps where drafts were rejected."""
 
     def __init__(self, batch: int, count: int):
         self.calls, self.rows = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
@@ -118,12 +119,12 @@ class Tally:
         self._before = self.rows.copy()
 
     def call(self, rows: np.ndarray, evaluated: np.ndarray | int) -> None:
-        """One call, in which so many states of these rows were evaluated."""
+        """Count one call with the states that were evaluated of these rows."""
         self.calls[rows] += np.asarray(evaluated) > 0
         self.rows[rows] += evaluated
 
     def round(self, rows: np.ndarray, position: np.ndarray, width: np.ndarray, accepted: np.ndarray) -> None:
-        """The end of a round, at `position` (n,) before it."""
+        """Count the end of a round that began at `position` (n,)."""
         for record, numbers in ((self.accepted, accepted), (self.evaluated, (self.rows - self._before)[rows])):
             record.append(np.full(len(self.rows), -1))
             record[-1][rows] = numbers
@@ -131,7 +132,7 @@ class Tally:
         np.add.at(self.rejections, position + accepted, accepted < width)
 
     def statistics(self) -> SampleStatistics:
-        """As samplers return them."""
+        """Return the totals in the form that samplers return."""
         accepted, evaluated = (
             [torch.from_numpy(part) for part in record] for record in (self.accepted, self.evaluated)
         )

@@ -31,13 +31,13 @@ DRAFTERS = ("frozen_root", "free", "independent", "corrected")
 
 
 class Speculation:
-    """A drafter, a verifier and a chain, put together once; then called for every chunk.
+    """A drafter, a verifier and a chain, combined once and then called for every chunk.
 
-    `single`, `fixed`: what drafts one chunk on the CPU, and in rounds of fixed shapes; by default the drafter itself,
-    where it can. `capture`: of the network's engine, which runs such rounds.
+    `single`, `fixed`: drafters for one chunk on the CPU and for rounds of fixed shapes; by default the drafter itself,
+    where it can. `capture`: the capture function of the network's engine, which runs such rounds.
 
     Raises:
-        SpecpolicyError: a chain without noise, parts that are not exact together, a window that is none.
+        SpecpolicyError: a chain without noise, parts that are not exact together, an invalid window.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Speculation:
             self.captured = CapturedRounds(chain, fixed, verifier, self.limits, capture)
 
     def __call__(self, model: Model, chunks: Chunks) -> Sample:
-        """Draw the chunks: one in captured rounds, else on the CPU in numpy; others as a batch of tensors."""
+        """Draw the chunks: one in captured rounds or else on the CPU in numpy, several as a batch of tensors."""
         if len(chunks.state) == 1 and self.captured is not None:
             return self.captured(model, chunks)
         if len(chunks.state) == 1 and chunks.state.device.type == "cpu" and self.single is not None:
@@ -72,12 +72,12 @@ class Speculation:
 
 @dataclass(frozen=True)
 class Speculative(Sampler):
-    """What all exact samplers share.
+    """Options that all exact samplers share.
 
     Attributes:
         window: most drafts in a round; a number, one per step (noisiest first), or None: draft to the end.
-        steps: of a shorter chain of the same policy, which is another distribution; None: the policy's own.
-        eta: of a DDIM chain, which is another distribution, too; None: the policy's own chain.
+        steps: length of a shorter chain of the same policy, which has another distribution; None: the policy's own.
+        eta: noise of a DDIM chain, which has another distribution, too; None: the policy's own chain.
     """
 
     verifier: ClassVar[type[Verifier]]
@@ -92,7 +92,7 @@ class Speculative(Sampler):
         check_amounts(self, "eta", optional=True)
 
     def target(self, chain: GaussianChain) -> GaussianChain:
-        """The chain whose distribution is sampled."""
+        """Return the chain whose distribution is sampled."""
         if self.eta is not None:
             return chain.with_ddim(self.steps or len(chain), self.eta)
         return chain if self.steps is None else chain.strided(self.steps)
@@ -120,7 +120,7 @@ class ASD(Speculative):
 
 @dataclass(frozen=True)
 class WithDrafter(Speculative):
-    """A sampler that takes any drafter: one of `DRAFTERS`.
+    """A sampler with any drafter of `DRAFTERS`.
 
     Attributes:
         drafter: "frozen_root", "free", "independent" or "corrected".

@@ -1,4 +1,4 @@
-"""Calibration of the recycled sampler: prior, student, sweeps and windows."""
+"""Calibration of the recycled sampler: prior, student, sweeps and draft lengths."""
 
 from specpolicy.samplers.recycled.calibration.calibrate import Effort, calibrate
 from specpolicy.samplers.recycled.calibration.calibration import Calibration, read_calibration

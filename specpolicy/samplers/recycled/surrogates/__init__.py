@@ -1,4 +1,4 @@
-"""Surrogates: cheap stand-ins for the network, from which the recycled drafter takes differences."""
+"""Surrogates: cheap approximations of the network, whose differences the recycled drafter uses."""
 
 from specpolicy.samplers.recycled.surrogates.base import Surrogate
 from specpolicy.samplers.recycled.surrogates.gaussian import GaussianSurrogate

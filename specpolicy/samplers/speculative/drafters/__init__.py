@@ -1,4 +1,4 @@
-"""Drafters: what the network would say at states it has not seen. One strategy per file."""
+"""Drafters: guesses of the network's output at unseen states. One strategy per file."""
 
 from specpolicy.samplers.speculative.drafters.base import Drafter
 from specpolicy.samplers.speculative.drafters.corrected import Corrected, CorrectionHead

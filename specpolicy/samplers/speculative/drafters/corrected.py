@@ -1,4 +1,4 @@
-"""A frozen root with a learned head that says how x0 changes down the window (De Bortoli et al. 2025, 3.3)."""
+"""A frozen root with a learned head that predicts how x0 changes down the window (De Bortoli et al. 2025, 3.3)."""
 
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from specpolicy.samplers.speculative.problem import Drafts
 
 
 class CorrectionHead(Protocol):
-    """(root (B, H, D), its x0 (B, H, D), its timestep (B,), timesteps (B, W) below it, cond) -> change of x0
+    """Maps root (B, H, D), its x0 (B, H, D), its timestep (B,), timesteps (B, W) below it, and cond to the change of x0
     (B, W, H, D)."""
 
     def __call__(self, root: Tensor, x0: Tensor, start: Tensor, timesteps: Tensor, cond: Tensor | None) -> Tensor: ...

@@ -1,4 +1,4 @@
-"""The Free Drafter: hold the x0 that the last verification paid for (Soen et al. 2026). Needs no training."""
+"""The Free Drafter: hold the x0 of the last verification (Soen et al. 2026). Needs no training and no extra call."""
 
 from typing import Any
 

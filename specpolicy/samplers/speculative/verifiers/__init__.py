@@ -1,4 +1,4 @@
-"""Verifiers: which drafts are accepted, and how the first rejected one is corrected. One rule per file."""
+"""Verifiers: decide which drafts are accepted and correct the first rejected one. One rule per file."""
 
 from specpolicy.samplers.speculative.verifiers.base import TokenVerifier, Verdict, Verifier
 from specpolicy.samplers.speculative.verifiers.block import Block

@@ -7,9 +7,9 @@ from specpolicy.samplers.speculative.verifiers.base import Verdict, Verifier
 
 
 class Block(Verifier):
-    """Accepts the longest prefix that some test passes, which no token-level rule can beat on average.
+    """Accepts the longest prefix that passes some test, which no token-level rule can beat on average.
 
-    How far it gets depends on the noises behind the prefix too, so none of them may be used again.
+    The length also depends on the noises after the prefix, so none of them may be used again.
     """
 
     name = "block"
@@ -25,7 +25,7 @@ class Block(Verifier):
         total = np.where(delta > TINY, log_ratio(delta, coordinate), 0.0).cumsum(axis=1)
         log_p = total - np.maximum(np.maximum.accumulate(total, axis=1), 0.0)
         index = np.arange(1, window + 1)
-        # h_i: the chance that the prefix of i drafts passes; p_w where the window ends.
+        # h_i: the probability that the prefix of i drafts passes; p_w where the window ends.
         chance = np.exp(log_p)
         if window > 1:
             before = log_p[:, :-1]
