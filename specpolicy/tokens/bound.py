@@ -1,4 +1,4 @@
-"""A decoder that is settled: bound to a network and a calibration, it decodes chunks and looks nothing up."""
+"""A bound decoder: settled for a network and a calibration, it decodes chunks without look-ups."""
 
 from dataclasses import dataclass
 
@@ -19,13 +19,13 @@ from specpolicy.tuning import now
 
 @dataclass(frozen=True)
 class TokenSetting:
-    """What a decoder is bound to: all that stays the same from chunk to chunk.
+    """Everything a decoder is bound to, which stays the same from chunk to chunk.
 
     Attributes:
-        model: the network; draws call a `fresh` one.
+        model: the network; each draw calls a `fresh` one.
         shape: (H, D) of a chunk, which has H * D tokens.
         bins: values that a token can have; the next number stands for a masked one.
-        calibration: of the policy.
+        calibration: the policy's calibration.
     """
 
     model: Model
@@ -35,12 +35,12 @@ class TokenSetting:
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes, and the states are."""
+        """Device of the network and of the states."""
         return self.model.device
 
     @property
     def backend(self) -> str:
-        """What numbers of drafts hold here, see `backend_name`."""
+        """Name under which a calibration keeps its numbers of drafts for this engine and device; see `backend_name`."""
         return self.model.backend
 
     @property
@@ -54,8 +54,8 @@ class BoundDecoder:
 
     Attributes:
         sampler: the decoder's options.
-        setting: what it is bound to.
-        found: what was calibrated for this decoder, if anything was.
+        setting: the setting it is bound to.
+        found: the calibration for this decoder, if there is one.
     """
 
     def __init__(self, sampler: TokenSampler, setting: TokenSetting):
@@ -75,8 +75,8 @@ class BoundDecoder:
     def __call__(self, batch: int, cond: Tensor, generator: Generators = None, return_states: bool = False) -> Sample:
         """Decode a batch of chunks (B, H, D) of tokens, for encoded observations `cond` (B, To, F).
 
-        The same generator gives the same noise, and with it the same tokens, whatever is drafted. `states`, if asked
-        for: (K+1, B, H, D), the last one repeated for chunks of fewer steps.
+        The same generator gives the same noise, and so the same tokens, whatever is drafted. `states`, if asked for:
+        (K+1, B, H, D), the last one repeated for chunks of fewer steps.
 
         Raises:
             SpecpolicyError: see `decode`.
@@ -98,13 +98,12 @@ class BoundDecoder:
     def decode(
         self, cond: Tensor, generator: Generators = None, denoiser: Denoiser | None = None, keep_paths: bool = False
     ) -> Decoded:
-        """The same as tokens (B, L), with the paths to them, if asked for.
+        """Decode chunks as tokens (B, L), with the paths to them, if asked for.
 
-        denoiser: what evaluates states in the network's place.
+        `denoiser` evaluates states in the network's place.
 
         Raises:
-            SpecpolicyError: drafts in less than float32, where a row's logits depend on how many are evaluated beside
-                it.
+            SpecpolicyError: drafts in less than float32, where a row's logits depend on the other rows of its call.
         """
         noise, start = self._begin(len(cond), generator)
         network, bins = self._network(cond, denoiser), self.setting.bins
@@ -116,7 +115,7 @@ class BoundDecoder:
 
     @torch.inference_mode()
     def record(self, cond: Tensor, generator: Generators, blind: bool = False) -> tuple[list[Trace], Tensor]:
-        """Traces of the ordinary decoder and its tokens (B, L), for encoded observations `cond` (B, To, F).
+        """Decode without drafts; return the traces and the tokens (B, L), for encoded observations `cond` (B, To, F).
 
         `blind`: see `record_traces`.
         """
@@ -124,12 +123,13 @@ class BoundDecoder:
         return record_traces(self._network(cond), self.rule, noise, start, self.setting.bins, blind)
 
     def describe(self) -> dict[str, str | None]:
-        """`law`: what it draws from; `window`: what it drafts, as in "graph, 16 drafts", None without drafts."""
+        """Return `law`, the distribution it draws from, and `window`, its drafts in words such as "graph, 16 drafts"
+        (None without)."""
         drafts = self.sampler.describe_drafts(self.found, self.setting.backend)
         return {"law": self.sampler.law, "window": drafts}
 
     def _network(self, cond: Tensor, denoiser: Denoiser | None = None) -> Network:
-        """The network as decoders see it."""
+        """Return the network in the form that decoders call."""
         bins, shape, evaluate = self.setting.bins, self.setting.shape, denoiser or self.setting.model.denoiser
 
         def logits(states: Tensor, owner: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class BoundDecoder:
         return logits
 
     def _begin(self, batch: int, generator: Generators) -> tuple[DecodingNoise, Tensor]:
-        """The noise and the masked states of new chunks."""
+        """Return the noise and the masked states of new chunks."""
         setting = self.setting
         source = NoiseSource(generator, batch, setting.device, torch.float32)
         noise = self.rule.draw_noise(setting.bins, source.uniform)
@@ -153,14 +153,14 @@ class BoundDecoder:
         return torch.stack(paths, dim=1).view(steps, -1, *self.setting.shape)
 
     def _inexact(self) -> str | None:
-        """Why matrix products would be less than float32 now, in words; None: they are not."""
+        """Return the reason why matrix products are less than float32 now, None if they are not."""
         network = self.setting.model.network
         precision = torch.float32 if network is None else next(network.parameters()).dtype
         return inexact(precision, self.setting.device)
 
 
 def inexact(precision: torch.dtype, device: torch.device) -> str | None:
-    """Why matrix products of a network in that precision would be less than float32, in words; None: they are not."""
+    """Return the reason why a network in that precision has matrix products below float32, None if it has not."""
     if precision != torch.float32:
         return f"the network has {precision}"
     if torch.is_autocast_enabled(device.type):

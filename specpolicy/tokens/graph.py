@@ -1,10 +1,10 @@
 """Directed draft graphs (Spiffy): later states guessed from one evaluation, in ranks.
 
-From the logits of the last state that was reached, the masked positions of the root have places 0, 1, ... in the
-decoder's order, and each position's tokens ranks 0, 1, ..., by logits plus the noise that the decoder will add. A node
-is a set of (place, token rank) pairs: the root with these positions filled by these tokens. Because a node is a set,
-every order in which its positions may be revealed leads to it; that is what makes the drafts a graph, not a tree. Edges
-need not be written down: verification finds them by following the rule from state to state.
+From the logits of the last reached state, the masked positions of the root have places 0, 1, ... in the decoder's
+order. Each position's tokens have ranks 0, 1, ..., by logits plus the noise that the decoder will add. A node is a set
+of (place, token rank) pairs: the root with these positions filled by these tokens. Because a node is a set, every order
+of revealing its positions leads to it. So the drafts form a graph, not a tree. Edges need not be stored: verification
+finds them by following the rule from state to state.
 """
 
 import functools
@@ -34,7 +34,7 @@ class DraftGraph:
     """Nodes, the most useful first, and how often calibration has seen each of them continue a path.
 
     Raises:
-        SpecpolicyError: a node that is none, or not as many weights as nodes.
+        SpecpolicyError: an invalid node, or not as many weights as nodes.
     """
 
     nodes: tuple[Node, ...]
@@ -50,19 +50,23 @@ class DraftGraph:
 
     @functools.cached_property
     def node_set(self) -> frozenset[Node]:
-        """The nodes, to look them up."""
+        """The nodes as a set, for look-ups."""
         return frozenset(self.nodes)
 
     def first(self, count: int) -> "DraftGraph":
-        """The graph of the first `count` nodes; nodes were chosen one after the other, so it is the smaller graph."""
+        """Return the graph of the first `count` nodes. Nodes were chosen one after the other, so it is the smaller
+        graph."""
         return DraftGraph(self.nodes[:count], self.weights[:count])
 
 
 class _Tables:
-    """The nodes of a graph that a root with `masked` masked positions has use for, as tensors.
+    """Nodes of a graph that are useful for a root with `masked` masked positions, as tensors.
 
-    place, token: (D, M); a shorter node repeats its first pair, which changes nothing. padding: (D, M), where.
-    weight: (D,) logarithms. places, tokens: how many of each occur.
+    Attributes:
+        place, token: (D, M); a shorter node repeats its first pair, which changes nothing.
+        padding: (D, M), where it does.
+        weight: (D,) logarithms.
+        places, tokens: how many of each occur.
     """
 
     def __init__(self, graph: DraftGraph, rule: Rule, masked: int, device: torch.device):
@@ -81,13 +85,14 @@ class _Tables:
 
 
 def fits(node: Node, rule: Rule, masked: int) -> bool:
-    """Whether a root with `masked` masked positions can come to this node, and leaves something masked there."""
+    """Whether a root with `masked` masked positions can reach this node with something left masked."""
     return node[-1][0] < masked and len(node) in _sizes(rule, masked)
 
 
 @functools.lru_cache(maxsize=4096)
 def _sizes(rule: Rule, masked: int) -> frozenset[int]:
-    """How many positions the next steps can have revealed together; all numbers, where a threshold decides."""
+    """Return the numbers of positions that the next steps can have revealed together; all numbers, where a threshold
+    decides."""
     if rule.counts is None:
         return frozenset(range(1, masked))
     return frozenset(step_sizes(rule, torch.tensor([masked]), masked)[0].tolist()) - {masked}
@@ -97,8 +102,8 @@ class GraphDrafter:
     """Drafts the states of a graph.
 
     Args:
-        graphs: by the number of masked positions of a root; the graph of the next larger number serves those between.
-        keep: of all nodes of a graph, draft the `keep` that look best by the logits at hand: the logarithm of the
+        graphs: by the number of masked positions of a root; numbers in between use the graph of the next larger number.
+        keep: of all nodes of a graph, draft the `keep` that look best by the current logits: the logarithm of the
             weight plus half the log probabilities of the tokens. None: all.
 
     Raises:
@@ -152,26 +157,27 @@ def analytic_graphs(rule: Rule, count: int) -> dict[int, DraftGraph]:
     roots = [rule.length]
     if rule.counts is not None:  # after the last step but one nothing is left to draft
         roots = [sum(rule.counts[step:]) for step in range(len(rule.counts) - 1)]
-        if len(set(rule.counts[:-1])) <= 1:  # all steps alike: what serves the first serves all
+        if len(set(rule.counts[:-1])) <= 1:  # all steps alike: one graph serves them all
             roots = roots[:1]
     return {masked: analytic_graph(rule, masked, count) for masked in roots}
 
 
 def analytic_graph(rule: Rule, masked: int, count: int) -> DraftGraph:
-    """A graph without calibration for roots with `masked` masked positions: sets of early places, their best tokens.
+    """Return a graph without calibration for roots with `masked` masked positions: sets of early places, their best
+    tokens.
 
-    A set of n places costs `DEPTH_COST` for each step it is away, plus by how much its places exceed 0, ..., n - 1;
-    the `count` cheapest sets are the nodes, or all there are.
+    A set of n places costs `DEPTH_COST` for each step it is away, plus the excess of its places over 0, ..., n - 1. The
+    `count` cheapest sets are the nodes, or all there are.
     """
     ahead = step_sizes(rule, torch.tensor([masked]), min(count, masked))[0].tolist()
     sizes = [size for size in ahead if size < masked]  # a state with nothing masked needs no evaluation
-    # Sets of one cost at one depth are made only when their turn has come: there are exponentially many.
+    # There are exponentially many sets, so those of one cost and depth are made only when needed.
     turns = [(DEPTH_COST * depth, depth, 0) for depth in range(1, len(sizes) + 1)]
     nodes: list[Node] = []
     while turns and len(nodes) < count:
         _, depth, excess = heapq.heappop(turns)
         size, most = sizes[depth - 1], masked - sizes[depth - 1]
-        moved = min(size, max(excess, 1))  # of the places, the last ones at most; the others stay where they are
+        moved = min(size, max(excess, 1))  # at most this many of the last places move; the others stay
         for shifts in itertools.islice(_shifts(excess, moved, 0, most), count - len(nodes)):
             nodes.append(tuple((place + shift, 0) for place, shift in enumerate((0,) * (size - moved) + shifts)))
         if excess < size * most:
@@ -180,21 +186,21 @@ def analytic_graph(rule: Rule, masked: int, count: int) -> DraftGraph:
 
 
 def _shifts(total: int, parts: int, least: int, most: int) -> Iterator[tuple[int, ...]]:
-    """The rising sequences of `parts` numbers from `least` to `most` with the sum `total`, in lexical order."""
+    """Yield the rising sequences of `parts` numbers from `least` to `most` with the sum `total`, in lexical order."""
     if parts == 1:
         yield (total,)
         return
-    # What is left must be neither too little for the others, which are as large at least, nor too much for them.
+    # The rest must be neither too small for the other parts, which are at least as large, nor too large.
     for first in range(max(least, total - most * (parts - 1)), total // parts + 1):
         for rest in _shifts(total - first, parts - 1, first, most):
             yield (first, *rest)
 
 
 def parse_nodes(entries: Any) -> tuple[Node, ...]:
-    """Nodes from plain lists, as a file holds them.
+    """Read nodes from plain lists, as a file holds them.
 
     Raises:
-        SpecpolicyError: something else than lists of pairs of whole numbers.
+        SpecpolicyError: not lists of pairs of whole numbers.
     """
     if not isinstance(entries, list | tuple):
         raise SpecpolicyError("the nodes of a draft graph are no list")

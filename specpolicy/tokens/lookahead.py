@@ -15,7 +15,7 @@ from specpolicy.tokens.speculative import Round
 
 @dataclass(frozen=True)
 class ChainDrafter:
-    """The next `drafts` states, if the logits of the last state that the decoder reached never changed."""
+    """Drafts the next `drafts` states as if the logits of the last reached state never changed."""
 
     drafts: int
 
@@ -26,7 +26,7 @@ class ChainDrafter:
         return reveal_in_order(round, round.decision.proposal[round.last], self.drafts)
 
     def _step_by_step(self, round: Round) -> tuple[Tensor, Tensor]:
-        """The same with noise that is another at each step: the rule itself is applied, with that step's noise."""
+        """Draft with noise that differs from step to step: apply the rule itself, with each step's noise."""
         rule, noise = round.rule, round.noise
         logits, state = round.decision.logits[round.last], round.roots
         drafts, owners = [], []
@@ -40,10 +40,10 @@ class ChainDrafter:
 
 @dataclass(frozen=True)
 class FixedPointDrafter:
-    """For orders drawn beforehand: each row of the last call says which tokens its own step reveals.
+    """Drafts for orders drawn beforehand: each row of the last call gives the tokens that its own step reveals.
 
-    Behind a mismatch these rows saw a wrong token, yet they are later, and mostly better, guesses than the logits of
-    the last state that was reached (Jacobi iteration). Beyond the last row, that row guesses.
+    After a mismatch these rows saw a wrong token. They are still later, and mostly better, guesses than the logits of
+    the last reached state (Jacobi iteration). Beyond the last row, that row guesses.
     """
 
     drafts: int
@@ -56,7 +56,7 @@ class FixedPointDrafter:
         place_of = torch.full((int(round.owner.max()) + 1,), -1, device=last.device)
         place_of[round.chunks] = torch.arange(len(last), device=last.device)
         mine = (place_of[round.owner] >= 0).nonzero().flatten()
-        # The row of each step; rows of later steps stand further down in a call, so the nearest before is the largest.
+        # The row of each step: rows of later steps stand further down, so the nearest before is the largest.
         row_at = torch.zeros(len(last), len(rule.counts), dtype=torch.int64, device=last.device)
         row_at[place_of[round.owner[mine]], rule.step_of(remaining[mine])] = mine
         row_at = row_at.cummax(dim=1).values
@@ -78,7 +78,7 @@ class FixedPointDrafter:
 
 
 def reveal_in_order(round: Round, guess: Tensor, drafts: int) -> tuple[Tensor, Tensor]:
-    """Up to `drafts` states behind each root: its masked positions in their order, filled with `guess` (A, L)."""
+    """Draft up to `drafts` states after each root: fill its masked positions in their order with `guess` (A, L)."""
     sizes = step_sizes(round.rule, round.remaining, drafts)  # (A, drafts)
     place = places(round)
     states = torch.where(place[:, None, :] < sizes[:, :, None], guess[:, None, :], round.roots[:, None, :])
@@ -87,9 +87,9 @@ def reveal_in_order(round: Round, guess: Tensor, drafts: int) -> tuple[Tensor, T
 
 
 def places(round: Round) -> Tensor:
-    """(A, L): 0, 1, ... for the masked positions of the roots in the order of the last states that were reached.
+    """(A, L): 0, 1, ... for the masked positions of the roots in the order of the last reached states.
 
-    Those that the last step revealed came first there. Positions that are not masked get L.
+    The positions that the last step revealed came first there. Positions that are not masked get L.
     """
     place = round.decision.rank[round.last] - round.decision.count[round.last][:, None]
     masked = (place >= 0) & (place < round.remaining[:, None])
@@ -99,7 +99,8 @@ def places(round: Round) -> Tensor:
 def step_sizes(rule: Rule, remaining: Tensor, steps: int) -> Tensor:
     """(A, steps): how many of the `remaining` (A,) masked positions the next 1, 2, ... steps reveal together.
 
-    With a threshold this is a guess: what the last step left was below it, so the next steps reveal one each.
+    With a threshold this is a guess: the positions that the last step left were below it, so each next step reveals
+    one.
     """
     if rule.counts is None:
         ahead = torch.arange(1, steps + 1, device=remaining.device)
@@ -109,7 +110,7 @@ def step_sizes(rule: Rule, remaining: Tensor, steps: int) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _sizes_ahead(counts: tuple[int, ...], steps: int, device: torch.device) -> Tensor:
-    """(L + 1, steps): the same by the number of masked positions."""
+    """(L + 1, steps): the same numbers by the number of masked positions."""
     rule, remaining = Rule(sum(counts), counts), torch.arange(sum(counts) + 1)
     left, sizes = remaining, []
     for _ in range(steps):

@@ -1,4 +1,4 @@
-"""The ordinary decoder: one network call per step. What comes out of it is what drafts must not change by one token."""
+"""The ordinary decoder: one network call per step. Drafts must not change one token of its output."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,9 +17,12 @@ Observer = Callable[[Tensor, Tensor, Decision], object]  # called with (states, 
 class Decoded:
     """Decoded chunks.
 
-    tokens (B, L); calls (B,) network calls one after the other, rows (B,) states evaluated; accepted: one (B,) tensor
-    per call, how many drafts it accepted, -1 for chunks that were finished; paths: for each chunk its states, from
-    the masked one on, if asked for.
+    Attributes:
+        tokens: (B, L).
+        calls: (B,) sequential network calls.
+        rows: (B,) states evaluated.
+        accepted: one (B,) tensor per call with its accepted drafts, -1 for finished chunks.
+        paths: for each chunk its states, from the masked one on, if asked for.
     """
 
     tokens: Tensor
@@ -35,10 +38,10 @@ def masked_start(batch: int, length: int, vocabulary: int, device: torch.device 
 
 
 def evaluate(network: Network, states: Tensor, owner: Tensor) -> Tensor:
-    """Logits of the states, checked.
+    """Return the checked logits of the states.
 
     Raises:
-        SpecpolicyError: NaN, or an infinity, which no comparison of logits survives.
+        SpecpolicyError: NaN or infinity, which make comparisons of logits meaningless.
     """
     logits = network(states, owner)
     if not bool(torch.isfinite(logits.sum())):
@@ -55,7 +58,7 @@ def decode(
     observe: Observer | None = None,
     keep_paths: bool = False,
 ) -> Decoded:
-    """Decode the chunks `start` (B, L) until nothing is masked. `observe` sees every call and what came of it."""
+    """Decode the chunks `start` (B, L) until nothing is masked. `observe` receives every call and its decision."""
     states, batch = start.clone(), len(start)
     calls = torch.zeros(batch, dtype=torch.int64)
     paths = [[state] for state in states.clone()]

@@ -1,4 +1,5 @@
-"""Spiffy as its paper states it (Agrawal et al. 2025, arXiv 2509.18085): slow, one chunk at a time, to be read with it.
+"""Spiffy as its paper states it (Agrawal et al. 2025, arXiv 2509.18085): slow, one chunk at a time, to be read beside
+it.
 
 `specpolicy.tokens.speculate` with a `GraphDrafter` decodes the same tokens in the same calls:
 tests/tokens/test_token_reference.py. As there, the whole chunk is one block, noise is drawn beforehand and belongs to a
@@ -19,7 +20,7 @@ State = list[int]  # the token of each position, or the size of the vocabulary w
 
 
 class Decoding(NamedTuple):
-    """The `tokens` of a chunk, the network `calls` they took, the drafts `accepted` in each call, and all states."""
+    """The `tokens` of a chunk, its number of network `calls`, the drafts `accepted` in each call, and all states."""
 
     tokens: State
     calls: int
@@ -43,8 +44,8 @@ def spiffy(
         state = unmask(rule, state, target, noise)
         states.append(state)
         accepted.append(0)
-        # A draft block that is the new state is accepted, and its distribution is the target from here on. Of the
-        # graph's edges nothing need be known: only a child of the block before can be equal, by what a step unmasks.
+        # A draft block equal to the new state is accepted, and its distribution is the target from here on. The
+        # graph's edges are not needed: a step unmasks positions, so only a child of the block before can be equal.
         while vocabulary in state and state in drafts:
             target = drafted[drafts.index(state)]
             state = unmask(rule, state, target, noise)
@@ -55,10 +56,10 @@ def spiffy(
 
 
 def fill(graph: DraftGraph, rule: Rule, state: State, logits: Tensor, noise: DecodingNoise) -> list[State]:
-    """The draft blocks that follow a state: auto-speculation, from the target distribution that led to it.
+    """Return the draft blocks that follow a state: auto-speculation, from the target distribution that led to it.
 
-    A node of the graph is a set of pairs (i, j): of the masked positions the one of rank i, in the order in which the
-    decoder would unmask them, holds its token of rank j.
+    A node of the graph is a set of pairs (i, j): the masked position of rank i, in the order in which the decoder would
+    unmask them, holds its token of rank j.
     """
     order, scores = ordered(rule, state, logits, noise), _perturbed(logits, noise)
     drafts = []
@@ -72,8 +73,7 @@ def fill(graph: DraftGraph, rule: Rule, state: State, logits: Tensor, noise: Dec
 
 
 def unmask(rule: Rule, state: State, logits: Tensor, noise: DecodingNoise) -> State:
-    """One step of the decoder, from S_t more positions masked to none of them: the first ones of its order get their
-    best tokens."""
+    """Take one step of the decoder: the first S_t masked positions of its order get their best tokens."""
     order = ordered(rule, state, logits, noise)
     if rule.counts is not None:
         count = next(n for step, n in enumerate(rule.counts) if sum(rule.counts[step:]) == len(order))
@@ -88,7 +88,8 @@ def unmask(rule: Rule, state: State, logits: Tensor, noise: DecodingNoise) -> St
 
 
 def ordered(rule: Rule, state: State, logits: Tensor, noise: DecodingNoise) -> list[int]:
-    """The masked positions of a state, those first that the decoder unmasks first; of equal ones the first position."""
+    """Return the masked positions of a state in the order in which the decoder unmasks them; ties go to the first
+    position."""
 
     def confidence(position: int) -> float:
         chances = logits[position].double().softmax(dim=0)
@@ -108,5 +109,6 @@ def ordered(rule: Rule, state: State, logits: Tensor, noise: DecodingNoise) -> l
 
 
 def _perturbed(logits: Tensor, noise: DecodingNoise) -> Tensor:
-    """What tokens are ranked by, (L, V): the largest logit plus Gumbel noise is a draw from the distribution."""
+    """Return the scores that rank tokens, (L, V): the largest logit plus Gumbel noise is a draw from the
+    distribution."""
     return logits if noise.gumbel is None else logits + noise.gumbel[0]

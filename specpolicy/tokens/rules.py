@@ -1,8 +1,8 @@
-"""The target law of a token policy: which masked positions a decoder reveals at a step, and with which tokens.
+"""The target distribution of a token policy: which masked positions a decoder reveals at a step, and with which tokens.
 
 A chunk is L = H * D tokens, each below the vocabulary size V; V itself stands for a masked position. A rule is a fixed
-function of the network's logits and of noise that was drawn before the first call. So for the same noise the tokens
-that come out do not depend on how many states are evaluated at once, nor on what was drafted.
+function of the network's logits and of noise that was drawn before the first call. So for the same noise the tokens do
+not depend on how many states are evaluated at once, nor on the drafts.
 """
 
 import functools
@@ -20,21 +20,22 @@ from specpolicy.errors import SpecpolicyError
 ORDERS = ("max_probability", "entropy", "candidate", "random", "raster")
 PRE_DRAWN = ("random", "raster")
 KEYS = ("position", "step")
-# A gap, see `Decision.gap`, that rounding may close: twice what logits of the shipped policies (9e-6) were seen to move
-# between a batch of one row and others.
+# Below this gap (`Decision.gap`) rounding may choose otherwise. It is twice the largest difference (9e-6) of the
+# shipped policies' logits between a batch of one row and other batches.
 NEAR = 2e-5
 
 
 def fixed_counts(length: int, tokens_per_step: int) -> tuple[int, ...]:
-    """Positions revealed by each step: always `tokens_per_step`, in the last step what is left."""
+    """Return the number of positions that each step reveals: `tokens_per_step`, and the rest in the last step."""
     full, rest = divmod(length, tokens_per_step)
     return (tokens_per_step,) * full + ((rest,) if rest else ())
 
 
 def cosine_counts(length: int, steps: int) -> tuple[int, ...]:
-    """Positions revealed by each step of MaskGIT's cosine schedule (Chang et al. 2022, arXiv 2202.04200).
+    """Return the number of positions that each step of MaskGIT's cosine schedule reveals (Chang et al. 2022, arXiv
+    2202.04200).
 
-    After `i` of `steps` steps round(length * cos(pi/2 * i/steps)) positions are masked; steps that would reveal none
+    After `i` of `steps` steps round(length * cos(pi/2 * i/steps)) positions are masked. Steps that would reveal none
     are left out.
     """
     masked = [round(length * math.cos(math.pi / 2 * i / steps)) for i in range(steps + 1)]
@@ -43,8 +44,11 @@ def cosine_counts(length: int, steps: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class DecodingNoise:
-    """All randomness of B chunks: `gumbel` (B, L, V), or (B, K, L, V) if keyed by step, None for greedy decoding;
-    `priority` (B, L), the place of each position in an order drawn beforehand, None if the order is not."""
+    """All randomness of B chunks.
+
+    `gumbel` (B, L, V), or (B, K, L, V) if keyed by step; None for greedy decoding. `priority` (B, L): the place of each
+    position in an order drawn beforehand, None if the order is not.
+    """
 
     gumbel: Tensor | None = None
     priority: Tensor | None = None
@@ -52,12 +56,17 @@ class DecodingNoise:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a `rule` makes of N states.
+    """Result of a `rule` for N states.
 
-    logits: (N, L, V); perturbed: (N, L, V) logits plus noise; proposal: (N, L) the best token of each position by
-    them; rank: (N, L) place of each position in the order, masked ones first; count: (N,) positions that are revealed;
-    following: (N, L) the next states; ordered: (N, L) scores of the positions, highest first; remaining: (N,) masked
-    positions.
+    Attributes:
+        logits: (N, L, V).
+        perturbed: (N, L, V) logits plus noise.
+        proposal: (N, L) the best token of each position by `perturbed`.
+        rank: (N, L) place of each position in the order, masked ones first.
+        count: (N,) positions that are revealed.
+        following: (N, L) the next states.
+        ordered: (N, L) scores of the positions, highest first.
+        remaining: (N,) masked positions.
     """
 
     rule: "Rule"
@@ -72,12 +81,11 @@ class Decision:
 
     @property
     def gap(self) -> Tensor:
-        """(N,) how close the closest choice was; where it is tiny, rounding may choose otherwise. Infinite where there
-        was none to make.
+        """(N,) margin of the closest choice. Where it is tiny, rounding may choose otherwise. Infinite without a
+        choice.
 
-        The least of: by how much the last revealed position is ahead of the first one that is not, unless their order
-        was drawn beforehand; how far a position is from the threshold; by how much a revealed token is ahead of the
-        next best.
+        It is the least of three margins: of the last revealed position over the first one that is not revealed, unless
+        their order was drawn beforehand; of a position to the threshold; of a revealed token over the next best.
         """
         gap = self._token_gap()
         if not self.rule.pre_drawn:
@@ -94,7 +102,7 @@ class Decision:
         return torch.where((self.count > 0) & (self.count < self.remaining), inside - outside, torch.inf)
 
     def _token_gap(self) -> Tensor:
-        # A candidate's token makes its score, so there the tokens of all masked positions are looked at.
+        # A candidate's token makes its score, so the tokens of all masked positions count there.
         matter = self.remaining if self.rule.order == "candidate" else self.count
         best = self.perturbed.topk(2, dim=-1).values
         ahead = best[..., 0] - best[..., 1]
@@ -105,10 +113,13 @@ class Decision:
 class Rule:
     """One decoder.
 
-    length: L. counts: positions revealed by each step; None if `threshold` decides: every masked position whose most
-    probable token has at least that probability, but always one. order: one of `ORDERS`. sampled: tokens are drawn by
-    the Gumbel-max trick; False: the most probable ones. keyed: a position's noise is the same at all steps, or another
-    at each.
+    Args:
+        length: L.
+        counts: positions revealed by each step. None if `threshold` decides: every masked position whose most probable
+            token has at least that probability, but always one.
+        order: one of `ORDERS`.
+        sampled: draw tokens by the Gumbel-max trick; False: take the most probable ones.
+        keyed: whether a position's noise is the same at all steps, or new at each.
 
     Raises:
         SpecpolicyError: an unknown order or key, counts that do not cover the chunk, or parts that exclude each other.
@@ -141,7 +152,7 @@ class Rule:
         return self.order in PRE_DRAWN
 
     def draw_noise(self, vocabulary: int, uniform: Callable[..., Tensor]) -> DecodingNoise:
-        """The noise of B chunks; `uniform(*shape)` returns (B, *shape) numbers in [0, 1)."""
+        """Draw the noise of B chunks; `uniform(*shape)` returns (B, *shape) numbers in [0, 1)."""
         priority = gumbel = None
         if self.order == "random":
             priority = uniform(self.length).argsort(dim=1, stable=True).argsort(dim=1)
@@ -152,13 +163,13 @@ class Rule:
         return DecodingNoise(gumbel, priority)
 
     def perturb(self, logits: Tensor, step: Tensor, noise: DecodingNoise, owner: Tensor) -> Tensor:
-        """Logits (N, L, V) plus the noise of the chunks `owner` (N,) at `step` (N,)."""
+        """Return logits (N, L, V) plus the noise of the chunks `owner` (N,) at `step` (N,)."""
         if noise.gumbel is None:
             return logits
         return logits + (noise.gumbel[owner] if self.keyed == "position" else noise.gumbel[owner, step])
 
     def score(self, logits: Tensor, proposal: Tensor, noise: DecodingNoise, owner: Tensor) -> Tensor:
-        """(N, L): positions are revealed from the highest score down; of equal ones the first position comes first."""
+        """(N, L) scores of positions. They are revealed from the highest score down; ties go to the first position."""
         if self.order == "raster":
             return -torch.arange(self.length, device=logits.device, dtype=logits.dtype).expand(len(logits), -1)
         if self.order == "random":
@@ -186,7 +197,7 @@ class Rule:
         return Decision(self, logits, perturbed, proposal, rank, count, following, ordered, remaining)
 
     def count(self, remaining: Tensor, ordered: Tensor | None = None) -> Tensor:
-        """(N,) positions that are revealed where `remaining` (N,) are masked; `ordered` (N, L): the scores of all
+        """(N,) positions that are revealed where `remaining` (N,) are masked. `ordered` (N, L): the scores of all
         positions, highest first, which only a threshold needs."""
         if self.threshold is None or ordered is None:
             assert self.counts is not None
@@ -195,7 +206,7 @@ class Rule:
         return torch.minimum(above.clamp(min=1), remaining)
 
     def step_of(self, remaining: Tensor) -> Tensor:
-        """(N,) the step at which so many positions are masked; zero with a threshold, where steps are not counted."""
+        """(N,) the step at which that many positions are masked; zero with a threshold, where steps are not counted."""
         if self.counts is None:
             return torch.zeros_like(remaining)
         return _tables(self.counts, remaining.device)[1][remaining]

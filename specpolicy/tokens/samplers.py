@@ -1,6 +1,6 @@
 """The decoders of token policies by name, with their options.
 
-A name stands for a target distribution. `drafts` and `drafter` say how it is reached, and change no token.
+A name stands for a target distribution. `drafts` and `drafter` change the speed and no token.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ if TYPE_CHECKING:
 
 DRAFTERS = ("graph", "chain", "fixed_point")
 CONFIDENCES = ("max_probability", "entropy", "candidate")
-WHOLE = 64  # nodes of a graph that is drafted whole, and was not calibrated
+WHOLE = 64  # most nodes that are drafted of a graph that was not calibrated
 
 
 @dataclass(frozen=True)
 class TokenSampler:
-    """What all decoders share.
+    """Options that all decoders share.
 
-    sampled: draw each token from its distribution; False: take the most probable one.
-    noise: "position", a position has the same noise at all steps; or "step", another at each (chain drafts only).
-    drafts: states drafted for each call, at most; "calibrated": as many as calibration chose for this machine, which
-        may be none. Where nothing was calibrated, neither for this decoder nor on this machine, none are drafted; a
-        number of drafts then means the graphs that were calibrated elsewhere, or else analytic ones.
-    drafter: "graph", "chain" or "fixed_point" (pre-drawn orders only); None: what suits the order best.
-    keep: of the drafts of a graph, keep that many, those that look best at run time; None: all. With drafts
-        "calibrated" they are chosen from the whole graph.
-    calibration: what was measured for a policy; None: what the policy brings.
+    Attributes:
+        sampled: draw each token from its distribution; False: take the most probable one.
+        noise: "position": a position has the same noise at all steps; "step": new noise at each (chain drafts only).
+        drafts: most states drafted for each call. "calibrated": as many as calibration chose for this decoder and
+            machine, which may be none; without a calibration, none. A number uses the graphs that were calibrated on
+            any machine, or else analytic ones.
+        drafter: "graph", "chain" or "fixed_point" (pre-drawn orders only); None: the best for the order.
+        keep: of the drafts of a graph, keep that many, those that look best at run time; None: all. With drafts
+            "calibrated" they are chosen from the whole graph.
+        calibration: of a policy; None: the policy's own.
 
     Raises:
         SpecpolicyError: an option that is out of range, or options that exclude each other.
@@ -64,16 +65,16 @@ class TokenSampler:
             raise SpecpolicyError("a draft graph needs noise=position: several orders lead to one of its states")
 
     def rule(self, length: int) -> Rule:
-        """The target law for chunks of `length` tokens."""
+        """Return the rule of the target distribution for chunks of `length` tokens."""
         raise NotImplementedError
 
     @property
     def law(self) -> str:
-        """The target law in words: what samplers must share to yield the same tokens from the same noise."""
+        """The target distribution in words. Samplers with the same words yield the same tokens from the same noise."""
         raise NotImplementedError
 
     def found_in(self, setting: TokenSetting) -> DecoderCalibration | None:
-        """What was calibrated for this decoder: in its own calibration, else in the setting's.
+        """Return the calibration for this decoder: from its own calibration, else the setting's.
 
         Raises:
             SpecpolicyError: a calibration for other tokens.
@@ -97,7 +98,7 @@ class TokenSampler:
             yield from (masked, kept.nodes, kept.weights)
 
     def resolved(self, found: DecoderCalibration | None = None, machine: str = "") -> tuple[str, int]:
-        """(drafter, number of drafts), with what is left open taken from what was `found` for a `machine`."""
+        """Return (drafter, number of drafts); open options are taken from `found` for a `machine`."""
         drafts = self.drafts
         best = (
             "fixed_point" if self.rule(4).pre_drawn else "chain" if self.sampled and self.noise == "step" else "graph"
@@ -115,7 +116,7 @@ class TokenSampler:
         return kind, found.drafts.get(machine, 0) if found is not None and kind == found.drafter else 0
 
     def make_drafter(self, length: int, found: DecoderCalibration | None = None, machine: str = "") -> Drafter | None:
-        """What drafts for this decoder; None: nothing, it is the ordinary one."""
+        """Return the drafter for this decoder; None: the ordinary decoder, without drafts."""
         kind, drafts = self.resolved(found, machine)
         if drafts == 0:
             return None
@@ -141,8 +142,8 @@ class TokenSampler:
 class ConfidenceDecoder(TokenSampler):
     """The most confident positions first, `tokens_per_step` at a time.
 
-    confidence: of the most probable token ("max_probability"), the whole distribution's ("entropy"), or that of the
-    token that was drawn ("candidate", as in MaskGIT, where the order then reads the noise).
+    `confidence` is that of the most probable token ("max_probability"), of the whole distribution ("entropy"), or of
+    the drawn token ("candidate", as in MaskGIT, where the order then reads the noise).
     """
 
     tokens_per_step: int = 1

@@ -1,10 +1,10 @@
 """The speculative decoder: the same tokens as the ordinary one, in fewer calls (Spiffy, arXiv 2509.18085; the paper in
 code: `specpolicy.tokens.reference`).
 
-Each call evaluates the current state and drafts of later states as one batch. The rule is then followed: from the
-current state to the next one; if that state, token for token and position for position, is among the drafts, its
-logits are known and the rule is followed on. Nothing else about a draft matters, so any drafter, a bad or a random one
-too, leads to the tokens of the ordinary decoder. (Given the same logits: see docs/tokens.md on floating point.)
+Each call evaluates the current state and drafts of later states as one batch. Then the rule is followed from the
+current state to the next one. If that state, token for token and position for position, is among the drafts, its logits
+are known and the rule is followed further. Nothing else about a draft matters, so any drafter, even a bad or random
+one, leads to the tokens of the ordinary decoder. (Given the same logits: see docs/tokens.md on floating point.)
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,13 @@ from specpolicy.tokens.rules import Decision, DecodingNoise, Rule
 
 @dataclass(frozen=True)
 class Round:
-    """What a drafter may look at: one call of A unfinished chunks.
+    """The information a drafter may use: one call of A unfinished chunks.
 
-    roots (A, L): their new states, which are evaluated next; chunks (A,): their numbers; states (N, L), owner (N,),
-    decision: all rows of the call and what the rule makes of them; last (A,): the row from which each root came.
+    Attributes:
+        roots: (A, L) their new states, which are evaluated next.
+        chunks: (A,) their numbers.
+        states, owner, decision: (N, L), (N,): all rows of the call and the rule's decision on them.
+        last: (A,) the row from which each root came.
     """
 
     rule: Rule
@@ -45,12 +48,12 @@ class Drafter(Protocol):
     """Guesses states that follow the roots."""
 
     def draft(self, round: Round) -> tuple[Tensor, Tensor]:
-        """Drafted states (M, L), each with a masked position left, and the chunks (M,) they belong to."""
+        """Return drafted states (M, L), each with a masked position left, and the chunks (M,) they belong to."""
         ...
 
 
 def state_keys(states: Tensor) -> list[bytes]:
-    """What two states must share to count as equal: everything."""
+    """Return keys that are equal for equal states, compared whole."""
     numbers = states.to(torch.int16).cpu().numpy()
     return [row.tobytes() for row in numbers]
 
@@ -64,7 +67,8 @@ def speculate(
     vocabulary: int,
     keep_paths: bool = False,
 ) -> Decoded:
-    """Decode the chunks `start` (B, L) with drafts. The first call has none: there is nothing yet to draft from."""
+    """Decode the chunks `start` (B, L) with drafts. The first call has none, because there is nothing yet to draft
+    from."""
     batch, device = len(start), start.device
     states = start.clone()
     calls, rows = torch.zeros(batch, dtype=torch.int64), torch.zeros(batch, dtype=torch.int64)
@@ -95,7 +99,8 @@ def speculate(
 
 
 def _follow(evaluated: Tensor, owner: Tensor, following: Tensor, roots: int) -> list[list[int]]:
-    """For each root, the first rows of a call: the rows that the rule passes through, from the root to the last."""
+    """For each root, the first rows of a call, return the rows that the rule passes through, from the root to the
+    last."""
     owners = owner.tolist()
     row_of = {key: row for row, key in reversed(list(enumerate(zip(owners, state_keys(evaluated), strict=True))))}
     after = list(zip(owners, state_keys(following), strict=True))

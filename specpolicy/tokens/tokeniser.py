@@ -13,12 +13,12 @@ from specpolicy.parsing import check_ranges, parse
 KINDS = ("uniform", "quantile")
 FEWEST, MOST = 2, 4096
 FURTHEST = 1e6  # of a bin, in units of normalised actions
-ROUNDING = 1e-6  # of the range: so far out the extremes of the data may come from the normaliser
+ROUNDING = 1e-6  # of the range: the normaliser may move the extremes of the data by this much
 
 
 @dataclass(frozen=True)
 class TokenOptions:
-    """Which bins are fitted to the data when training starts."""
+    """Options of the bins that are fitted to the data when training starts."""
 
     kind: Literal["uniform", "quantile"] = "uniform"
     bins: int = 64
@@ -29,7 +29,7 @@ class TokenOptions:
 
 @dataclass(frozen=True)
 class UniformBins:
-    """Bins as they stand in a checkpoint: of equal width over [-1, 1]."""
+    """Bins as stored in a checkpoint: of equal width over [-1, 1]."""
 
     bins: int
     kind: Literal["uniform"] = "uniform"
@@ -40,7 +40,7 @@ class UniformBins:
 
 @dataclass(frozen=True)
 class QuantileBins:
-    """Bins as they stand in a checkpoint: `centres` (D, V) within `low` and `high` (D,)."""
+    """Bins as stored in a checkpoint: `centres` (D, V) within `low` and `high` (D,)."""
 
     bins: int
     centres: Sequence[Sequence[float]]
@@ -65,7 +65,7 @@ Bins = UniformBins | QuantileBins
 
 @dataclass(frozen=True)
 class Encoded:
-    """`tokens` (..., D) int64, and how many numbers lay outside the bins and were clipped into the nearest one."""
+    """`tokens` (..., D) int64, and the count of numbers outside the bins, which were clipped into the nearest one."""
 
     tokens: Tensor
     clipped: int
@@ -74,8 +74,8 @@ class Encoded:
 class Tokeniser(nn.Module):
     """Bins of normalised actions: `centres` (D, V), rising in each dimension, within `low` and `high` (D,).
 
-    A number belongs to the bin with the nearest centre and comes back as that centre, so that the centres themselves
-    make an exact round trip.
+    A number belongs to the bin with the nearest centre and is decoded to that centre, so the centres make an exact
+    round trip.
 
     Raises:
         SpecpolicyError: an unknown kind, too few or too many bins, or centres that do not rise.
@@ -101,7 +101,7 @@ class Tokeniser(nn.Module):
 
     @classmethod
     def uniform(cls, dimensions: int, bins: int) -> "Tokeniser":
-        """Bins of equal width over [-1, 1], the range of normalised actions."""
+        """Make bins of equal width over [-1, 1], the range of normalised actions."""
         _check_bins(bins)
         centres = (torch.arange(bins, dtype=torch.float64) * 2 + 1) / bins - 1
         ones = torch.ones(dimensions)
@@ -109,10 +109,10 @@ class Tokeniser(nn.Module):
 
     @classmethod
     def quantile(cls, actions: Tensor, bins: int) -> "Tokeniser":
-        """Bins that hold as many of the `actions` (..., D) each.
+        """Make bins that hold equal numbers of the `actions` (..., D).
 
-        Where one value makes up several bins, as the two positions of a gripper do, the bins left over go halfway
-        into the widest gaps between the others.
+        Where one value would fill several bins, as the two positions of a gripper do, the spare bins go halfway into
+        the widest gaps between the others.
         """
         _check_bins(bins)
         flat = actions.flatten(end_dim=-2).double()
@@ -126,7 +126,7 @@ class Tokeniser(nn.Module):
         return self.centres.shape[1]
 
     def encode(self, actions: Tensor) -> Encoded:
-        """Tokens of normalised actions (..., D).
+        """Return the tokens of normalised actions (..., D).
 
         Raises:
             SpecpolicyError: actions of another number of dimensions, or numbers that are not finite.
@@ -146,18 +146,18 @@ class Tokeniser(nn.Module):
         return Encoded(torch.stack(tokens, dim=-1), clipped)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Normalised actions (..., D) of tokens."""
+        """Return the normalised actions (..., D) of tokens."""
         return self.centres[torch.arange(len(self.centres), device=tokens.device), tokens]
 
     def to_config(self) -> Bins:
-        """What config.json keeps; uniform bins follow from their number."""
+        """Return the bins for config.json; uniform bins follow from their number."""
         if self.kind == "uniform":
             return UniformBins(self.bins)
         return QuantileBins(self.bins, self.centres.tolist(), self.low.tolist(), self.high.tolist())
 
     @classmethod
     def from_config(cls, config: Bins, dimensions: int) -> "Tokeniser":
-        """The inverse of `to_config`.
+        """Make the tokeniser of a config, the inverse of `to_config`.
 
         Raises:
             SpecpolicyError: bins for another number of dimensions.
@@ -170,7 +170,7 @@ class Tokeniser(nn.Module):
 
 
 def make_tokeniser(kind: str, bins: int, actions: Tensor) -> Tokeniser:
-    """A tokeniser by its kind, fitted to normalised actions (..., D) where that makes a difference."""
+    """Make a tokeniser by its kind. Quantile bins are fitted to normalised actions (..., D)."""
     options = parse(TokenOptions, {"kind": kind, "bins": bins}, "tokens")
     if options.kind == "uniform":
         return Tokeniser.uniform(actions.shape[-1], options.bins)
@@ -183,13 +183,13 @@ def _check_bins(bins: int) -> None:
 
 
 def _spread(ordered: Tensor, levels: Tensor) -> Tensor:
-    """(V,) different quantiles of sorted values."""
+    """(V,) distinct quantiles of sorted values."""
     centres = ordered[(levels * len(ordered)).long().clamp(max=len(ordered) - 1)].float().unique().double()
     if len(centres) == 1:  # a dimension that never changes
         centres = torch.cat([centres, centres + 1.0])
     while len(centres) < len(levels):
         gaps = centres.diff()
-        # Many at a time, but no gap twice in one pass, so that the widest one is halved first.
+        # Halve several gaps in one pass, but none twice, so the widest one is halved first.
         widest = gaps.argsort(descending=True, stable=True)[: len(levels) - len(centres)]
         widest = widest[gaps[widest] > gaps.max() / 2]
         centres = torch.cat([centres, centres[widest] + gaps[widest] / 2]).sort().values

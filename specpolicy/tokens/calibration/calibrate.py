@@ -1,4 +1,4 @@
-"""Draft graphs for a decoder from recorded traces, and the calls that are left by the number of drafts."""
+"""Chooses draft graphs for a decoder from recorded traces, and measures calls by the number of drafts."""
 
 import bisect
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +13,11 @@ from specpolicy.tokens.rules import Rule
 CANDIDATES = (3, 5, 8, 16, 32, 64)
 DIVISIONS = ("one", "level", "step")
 LEVELS = 6
-HELD_OUT = 5  # every fifth trace measures calls, and selects no node
+HELD_OUT = 5  # every fifth trace measures calls and selects no node
 
 
 def divide(rule: Rule, division: str) -> list[int]:
-    """Numbers of masked positions, rising, up to each of which a graph of its own serves."""
+    """Return rising numbers of masked positions; each is the upper end of one graph's range."""
     if division == "one":
         return [rule.length]
     if division == "level":
@@ -32,8 +32,8 @@ def divide(rule: Rule, division: str) -> list[int]:
 def select_graphs(
     traces: Sequence[Trace], rule: Rule, count: int, division: str = "one", objective: str = "accepted"
 ) -> dict[int, DraftGraph]:
-    """Graphs of at most `count` nodes, by the number of masked positions of the states they are for; none, where the
-    traces have two steps at most, and nothing can be drafted."""
+    """Return graphs of at most `count` nodes, by the number of masked positions of their states. There are none where
+    the traces have two steps at most, because nothing can be drafted."""
     edges = divide(rule, division)
     paths: dict[int, list[Path]] = {edge: [] for edge in edges}
     for path in paths_of(traces):
@@ -49,10 +49,15 @@ def calibrate_graphs(
     objective: str = "accepted",
     candidates: Sequence[int] = CANDIDATES,
 ) -> DecoderCalibration:
-    """Choose graphs, and measure calls by the number of their nodes that are drafted.
+    """Choose graphs, and measure calls by the number of drafted nodes. The number of drafts is not chosen yet.
 
-    seconds_by_rows: what a call costs here, to choose among divisions; of the numbers of drafts none is chosen yet.
-    divisions: graphs to try; None: one graph, and one per step where steps differ, else one per level of masking.
+    Args:
+        traces: recorded by `record_traces`.
+        rule: the decoder's.
+        seconds_by_rows: cost of a call on this machine, to choose among divisions.
+        divisions: graphs to try; None: one graph, and one per step where steps differ, else one per level of masking.
+        objective: see `select_graph`.
+        candidates: numbers of drafts to measure.
 
     Raises:
         SpecpolicyError: too few traces, or an unknown division or objective.
@@ -67,7 +72,7 @@ def calibrate_graphs(
     tried = {name: select_graphs(used, rule, max(candidates), name, objective) for name in divisions}
     steps = sum(map(len, held_out)) / len(held_out)
     calls = {name: _measure(held_out, rule, graphs, candidates, steps) for name, graphs in tried.items()}
-    # One graph may be better where few drafts are made, several where there are many: judge by what it costs here.
+    # One graph may be better with few drafts, several with many: compare their cost on this machine.
     name = min(
         tried,
         key=lambda name: min((mean * seconds_by_rows[1 + d] for d, (mean, _) in calls[name].items() if d), default=0.0),
@@ -79,14 +84,14 @@ def calibrate_graphs(
 def calibrate_lookahead(
     drafter: str, measure: Callable[[int], tuple[float, float]], candidates: Sequence[int] = CANDIDATES
 ) -> DecoderCalibration:
-    """The same for chains and fixed points: `measure(drafts)` decodes some chunks and returns mean calls and rows."""
+    """Calibrate chains and fixed points: `measure(drafts)` decodes some chunks and returns mean calls and rows."""
     return _report(drafter, {drafts: measure(drafts) for drafts in (0, *candidates)})
 
 
 def _measure(
     traces: Sequence[Trace], rule: Rule, graphs: Mapping[int, DraftGraph], candidates: Sequence[int], steps: float
 ) -> dict[int, tuple[float, float]]:
-    """Mean calls and rows by the number of drafts; only without any, if there is no graph."""
+    """Mean calls and rows by the number of drafts; only for zero drafts, if there is no graph."""
     calls = {0: (steps, steps)}
     for drafts in candidates if graphs else ():
         calls[drafts] = mean_calls(traces, rule, {edge: graph.first(drafts) for edge, graph in graphs.items()})

@@ -1,4 +1,4 @@
-"""What is known of a token policy and a machine before decoding: draft graphs, and how many drafts pay."""
+"""Tuning data of a token policy: draft graphs by decoder, and the best number of drafts by machine."""
 
 import json
 import os
@@ -29,7 +29,7 @@ class GraphFile:
 
 @dataclass(frozen=True)
 class DecoderFile:
-    """What drafts.json says of one target law; see `DecoderCalibration`."""
+    """The entry of one target distribution in drafts.json; see `DecoderCalibration`."""
 
     drafter: Literal["graph", "chain", "fixed_point"]
     drafts: Mapping[str, int]
@@ -41,7 +41,7 @@ class DecoderFile:
             raise SpecpolicyError(f"drafts must lie between 0 and {MOST_DRAFTS}")
 
     def made(self) -> "DecoderCalibration":
-        """The calibration of this decoder."""
+        """Return the calibration of this decoder."""
         graphs = {
             masked: DraftGraph(parse_nodes(graph.nodes), tuple(graph.weights)) for masked, graph in self.graphs.items()
         }
@@ -50,7 +50,7 @@ class DecoderFile:
 
 @dataclass(frozen=True)
 class TokenCalibrationFile:
-    """What drafts.json says; see `TokenCalibration`."""
+    """Contents of drafts.json; see `TokenCalibration`."""
 
     format: Literal[2]
     length: int
@@ -66,11 +66,14 @@ class TokenCalibrationFile:
 
 @dataclass(frozen=True)
 class DecoderCalibration:
-    """For one target law, what drafts and how many drafts are fastest.
+    """The fastest drafter and numbers of drafts for one target distribution.
 
-    drafter: its name. drafts: by machine, as in "cpu" or "cuda"; 0: none are. graphs: for the drafter "graph" the
-    largest ones, by the number of masked positions; all machines share them. report: what was measured, among it mean
-    `calls` and `rows` of a chunk by the number of drafts, on any machine, and `seconds` by machine.
+    Attributes:
+        drafter: its name.
+        drafts: number of drafts by machine, as in "cpu" or "cuda"; 0: none.
+        graphs: for the drafter "graph" the largest ones, by the number of masked positions; all machines share them.
+        report: the measurements, among them mean `calls` and `rows` of a chunk by the number of drafts, on any machine,
+            and `seconds` by machine.
     """
 
     drafter: str
@@ -79,8 +82,8 @@ class DecoderCalibration:
     report: dict[str, Any] = field(default_factory=dict)
 
     def timed(self, machine: str, seconds_by_rows: Mapping[int, float]) -> "DecoderCalibration":
-        """The same with the number of drafts D for a machine: of those whose cost is known, zero among them, the one
-        with the least calls(D) * seconds(1 + D)."""
+        """Return a copy with the number of drafts D for a machine. Of the numbers with a known cost, zero among them,
+        it is the one with the least calls(D) * seconds(1 + D)."""
         calls = {drafts: mean for drafts, mean in self.report["calls"].items() if 1 + int(drafts) in seconds_by_rows}
         seconds = {drafts: mean * seconds_by_rows[1 + int(drafts)] for drafts, mean in calls.items()}
         fastest = min(seconds, key=lambda drafts: seconds[drafts])
@@ -90,10 +93,12 @@ class DecoderCalibration:
 
 @dataclass(frozen=True)
 class TokenCalibration:
-    """Calibrations by target law, for chunks of `length` tokens of `bins`. They change speed, never a token.
+    """Calibrations by target distribution, for chunks of `length` tokens of `bins`. They change speed, never a token.
 
-    costs: by machine, seconds of a call of the network by its number of rows. report: how all this was made.
-    fingerprint: of the policy it was made for (see `specpolicy.fingerprints`); None where that is not known.
+    Attributes:
+        costs: by machine, seconds of a call of the network by its number of rows.
+        report: how the calibration was made.
+        fingerprint: of the policy it was made for (see `specpolicy.fingerprints`); None if unknown.
     """
 
     length: int
@@ -104,7 +109,7 @@ class TokenCalibration:
     fingerprint: str | None = None
 
     def added(self, law: str, found: DecoderCalibration) -> "TokenCalibration":
-        """The same with one decoder more, or anew: the number of its drafts is chosen for all machines known here."""
+        """Return a copy with one decoder added or replaced; its number of drafts is chosen for all known machines."""
         for machine, seconds_by_rows in self.costs.items():
             found = found.timed(machine, seconds_by_rows)
         return replace(self, decoders={**self.decoders, law: found})
@@ -143,7 +148,7 @@ class TokenCalibration:
 
     @classmethod
     def load(cls, directory: str | Path) -> "TokenCalibration":
-        """Read what `save` wrote."""
+        """Read the file that `save` wrote."""
         path = Path(directory) / FILE
         try:
             settings = parse(TokenCalibrationFile, read_json(path, MOST_BYTES), path)
@@ -156,5 +161,5 @@ class TokenCalibration:
 
 
 def read_token_calibration(directory: str | Path) -> TokenCalibration | None:
-    """The calibration beside a checkpoint, None if there is none. Whose it is, is for the caller to ask."""
+    """Return the calibration beside a checkpoint, None if there is none. The caller checks whose it is."""
     return TokenCalibration.load(directory) if os.path.lexists(Path(directory) / FILE) else None

@@ -1,4 +1,4 @@
-"""Which nodes a draft graph should have: those that continue most recorded paths."""
+"""Selects the nodes of a draft graph: those that continue most recorded paths."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
@@ -11,19 +11,20 @@ from specpolicy.tokens.graph import DraftGraph, Node, fits
 from specpolicy.tokens.rules import Rule
 
 OBJECTIVES = ("accepted", "own_and_parents")
-DEEPEST = 16  # steps ahead that are looked at
+DEEPEST = 16  # largest number of steps ahead
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 def select_graph(paths: Iterable[Path], count: int, objective: str = "accepted") -> DraftGraph:
-    """A graph of at most `count` nodes, the most useful first, so that its beginnings are the smaller graphs.
+    """Return a graph of at most `count` nodes, the most useful first, so its beginnings are the smaller graphs.
 
-    objective: "accepted", each node is the one that lets most paths accept one more level than the nodes before it do;
-        "own_and_parents", the paper's: how often a node lies on a path, plus the same of its parents, where a parent
-        is in the graph.
-
-    The paths are used up.
+    Args:
+        paths: recorded paths; they are used up.
+        count: most nodes.
+        objective: "accepted": each node is the one that lets most paths accept one more level than the nodes before it.
+            "own_and_parents", the paper's: how often a node lies on a path, plus the same of its parents, where a
+            parent is in the graph.
     """
     if objective == "accepted":
         nodes, weights = _extend(paths, count, lambda path, upcoming: upcoming)
@@ -34,12 +35,13 @@ def select_graph(paths: Iterable[Path], count: int, objective: str = "accepted")
 
 
 def select_tree(paths: Iterable[Path], count: int) -> set[tuple[Node, ...]]:
-    """The same if a node were known by the way that leads to it: a tree, for comparison. Sequences of nodes."""
+    """Select a tree for comparison: nodes are told apart by the way that leads to them. Return sequences of nodes."""
     return set(_extend(paths, count, lambda path, upcoming: (*path.sequence, upcoming))[0])
 
 
 def _extend(paths: Iterable[Path], count: int, key: Callable[[Path, Node], Key]) -> tuple[list[Key], list[int]]:
-    """Greedily, the keys that most paths wait for, and how many did. key: of a path and its upcoming node."""
+    """Return, chosen greedily, the keys that most paths wait for, and the number of these paths. `key` is of a path and
+    its upcoming node."""
     waiting: dict[Key, list[Path]] = defaultdict(list)
     for path in paths:
         if path.upcoming is not None:
@@ -91,7 +93,7 @@ def _own_and_parents(paths: Iterable[Path], count: int) -> DraftGraph:
 
 @dataclass(frozen=True)
 class Replay:
-    """What a chunk would have cost: calls, rows, and the accepted levels of each call but the first."""
+    """Cost of a replayed chunk: calls, rows, and the accepted levels of each call but the first."""
 
     calls: int
     rows: int
@@ -101,7 +103,8 @@ class Replay:
 def replay(
     trace: Trace, rule: Rule, graphs: Mapping[int, DraftGraph] | None, tree: Set[tuple[Node, ...]] | None = None
 ) -> Replay:
-    """Follow a trace with the drafts of `graphs`, by masked positions as in `GraphDrafter`; or of a tree, or none."""
+    """Follow a trace with the drafts of `graphs`, by masked positions as in `GraphDrafter`; or of a tree, or without
+    drafts."""
     calls, rows, accepted, at = 1, 1, list[int](), 0
     while at + 1 < len(trace):  # the call for the state after step `at`
         path, drafts = Path(trace, at), 0

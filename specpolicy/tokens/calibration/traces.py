@@ -1,5 +1,5 @@
-"""Traces of the ordinary decoder, in ranks: what drafts would have had to be. From them the calls that any drafts would
-take follow by replay, without decoding again."""
+"""Traces of the ordinary decoder, in ranks. A replay of a trace gives the calls that any drafts would take, without
+decoding again."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +16,11 @@ from specpolicy.tokens.rules import Decision, DecodingNoise, Rule
 class Trace:
     """One chunk of K steps and L positions.
 
-    step (L,): the step that revealed each position. place, rank (K, L) int16: seen from the logits of step q, the place
-    of a position among those that step q leaves masked (negative: not masked any more), and the rank of the token that
-    it got in the end. gaps (K,): see `Decision.gap`.
+    Attributes:
+        step: (L,) the step that revealed each position.
+        place, rank: (K, L) int16, seen from the logits of step q: the place of a position among those that step q
+            leaves masked (negative: no longer masked), and the rank of its final token.
+        gaps: (K,) see `Decision.gap`.
     """
 
     step: Tensor
@@ -34,7 +36,7 @@ class Trace:
         return int((self.step > step).sum())
 
     def added(self, seen_from: int, step: int) -> frozenset[Pair]:
-        """The pairs that `step` reveals, as ranks seen from the logits of an earlier one."""
+        """Return the pairs that `step` reveals, as ranks seen from the logits of an earlier one."""
         positions = (self.step == step).nonzero().flatten()
         places, ranks = self.place[seen_from, positions].tolist(), self.rank[seen_from, positions].tolist()
         return frozenset(zip(places, ranks, strict=True))
@@ -44,9 +46,9 @@ class Trace:
 def record_traces(
     network: Network, rule: Rule, noise: DecodingNoise, start: Tensor, vocabulary: int, blind: bool = False
 ) -> tuple[list[Trace], Tensor]:
-    """Decode the chunks `start` (B, L); their traces and tokens (B, L).
+    """Decode the chunks `start` (B, L); return their traces and tokens (B, L).
 
-    `blind`: rank tokens by the logits alone, and not by logits plus noise, to see what that would cost.
+    `blind`: rank tokens by the logits alone, not by logits plus noise, to measure the cost of that.
     """
     steps: list[list[tuple[Decision, int]]] = [[] for _ in range(len(start))]
     gaps: list[list[float]] = [[] for _ in range(len(start))]
@@ -76,8 +78,8 @@ def _trace(steps: Sequence[tuple[Decision, int]], gaps: list[float], tokens: Ten
 
 
 class Path:
-    """What a trace did after step `seen_from`, node after node, as drafts from the logits of that step would have to
-    say: `upcoming` is the next node to be in a graph, None where the rest needs no draft."""
+    """The rest of a trace after step `seen_from`, node after node, as drafts from the logits of that step would have to
+    be. `upcoming` is the next node that a graph must hold, None where the rest needs no draft."""
 
     def __init__(self, trace: Trace, seen_from: int):
         self.trace, self.seen_from, self.reached = trace, seen_from, 0
@@ -88,7 +90,7 @@ class Path:
         self._look()
 
     def advance(self) -> None:
-        """Take the upcoming node."""
+        """Move past the upcoming node."""
         assert self.upcoming is not None
         self.sequence += (self.upcoming,)
         self.reached += 1
@@ -96,7 +98,7 @@ class Path:
 
     def _look(self) -> None:
         step = self.seen_from + 1 + self.reached
-        if step + 1 >= len(self.trace):  # the state after it has nothing masked, and needs no evaluation
+        if step + 1 >= len(self.trace):  # the state after it has nothing masked and needs no evaluation
             self.upcoming = None
             return
         self._pairs |= self.trace.added(self.seen_from, step)
