@@ -1,4 +1,4 @@
-"""Messages between the control loop and its inference process, which never keep the loop waiting."""
+"""Messages between the control loop and its inference process that never make the loop wait."""
 
 import collections
 import contextlib
@@ -11,16 +11,16 @@ import time
 from typing import Any
 
 LENGTH = struct.Struct("!Q")
-PIECE = 1 << 18  # bytes taken in by one call of the system
-MOST_AT_ONCE = 1 << 20  # bytes that a look at the socket takes in: what more has come is for the next look
+PIECE = 1 << 18  # bytes read by one system call
+MOST_AT_ONCE = 1 << 20  # bytes read in one look at the socket; the rest waits for the next look
 
 
 class Channel:
-    """One end of a socket over which Python objects go, each with its length before it.
+    """One end of a socket that carries Python objects, each with its length before it.
 
-    Nothing here waits unless it is told to: what the other side does not take yet is kept and sent later, what has
-    come in part is kept until the rest is there. So a process that has been stopped in the middle of a message, or
-    that does not read, holds nobody up.
+    Nothing here waits unless told to. Bytes that the other side does not take yet are kept and sent later. A message
+    that arrived in part is kept until the rest arrives. So a process that was suspended in the middle of a message, or
+    does not read, delays nobody.
     """
 
     def __init__(self, ours: socket.socket):
@@ -30,25 +30,25 @@ class Channel:
         self._incoming = bytearray()
 
     def send(self, message: Any) -> None:
-        """Send `message`, now as far as the other side takes it. If that is gone, receiving says so."""
+        """Send `message`, now as far as the other side takes it. If the other side is gone, receiving reports it."""
         self.send_pickled(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
 
     def send_pickled(self, message: bytes) -> None:
-        """Send what is pickled already."""
+        """Send an already pickled message."""
         self._outgoing += [memoryview(LENGTH.pack(len(message))), memoryview(message)]
         self._flush()
 
     def receive(self, seconds: float = 0.0) -> Any:
-        """The next message; None if it is not there within `seconds`. What was sent goes on its way meanwhile.
+        """Return the next message, None if it does not arrive within `seconds`. Pending data is sent meanwhile.
 
         Raises:
-            EOFError: the other side is gone, or this one has been closed by another thread.
+            EOFError: the other side is gone, or another thread has closed this one.
         """
         message = self.receive_pickled(seconds)
         return None if message is None else pickle.loads(message)
 
     def receive_pickled(self, seconds: float = 0.0) -> bytes | None:
-        """As `receive`, but the message stays pickled."""
+        """Receive a message that stays pickled."""
         deadline = time.perf_counter() + seconds
         taken = 0
         while (message := self._complete()) is None:
@@ -65,24 +65,24 @@ class Channel:
         return message
 
     def drain(self) -> None:
-        """Wait until all that was sent has gone."""
+        """Wait until all data is sent."""
         while self._outgoing:
             self._wait(math.inf)
             self._flush()
 
     def close(self) -> None:
-        """Close this end; the other one sees it, and so does a thread that waits at this one."""
-        with contextlib.suppress(OSError):  # it is closed on the other side
+        """Close this end. The other end notices, and so does a thread that waits at this one."""
+        with contextlib.suppress(OSError):  # the other side may have closed it
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def _wait(self, seconds: float) -> int:
-        """What the socket is ready for, of what is wanted of it; 0 after `seconds`."""
+        """Return the socket events that are wanted and ready; 0 after `seconds`."""
         poll = select.poll()
         if (descriptor := self._socket.fileno()) < 0:
             raise EOFError
         poll.register(descriptor, select.POLLIN | (select.POLLOUT if self._outgoing else 0))
-        # Rounded up: a millisecond early would be too early for whoever waits for a deadline.
+        # Rounded up: a millisecond early would be too early for a deadline.
         events = poll.poll(None if math.isinf(seconds) else math.ceil(1e3 * seconds))
         return events[0][1] if events else 0
 
@@ -100,7 +100,7 @@ class Channel:
                 self._outgoing.appendleft(rest)
 
     def _take_in(self) -> int:
-        """Add what has come to what had come; the number of bytes."""
+        """Read what has arrived; return the number of bytes."""
         try:
             data = self._socket.recv(PIECE)
         except BlockingIOError:
@@ -113,7 +113,7 @@ class Channel:
         return len(data)
 
     def _complete(self) -> bytes | None:
-        """The first message, if all of it has come."""
+        """Return the first message, if it is complete."""
         if len(self._incoming) < LENGTH.size:
             return None
         end = LENGTH.size + LENGTH.unpack_from(self._incoming)[0]

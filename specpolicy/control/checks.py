@@ -1,4 +1,4 @@
-"""What is never let through to a robot: broken observations and broken chunks."""
+"""Checks that keep broken observations and broken chunks away from a robot."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,14 +10,14 @@ from specpolicy.errors import SpecpolicyError
 
 
 def check_observation(observation: Any, like: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-    """The observation as arrays.
+    """Return the observation as arrays.
 
     Args:
         observation: what the robot returned.
-        like: an earlier observation, which has the same keys, shapes and dtypes.
+        like: an earlier observation, with the same keys, shapes and dtypes.
 
     Raises:
-        SpecpolicyError: it is no mapping, has other keys, another shape or dtype or a value that is not finite.
+        SpecpolicyError: it is not a mapping, has other keys, another shape or dtype, or a value that is not finite.
     """
     if not isinstance(observation, Mapping) or not observation:
         kind = "an empty one" if isinstance(observation, Mapping) else type(observation).__name__
@@ -48,7 +48,7 @@ def check_chunk(chunk: Chunk, action_shape: tuple[int, ...] | None = None) -> No
     """Refuse a chunk that cannot be executed.
 
     Args:
-        action_shape: the shape of one action, if it is known.
+        action_shape: the shape of one action, if known.
 
     Raises:
         SpecpolicyError: it has no actions, actions of another shape, or one that is not finite.

@@ -1,4 +1,4 @@
-"""What a control loop knows of a policy: something that turns an observation history into a chunk of actions."""
+"""Chunks and planners: the control loop's view of a policy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ History = Mapping[str, np.ndarray]  # {key: (n_obs_steps, ...)}, oldest frame fi
 
 @dataclass(frozen=True)
 class Chunk:
-    """Actions of consecutive control steps, and what they cost.
+    """Actions of consecutive control steps, and their cost.
 
     Attributes:
         actions: (T, D) in the environment's units; the first belongs to the step of the newest observation.
@@ -29,14 +29,14 @@ class Chunk:
 
 
 class Planner(Protocol):
-    """Plans a chunk of actions from the newest observations. Keeps nothing from one episode to the next."""
+    """Plans a chunk of actions from the newest observations. Keeps no state from one episode to the next."""
 
     n_obs_steps: int
-    n_action_steps: int  # actions of a chunk to execute before the next one is asked for
+    n_action_steps: int  # actions of a chunk to execute before the next request
 
     def reset(self, seed: int) -> None:
         """Begin an episode; `seed` determines all of its random numbers."""
 
     def plan(self, history: History) -> Chunk:
-        """The chunk for a history of `n_obs_steps` frames."""
+        """Return the chunk for a history of `n_obs_steps` frames."""
         ...

@@ -1,7 +1,7 @@
-"""Clocks: what the time that inference takes means for the world.
+"""Clocks: how the time of inference counts in the world.
 
-A control loop asks its clock two things: when the next control step may be taken, and from which control step on
-a chunk can be used. Four clocks answer differently:
+A control loop asks its clock two things: when the next control step may be taken, and from which control step on a
+chunk can be used. Four clocks answer differently:
 
 | clock | the next step | a chunk asked for at step t, computed in s seconds, is usable from |
 |---|---|---|
@@ -26,7 +26,7 @@ CLOCKS = ("wall", "paused", "delay", "charged")
 
 
 class Clock(Protocol):
-    """Relates control steps to the time that inference takes.
+    """Relates control steps to the time of inference.
 
     Attributes:
         name: one of `CLOCKS`, or a name of your own.
@@ -37,49 +37,50 @@ class Clock(Protocol):
     simulated: bool
 
     def reset(self, seed: int = 0) -> None:
-        """An episode begins: control step 0 is now. `seed` decides whatever is random about the clock."""
+        """Begin an episode: control step 0 is now. `seed` decides everything random about the clock."""
 
     def wait_until(self, step: int) -> int:
-        """Return when the world may take control step `step`, or a later one if that has been missed; its number."""
+        """Wait until the world may take control step `step`, or a later one if that was missed; return its number."""
         ...
 
     def usable_step(self, step: int, seconds: float) -> int:
-        """First control step that can use a chunk for the observation of `step` that took `seconds` to compute.
+        """Return the first control step that can use a chunk for the observation of `step` that took `seconds` to
+        compute.
 
         Called once for each chunk, when its time is known.
         """
         ...
 
     def delay_steps(self, seconds: float) -> int:
-        """Control steps by which a chunk that takes `seconds` is expected to lag behind its observation."""
+        """Return the expected lag of a chunk behind its observation, in control steps, if it takes `seconds`."""
         ...
 
 
 class SimulatedClock:
-    """What the clocks of simulated worlds share: a control step may be taken at once."""
+    """Base of the clocks of simulated worlds: a control step may be taken at once."""
 
     name: str
     simulated = True
 
     def reset(self, seed: int = 0) -> None:
-        """Nothing to begin."""
+        """Do nothing."""
 
     def wait_until(self, step: int) -> int:
-        """Never waits."""
+        """Return `step` without waiting."""
         return step
 
 
 class PausedClock(SimulatedClock):
-    """The world waits while the policy computes, so that inference costs no simulated time."""
+    """The world waits while the policy computes, so inference costs no simulated time."""
 
     name = "paused"
 
     def usable_step(self, step: int, seconds: float) -> int:
-        """The step of the observation itself, however long the chunk took."""
+        """Return the step of the observation itself, however long the chunk took."""
         return step
 
     def delay_steps(self, seconds: float) -> int:
-        """None."""
+        """Return 0."""
         return 0
 
 
@@ -110,12 +111,12 @@ class DelayClock(SimulatedClock):
         self._next = 0
 
     def reset(self, seed: int = 0) -> None:
-        """Go to the trace's entry that belongs to the seed."""
+        """Go to the trace's entry for the seed."""
         if self._trace is not None:
             self._next = int(np.random.default_rng(seed).integers(len(self._trace)))
 
     def usable_step(self, step: int, seconds: float) -> int:
-        """`step` plus the delay; with a trace each call takes its next entry."""
+        """Return `step` plus the delay; with a trace each call takes its next entry."""
         if self._trace is None:
             return step + self.steps
         seconds = float(self._trace[self._next % len(self._trace)])
@@ -123,7 +124,7 @@ class DelayClock(SimulatedClock):
         return step + _whole_steps(seconds * self._scale, self._hz)
 
     def delay_steps(self, seconds: float) -> int:
-        """The delay; with a trace that of its 95th percentile."""
+        """Return the delay; with a trace the delay of its 95th percentile."""
         if self._trace is None:
             return self.steps
         return _whole_steps(float(np.quantile(self._trace, 0.95)) * self._scale, self._hz)
@@ -144,23 +145,23 @@ class ChargedClock(SimulatedClock):
         self._hz, self._scale = hz, scale
 
     def usable_step(self, step: int, seconds: float) -> int:
-        """`step` plus the periods that have begun before the chunk is there."""
+        """Return `step` plus the periods that have begun before the chunk is ready."""
         return step + self.delay_steps(seconds)
 
     def delay_steps(self, seconds: float) -> int:
-        """The periods in `seconds`, rounded up."""
+        """Return the periods in `seconds`, rounded up."""
         return _whole_steps(seconds * self._scale, self._hz)
 
 
 class WallClock:
-    """Real time. Step n is due at n / hz seconds after the start, however late the steps before it were.
+    """Real time. Step n is due n / hz seconds after the start, however late the earlier steps were.
 
-    Waiting sleeps until just before the moment and then spins, because a sleep ends late by a fraction of a
-    millisecond. A loop that is late by whole periods skips them, so that the phase is kept and nothing is replayed.
+    It sleeps until just before the moment and then spins, because a sleep ends late by a fraction of a millisecond. A
+    loop that is late by whole periods skips them. So it keeps its phase and replays nothing.
 
     Args:
         hz: control steps per second.
-        spin_seconds: how long to spin at most.
+        spin_seconds: longest time to spin.
         now, sleep: the time source; for tests.
     """
 
@@ -179,11 +180,11 @@ class WallClock:
         self._start = now()
 
     def reset(self, seed: int = 0) -> None:
-        """Step 0 is now."""
+        """Set step 0 to now."""
         self._start = self._now()
 
     def wait_until(self, step: int) -> int:
-        """Sleep and spin until `step` is due; if it is over, return the step that is on."""
+        """Sleep and spin until `step` is due; if it is over, return the current step."""
         step = max(step, self._current())
         deadline = self._start + step / self._hz
         while (left := deadline - self._now()) > 0:
@@ -192,11 +193,11 @@ class WallClock:
         return step
 
     def usable_step(self, step: int, seconds: float) -> int:
-        """The step that is on: the chunk has just arrived."""
+        """Return the current step, because the chunk has just arrived."""
         return max(step, self._current())
 
     def delay_steps(self, seconds: float) -> int:
-        """The periods in `seconds`, rounded up: at least one, as no inference is over when it begins."""
+        """Return the periods in `seconds`, rounded up: at least one, because no inference takes no time."""
         return max(1, _whole_steps(seconds, self._hz))
 
     def _current(self) -> int:
@@ -211,7 +212,7 @@ def make_clock(
     trace: Sequence[float] | np.ndarray | None = None,
     scale: float = 1.0,
 ) -> Clock:
-    """A clock by its name; `delay` and `trace` are those of `DelayClock`, `scale` also that of `ChargedClock`."""
+    """Make a clock by its name; `delay` and `trace` are those of `DelayClock`, `scale` also that of `ChargedClock`."""
     if name == "wall":
         return WallClock(hz)
     if name == "paused":
@@ -224,7 +225,7 @@ def make_clock(
 
 
 def _whole_steps(seconds: float, hz: float) -> int:
-    # The product of a whole number of periods may come out a rounding error above that number.
+    # The product for a whole number of periods may be a rounding error above that number.
     return max(0, math.ceil(seconds * hz - 1e-9))
 
 

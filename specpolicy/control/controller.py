@@ -1,4 +1,4 @@
-"""The real-time control loop: a policy that moves a robot, one action per control period."""
+"""The real-time control loop: a policy moves a robot, one action per control period."""
 
 from __future__ import annotations
 
@@ -35,33 +35,33 @@ class Controller:
     """Runs a policy on a robot.
 
     Before the first control step the policy is warmed up and plans its first chunk; then, in every period: observe,
-    hand the newest observations to inference if a chunk is to be asked for, act. Inference runs beside the loop.
-    Whatever ends the run, the robot is stopped within one period of its being noticed, and nothing gets between;
-    docs/control.md lists the ways.
+    hand the newest observations to inference if a new chunk is wanted, act. Inference runs beside the loop. Whatever
+    ends the run, the robot is stopped within one period of its being noticed, before anything else; docs/control.md
+    lists the cases.
 
     Args:
         policy: from `specpolicy.load_policy`, or a planner of your own (see `Planner`).
         robot: see `Robot`.
-        hz: control steps per second. A policy that was trained at another rate is refused.
-        sampler: how the policy draws chunks: a name, or what `specpolicy.make_sampler` returns; None: its best sampler.
-        clock: "wall"; or "paused", "delay" and "charged" for a simulated robot, whose world then takes a step for
-            each action; or a clock of your own.
+        hz: control steps per second. A policy trained at another rate is refused.
+        sampler: how the policy draws chunks: a name, or a result of `specpolicy.make_sampler`; None: its best sampler.
+        clock: "wall"; or "paused", "delay" and "charged" for a simulated robot, whose world then takes a step for each
+            action; or a clock of your own.
         worker: where inference runs beside the wall clock: "process", "thread", or a worker of your own. For the
             default a script needs the usual `if __name__ == "__main__":`.
         replan_every, lead, on_miss, stitching, ensemble_decay, hold: see `Execution`.
-        limits: of the actions, see `Limits`. A rate needs to know where the robot stands at first, from
-            `robot.position()` or `start`. On the wall clock it is refused without; in a simulated world the first
-            action then has no limit on its rate.
-        start: where the robot stands when the first run begins, as an action (see `Robot`); it goes before
+        limits: of the actions, see `Limits`. A rate limit needs the robot's first position, from `robot.position()` or
+            `start`. Without it, the rate limit is refused on the wall clock; in a simulated world the first action then
+            has no rate limit.
+        start: position of the robot when the first run begins, as an action (see `Robot`); it overrides
             `robot.position()`.
         watchdog: seconds that one call to the robot (or of `until`) may take before the robot is stopped; None for any
             time.
-        stop_timeout: seconds that the robot's `stop` is waited for before `run` goes on to raise what went wrong; more
-            for a robot that takes longer to come to rest.
+        stop_timeout: seconds to wait for the robot's `stop` before `run` raises the error; more for a robot that takes
+            longer to come to rest.
         inference_timeout: seconds after which inference counts as hung; None for ten times the slowest warm-up call
             (without warm-up, the first call), but at least one second.
-        warm_up: calls before the first control step, which are not in the timing report.
-        seed: of the policy's random numbers.
+        warm_up: calls before the first control step; the timing report leaves them out.
+        seed: seed of the policy's random numbers.
         any_rate: run a policy at another rate than it was trained at; its motions become faster or slower.
     """
 
@@ -116,21 +116,21 @@ class Controller:
     ) -> TimingLog:
         """Control the robot until `seconds` of control steps are over or `until()` is true, then stop it.
 
-        `log` holds the times of the run also when this raises, and in `log.end` how it ended. Signals that would end
-        the program stop the robot first (see `EndingSignals`). Python handles signals in the main thread only: where
-        this is called in another one, the program has to (see docs/control.md).
+        `log` holds the times of the run also when this raises, and `log.end` says how it ended. Signals that would end
+        the program stop the robot first (see `EndingSignals`). Python handles signals in the main thread only. If
+        another thread calls this, the program has to handle signals itself (see docs/control.md).
 
         Args:
             seconds: counted from control step 0; None for no limit.
-            until: asked before each control step, for instance whether the task is done.
-            start: where the robot stands now, as an action; None for what `robot.position()` says, or in the first
-                run for what `Controller` was told.
+            until: called before each control step, for instance to test whether the task is done.
+            start: the robot's present position, as an action; None: that of `robot.position()`, or in the first run
+                `start` of the `Controller`.
 
         Raises:
-            SpecpolicyError: whatever went wrong. The robot has been stopped.
+            SpecpolicyError: any failure. The robot has been stopped.
             KeyboardInterrupt: Ctrl-C. The robot has been stopped.
-            SystemExit: another signal that asks the program to end, unless it has a handler of its own, which is called
-                then. The robot has been stopped.
+            SystemExit: another signal that asks the program to end. If the program has its own handler for it, that is
+                called instead. The robot has been stopped.
         """
         if self._supervisor is not None and (doing := self._supervisor.running) is not None:
             raise SpecpolicyError(f"the controller's last run has not ended: it is still at {doing}")
@@ -154,13 +154,13 @@ class Controller:
         return self.log
 
     def _control(self, supervisor: Supervisor, steps: float, until: Callable[[], bool], start: Any) -> str:
-        """The loop; returns why it ended. `supervisor` is told beforehand of every call that might not come back."""
+        """Run the loop; return why it ended. The `supervisor` is told beforehand of every call that might hang."""
         worker, clock, robot = self.worker, self.clock, self.robot
         self._standing(supervisor, start)
         supervisor.begins("the start of inference", READY_SECONDS, always=True)
         worker.reset(self.seed)
         slowest = self._warm_up(supervisor)
-        # Without a warm-up the first chunk pays for all that is slow at first.
+        # Without a warm-up the first chunk pays for everything that is slow at first.
         timeout = self.inference_timeout or (max(1.0, 10 * slowest) if self.warm_up else READY_SECONDS)
         pilot = Pilot(worker, clock, self.hz, self.execution, self.limits, timeout=timeout, log=self.log)
         supervisor.begins("robot.observe()")
@@ -169,7 +169,7 @@ class Controller:
         pilot.begin(first, slowest)
         if not self.warm_up and self.inference_timeout is None:
             pilot.timeout = timeout = max(1.0, 10 * (self.log.chunks[0].seconds or 0.0))
-        stands = self._standing(supervisor, start)  # once more: it may have moved meanwhile
+        stands = self._standing(supervisor, start)  # again: it may have moved meanwhile
         if stands is not None:
             pilot.start_at(stands)
         clock.reset(self.seed)
@@ -198,7 +198,7 @@ class Controller:
         return "the time was over"
 
     def _standing(self, supervisor: Supervisor, start: Any) -> np.ndarray | None:
-        """Where the robot stands, as an action, if that is known; refused where it must be and is not."""
+        """Return the robot's position as an action, if known. Raise where it is needed and unknown."""
         limited = self.limits is not None and self.limits.rate is not None
         if not limited and start is None:
             return None
@@ -212,7 +212,7 @@ class Controller:
         return found
 
     def _warm_up(self, supervisor: Supervisor) -> float:
-        """Plan a few chunks that are thrown away; the seconds of the slowest after the first."""
+        """Plan a few chunks and discard them; return the seconds of the slowest after the first."""
         supervisor.begins("robot.observe()")
         observation = check_observation(self.robot.observe()) if self.warm_up else {}
         slowest = 0.0
@@ -241,7 +241,7 @@ class Controller:
 
 @contextlib.contextmanager
 def _quiet_garbage_collector() -> Iterator[None]:
-    """Keep Python's collector from walking through all that has been imported in the middle of a control period."""
+    """Keep Python's collector from scanning all imported objects in the middle of a control period."""
     gc.collect()
     gc.freeze()
     try:

@@ -1,4 +1,4 @@
-"""How chunks become actions: when to replan, how to join chunks, what to do when one is late."""
+"""Execution: when to replan, how to join chunks, what to do when one is late."""
 
 from dataclasses import dataclass
 
@@ -18,33 +18,33 @@ class DeadlineMissed(SpecpolicyError):
 class Execution:
     """How chunks become actions.
 
-    A chunk is asked for every `replan_every` control steps, and is due `lead` steps after its newest observation.
-    Until then the one before it is executed. If it is not there then, or if no chunk has an action for a control
-    step, `on_miss` decides:
+    A chunk is requested every `replan_every` control steps, and is due `lead` steps after its newest observation. Until
+    then the previous chunk is executed. If the new one is late, or if no chunk has an action for a control step,
+    `on_miss` decides:
 
     | on_miss | meanwhile |
     |---|---|
-    | `continue_chunk` | go on with the chunk before as far as it reaches, then hold the last action |
+    | `continue_chunk` | execute the rest of the previous chunk, then hold the last action |
     | `hold_last` | hold the last action |
-    | `block` | give the robot no action until the chunk is there (a simulated world holds the last action) |
+    | `block` | give the robot no action until the chunk arrives (a simulated world holds the last action) |
     | `stop` | raise `DeadlineMissed`: the robot is stopped |
 
     | stitching | while inference runs | the new chunk |
     |---|---|---|
-    | `continue_chunk` | the chunk before goes on | its actions keep their control steps, those over are dropped |
-    | `temporal_ensembling` | the same | the same, and all chunks that know a step are blended |
-    | `naive_switch` | the chunk before goes on | begins with its first action when it is there, however old that is |
-    | `sync_pause` | the last action is held | begins with its first action when it is there |
+    | `continue_chunk` | the previous chunk goes on | its actions keep their control steps, past ones are dropped |
+    | `temporal_ensembling` | the same | the same, and all chunks with an action for a step are blended |
+    | `naive_switch` | the previous chunk goes on | begins with its first action on arrival, however old |
+    | `sync_pause` | the last action is held | begins with its first action on arrival |
 
     Attributes:
         replan_every: None for the policy's own `n_action_steps`.
-        lead: None for the control steps that inference takes when the loop begins: none in the paused clock.
+        lead: None for the control steps that inference takes when the loop begins: zero in the paused clock.
             `sync_pause` has none.
-        on_miss: see above. Pauses of `sync_pause` are no misses.
+        on_miss: see above. Pauses of `sync_pause` are not misses.
         stitching: see above.
         ensemble_decay: a chunk's weight is exp(-ensemble_decay * i), i = 0 for the oldest.
-        hold: an action (D,) to hold in place of the last one, where None entries stand for those of the last one.
-            For actions that are changes of position or velocities, holding means zeros, not the last action again.
+        hold: an action (D,) to hold in place of the last one; None entries are taken from the last one. For actions
+            that are changes of position or velocities, holding means zeros, not the last action again.
     """
 
     replan_every: int | None = None
@@ -74,11 +74,11 @@ class Execution:
 
     @property
     def readdresses(self) -> bool:
-        """Whether a chunk begins with its first action whenever it comes."""
+        """Whether a chunk begins with its first action whenever it arrives."""
         return self.stitching in ("sync_pause", "naive_switch")
 
     def held(self, last: np.ndarray) -> np.ndarray:
-        """The action (D,) that holds the robot after the action `last`."""
+        """Return the action (D,) that holds the robot after the action `last`."""
         if self.hold is None:
             return last
         return np.array([kept if value is None else value for value, kept in zip(self.hold, last, strict=True)])

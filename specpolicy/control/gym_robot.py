@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 class GymRobot:
     """An environment that takes one step per control period.
 
-    On the wall clock its time goes on by itself: a period in which it is given no action it takes with the last one,
-    as a robot keeps its last set-point. In simulated time it stands still between two actions. After `stop`
-    nothing moves it until it is observed and acted on again, and once an episode has ended nothing at all.
+    On the wall clock its time goes on by itself: in a period without an action it repeats the last one, as a robot
+    keeps its last set-point. In simulated time it stands still between two actions. After `stop` nothing moves it until
+    it is observed and acted on again. After the end of an episode nothing moves it at all.
 
     Args:
         env: its observation is a Dict of arrays or an array (seen as `{"state": ...}`), its action space a Box.
-            `specpolicy.tasks.make_task_env` makes one of a task; for others `is_success` is read from `info` if there.
+            `specpolicy.tasks.make_task_env` makes one for a task; for others `is_success` is read from `info` if
+            present.
         seed: of the reset.
         hz: control periods per second on the wall clock; None for simulated time.
-        hold: what to do in a period without an action: maps the last action to that of the period. None repeats it.
+        hold: action for a period without one: maps the last action to it. None repeats the last action.
         now: the time source; for tests.
     """
 
@@ -52,11 +53,11 @@ class GymRobot:
         self.done = self.success
         self.stopped = False
         self.steps = 0
-        self.held_steps = 0  # of them: those without an action
+        self.held_steps = 0  # of them: steps without an action
         self.total_reward = 0.0
 
     def observe(self) -> Mapping[str, np.ndarray]:
-        """The observation of the world as it is now. The first one after `stop` begins another run."""
+        """Return the world's present observation. The first one after `stop` begins another run."""
         if self.stopped:
             self.stopped, self._start = False, None
         self._catch_up()
@@ -74,8 +75,8 @@ class GymRobot:
         self._step(action)
 
     def position(self) -> np.ndarray | None:
-        """The action that keeps the world as it is: the last one, before the first one what the environment's own
-        `resting_action()` says. None if it has no such method, or a wrapper gives its actions another meaning."""
+        """Return the action that keeps the world as it is: the last one, or before the first one the environment's own
+        `resting_action()`. None if it has no such method, or if a wrapper gives its actions another meaning."""
         if self._last is not None:
             return self._last
         base: Any = self.env.unwrapped
@@ -90,7 +91,7 @@ class GymRobot:
         """Take the steps of the periods that have passed without an action."""
         if self._hz is None or self._start is None or self._last is None:
             return
-        # To the nearest, as the moments of two calls vary by a part of a period.
+        # Round to the nearest, because the moments of two calls vary by a part of a period.
         passed = round((self._now() - self._start) * self._hz)
         while self.steps < passed and not (self.done or self.stopped):
             self.held_steps += 1

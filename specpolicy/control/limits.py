@@ -1,4 +1,4 @@
-"""Limits on the actions that a robot is given: range and rate, per dimension."""
+"""Limits on a robot's actions: range and rate, per dimension."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,17 +8,17 @@ import numpy as np
 from specpolicy.errors import SpecpolicyError
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no truth value to compare by
+@dataclass(frozen=True, eq=False)  # arrays cannot be compared by ==
 class Limits:
     """Limits per action dimension, in the action's units. A scalar serves all dimensions, None sets no limit.
 
     Attributes:
         low, high: the range.
-        rate: the largest change per second, from where the robot stands at the start (see `Controller`). A change
-            beyond it is taken in several control steps.
+        rate: the largest change per second, counted from the robot's first position (see `Controller`). A larger change
+            is spread over several control steps.
 
     Raises:
-        SpecpolicyError: a limit is no number or list of numbers, their lengths differ, or nothing lies between them.
+        SpecpolicyError: a limit is not a number or list of numbers, their lengths differ, or the range is empty.
     """
 
     low: Any = None
@@ -54,16 +54,16 @@ class Limits:
                 raise SpecpolicyError(f"limits: {name} has {len(value)} entries, an action has {dimensions}")
 
     def apply(self, action: np.ndarray, previous: np.ndarray | None, seconds: float) -> np.ndarray:
-        """The nearest allowed action: in the range, and from `previous` no farther than the rate allows.
+        """Return the nearest allowed action: in the range, and from `previous` no farther than the rate allows.
 
-        Computed in float64, and rounded to the action's dtype towards what is allowed. Whole numbers become float64;
-        so does an action whose dtype is too coarse for so small a step. From a `previous` outside the range the way
+        Computed in float64, and rounded to the action's dtype towards the allowed side. Whole numbers become float64.
+        So does an action whose dtype is too coarse for so small a step. From a `previous` outside the range the action
         leads back into it at the rate.
 
         Args:
-            action: (D,) what is wanted.
-            previous: (D,) the action before it, or where the robot stands; None if that is not known, which leaves
-                the first action with the range's limits only.
+            action: (D,) the wanted action.
+            previous: (D,) the action before it, or the robot's position; None if unknown, so that only the range limits
+                the first action.
             seconds: the control period.
 
         Raises:
@@ -79,7 +79,7 @@ class Limits:
             before = np.asarray(previous, dtype=np.float64)
             least, most = _reach(before, self.rate * seconds)
             allowed = np.clip(allowed, least, most)
-            # Outside the range and too far to reach it in one step: anywhere on the way there.
+            # Outside the range and too far to reach it in one step: accept any point on the way there.
             low, high = (
                 np.where(low > most, before, np.maximum(low, least)),
                 np.where(high < least, before, np.minimum(high, most)),
@@ -88,7 +88,7 @@ class Limits:
 
 
 def _reach(before: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of `before` ± `step`, never more than `step` away where the sum was rounded up."""
+    """Return the ends of `before` ± `step`, never more than `step` away where the sum was rounded up."""
     with np.errstate(over="ignore"):  # beyond the largest number there is no limit
         least, most = before - step, before + step
         least = np.where(before - least > step, np.nextafter(least, np.inf), least)
@@ -99,10 +99,11 @@ def _reach(before: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _rounded(
     value: np.ndarray, dtype: np.dtype, low: np.ndarray, high: np.ndarray, previous: np.ndarray | None
 ) -> np.ndarray:
-    """`value` in `dtype` and still in [low, high]; in float64 if that cannot be, or would hold the robot for ever."""
+    """Return `value` in `dtype` and still in [low, high]; in float64 if that is impossible or would hold the robot for
+    ever."""
     if dtype.kind != "f" or dtype.itemsize >= value.dtype.itemsize:
         return value
-    with np.errstate(over="ignore"):  # infinite, where the dtype does not reach so far, and so outside
+    with np.errstate(over="ignore"):  # infinite, and so outside, where the dtype does not reach that far
         rounded = value.astype(dtype)
         rounded = np.where(rounded.astype(value.dtype) > high, np.nextafter(rounded, dtype.type(-np.inf)), rounded)
         rounded = np.where(rounded.astype(value.dtype) < low, np.nextafter(rounded, dtype.type(np.inf)), rounded)

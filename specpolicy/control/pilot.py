@@ -24,7 +24,7 @@ from specpolicy.errors import SpecpolicyError
 
 @dataclass(frozen=True)
 class Command:
-    """What to do in one control step. `send` is False if a robot is to be given no new action."""
+    """Decision for one control step. `send` is False if a robot gets no new action."""
 
     action: np.ndarray
     send: bool = True
@@ -48,10 +48,10 @@ class Pilot:
         hz: control steps per second.
         execution: see `Execution`.
         limits: of the actions; None for none.
-        action_shape: that of one action, if it is known; else that of the first chunk.
-        timeout: seconds to wait for a chunk where it is waited for: for the first, and for all in a simulated world;
-            may be set anew.
-        log: where the times go.
+        action_shape: of one action, if known; else taken from the first chunk.
+        timeout: longest wait for a chunk in seconds, for the first one and for all in a simulated world; may be
+            changed.
+        log: records the times.
         on_chunk: called with each chunk when it has been computed.
     """
 
@@ -81,20 +81,20 @@ class Pilot:
 
     @property
     def pending_since(self) -> float | None:
-        """When the chunk that is being computed was asked for, in seconds from the beginning of step 0."""
+        """Time of the pending request, in seconds from the beginning of step 0."""
         return self._pending.observed if self._pending and self._pending.chunk is None else None
 
     def begin(self, observation: Mapping[str, np.ndarray], slowest: float = 0.0) -> None:
-        """Plan the first chunk, before control step 0: an episode begins when there is something to execute.
+        """Plan the first chunk, before control step 0, so that an episode begins with something to execute.
 
         The observation stands for the whole history.
 
         Args:
+            observation: the first one.
             slowest: seconds of the slowest call so far, which the lead allows for.
 
         Raises:
-            SpecpolicyError: the chunk is not there in time or cannot be executed; `hold`, the limits or the lead do
-                not fit it.
+            SpecpolicyError: the chunk is late or cannot be executed; `hold`, the limits or the lead do not fit it.
         """
         self._frames.extend([_copied(observation)] * self._worker.n_obs_steps)
         request = self._ask(0, 0.0)
@@ -117,10 +117,11 @@ class Pilot:
         self._next_request = max(0, self._every - self.log.lead)
 
     def start_at(self, start: np.ndarray) -> None:
-        """Count the first action from where the robot stands, (D,) or (), as an action. Between `begin` and `tick`.
+        """Count the rate of the first action from the robot's position `start`, (D,) or (), as an action. Call it
+        between `begin` and `tick`.
 
         Raises:
-            SpecpolicyError: it has not as many entries as an action.
+            SpecpolicyError: its number of entries is not that of an action.
         """
         assert self._action_shape is not None
         if start.shape not in ((), self._action_shape):
@@ -128,11 +129,12 @@ class Pilot:
         self._last = np.array(np.broadcast_to(start, self._action_shape))
 
     def tick(self, step: int, seconds: float, observation: Mapping[str, np.ndarray]) -> Command:
-        """Take note of the observation of control step `step` and decide what to do in it.
+        """Take the observation of control step `step` and decide what to do in it.
 
         Args:
             step: counted from 0, in order; the wall clock skips some.
             seconds: when the step began, from the beginning of step 0.
+            observation: of this step.
 
         Raises:
             SpecpolicyError: a chunk cannot be executed, or the worker has failed.
@@ -163,7 +165,7 @@ class Pilot:
                 jump=float(np.linalg.norm(action - self._last)) if executed and self._last is not None else None,
             )
         )
-        if executed:  # limits on the rate hold from one action that the robot was given to the next
+        if executed:  # rate limits count from one action that the robot received to the next
             self._last = action
         return Command(action.copy(), send)  # a driver may scale it in place
 
@@ -177,7 +179,7 @@ class Pilot:
         return self._pending
 
     def _receive(self, timeout: float = 0.0) -> Chunk | None:
-        """The chunk of the pending request if it has been computed, checked and recorded."""
+        """Return the chunk of the pending request, checked and recorded, if it has been computed."""
         assert self._pending is not None
         chunk = self._worker.result(timeout)
         if chunk is None:
@@ -197,7 +199,7 @@ class Pilot:
         return chunk
 
     def _collect(self, step: int) -> None:
-        """Put the pending chunk into the queue if it has been computed and the clock lets it be used."""
+        """Put the pending chunk into the queue, if it has been computed and the clock allows its use."""
         request = self._pending
         if request is None:
             return
@@ -222,7 +224,7 @@ class Pilot:
         self._pending = None
 
     def _must_wait(self, step: int) -> bool:
-        """Whether the pending chunk is waited for, although the one before it may still have actions."""
+        """Whether to wait for the pending chunk, although the previous one may still have actions."""
         if self._pending is None:
             return False
         if self._execution.pauses:
@@ -239,5 +241,5 @@ class Pilot:
 
 
 def _copied(observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A frame to keep: a driver may fill the same arrays again the next time."""
+    """Copy a frame to keep, because a driver may fill the same arrays again."""
     return {key: np.array(value) for key, value in observation.items()}

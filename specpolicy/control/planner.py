@@ -1,4 +1,4 @@
-"""A policy as a planner, known here by its interface alone."""
+"""A planner made of a policy; it uses the policy's interface alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Policy(Protocol):
-    """What is needed of a policy; `specpolicy.load_policy` returns one."""
+    """The part of a policy that a planner needs; `specpolicy.load_policy` returns one."""
 
     n_obs_steps: int
     n_action_steps: int
@@ -26,20 +26,20 @@ class Policy(Protocol):
         ...
 
     def predict(self, observation: Mapping[str, Any], sampler: Any, generator: torch.Generator) -> Any:
-        """A sample: `actions` (1, H, D), entry `first_action` for the newest frame, and `stats`."""
+        """Return a sample: `actions` (1, H, D), entry `first_action` for the newest frame, and `stats`."""
         ...
 
 
 class PolicyPlanner:
-    """A policy and a sampler. One random stream per episode serves all of its chunks, batch size 1.
+    """Plans with a policy and a sampler. One random stream per episode serves all of its chunks, batch size 1.
 
     Args:
         policy: see `Policy`.
-        sampler: whatever the policy's `predict` takes: a name or a sampler; None: the policy's best.
+        sampler: anything the policy's `predict` takes: a name or a sampler; None: the policy's best.
     """
 
     def __init__(self, policy: Policy, sampler: Any = None):
-        import torch  # here, as planners of other kinds, such as a remote policy's, do without
+        import torch  # imported here, because other planners, such as a remote policy's, do not need it
 
         self.policy, self.sampler = policy, sampler
         self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
@@ -48,7 +48,7 @@ class PolicyPlanner:
         self._generator = torch.Generator()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled without its random stream, which not every torch can pickle; `reset` begins a new one anyway."""
+        """Pickle without the random stream, which not every torch can pickle; `reset` begins a new one anyway."""
         return PolicyPlanner, (self.policy, self.sampler)
 
     def reset(self, seed: int) -> None:
@@ -76,7 +76,7 @@ class PolicyPlanner:
 
 
 def as_planner(policy: Planner | Policy, sampler: Any = None) -> Planner:
-    """`policy` itself if it plans, else a planner that samples from it with `sampler`."""
+    """Return `policy` itself if it plans, else a planner that samples from it with `sampler`."""
     if hasattr(policy, "plan"):
         return cast(Planner, policy)
     if hasattr(policy, "predict"):

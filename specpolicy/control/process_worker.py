@@ -1,4 +1,4 @@
-"""Inference in a process of its own, which shares neither interpreter nor interpreter lock with the control loop."""
+"""Inference in its own process, which shares neither the interpreter nor its lock with the control loop."""
 
 import contextlib
 import math
@@ -26,16 +26,15 @@ from specpolicy.processes import (
     start_worker,
 )
 
-LARGEST_ANSWER = 1 << 24  # bytes: the loop takes an answer in beside all else it does
+LARGEST_ANSWER = 1 << 24  # bytes: the loop reads an answer beside its other work
 
 
 class ProcessWorker:
     """Plans in another process, started by the first `reset`. The planner is pickled and sent there once.
 
-    Observations go through shared memory, which holds the history that the process has been asked about until it has
-    answered; of those submitted meanwhile the newest waits here. So `submit` and `result` never wait for the process,
-    not even for one that has been stopped. All histories from one `reset` to the next are of the same keys, shapes
-    and dtypes.
+    Observations go through shared memory, which holds the history of the current request until it is answered. Of those
+    submitted meanwhile, the newest waits here. So `submit` and `result` never wait for the process, not even for a
+    suspended one. All histories from one `reset` to the next have the same keys, shapes and dtypes.
 
     Times are comparable between the processes of a machine: `time.perf_counter` counts from the same moment.
 
@@ -56,7 +55,7 @@ class ProcessWorker:
         self._threads = threads
         try:
             self._planner = pickle.dumps(planner)
-        except Exception as error:  # what cannot be pickled shows in many ways
+        except Exception as error:  # unpicklable objects raise many kinds of exceptions
             raise SpecpolicyError(
                 f"this planner cannot be sent to a process ({type(error).__name__}: {error}): use worker='thread'"
             ) from error
@@ -65,7 +64,7 @@ class ProcessWorker:
         self._memory = -1
         self._frames: SharedFrames | None = None
         self._layout: Layout = ()
-        self._number = 0  # of the newest reset or request: answers to older ones are of no use any more
+        self._number = 0  # of the newest reset or request: answers to older ones are dropped
         self._asked = self._ready = False
         self._waiting: tuple[int, History, float] | None = None
 
@@ -111,7 +110,7 @@ class ProcessWorker:
         return None
 
     def close(self) -> None:
-        """End the process, whatever it is at."""
+        """End the process, whatever it is doing."""
         channel, process, memory = self._channel, self._process, self._memory
         if channel is None:
             return
@@ -143,7 +142,7 @@ class ProcessWorker:
                 start_process(process)
             socket.send_fds(ours, [b"m"], [memory])
             undone.pop_all()
-        # Not before it runs: `close` may be called from another thread meanwhile.
+        # Not before it runs: another thread may call `close` meanwhile.
         self._process, self._memory, self._channel = process, memory, Channel(ours)
         self._open.send_pickled(self._planner)
 
@@ -161,20 +160,21 @@ class ProcessWorker:
         self._asked = True
 
     def _receive(self, seconds: float) -> Any:
-        """An answer: the number of what it answers, its kind and its value; None if there is none within `seconds`."""
+        """Return an answer: the number of its request, its kind and its value; None if there is none within
+        `seconds`."""
         channel, process = self._open, self._process
         try:
             return channel.receive(seconds)
         except EOFError:
             if self._channel is not channel:
                 raise Closed("inference has been closed") from None
-            why = cause_of_death(process, 0.1)  # not long: the robot has to be stopped
+            why = cause_of_death(process, 0.1)  # a short wait, because the robot has to be stopped
             when = "" if self._ready else " before it was ready: its own words may stand above"
             raise SpecpolicyError(f"the inference process has died ({why}){when}") from None
 
 
 def _checked(answer: tuple[int, str, Any]) -> Any:
-    """The value of an answer, unless it is an error."""
+    """Return the value of an answer; raise if it is an error."""
     _, kind, value = answer
     if kind == "failed":
         line, trace = value
@@ -183,7 +183,7 @@ def _checked(answer: tuple[int, str, Any]) -> Any:
 
 
 def _work(theirs: socket.socket, threads: int) -> None:
-    """The life of the process: answer one message after the other until the other end is closed."""
+    """Run in the process: answer one message after the other until the other end is closed."""
     start_worker(GRACE_SECONDS)
     import torch
 
@@ -219,7 +219,7 @@ def _work(theirs: socket.socket, threads: int) -> None:
 
 
 def _made(pickled: bytes) -> Any:
-    """The planner of a pickle."""
+    """Return the planner of a pickle."""
     try:
         return pickle.loads(pickled)
     except Exception as error:

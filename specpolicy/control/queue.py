@@ -7,11 +7,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class PlannedAction:
-    """What the chunks say about one control step.
+    """The planned action of one control step.
 
     Attributes:
         action: (D,).
-        observed: when the observation behind it was made, in seconds since step 0; a mean over blended chunks.
+        observed: time of the observation behind it, in seconds since step 0; a mean over blended chunks.
         chunk: number of the newest chunk in it, counted from 0.
     """
 
@@ -32,13 +32,13 @@ class _Segment:
 
 
 class ChunkQueue:
-    """Chunks by the control steps of their actions. The newest chunk that knows a step decides.
+    """Chunks by the control steps of their actions. The newest chunk with an action for a step decides.
 
-    An action that has not been asked for at its step is gone: a late chunk loses its first entries.
+    An action that was not used at its step is gone: a late chunk loses its first entries.
 
     Args:
-        ensemble_decay: blend all chunks that know a step instead, with weights exp(-ensemble_decay * i), i = 0 for
-            the oldest of them (temporal ensembling: Zhao et al. 2023, arXiv:2304.13705, section IV.A).
+        ensemble_decay: blend all chunks with an action for a step instead, with weights exp(-ensemble_decay * i), i = 0
+            for the oldest of them (temporal ensembling: Zhao et al. 2023, arXiv:2304.13705, section IV.A).
     """
 
     def __init__(self, ensemble_decay: float | None = None):
@@ -52,7 +52,8 @@ class ChunkQueue:
         self._count += 1
 
     def action(self, step: int) -> PlannedAction | None:
-        """The action for `step`, None if no chunk knows one. Steps are asked for in order; older ones are forgotten."""
+        """Return the action for `step`, None if no chunk has one. Call it with rising steps; older ones are
+        forgotten."""
         self._segments = [one for one in self._segments if step < one.start + len(one.actions)]
         known = [one for one in self._segments if step in one]
         if not known:

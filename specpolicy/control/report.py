@@ -5,7 +5,7 @@ from typing import Any
 
 
 def timing_report(summary: Mapping[str, Any]) -> str:
-    """A few lines for a person, from `TimingLog.summary()`."""
+    """Return a few lines for a person, from `TimingLog.summary()`."""
     simulated = summary["clock"] != "wall"
     rows = [
         ("ticks", _ticks(summary)),

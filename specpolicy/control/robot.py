@@ -1,4 +1,4 @@
-"""What the control loop knows of a robot."""
+"""The robot protocol of the control loop."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -11,40 +11,39 @@ Observation = Mapping[str, np.ndarray]
 
 
 class Robot(Protocol):
-    """A robot: three methods, none of which should take longer than a small part of a control period.
+    """A robot: three methods, each much shorter than a control period.
 
-    The loop calls them from one thread of its own. Only if a call does not come back is `stop` called from another.
-    If the program is killed none is called at all: the driver should stop a robot that has been told nothing for a few
-    control periods.
+    The loop calls them from a thread of its own. Another thread calls `stop` only if a call hangs. If the program is
+    killed none is called at all, so the driver should stop a robot that got no command for a few control periods.
 
-    A fourth method, `position()`, may say where the robot stands, as an action (D,): the one that keeps it as it is.
+    A fourth method, `position()`, may return where the robot stands, as an action (D,): the one that keeps it as it is.
     That is the measured pose where actions are target poses, and zeros where they are velocities or changes of pose.
-    `Limits.rate` counts the first action from there. None stands for "not known".
+    `Limits.rate` counts the first action from there. None means "not known".
     """
 
     def observe(self) -> Observation:
-        """The newest observation, under the policy's keys. An exception means that it is lost."""
+        """Return the newest observation, under the policy's keys. An exception means that it is lost."""
         ...
 
     def act(self, action: np.ndarray) -> None:
-        """Take up an action (D,) in the policy's units, and keep it until the next one comes."""
+        """Execute an action (D,) in the policy's units, and keep it until the next one comes."""
 
     def stop(self) -> None:
         """Come to rest safely, and only then print or log. Called at the end of a run, whatever ended it.
 
-        Called once, but where a call hangs by another thread than that call's; and once more when an `act` that was
-        under way comes back afterwards, as its action may have reached the robot. So it must be safe to call again.
+        Usually called once. Where a call hangs, another thread calls `stop`. If an `act` returns after that, `stop` is
+        called again, because the late action may have reached the robot. So it must be safe to call twice.
         """
 
 
 def standing(robot: Robot, start: Any = None) -> np.ndarray | None:
-    """Where the robot stands, as an action: `start`, else what its `position()` says; None if neither does.
+    """Return where the robot stands, as an action: `start`, else its `position()`; None without either.
 
     Returns:
         (D,) or (), float64.
 
     Raises:
-        SpecpolicyError: it is no number or list of numbers, or not finite.
+        SpecpolicyError: it is not a number or list of numbers, or not finite.
     """
     told = "start"
     if start is None:

@@ -1,6 +1,6 @@
 """Observations in memory that the control loop and its inference process share.
 
-The memory has no name: nothing is left behind, and nothing has to be removed, however either of the two ends.
+The memory has no name, so nothing is left behind, however either of the two ends.
 """
 
 import mmap
@@ -19,7 +19,7 @@ ALIGNMENT = 64  # bytes: a cache line
 
 @dataclass(frozen=True)
 class Place:
-    """Where in the memory an array lies."""
+    """Position of an array in the memory."""
 
     key: str
     shape: tuple[int, ...]
@@ -31,7 +31,7 @@ Layout = tuple[Place, ...]
 
 
 def layout_of(history: Mapping[str, np.ndarray]) -> Layout:
-    """Places for the arrays of a history, one behind the other.
+    """Return places for the arrays of a history, one after the other.
 
     Raises:
         SpecpolicyError: an array holds Python objects, which no other process can see.
@@ -46,7 +46,7 @@ def layout_of(history: Mapping[str, np.ndarray]) -> Layout:
 
 
 def check_layout(history: Mapping[str, np.ndarray], layout: Layout) -> None:
-    """Refuse a history whose arrays do not fit the places of the first one.
+    """Raise unless the arrays of a history fit the places of the first one.
 
     Raises:
         SpecpolicyError: another key, shape or dtype.
@@ -64,7 +64,7 @@ def check_layout(history: Mapping[str, np.ndarray], layout: Layout) -> None:
 
 
 def new_memory() -> int:
-    """The file descriptor of an empty memory."""
+    """Return the file descriptor of an empty memory."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("specpolicy observations")
     with tempfile.TemporaryFile() as file:
@@ -72,10 +72,10 @@ def new_memory() -> int:
 
 
 def reserve(descriptor: int, layout: Layout) -> None:
-    """Make the memory as large as the layout needs, all of it at once: later there may be no more.
+    """Make the memory as large as the layout needs, all at once, because there may be less memory later.
 
     Raises:
-        SpecpolicyError: there is not so much memory.
+        SpecpolicyError: there is not enough memory.
     """
     size = _size(layout)
     try:
@@ -88,11 +88,11 @@ def reserve(descriptor: int, layout: Layout) -> None:
 
 
 class SharedFrames:
-    """One history at a time in shared memory. Who may write, and who may read, the two processes tell each other.
+    """One history at a time in shared memory. The two processes tell each other who may write and who may read.
 
     Args:
         descriptor: of a memory in which the layout has been reserved.
-        layout: where the arrays lie.
+        layout: places of the arrays.
     """
 
     def __init__(self, descriptor: int, layout: Layout):
@@ -107,7 +107,7 @@ class SharedFrames:
             view[...] = history[key]
 
     def read(self) -> dict[str, np.ndarray]:
-        """A copy of the history in the memory."""
+        """Return a copy of the history in the memory."""
         return {key: np.array(view) for key, view in self._views.items()}
 
 

@@ -14,26 +14,26 @@ from typing import Any
 
 LOGGER = logging.getLogger("specpolicy.control")
 
-# What asks a program to end: Ctrl-C, `kill` and shutdowns, a lost terminal, Ctrl-\, and Ctrl-Break of Windows.
+# Requests to end: Ctrl-C, `kill` and shutdowns, a lost terminal, Ctrl-\, and Ctrl-Break of Windows.
 ASKING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")
-# What ends a program, or suspends it with a robot that moves on, where the program has not said what it means by them.
+# Signals that end a program, or suspend it while the robot moves on, unless the program handles them.
 ENDING_BY_DEFAULT = (
     *("SIGALRM", "SIGIO", "SIGPIPE", "SIGPROF", "SIGPWR", "SIGTSTP", "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGXCPU"),
 )
-# What suspends a program in the background that reads from its terminal or, where the terminal minds, writes to it.
-# They are ignored: that makes reading an error and lets writing be. Noted and tried again, it would never end.
+# These suspend a program in the background that reads from its terminal or, on some terminals, writes to it. They are
+# ignored, so reading fails and writing succeeds. If they were noted, the access would be tried again without end.
 OF_TERMINALS = ("SIGTTIN", "SIGTTOU")
 
 
 class EndingSignals:
-    """A block in which no signal ends the program: they are noted, and have their effect behind the block.
+    """A block in which no signal ends the program: signals are noted, and have their effect after the block.
 
-    The effect is what it would have been: the handler that was there before is called, such as Python's for Ctrl-C,
-    which raises KeyboardInterrupt; where there was none, SystemExit(128 + number) is raised, the exit code that a shell
-    gives to a program that a signal ended. An exception of the block becomes the cause of that, and is logged.
+    The effect is the usual one. The previous handler is called, such as Python's for Ctrl-C, which raises
+    KeyboardInterrupt. Without a handler, SystemExit(128 + number) is raised, the exit code that a shell gives to a
+    program that a signal ended. An exception of the block becomes its cause, and is logged.
 
-    Signals that are ignored stay ignored (`nohup`). Handlers of C code stay in place: they cannot be put back. Outside
-    the main thread, where Python lets nobody handle signals, this does nothing (`installed` is False).
+    Ignored signals stay ignored (`nohup`). Handlers of C code stay in place, because they cannot be put back. Outside
+    the main thread, where Python cannot handle signals, this does nothing (`installed` is False).
 
     Args:
         notice: called with the name of each signal when it comes, in the main thread, between any two instructions.
@@ -56,7 +56,7 @@ class EndingSignals:
             self.installed = True
         except ValueError:  # not in the main thread
             self._before.clear()
-        except BaseException:  # raised by a handler whose turn had not come
+        except BaseException:  # raised by a handler whose signal came meanwhile
             self._restore()
             raise
         return self
@@ -66,7 +66,7 @@ class EndingSignals:
     ) -> None:
         raised = self._restore()
         try:
-            for number in dict.fromkeys(self._received):  # one whose handler lets the program go on hides no other
+            for number in dict.fromkeys(self._received):  # a handler that lets the program go on hides no other
                 self._take_effect(number)
             if raised is not None:
                 raise raised
@@ -85,7 +85,7 @@ class EndingSignals:
         self._notice(signal.Signals(number).name)
 
     def _restore(self) -> BaseException | None:
-        """Put every handler back; what those that are back already raise meanwhile."""
+        """Put every handler back; return an exception that a restored handler already raises meanwhile."""
         raised: BaseException | None = None
         for number, handler in self._before.items():
             while True:
@@ -104,7 +104,7 @@ class EndingSignals:
 
 
 def _replaceable() -> Iterator[int]:
-    """The signals to be kept: those that would end the program, and whose handlers can be put back."""
+    """Yield the signals to keep: those that would end the program and whose handlers can be put back."""
     elsewhere = _caught_by_c()
     for name in (*ASKING, *ENDING_BY_DEFAULT, *OF_TERMINALS):
         number = getattr(signal, name, None)
@@ -117,7 +117,7 @@ def _replaceable() -> Iterator[int]:
 
 
 def _caught_by_c() -> set[int]:
-    """Signals that have a handler (`faulthandler.register`, a profiler), as far as the system says which."""
+    """Return the signals with a handler in C (`faulthandler.register`, a profiler), as far as the system tells."""
     try:
         found = re.search(r"^SigCgt:\s*([0-9a-f]+)", Path("/proc/self/status").read_text(), re.MULTILINE)
     except OSError:

@@ -1,9 +1,9 @@
-"""Runs a control loop so that the robot is stopped whatever ends the run, and nothing gets between.
+"""Runs a control loop so that the robot is stopped first, whatever ends the run.
 
-Three threads: the loop's; a guard's, which sleeps until the time of what the loop does is up or the run is to end, and
-then stops the robot if the loop does not come to it; and the calling one, which waits until the robot is at rest and
-raises what went wrong. So a call to the robot that never comes back keeps neither `stop` from being called nor the
-error from being raised, and whatever is raised into the calling thread (by a signal handler, say) cuts nothing short.
+There are three threads. The loop's thread runs the loop. The guard's thread sleeps until a call of the loop exceeds its
+time or the run is to end, and then stops the robot if the loop does not do so. The calling thread waits until the robot
+is at rest and raises the error. So a hanging call to the robot delays neither `stop` nor the error, and an exception
+raised in the calling thread (by a signal handler, say) interrupts nothing.
 """
 
 import atexit
@@ -23,9 +23,9 @@ from specpolicy.errors import SpecpolicyError
 
 LOGGER = logging.getLogger("specpolicy.control")
 
-STOP_SECONDS = 5.0  # what robot.stop() may take until run() goes on without it
+STOP_SECONDS = 5.0  # longest wait for robot.stop() before run() goes on without it
 CLOSE_SECONDS = 10.0  # the same for worker.close(), which may have a process to end
-GRACE_SECONDS = 0.5  # for the loop to end by itself; and beyond its own time, for what no watchdog was asked for
+GRACE_SECONDS = 0.5  # for the loop to end by itself; and beyond its own time, for calls without a watchdog
 
 
 class Ended(Exception):
@@ -36,12 +36,12 @@ class Supervisor:
     """Watches one run of a control loop.
 
     Args:
-        stop: stops the robot. Called once: by the loop's thread, or by the guard's if that does not come to it. Then a
-            second time by the loop's if `act` comes back after that.
-        close: releases what the loop used, when the robot is at rest.
+        stop: stops the robot. The loop's thread calls it once, or the guard's if that does not get to it. The loop's
+            thread calls it a second time if `act` returns after that.
+        close: releases the loop's resources, when the robot is at rest.
         period: seconds of a control period.
-        watchdog: seconds that the loop may take for one call; None for any time.
-        stop_timeout: seconds that `stop` is waited for.
+        watchdog: seconds that one call of the loop may take; None for any time.
+        stop_timeout: seconds to wait for `stop`.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class Supervisor:
         self._watchdog = math.inf if watchdog is None else watchdog
         self._grace, self._stop_timeout = min(period, GRACE_SECONDS), stop_timeout
         self._watch = Watch()
-        self._ends: list[tuple[float, str]] = []  # when it was to end, and why; the first one counts
+        self._ends: list[tuple[float, str]] = []  # when and why it was to end; the first entry counts
         self._stopping, self._at_rest, self._finished, self._closed = Latch(), Latch(), Latch(), Latch()
         self._claim, self._claimed = threading.Lock(), False
-        self._over = False  # the loop has come to its end, and stops the robot next
+        self._over = False  # the loop has ended, and stops the robot next
         self._acting = threading.Lock()
         self._late = False  # an action was under way when the robot was stopped
         self._called = self._returned = self._again = 0.0  # when `stop` was called, returned, and was called again
@@ -70,12 +70,12 @@ class Supervisor:
 
     @property
     def running(self) -> str | None:
-        """What the loop is at, None if it has come to its end."""
+        """The loop's present call, None if the loop has ended."""
         return None if self._finished.is_set else self._watch.task.name
 
     @property
     def ended(self) -> RunEnd | None:
-        """How the run ended; None if the robot has not been stopped."""
+        """The end of the run; None if the robot has not been stopped."""
         if not (self._stopping.is_set and self._ends):
             return None
         noticed, cause = self._ends[0]
@@ -83,11 +83,11 @@ class Supervisor:
         return RunEnd(cause, max(0.0, self._called - noticed), seconds)
 
     def run(self, loop: Callable[[], str]) -> None:
-        """Run `loop`, which returns why it ended, stop the robot, and raise what went wrong.
+        """Run `loop`, which returns why it ended, stop the robot, and raise any error.
 
         Raises:
             SpecpolicyError: an exception in the loop, in `stop` or in `close`, or a call that hung.
-            BaseException: what was raised into this thread meanwhile.
+            BaseException: an exception raised into this thread meanwhile.
         """
         atexit.register(self._leave)
         try:
@@ -103,7 +103,7 @@ class Supervisor:
                     self._interruptions.append(error)
                     self.end(type(error).__name__)
         finally:
-            self.end("an exception in run()")  # it has ended long since, but for what nobody can foresee
+            self.end("an exception in run()")  # usually it has ended already; this is for the unforeseen
         if not self._at_rest.is_set:
             patience = min(self._watchdog, self._stop_timeout)
             self._errors.append(
@@ -120,10 +120,12 @@ class Supervisor:
             raise failed
 
     def begins(self, doing: str, seconds: float = 0.0, always: bool = False) -> None:
-        """Say what the loop does next, and how long that may take beyond the watchdog's time.
+        """Announce the loop's next call, and the time it may take beyond the watchdog's.
 
         Args:
-            always: it is watched even if there is no watchdog.
+            doing: name of the call, for messages.
+            seconds: time beyond the watchdog's.
+            always: watch it even without a watchdog.
 
         Raises:
             Ended: the run has been ended, so nothing more begins.
@@ -133,17 +135,18 @@ class Supervisor:
         self._watch.begins(doing, seconds, patience)
 
     def end(self, cause: str) -> None:
-        """End the run: the loop between two calls or, if one of them hangs, beside it. For any thread or handler."""
+        """End the run: the loop stops between two calls or, if a call hangs, the guard stops the robot. For any thread
+        or handler."""
         self._ends.append((time.perf_counter(), cause))
         self._watch.wake()
 
     def check(self) -> None:
-        """Raise `Ended` in a loop that is to end."""
+        """Raise `Ended` if the run has been ended."""
         if self._ends:
             raise Ended
 
     def act(self, call: Callable[[Any], object], action: Any) -> None:
-        """Call `call(action)`, but never once the robot is being stopped."""
+        """Call `call(action)`, but never after the stop of the robot has begun."""
         with self._acting:
             self.check()
             call(action)
@@ -155,7 +158,7 @@ class Supervisor:
         try:
             guard.start()
             control.start()
-        except RuntimeError as error:  # there can be no more threads
+        except RuntimeError as error:  # no more threads can be started
             self._fail(SpecpolicyError(f"the control loop has not begun: {error}"))
         except BaseException as error:  # should the loop begin after all, it finds itself ended
             self.end(type(error).__name__)
@@ -167,7 +170,7 @@ class Supervisor:
                 self._stop_robot()
 
     def _attend(self) -> None:
-        """Wait until the robot is at rest and all is closed, or has had its time for that. May be called again."""
+        """Wait until the robot is at rest and all is closed, or their time is over. May be called again."""
         self._stopping.wait()
         if not self._at_rest.wait(self._called + min(self._watchdog, self._stop_timeout) - time.perf_counter()):
             LOGGER.warning("robot.stop() has not come back yet: the robot may still move")
@@ -182,7 +185,8 @@ class Supervisor:
         self._closed.wait(self._closing + CLOSE_SECONDS - time.perf_counter())
 
     def _wait_for_loop(self, since: float) -> None:
-        """It ends soon, unless a call of it hangs. An action that comes back meanwhile is followed by another stop."""
+        """Wait for the loop, which ends soon unless a call hangs. An action that returns meanwhile is followed by
+        another stop."""
         ended = self._finished.wait(since + GRACE_SECONDS - time.perf_counter())
         if not ended and self._again:
             self._finished.wait(self._again + GRACE_SECONDS + self._stop_timeout - time.perf_counter())
@@ -192,7 +196,7 @@ class Supervisor:
         self.end(str(error))
 
     def _work(self, loop: Callable[[], str]) -> None:
-        """The life of the loop's thread."""
+        """Run the loop's thread."""
         try:
             cause = loop()
             self._over = True
@@ -206,26 +210,26 @@ class Supervisor:
             self._stop_robot()
             if self._late:
                 self._stop_again()
-            # The run has not waited for this loop, which may have started inference again since.
+            # The run did not wait for this loop, which may have started inference again since.
             if self._closing is not None and self._closed.wait(CLOSE_SECONDS):
                 self._release()
             self._finished.set()
             atexit.unregister(self._leave)
 
     def _guard(self) -> None:
-        """The life of the guard's thread."""
+        """Run the guard's thread."""
         try:
             self._keep_watch()
         finally:
             self._stop_robot(beside=True)
 
     def _keep_watch(self) -> None:
-        """Return when the robot has been stopped by the loop, or is to be stopped beside it."""
+        """Return when the loop has stopped the robot, or when the guard has to."""
         lapsed = None
         while not self._ends and (lapsed := self._watch.lapsed) is None:
             self._watch.sleep()
         if lapsed is None:
-            # A loop that works sees within a period that the run has ended; one that hangs is not waited for.
+            # A working loop sees within a period that the run has ended; a hanging one is not waited for.
             noticed, _ = self._ends[0]
             deadline = noticed + (GRACE_SECONDS if self._over else self._grace)
             self._stopping.wait(min(deadline, self._watch.task.deadline) - time.perf_counter())
@@ -237,7 +241,7 @@ class Supervisor:
         self._ends.append((lapsed.deadline, str(error)))
 
     def _stop_robot(self, beside: bool = False) -> None:
-        """Stop the robot, if nobody else does.
+        """Stop the robot, unless another thread does.
 
         Args:
             beside: the loop may be in the middle of a call.
@@ -247,7 +251,7 @@ class Supervisor:
                 return
             self._claimed = True
         if beside and self._acting.acquire(blocking=False):
-            self._acting.release()  # as the run has ended, no action begins from now on
+            self._acting.release()  # the run has ended, so no action begins from now on
         else:
             self._late = beside
         self._called = time.perf_counter()
@@ -261,9 +265,10 @@ class Supervisor:
             self._at_rest.set()
 
     def _stop_again(self) -> None:
-        """The action that hung has come back, and so may have reached the robot after it had been stopped."""
+        """Stop the robot again, because the action that hung has returned and may have reached it after the first
+        stop."""
         self._again = time.perf_counter()
-        self._at_rest.wait(GRACE_SECONDS)  # if the first stop hangs, then with this call or for good
+        self._at_rest.wait(GRACE_SECONDS)  # if the first stop hangs, then until this call or for good
         try:
             self._stop()
         except BaseException as error:
@@ -280,10 +285,10 @@ class Supervisor:
             self._closed.set()
 
     def _leave(self) -> None:
-        """The program ends while another thread is in `run`, or an action hangs that a run has left behind."""
+        """Stop the robot when the program ends while another thread is in `run`, or an action of a run still hangs."""
         if os.getpid() != self._process:  # a fork of this program, in which no loop runs
             return
-        with EndingSignals():  # further ones wait for the robot, too
+        with EndingSignals():  # further signals wait for the robot, too
             self.end("the end of the program")
             self._at_rest.wait(self._grace + self._stop_timeout)
             self._wait_for_loop(time.perf_counter())
@@ -297,12 +302,12 @@ class Supervisor:
 def _text(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:  # an exception whose text cannot be had
+    except Exception:  # an exception whose text cannot be read
         return type(error).__name__
 
 
 def _summed_up(errors: list[SpecpolicyError]) -> SpecpolicyError | None:
-    """One error for all: the first, and what else went wrong is told with it."""
+    """Return one error for all: the first, with the others in its message."""
     if len(errors) < 2:
         return errors[0] if errors else None
     summary = SpecpolicyError("; ".join(str(error) for error in errors))

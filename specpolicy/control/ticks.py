@@ -1,4 +1,4 @@
-"""The control steps of a run, kept so that a loop that runs for days does not stutter."""
+"""The control steps of a run, stored so that a loop that runs for days does not stutter."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,16 +9,16 @@ from typing import overload
 
 @dataclass(frozen=True)
 class Tick:
-    """One control step that was taken.
+    """One control step.
 
     Attributes:
-        step: its number; a gap in the numbers is a period that was missed.
+        step: its number; a gap in the numbers is a missed period.
         seconds: when it began, from the beginning of step 0.
         age: seconds from the observation behind the executed action to this step; None if no chunk planned it.
         chunk: number of the chunk that planned it; None if none did.
         limited: the limits changed the action.
-        jump: Euclidean length of the change from the action before, or from where the robot stood; None for the first
-            where that was not known.
+        jump: Euclidean length of the change from the previous action, or from the robot's position; None for the first
+            where that is unknown.
     """
 
     step: int
@@ -30,8 +30,8 @@ class Tick:
 
 
 class Ticks(Sequence[Tick]):
-    """A list of ticks that holds numbers, not objects: 41 bytes each, and nothing for Python's collector to walk
-    through. With a hundred thousand objects its passes would take longer than a control period."""
+    """A list of ticks that holds numbers, not objects: 41 bytes each, and nothing for Python's collector to scan. With
+    a hundred thousand objects its passes would take longer than a control period."""
 
     def __init__(self, ticks: Iterable[Tick] = ()):
         self._step, self._chunk, self._limited = array("q"), array("q"), array("b")
@@ -40,7 +40,7 @@ class Ticks(Sequence[Tick]):
             self.append(tick)
 
     def append(self, tick: Tick) -> None:
-        """Add a tick behind the others."""
+        """Append a tick."""
         self._step.append(tick.step)
         self._seconds.append(tick.seconds)
         self._age.append(nan if tick.age is None else tick.age)

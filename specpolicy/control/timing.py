@@ -1,4 +1,4 @@
-"""What the clock on the wall saw of a control loop: one entry per chunk and per control step, and their summary."""
+"""Wall-clock record of a control loop: one entry per chunk and per control step, and their summary."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from specpolicy.control.ticks import Ticks
 
 @dataclass
 class ChunkTiming:
-    """What became of one request for a chunk.
+    """Times of one request for a chunk.
 
     Attributes:
         step: control step of its newest observation.
-        due: control step at which it was wanted.
-        seconds, network_seconds, calls, rows: what it cost; `seconds` is None until it is there.
-        missed: it was not there when it was due.
-        late_steps: control periods from then until it was in use; None if that never came about.
+        due: control step at which it was due.
+        seconds, network_seconds, calls, rows: its cost; `seconds` is None until it arrives.
+        missed: it was not there when due.
+        late_steps: control periods from then until it was in use; None if it never was.
         expired: it came after the last step that it has an action for.
     """
 
@@ -36,13 +36,13 @@ class ChunkTiming:
 
 @dataclass(frozen=True)
 class RunEnd:
-    """How a run on a robot ended.
+    """End of a run on a robot.
 
     Attributes:
-        cause: what ended it: "the time was over", "until()", the name of a signal, the line of an error.
-        stop_after: seconds from that (where a call hung: from the end of the time that it had) until the robot's `stop`
-            was called.
-        stop_seconds: what that call took; None if it has not come back.
+        cause: reason of the end: "the time was over", "until()", the name of a signal, the line of an error.
+        stop_after: seconds from that (for a hanging call: from the end of its time) until the robot's `stop` was
+            called.
+        stop_seconds: duration of that call; None if it has not returned.
     """
 
     cause: str
@@ -52,14 +52,14 @@ class RunEnd:
 
 @dataclass
 class TimingLog:
-    """The record of one run. Warm-up calls are not in it.
+    """The record of one run, without warm-up calls.
 
     Attributes:
-        hz: control steps per second that were aimed at.
+        hz: intended control steps per second.
         clock, worker: their names.
-        warm_up: calls that came before and are left out.
+        warm_up: number of earlier calls that are left out.
         lead: control steps from an observation to the step at which its chunk is due.
-        end: how it ended; None before that, and for worlds without a robot.
+        end: how the run ended; None before that, and for worlds without a robot.
     """
 
     hz: float
@@ -73,18 +73,18 @@ class TimingLog:
 
     @property
     def starved_ticks(self) -> int:
-        """Control steps whose action no chunk had planned: the robot held what it had."""
+        """Control steps whose action no chunk had planned, so the robot held its last one."""
         return sum(tick.chunk is None for tick in self.ticks)
 
     @property
     def misses(self) -> int:
-        """Chunks that were not there when they were due."""
+        """Chunks that were not there when due."""
         return sum(chunk.missed for chunk in self.chunks)
 
     @property
     def boundary_jumps(self) -> list[float]:
-        """Length of the change of action at each switch from one chunk to the next; where an action was held between
-        the two, from that to the first one of the new chunk."""
+        """Length of the change of action at each switch from one chunk to the next. Where an action was held between
+        the two, the change is from that to the first one of the new chunk."""
         planned = (tick for tick in self.ticks if tick.chunk is not None)
         return [
             tick.jump
@@ -93,7 +93,8 @@ class TimingLog:
         ]
 
     def summary(self) -> dict[str, Any]:
-        """The timing report in plain values, ready for JSON; times in seconds, None where nothing was measured."""
+        """Return the timing report in plain values, ready for JSON; times in seconds, None where nothing was
+        measured."""
         computed = [chunk for chunk in self.chunks if chunk.seconds is not None]
         seconds = [chunk.seconds for chunk in computed if chunk.seconds is not None]
         period = 1.0 / self.hz
@@ -120,9 +121,9 @@ class TimingLog:
             "ticks": len(self.ticks),
             "seconds": duration,
             "achieved_hz": (len(times) - 1) / duration if duration > 0 else None,
-            # How much longer or shorter than its periods each interval between two ticks was.
+            # Deviation of each interval between two ticks from its periods.
             "jitter": spread(np.diff(times) - np.diff(steps) * period),
-            # How long after its moment each tick began.
+            # Delay of each tick from its scheduled moment.
             "tick_lateness": quantiles(times - steps * period),
             "missed_periods": int(steps[-1] - steps[0] + 1 - len(steps)) if len(steps) else 0,
             "observation_age": quantiles([tick.age for tick in self.ticks if tick.age is not None]),
@@ -134,7 +135,7 @@ class TimingLog:
 
 
 def quantiles(values: Sequence[float] | np.ndarray) -> dict[str, float] | None:
-    """mean, p50, p95, p99 and max; None without values."""
+    """Return mean, p50, p95, p99 and max; None without values."""
     array = np.asarray(values, dtype=np.float64)
     if not len(array):
         return None
@@ -143,18 +144,18 @@ def quantiles(values: Sequence[float] | np.ndarray) -> dict[str, float] | None:
 
 
 def spread(deviations: np.ndarray) -> dict[str, float] | None:
-    """Standard deviation, and the quantiles of the absolute deviations."""
+    """Return the standard deviation, and the quantiles of the absolute deviations."""
     found = quantiles(np.abs(deviations))
     return None if found is None else {"std": float(np.std(deviations)), **found}
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """The mean; None without values."""
+    """Return the mean; None without values."""
     return float(np.mean(values)) if len(values) else None
 
 
 def longest_run(flags: Sequence[bool]) -> int:
-    """The largest number of neighbours that are all true."""
+    """Return the length of the longest run of true values."""
     longest = run = 0
     for flag in flags:
         run = run + 1 if flag else 0

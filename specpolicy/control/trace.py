@@ -1,4 +1,4 @@
-"""Latency traces: the recorded seconds of single inference calls, to be replayed by the `delay` clock."""
+"""Latency traces: recorded seconds of single inference calls, for the `delay` clock to replay."""
 
 import csv
 from pathlib import Path
@@ -9,14 +9,14 @@ from specpolicy.errors import SpecpolicyError
 
 
 def read_trace(path: str | Path, sampler: str | None = None) -> np.ndarray:
-    """The seconds of the calls in a CSV file, (M,), in their order.
+    """Return the seconds of the calls in a CSV file, (M,), in their order.
 
     Args:
         path: a file with a column `seconds`, such as the `chunks.csv` of `specpolicy evaluate`.
         sampler: keep the rows with this entry in the column `sampler`; needed if the file holds several.
 
     Raises:
-        SpecpolicyError: no such column, sampler or row; several samplers and none chosen; a time that is no number.
+        SpecpolicyError: no such column, sampler or row; several samplers and none chosen; a time that is not a number.
     """
     seconds = _column(path, _rows(path, sampler), "seconds")
     if not (np.isfinite(seconds) & (seconds >= 0)).all():
@@ -25,7 +25,8 @@ def read_trace(path: str | Path, sampler: str | None = None) -> np.ndarray:
 
 
 def read_counts(path: str | Path, sampler: str | None = None) -> dict[str, np.ndarray]:
-    """`calls` and `rows` of the same calls, (M,) each, as far as the file has these columns; else as `read_trace`."""
+    """Return `calls` and `rows` of the same calls, (M,) each, as far as the file has these columns. Raises as
+    `read_trace` does."""
     rows = _rows(path, sampler)
     return {name: _column(path, rows, name) for name in ("calls", "rows") if name in rows[0]}
 

@@ -1,6 +1,6 @@
-"""Where inference runs: in the loop itself, in a thread or in a process, behind one interface.
+"""Inference in the loop itself, in a thread or in a process, behind one interface.
 
-A worker has at most one history at a time. What goes wrong in it comes out of `result`, as one clear error.
+A worker has at most one history at a time. Its errors come out of `result`, as one clear error.
 """
 
 import dataclasses
@@ -17,11 +17,11 @@ from specpolicy.errors import SpecpolicyError
 
 WORKERS = ("process", "thread", "inline")
 READY_SECONDS = 120.0  # a process has to import torch and to move the weights to its device
-CLOSE_SECONDS = 1.0  # what a worker is given to finish what it does before it is left or killed
+CLOSE_SECONDS = 1.0  # time for a worker to finish before it is left or killed
 
 
 class Closed(SpecpolicyError):
-    """The worker has been closed, by another thread perhaps than the one that waits for it."""
+    """The worker has been closed, perhaps by another thread than the waiting one."""
 
 
 class Worker(Protocol):
@@ -40,13 +40,13 @@ class Worker(Protocol):
         """Begin an episode (see `Planner.reset`). The first call makes the worker ready, which may take seconds."""
 
     def submit(self, history: History) -> None:
-        """Ask for the chunk of a history; returns at once, unless the worker is the loop itself.
+        """Request the chunk of a history; returns at once, unless the worker is the loop itself.
 
-        It takes the place of one submitted before whose chunk has not been fetched.
+        It replaces an earlier request whose chunk has not been fetched.
         """
 
     def result(self, seconds: float = 0.0) -> Chunk | None:
-        """The chunk asked for last, None if it is not there within `seconds`. Its `seconds` count from `submit`.
+        """Return the requested chunk, None if it is not ready within `seconds`. Its `seconds` count from `submit`.
 
         Raises:
             SpecpolicyError: the planner raised an exception, or the worker has died.
@@ -55,13 +55,13 @@ class Worker(Protocol):
         ...
 
     def close(self) -> None:
-        """Release what the worker holds; it may be reset again afterwards. For any thread."""
+        """Release the worker's resources; it may be reset again afterwards. For any thread."""
 
 
 class InlineWorker:
-    """Plans in `submit`, for simulated worlds, which stand still meanwhile. Exceptions come through as they are.
+    """Plans in `submit`, for simulated worlds, which stand still meanwhile. Exceptions pass through unchanged.
 
-    A chunk's `seconds` are what the planner says.
+    A chunk's `seconds` are those that the planner reports.
     """
 
     name = "inline"
@@ -81,19 +81,19 @@ class InlineWorker:
         self._chunk = as_chunk(self._planner.plan(history))
 
     def result(self, seconds: float = 0.0) -> Chunk | None:
-        """The chunk, at once."""
+        """Return the chunk, at once."""
         chunk, self._chunk = self._chunk, None
         return chunk
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing."""
 
 
 class ThreadWorker:
     """Plans in a thread of this process. Python lets only one of its threads run at a time.
 
-    All that the planner is asked for it is asked one after the other: a plan that goes on when the run is over, or
-    when a new one begins, draws nothing from that one's random numbers.
+    Requests to the planner run one after the other. So a plan that continues after the end of a run, or into a new one,
+    draws nothing from the new run's random numbers.
     """
 
     name = "thread"
@@ -111,7 +111,7 @@ class ThreadWorker:
         """See `Worker.reset`."""
         if self._thread is None:
             self._requests, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
-            # A daemon: one that hangs must not keep the program from ending.
+            # A daemon: a hanging thread must not keep the program from ending.
             self._thread = threading.Thread(
                 target=self._work, args=(self._requests, self._answers), name="inference", daemon=True
             )
@@ -136,10 +136,10 @@ class ThreadWorker:
         return chunk
 
     def close(self) -> None:
-        """Let the thread end; one that hangs is left to itself."""
+        """Let the thread end; a hanging one is left alone."""
         thread, self._thread = self._thread, None
         if thread is not None:
-            self._number += 1  # what has been asked for is of no use any more
+            self._number += 1  # earlier requests are void
             self._requests.put(None)
             self._answers.put((0, Closed("inference has been closed")))
             thread.join(CLOSE_SECONDS)
@@ -149,7 +149,7 @@ class ThreadWorker:
         self._requests.put((self._number, job))
 
     def _answer(self, seconds: float) -> Any:
-        """What the job asked for last has returned; None if it is not there within `seconds`."""
+        """Return the result of the latest job; None if it is not ready within `seconds`."""
         deadline = time.perf_counter() + seconds
         while True:
             try:
@@ -172,7 +172,7 @@ class ThreadWorker:
         while (request := requests.get()) is not None:
             number, job = request
             with self._alone:
-                if number != self._number:  # a newer one is there, or will be
+                if number != self._number:  # a newer request is or will be there
                     continue
                 try:
                     answers.put((number, job()))
@@ -181,19 +181,19 @@ class ThreadWorker:
 
 
 def timed(planned: Any, submitted: float) -> Chunk:
-    """What a planner returned with the time since `submitted` (of `time.perf_counter`)."""
+    """Return the planner's result, with the time since `submitted` (of `time.perf_counter`)."""
     return dataclasses.replace(as_chunk(planned), seconds=time.perf_counter() - submitted)
 
 
 def as_chunk(planned: Any) -> Chunk:
-    """What a planner returned, if it is a chunk; its actions in memory that the planner does not know."""
+    """Return the planner's result, if it is a chunk; its actions are copied."""
     if not isinstance(planned, Chunk):
         raise SpecpolicyError(f"a planner must return a Chunk, got {type(planned).__name__}")
     return dataclasses.replace(planned, actions=np.array(planned.actions))
 
 
 def inference_error(error: BaseException) -> SpecpolicyError:
-    """One line for an exception of a planner."""
+    """Return a one-line error for an exception of a planner."""
     if isinstance(error, SpecpolicyError):
         return SpecpolicyError(f"inference failed: {error}")
     return SpecpolicyError(f"inference failed: {type(error).__name__}: {error}")
