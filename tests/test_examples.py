@@ -1,11 +1,15 @@
-"""The examples run as they stand."""
+"""The examples run as they stand. What they read of other projects: tests/integrations/test_foreign_examples.py."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from specpolicy import demo
+from specpolicy.policy import DiffusionPolicy
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,3 +45,38 @@ def test_any_denoiser(tmp_path):
     assert done.returncode == 0, done.stderr
     calls = {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines()}
     assert calls["ddpm"] == 100 and all(calls[name] < 50 for name in ("asd", "block", "recycled"))
+
+
+def your_policy(path, monkeypatch, capsys):
+    """The lines of the table that the example prints of a checkpoint."""
+    monkeypatch.setattr(sys, "argv", ["your_policy.py", str(path)])
+    runpy.run_path(str(ROOT / "examples" / "your_policy.py"), run_name="__main__")
+    return capsys.readouterr().out.splitlines()[1:-1]
+
+
+def test_your_policy(small_policy, tmp_path, monkeypatch, capsys):
+    """False alarm: 1e-3 of each sampler; all seeds are fixed."""
+    place = small_policy.save(tmp_path / "policy")
+    rows = your_policy(place, monkeypatch, capsys)
+    assert [row.split()[0] for row in rows] == ["ddpm", "block"]
+    assert rows[0].split()[1] == "20.0" and float(rows[1].split()[1]) < 20
+    assert all("its own distribution" in row for row in rows)
+    noises = demo.implied_noises
+    monkeypatch.setattr(demo, "implied_noises", lambda *arguments: 1.1 * noises(*arguments))  # a tenth too much
+    assert all("another distribution" in row for row in your_policy(place, monkeypatch, capsys))
+
+
+def test_your_policy_without_noise(policy_config, tmp_path, monkeypatch, capsys):
+    policy_config["chain"] = {"train_steps": 20, "steps": 10, "ddim": {"eta": 0.0}}
+    place = DiffusionPolicy.from_config(policy_config).save(tmp_path / "policy")
+    (row,) = your_policy(place, monkeypatch, capsys)
+    assert row.split()[:2] == ["ddpm", "10.0"] and "nothing to speculate on" in row
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), (("nowhere", "no policy at nowhere"), ("checkpoints/lift_tokens", "tokens"))
+)
+def test_your_policy_that_cannot_be(path, words, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit, match=words):
+        your_policy(path, monkeypatch, capsys)

@@ -1,0 +1,54 @@
+"""A policy that you have, exactly and in fewer network calls.
+
+python examples/your_policy.py data/outputs/.../checkpoints/latest.ckpt              # of diffusion_policy
+python examples/your_policy.py outputs/train/.../checkpoints/last/pretrained_model   # of LeRobot
+python examples/your_policy.py .../models/model_epoch_600.pth                        # of robomimic
+python examples/your_policy.py checkpoints/lift                                      # ours; or wandb:team/project/name
+
+None of these projects need be installed. A policy of theirs that you hold in memory takes one line:
+
+    from specpolicy.integrations.lerobot import wrap    # or .diffusion_policy, .robomimic
+    policy = wrap(policy, sampler="block")              # your object: asked as ever, it now samples through specpolicy
+    print(policy.last_stats.calls)                      # of its last chunk
+"""
+
+import statistics
+import sys
+
+import torch
+
+import specpolicy
+from specpolicy.demo import implied_noises
+from specpolicy.distributions import same_as_normal
+
+CHUNKS = 5
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
+try:
+    policy = specpolicy.load_policy(sys.argv[1])
+except specpolicy.SpecpolicyError as error:
+    sys.exit(str(error))
+if policy.kind != "diffusion":
+    sys.exit("a policy of action tokens has no chain of noises to compare: specpolicy benchmark measures it")
+print(policy.chain)
+
+# Your robot's last frames go here, under the names and in the units of the data; images as bytes, or in [0, 1]. At
+# invented ones, unlike anything the policy was trained on, exact samplers take more calls than at real ones.
+source = torch.Generator().manual_seed(0)
+frames = {key: torch.rand(policy.frame_shape(key), generator=source) for key in policy.observation_keys}
+
+for name in dict.fromkeys(("ddpm", policy.best_sampler)):  # the policy's own sampler, and the best of the exact ones
+    sampler, seeds = policy.sampler(name), range(CHUNKS + 1)
+    drawn = [sampler(frames, torch.Generator().manual_seed(seed)) for seed in seeds][1:]  # the first one warms up
+    calls = statistics.mean(int(out.stats.calls) for out in drawn)
+    milliseconds = 1e3 * statistics.median(out.stats.seconds for out in drawn)
+    found = "its chain adds no noise: nothing to speculate on"
+    if (policy.chain.sigma > 0).any():
+        # What each step of a chunk has added to its mean is standard normal noise, if the sampler is exact.
+        paths = [sampler(frames, torch.Generator().manual_seed(seed), return_states=True).states for seed in seeds]
+        p = same_as_normal(torch.cat([implied_noises(policy, policy.chain, frames, path) for path in paths]))
+        found = f"{'its own' if p > 1e-3 else 'another'} distribution (p = {p:.2g})"
+    print(f"{name:10}{calls:6.1f} calls {milliseconds:8.1f} ms   {found}")
+
+actions = policy.executable(drawn[-1].actions)[0]  # in the robot's units: what its project executes of a chunk
+print(f"{len(actions)} actions to execute, the first of them {[round(value, 4) for value in actions[0].tolist()]}")
