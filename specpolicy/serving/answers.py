@@ -1,4 +1,4 @@
-"""What a client takes from a server: a broken server, or one that is none, moves no robot."""
+"""Checks of a server's answers, so that a faulty server, or something that is not a policy server, moves no robot."""
 
 import math
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ from specpolicy.serving.frames import DTYPE
 from specpolicy.serving.lines import one_line
 from specpolicy.serving.scan import ProtocolError
 
-MOST = 2**31  # of whatever a server counts, milliseconds too
+MOST = 2**31  # of any figure of a server, including milliseconds
 
 
 def check_actions(answer: Mapping[str, Any], action_dim: int | None, at_least: int = 1) -> np.ndarray:
-    """The actions (T, D) of an answer.
+    """Return the actions (T, D) of an answer.
 
     Args:
-        answer: what the server has sent.
-        action_dim: numbers of an action, if they are known.
-        at_least: actions that are needed.
+        answer: the server's message.
+        action_dim: numbers of an action, if known.
+        at_least: number of actions needed.
 
     Raises:
-        ProtocolError: no such actions, or some that are not finite, as float32.
+        ProtocolError: no such actions, or some that are not finite as float32.
     """
     actions = answer.get("actions")
     if not isinstance(actions, np.ndarray) or actions.ndim != 2 or actions.dtype.kind not in "iuf":
@@ -45,10 +45,10 @@ def check_actions(answer: Mapping[str, Any], action_dim: int | None, at_least: i
 
 
 def check_timing(answer: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of `policy_timing` that we know, 0 for those that a server does not tell.
+    """Return the known figures of `policy_timing`, 0 for those that a server does not send.
 
     Raises:
-        ProtocolError: one that is no number from 0 on.
+        ProtocolError: a figure that is not a number from 0 on.
     """
     told = answer.get("policy_timing")
     known = told if isinstance(told, dict) else {}

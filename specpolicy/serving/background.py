@@ -1,4 +1,4 @@
-"""A policy server beside other work of this process."""
+"""Runs a policy server beside other work of this process."""
 
 import asyncio
 import contextlib

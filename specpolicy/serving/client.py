@@ -1,4 +1,4 @@
-"""A remote policy as a planner: what `Controller` runs on a robot whose policy is computed elsewhere."""
+"""A remote policy as a planner, for a `Controller` whose policy is computed on another machine."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from specpolicy.serving.connection import Connection, ConnectionLost
 from specpolicy.serving.protocol import RESET, SEED, Metadata
 from specpolicy.serving.scan import ProtocolError
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between attempts to connect again
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between attempts to reconnect
 
 
 class RemotePlanner:
     """Plans on a policy server, ours (`specpolicy serve`) or one of openpi.
 
-    To the control loop it is a planner like any other: what the network costs is part of the chunk's time, and a
-    chunk that comes late is handled by the loop's miss policy.
+    To the control loop it is a planner like any other: network time is part of the chunk's time, and the loop's miss
+    policy handles a late chunk.
 
-    If the connection is lost, `reconnect` decides. 0: an error is raised, and the loop stops the robot. Otherwise it
-    tries for so many seconds to connect again, while the loop goes on by its miss policy; give the loop an
-    `inference_timeout` that is longer. A server that comes back with another policy is an error.
+    If the connection is lost, `reconnect` decides. With 0, an error is raised, and the loop stops the robot. Otherwise
+    it tries for that many seconds to connect again, while the loop follows its miss policy; give the loop a longer
+    `inference_timeout`. A server that comes back with another policy is an error.
 
     Args:
         url: `ws://host:port`; `wss://` through a proxy that does TLS.
-        api_key: if the server wants one.
-        timeout: seconds that an answer may take before the connection counts as lost.
+        api_key: if the server needs one.
+        timeout: longest wait for an answer in seconds, before the connection counts as lost.
         reconnect: seconds, see above.
-        n_action_steps: how many actions of a chunk to execute; None for what the server says. Those of openpi do not.
-        translate: makes the observation for such a server, with its keys and its prompt, of the newest {key: array}.
+        n_action_steps: actions of a chunk to execute; None: the server's number. Servers of openpi send none.
+        translate: makes the observation for such a server, with its keys and its prompt, from the newest {key: array}.
 
     Raises:
-        SpecpolicyError: no server there, or one that refuses us.
+        SpecpolicyError: no server there, or one that refuses the connection.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class RemotePlanner:
         self._arguments = (url, api_key, timeout, reconnect, n_action_steps, translate)
         self._url, self._key, self._timeout, self._reconnect = url, api_key, timeout, reconnect
         self._translate = translate
-        # Only to be introduced: the process that plans, perhaps another one, connects when it first asks.
+        # Only to fetch the metadata: the process that plans, perhaps another one, connects at its first request.
         introduction = Connection(url, api_key, timeout)
         introduction.close()
         self.metadata: Metadata = introduction.metadata
@@ -67,13 +67,14 @@ class RemotePlanner:
         self.n_action_steps = n_action_steps or self.metadata.n_action_steps
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A process gets a connection of its own."""
+        """Give each process its own connection."""
         url, key, timeout, reconnect, steps, translate = self._arguments
         options = {"timeout": timeout, "reconnect": reconnect, "n_action_steps": steps, "translate": translate}
         return _make, (url, key, options)
 
     def reset(self, seed: int) -> None:
-        """Begin an episode. A server of ours draws its random numbers from `seed`, as long as the connection lasts."""
+        """Begin an episode. A specpolicy server draws its random numbers from `seed`, as long as the connection
+        lasts."""
         if self.metadata.observation is not None:
             self._ask({RESET: True, SEED: int(seed)})
 
@@ -95,7 +96,7 @@ class RemotePlanner:
         )
 
     def close(self) -> None:
-        """Leave the server."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -113,7 +114,7 @@ class RemotePlanner:
         return {key: history[key] for key in shapes}
 
     def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        """The answer, over a new connection if the old one is lost and we are told to go on."""
+        """Return the answer, over a new connection if the old one is lost and `reconnect` allows it."""
         deadline, pause = time.perf_counter() + self._reconnect, FIRST_PAUSE
         while True:
             try:

@@ -1,8 +1,8 @@
-"""Messages as bytes: msgpack, and numpy arrays as maps of `__ndarray__`, `data`, `dtype` and `shape`.
+"""Messages as bytes: msgpack, with numpy arrays as maps of `__ndarray__`, `data`, `dtype` and `shape`.
 
-This is the encoding of openpi (openpi_client.msgpack_numpy), which has no pickle in it: arrays of objects and of
-records do not exist here. What comes in is measured before it is decoded and checked before it becomes an array, so
-that a message cannot unfold into much more memory than it took on the way.
+This is the encoding of openpi (openpi_client.msgpack_numpy). It has no pickle in it: there are no arrays of objects or
+records. An incoming message is measured before it is decoded and checked before it becomes an array, so it cannot
+unfold into much more memory than its own size.
 """
 
 import math
@@ -28,7 +28,7 @@ FIELDS = {ARRAY: {ARRAY, b"data", b"dtype", b"shape"}, SCALAR: {SCALAR, b"data",
 
 
 def pack(message: Any) -> bytes:
-    """The bytes of a message: maps, lists, text, numbers, None, and numpy arrays and scalars."""
+    """Return the bytes of a message: maps, lists, text, numbers, None, and numpy arrays and scalars."""
     try:
         return msgpack.packb(message, default=_encode)
     except (ValueError, TypeError, OverflowError) as error:
@@ -36,10 +36,10 @@ def pack(message: Any) -> bytes:
 
 
 def unpack(data: bytes, limits: Limits | None = None) -> Any:
-    """The message in some bytes. Arrays are new and may be written to. limits: what it may hold.
+    """Return the message in some bytes. Arrays are new and writable. `limits` bounds its contents.
 
     Raises:
-        ProtocolError: bytes that are no such message, or one of more than the limits allow.
+        ProtocolError: bytes that are not such a message, or one beyond the limits.
     """
     limits = limits or Limits()
     check_size(data, limits)
@@ -55,7 +55,7 @@ def unpack(data: bytes, limits: Limits | None = None) -> Any:
         )
     except ProtocolError:
         raise
-    # msgpack has errors of its own and raises ValueError, TypeError, RecursionError and UnicodeDecodeError, too.
+    # Besides its own errors, msgpack raises ValueError, TypeError, RecursionError and UnicodeDecodeError
     except Exception as error:
         raise ProtocolError(f"not a msgpack message ({type(error).__name__}: {str(error)[:100]})") from None
 
@@ -71,12 +71,12 @@ def _encode(value: Any) -> Any:
 
 
 def _travels(dtype: np.dtype) -> bool:
-    """Whether arrays of a dtype are sent and taken: what has the same bytes on every machine."""
+    """Whether arrays of a dtype may be sent: they have the same bytes on every machine."""
     return dtype.kind in TEXTS or (dtype.kind in NUMBERS and dtype.itemsize <= 8)
 
 
 def _decode(pairs: list[tuple[Any, Any]]) -> Any:
-    """A map, or the array or scalar that it stands for."""
+    """Return a map, or the array or scalar that it encodes."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         raise ProtocolError("a map has the same key twice")
@@ -117,7 +117,7 @@ def _scalar(fields: dict[Any, Any]) -> np.generic:
         fits = np.iinfo(dtype).min <= data <= np.iinfo(dtype).max
     if not fits:
         raise ProtocolError(f"a scalar of dtype {dtype} cannot be {_shown(data)}")
-    with np.errstate(over="ignore"):  # too large for its dtype is infinite, which is refused where it matters
+    with np.errstate(over="ignore"):  # too large a number becomes infinite, which is refused where it matters
         return dtype.type(data)
 
 
@@ -127,7 +127,7 @@ def _shown(value: Any) -> str:
 
 def _dtype(fields: dict[Any, Any]) -> np.dtype:
     name = fields[b"dtype"]
-    # By our own words: numpy understands records, dates, sizes that wrap around below zero and much else.
+    # Parse dtypes with our own list: numpy also accepts records, dates, sizes that wrap around below zero and more.
     if not isinstance(name, str) or not DTYPE.fullmatch(name):
         shown = name[:40] if isinstance(name, str) else type(name).__name__
         raise ProtocolError(f"dtype {shown!r} is refused: use those of booleans, integers, floats, bytes or text")

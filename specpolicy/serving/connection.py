@@ -1,4 +1,4 @@
-"""A client's connection to a policy server, ours or openpi's: connect, ask, and say clearly what went wrong."""
+"""A client's connection to a policy server, ours or openpi's, with clear error messages."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from specpolicy.serving.lines import last_line, one_line
 from specpolicy.serving.protocol import PORT, Metadata
 
 CONNECT_SECONDS, CLOSE_SECONDS = 10.0, 1.0
-SMALL = 2**15  # bytes; to guard a message takes a thread, which costs as much as sending it
+SMALL = 2**15  # bytes; guarding a message takes a thread, which costs as much as sending it
 MOST_BYTES = 16 * 2**20  # of an answer: chunks and metadata are thousands of times smaller
 
 
 class ConnectionLost(SpecpolicyError):
-    """No server there, or it has gone or does not answer: trying again may help."""
+    """There is no server, or it has gone or does not answer. Trying again may help."""
 
 
 class ServerError(SpecpolicyError):
-    """The server has answered with an error: what was sent is at fault, or the policy."""
+    """The server answered with an error: the message or the policy is at fault."""
 
 
 class Connection:
@@ -36,16 +36,16 @@ class Connection:
 
     Args:
         url: `ws://host:port`, `wss://...`, or `host`; the port is 8000 if none is given with ws.
-        api_key: sent along if the server wants one.
+        api_key: sent along if the server needs one.
         timeout: seconds that an answer may take.
 
     Attributes:
         url: with the port.
-        metadata: what the server says of its policy.
+        metadata: the server's description of its policy.
 
     Raises:
-        ConnectionLost: no server there.
-        SpecpolicyError: a server that refuses us, or no policy server.
+        ConnectionLost: there is no server.
+        SpecpolicyError: the server refuses the connection, or is not a policy server.
     """
 
     def __init__(self, url: str, api_key: str | None = None, timeout: float = 30.0):
@@ -63,7 +63,7 @@ class Connection:
                 close_timeout=CLOSE_SECONDS,
                 proxy=None,  # a robot talks to its own network
             )
-        except (InvalidURI, ValueError):  # a robot talks to whom it was told to: with a socket of ours none is followed
+        except (InvalidURI, ValueError):  # only the given address: with our own socket no redirect is followed
             raise ServerError(f"the server at {self.url} sends us to another address: give that one") from None
         except InvalidStatus as error:
             reason = one_line((error.response.body or b"").decode(errors="replace"))
@@ -81,10 +81,10 @@ class Connection:
             raise
 
     def ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        """The answer to one message.
+        """Return the answer to one message.
 
         Raises:
-            ConnectionLost: the server has gone, or has not answered in time. The connection is closed then.
+            ConnectionLost: the server has gone, or did not answer in time. The connection is then closed.
             ServerError: the server answered with an error.
         """
         data = pack(message)
@@ -93,7 +93,7 @@ class Connection:
                 raise ConnectionLost(f"the connection to {self.url} is closed")
             self._check_silence(self._websocket)
             try:
-                # What is small finds room in the buffers of the two machines.
+                # A small message fits into the buffers of the two machines.
                 patience = _cut_after(self._websocket, self._timeout) if len(data) > SMALL else contextlib.nullcontext()
                 with patience:
                     self._websocket.send(data)
@@ -108,21 +108,21 @@ class Connection:
         return answer
 
     def close(self) -> None:
-        """Close the connection; a server that does not answer is not waited for long."""
+        """Close the connection without a long wait for a server that does not answer."""
         websocket, self._websocket = self._websocket, None
         if websocket is not None:
             with _cut_after(websocket, 2 * CLOSE_SECONDS):
                 websocket.close()
 
     def _check_silence(self, websocket: ClientConnection) -> None:
-        """Raise if something has come that nobody asked for: all answers after it would be those to older questions."""
+        """Raise if an unrequested message has arrived: all later answers would belong to older questions."""
         try:
             data = websocket.recv(0)
         except TimeoutError:
             return
         except (ConnectionClosed, OSError) as error:
             raise self._gone(error) from None
-        if isinstance(data, str):  # a farewell, as a rule
+        if isinstance(data, str):  # usually a farewell
             raise ConnectionLost(f"the server at {self.url} said: {last_line(data) or 'an empty text frame'}")
         raise ProtocolError(f"the server at {self.url} has answered more than it was asked")
 
@@ -141,7 +141,7 @@ class Connection:
     def _gone(self, error: Exception) -> SpecpolicyError:
         text = f"the server at {self.url} has closed the connection ({one_line(str(error))})"
         close = getattr(error, "rcvd", None)
-        # 1009: message too big, ours or the server's. To ask again would not help.
+        # 1009: message too big, ours or the server's. Asking again would not help.
         codes = [one.code for one in (close, getattr(error, "sent", None)) if one is not None]
         return ServerError(text) if 1009 in codes else ConnectionLost(text)
 
@@ -150,13 +150,14 @@ def _socket(url: str, full: str, timeout: float) -> socket.socket:
     try:
         address = parse_uri(full)
         return socket.create_connection((address.host, address.port), timeout)
-    except (InvalidURI, ValueError) as error:  # the latter for a port or a name that cannot be
+    except (InvalidURI, ValueError) as error:  # the latter for an invalid port or name
         raise SpecpolicyError(f"{url} is no address of a server: write ws://host:port ({error})") from None
 
 
 @contextlib.contextmanager
 def _cut_after(websocket: ClientConnection, seconds: float) -> Iterator[None]:
-    """Cut a connection unless the block ends in time: sending to a server that does not read would not end."""
+    """Cut a connection unless the block ends in time, because sending to a server that does not read would never
+    end."""
 
     def cut() -> None:
         with contextlib.suppress(OSError):
@@ -172,7 +173,7 @@ def _cut_after(websocket: ClientConnection, seconds: float) -> Iterator[None]:
 
 
 def full_url(url: str) -> str:
-    """`url` with scheme and port."""
+    """Return `url` with scheme and port."""
     full = url if re.match(r"wss?://", url) else f"ws://{url}"
     if "://" in full.partition("://")[2]:
         raise SpecpolicyError(f"{url} is no address of a policy server: write ws://host:port")

@@ -1,4 +1,4 @@
-"""Who may come in: how many sockets wait at the door, how many clients are inside, and who has the key."""
+"""Admission of clients: the number of sockets in a handshake, the number of clients inside, and the key."""
 
 from __future__ import annotations
 
@@ -16,22 +16,21 @@ MOST_WAITING = 256
 
 
 class Door:
-    """Counts sockets from their first byte on, so that those that never say what they want take nothing from others.
+    """Counts sockets from their opening, so that silent ones take nothing from others.
 
-    Sockets that have not finished their handshake are few and short-lived: each has `HANDSHAKE_SECONDS`, and when
-    there are more than four for each client that may come in, the oldest makes room, which an honest client never is
-    for longer than a round trip.
+    Sockets in a handshake are few and short-lived. Each has `HANDSHAKE_SECONDS`. When there are more than four for each
+    client that may come in, the oldest makes room; an honest client is the oldest for a round trip at most.
 
     Args:
-        metrics: where the figures go.
-        most: clients inside at a time.
-        key: what they must send as `Authorization: Api-Key ...`; None for no key.
+        metrics: receives the figures.
+        most: largest number of clients inside.
+        key: clients must send it as `Authorization: Api-Key ...`; None for no key.
     """
 
     def __init__(self, metrics: Metrics, most: int, key: str | None = None):
         self._metrics, self.most, self._key = metrics, most, key
         self._most_waiting = min(MOST_WAITING, max(16, 4 * most))
-        self._waiting: dict[Visitor, None] = {}  # in the order in which they came
+        self._waiting: dict[Visitor, None] = {}  # in order of arrival
         self._inside: set[Visitor] = set()
 
     def knows(self, headers: Headers) -> bool:
@@ -42,7 +41,7 @@ class Door:
         return len(given) == 1 and hmac.compare_digest(given[0].encode(), f"Api-Key {self._key}".encode())
 
     def enter(self, visitor: ServerConnection) -> bool:
-        """Let somebody in whose handshake is being answered; False if the house is full."""
+        """Admit a client whose handshake is being answered; return False if there is no place."""
         assert isinstance(visitor, Visitor)
         if len(self._inside) >= self.most:
             return False
@@ -52,7 +51,7 @@ class Door:
         return True
 
     def arrived(self, visitor: Visitor) -> None:
-        """A socket has been opened."""
+        """Record that a socket has been opened."""
         self._waiting[visitor] = None
         if len(self._waiting) > self._most_waiting:
             oldest = next(iter(self._waiting))
@@ -61,7 +60,7 @@ class Door:
             self._metrics.refused()
 
     def left(self, visitor: Visitor) -> None:
-        """A socket has been closed."""
+        """Record that a socket has been closed."""
         self._waiting.pop(visitor, None)
         if visitor in self._inside:
             self._inside.remove(visitor)

@@ -1,7 +1,7 @@
-"""The frames of an observation, from whatever a client has sent as them: checked first, converted afterwards.
+"""Reads the frames of an observation from a client's message: checked first, converted afterwards.
 
-numpy makes an array of nearly everything, at any price: a list of one long text and many empty ones becomes a text as
-long for each. A policy knows how many numbers it observes, so a list is looked at entry by entry, as far as that goes.
+numpy makes an array of nearly everything, at any cost: a list of one long text and many empty ones becomes an array of
+equally long texts. A policy knows how many numbers it observes, so a list is checked entry by entry up to that number.
 """
 
 from typing import Any
@@ -12,11 +12,11 @@ import torch
 from specpolicy.images import is_image, unit_images
 from specpolicy.serving.scan import ProtocolError
 
-DTYPE = np.float32  # what policies compute in
+DTYPE = np.float32  # dtype of policies
 
 
 def read_frames(key: str, value: Any, shape: tuple[int, ...], n_obs_steps: int) -> np.ndarray:
-    """The frames (1, ...) or (n_obs_steps, ...) of one key, as float32; images in [0, 1], channels first.
+    """Return the frames (1, ...) or (n_obs_steps, ...) of one key, as float32; images in [0, 1], channels first.
 
     Args:
         key: its name, for messages.
@@ -25,7 +25,7 @@ def read_frames(key: str, value: Any, shape: tuple[int, ...], n_obs_steps: int) 
         n_obs_steps: of the policy.
 
     Raises:
-        ProtocolError: one line: another shape, no numbers, or one that is not finite, as float32.
+        ProtocolError: one line: another shape, no numbers, or one that is not finite as float32.
         SpecpolicyError: images that are neither bytes nor in [0, 1].
     """
     shapes = {shape, (*shape[1:], shape[0])} if is_image(shape) else {shape}
@@ -42,7 +42,7 @@ def read_frames(key: str, value: Any, shape: tuple[int, ...], n_obs_steps: int) 
     if array.dtype.kind not in "biuf":  # whole numbers of more than 64 bits
         raise ProtocolError(f"'{key}' has dtype {array.dtype}: expected numbers")
     array = array[None] if found in shapes else array
-    # Numbers are made floats but in images, where bytes mean something else than numbers.
+    # Numbers become floats, except in images, where bytes have another meaning.
     dtype = array.dtype.newbyteorder("=") if is_image(shape) and array.dtype.kind != "f" else np.dtype(DTYPE)
     if array.dtype != dtype:
         with np.errstate(over="ignore"):
@@ -50,13 +50,13 @@ def read_frames(key: str, value: Any, shape: tuple[int, ...], n_obs_steps: int) 
     if not np.isfinite(array).all():
         raise ProtocolError(f"'{key}' has values that are not finite in {np.dtype(DTYPE)}")
     if is_image(shape):
-        # Some frames come as bytes, others as floats: from here on they are alike, for a history holds both.
+        # Some frames are bytes, others floats. A history holds both, so all become alike here.
         return unit_images(key, torch.from_numpy(np.array(array)), shape).numpy()
     return array
 
 
 def _shape(key: str, value: Any, most: int) -> tuple[int, ...]:
-    """The shape of an array or of nested lists, by the first entry of each."""
+    """Return the shape of an array or of nested lists, by the first entry of each."""
     sizes: list[int] = []
     while isinstance(value, list | tuple):
         sizes.append(len(value))
@@ -76,7 +76,7 @@ def _shape(key: str, value: Any, most: int) -> tuple[int, ...]:
 
 
 def _has_shape(value: Any, shape: tuple[int, ...]) -> bool:
-    """Whether arrays or nested lists hold numbers, as many everywhere as `shape` says."""
+    """Whether arrays or nested lists hold numbers, in exactly this shape."""
     if isinstance(value, np.ndarray | np.generic):
         return value.shape == shape and value.dtype.kind in "biuf"
     if not shape:
@@ -89,7 +89,7 @@ def _has_shape(value: Any, shape: tuple[int, ...]) -> bool:
 
 
 def _kinds(value: Any) -> set[str]:
-    """The types of the arrays and numbers in nested lists."""
+    """Return the types of the arrays and numbers in nested lists."""
     if isinstance(value, list | tuple):
         return set().union(*map(_kinds, value))
     return {str(value.dtype) if isinstance(value, np.ndarray | np.generic) else "number"}

@@ -1,4 +1,4 @@
-"""Inference off the event loop: one thread that takes up the requests that wait, several at a time."""
+"""Inference off the event loop: one thread takes waiting requests, several at a time."""
 
 import asyncio
 import contextlib
@@ -23,12 +23,12 @@ LOGGER = logging.getLogger("specpolicy.serving")
 
 
 class InferenceEnded(SpecpolicyError):
-    """The thread that plans has ended: nothing is planned any more in this process."""
+    """The planning thread has ended; this process plans nothing any more."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A chunk, the seconds that the request waited for its turn, and how many requests were planned with it."""
+    """A chunk, the seconds that its request waited, and the number of requests planned with it."""
 
     chunk: Chunk
     waited: float
@@ -48,18 +48,18 @@ class _Job:
 class Inference:
     """Plans chunks in a thread, in the order of the requests.
 
-    Requests that wait at the same time become one batch: a network evaluates eight rows in little more time than one.
-    A batch that fails is planned again one by one, so that nobody suffers from what another has sent; the streams of
-    all are set back first, so that each draws what it would have drawn alone.
+    Requests that wait at the same time become one batch, because a network evaluates eight rows in little more time
+    than one. If a batch fails, its requests are planned again one by one, so only the faulty one fails. The random
+    streams of all are set back first, so each draws the same numbers as alone.
 
-    What is no ordinary exception, such as SystemExit, and what leaves a GPU unusable ends the thread, and with it every
-    request there is and will be: `InferenceEnded`. It is not started again, for nobody knows the state it left; a new
-    process begins with a clean one.
+    Exceptions that are not ordinary, such as SystemExit, and errors that leave a GPU unusable end the thread. All
+    present and later requests then fail with `InferenceEnded`. The thread is not restarted, because its state is
+    unknown; a new process begins with a clean one.
 
     Args:
         service: see `Service`.
-        metrics: where the figures go.
-        max_batch: requests planned together at most.
+        metrics: receives the figures.
+        max_batch: most requests planned together.
     """
 
     def __init__(self, service: Service, metrics: Metrics, max_batch: int = 8):
@@ -76,13 +76,14 @@ class Inference:
         self._thread.start()
 
     async def plan(self, history: History, stream: Any, wanted: Callable[[], bool] = lambda: True) -> Planned:
-        """The chunk for a history. wanted: asked when its turn comes; False drops the request (a client has left).
+        """Return the chunk for a history. `wanted` is called when its turn comes; False drops the request (a client has
+        left).
 
         Raises:
             InferenceEnded: see above.
-            SpecpolicyError: inference failed in a way that it explains.
+            SpecpolicyError: inference failed and explains why.
             asyncio.CancelledError: the request was dropped, or the server closes.
-            Exception: whatever else the service raises.
+            Exception: any other error of the service.
         """
         loop = asyncio.get_running_loop()
         job = _Job(history, stream, wanted, loop.create_future(), loop)
@@ -98,18 +99,18 @@ class Inference:
 
     @property
     def alive(self) -> bool:
-        """Whether requests are planned. What waits when the thread has ended unseen is answered by this question."""
+        """Whether requests are planned. If the thread has ended unnoticed, this call answers the waiting requests."""
         if self._ended is None and not self._thread.is_alive():
             self._end(None)
         return self._ended is None
 
     def busy_seconds(self) -> float:
-        """For how long inference has been at the same batch; 0 if it is at none."""
+        """Seconds that inference has spent on the present batch; 0 without one."""
         since = self._since
         return 0.0 if since is None else time.perf_counter() - since
 
     def close(self) -> None:
-        """Drop all requests and let the thread end. One that hangs is left to itself."""
+        """Drop all requests and let the thread end. A hanging thread is left alone."""
         with self._changed:
             self._closed = True
             for job in [*self._running, *self._waiting]:
@@ -126,7 +127,7 @@ class Inference:
             self._end(error)
 
     def _next(self) -> list[_Job]:
-        """The requests whose turn it is; none if inference is closed."""
+        """Return the requests whose turn it is; none if inference is closed."""
         with self._changed:
             self._running = []
             self._changed.wait_for(lambda: self._waiting or self._closed)
@@ -148,7 +149,7 @@ class Inference:
         self._since = None
 
     def _end(self, error: BaseException | None) -> None:
-        """Answer everybody: there will be no chunks."""
+        """Answer all requests: there will be no chunks."""
         with self._changed:
             if self._closed or self._ended is not None:
                 return
@@ -162,7 +163,7 @@ class Inference:
             _settle(job, asyncio.Future.set_exception, self._ended)
 
     def _try(self, jobs: list[_Job]) -> bool:
-        """Plan some requests together and answer them. A failure is an answer only to one that is alone."""
+        """Try to plan some requests together and answer them. A failure is an answer only to a single request."""
         start = time.perf_counter()
         rewind = rewinder([job.stream for job in jobs])
         try:
@@ -177,7 +178,7 @@ class Inference:
             if _ruins_device(error):
                 raise
             if len(jobs) == 1:
-                if isinstance(error, StopIteration):  # which no future takes
+                if isinstance(error, StopIteration):  # futures cannot hold it
                     error = RuntimeError(f"StopIteration: {error}")
                 _settle(jobs[0], asyncio.Future.set_exception, error)
             return False
@@ -187,7 +188,7 @@ class Inference:
 
 
 def _ruins_device(error: Exception) -> bool:
-    """Whether a GPU cannot be used any more in this process; one that only lacks memory can."""
+    """Whether an error leaves the GPU unusable in this process; lack of memory does not."""
     if isinstance(error, torch.OutOfMemoryError):
         return False
     return isinstance(error, getattr(torch, "AcceleratorError", ())) or "CUDA error" in str(error)

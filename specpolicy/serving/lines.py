@@ -1,4 +1,4 @@
-"""What is said to the other side: one line, of bounded length, without control characters or places on our disk."""
+"""Text for the other side: one line, of bounded length, without control characters or our directories."""
 
 import re
 
@@ -7,17 +7,17 @@ _DIRECTORIES = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s'\":,;()/\\]+[/\
 
 
 def one_line(text: str) -> str:
-    """A text as one line that may be printed."""
+    """Return a text as one printable line."""
     words = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * MOST_CHARACTERS]).split()
     line = " ".join(words)
     return line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}..."
 
 
 def last_line(text: str) -> str:
-    """The last line of a text that is not empty: servers of others send tracebacks, which end with what happened."""
+    """Return the last line that is not empty. Other servers send tracebacks, whose last line is the error."""
     return one_line(text.strip().rpartition("\n")[2])
 
 
 def without_places(error: BaseException) -> str:
-    """What an error says, without the directories of the machine that it happened on."""
+    """Return an error's message without directories of this machine."""
     return one_line(_DIRECTORIES.sub("", str(error)))

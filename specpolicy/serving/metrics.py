@@ -1,4 +1,4 @@
-"""Figures for Prometheus, kept by its own client library in a registry of the server's own."""
+"""Figures for Prometheus, kept by its client library in the server's own registry."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ from specpolicy.control.chunk import Chunk
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 OUTCOMES = (
     "answered",  # with actions
-    "reset",  # an episode was begun, nothing was asked for
-    "refused",  # the request was not understood or does not fit the policy
+    "reset",  # an episode was begun, without a request
+    "refused",  # the request was malformed or does not fit the policy
     "failed",  # inference raised an exception
     "dropped",  # the client had left when its turn came
 )
 
 
 class Metrics:
-    """What one server counts. Its methods may be called from any thread."""
+    """Figures of one server. Its methods may be called from any thread."""
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -49,25 +49,25 @@ class Metrics:
         self._clients = Gauge("specpolicy_clients", "Open connections.", registry=registry)
 
     def request(self, outcome: str, seconds: float) -> None:
-        """One request is over."""
+        """Count a finished request."""
         self._requests.labels(outcome).inc()
         if outcome == "answered":
             self._request_seconds.observe(seconds)
 
     def refused(self) -> None:
-        """A connection was refused."""
+        """Count a refused connection."""
         self._refused.inc()
 
     def clients(self, change: int) -> None:
-        """A connection was opened (1) or closed (-1)."""
+        """Count a connection that was opened (1) or closed (-1)."""
         self._clients.inc(change)
 
     def queued(self, length: int) -> None:
-        """That many requests wait."""
+        """Record the number of waiting requests."""
         self._queue.set(length)
 
     def planned(self, chunks: Sequence[Chunk], seconds: float) -> None:
-        """A batch was planned."""
+        """Count a planned batch."""
         self._inference_seconds.observe(seconds)
         self._batch.observe(len(chunks))
         self._chunks.inc(len(chunks))
@@ -75,5 +75,5 @@ class Metrics:
         self._rows.inc(sum(chunk.rows for chunk in chunks))
 
     def text(self) -> bytes:
-        """What a scrape gets."""
+        """Return the text for a scrape."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""What is not said over the websocket: HTTP responses, and the library's log."""
+"""HTTP responses beside the websocket, and the library's log."""
 
 import http
 import logging
@@ -8,7 +8,7 @@ from websockets.http11 import Response
 
 
 def page(status: http.HTTPStatus, body: str | bytes, content_type: str = "text/plain; charset=utf-8") -> Response:
-    """A whole HTTP response."""
+    """Return a whole HTTP response."""
     data = body.encode() if isinstance(body, str) else body
     headers = Headers({"Content-Type": content_type, "Content-Length": str(len(data)), "Connection": "close"})
     if status is http.HTTPStatus.UNAUTHORIZED:
@@ -17,7 +17,8 @@ def page(status: http.HTTPStatus, body: str | bytes, content_type: str = "text/p
 
 
 def quiet_logger() -> logging.Logger:
-    """A port scan, a lost connection or a health check are no news; tracebacks of the library are, in debug mode."""
+    """Return a logger that hides port scans, lost connections and health checks; the library's tracebacks appear in
+    debug mode."""
     logger = logging.getLogger("specpolicy.serving.websockets")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL)

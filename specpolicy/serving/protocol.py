@@ -1,10 +1,10 @@
-"""What the messages say.
+"""Contents of the messages.
 
 server -> client, first    Metadata, a map
 client -> server           an observation, {key: array}: one frame (...) per key, or all of the policy's (To, ...);
                            `reset`: true begins an episode (its `seed`: an integer), alone or with an observation
 server -> client           `actions` (T, D), `server_timing`, `policy_timing`; or {`reset`: true}
-server -> client           a text frame: what was wrong, in one line
+server -> client           a text frame: the error, in one line
 
 The first action belongs to the newest frame; `n_action_steps` of them are to be executed before the next request.
 """
@@ -27,22 +27,22 @@ PORT = 8000
 NAME = "specpolicy"
 RESET, SEED = "reset", "seed"
 RESERVED = (RESET, SEED)
-# Of the metadata, and the most that a policy has: a robot keeps as many frames as it is told to.
+# Bounds on metadata: a robot keeps as many frames as the server tells it to.
 COUNTS = {"n_obs_steps": 4096, "n_action_steps": 4096, "action_dim": 65536}
-OTHER_PARTS, OTHER_LEVELS = 4096, 6  # of a request: what the policy does not observe, such as a prompt, is ignored
+OTHER_PARTS, OTHER_LEVELS = 4096, 6  # of a request, for ignored keys that the policy does not observe, such as a prompt
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a server says of its policy. Servers of others say other things, or nothing.
+    """A server's description of its policy. Servers of other projects send other fields, or none.
 
     Attributes:
         n_obs_steps: frames that a chunk is planned from.
-        n_action_steps: actions to execute before the next chunk is asked for.
-        observation: shape of one frame of each key; None if the server does not say.
-        action_dim: numbers in an action; None if the server does not say.
-        more: whatever else it says, such as the name of the policy and its sampler.
-        control_hz: control steps per second that the actions are made for; None if the server does not say.
+        n_action_steps: actions to execute before the next request.
+        observation: shape of one frame of each key; None if unknown.
+        action_dim: numbers in an action; None if unknown.
+        more: other fields, such as the name of the policy and its sampler.
+        control_hz: control steps per second that the actions are made for; None if unknown.
     """
 
     n_obs_steps: int = 1
@@ -53,7 +53,7 @@ class Metadata:
     control_hz: float | None = None
 
     def as_message(self) -> dict[str, Any]:
-        """The first frame."""
+        """Return the first frame."""
         shapes = {key: list(shape) for key, shape in (self.observation or {}).items()}
         return {
             **self.more,
@@ -67,7 +67,7 @@ class Metadata:
 
     @classmethod
     def from_message(cls, message: Any) -> "Metadata":
-        """Read the first frame of a server of ours, or of another that speaks the protocol."""
+        """Read the first frame of a specpolicy server, or of another server with this protocol."""
         if not isinstance(message, dict):
             raise ProtocolError(f"the first message of a server is a map, this one is {type(message).__name__}")
         if message.get("server") != NAME:
@@ -90,7 +90,7 @@ class Metadata:
         return cls(n_obs_steps, n_action_steps, observation, action_dim, more, hz)
 
     def same_policy(self, other: "Metadata") -> bool:
-        """Whether a loop that began with the one can go on with the other."""
+        """Whether a loop that began with this policy can continue with the other."""
         return replace(self, more={}) == replace(other, more={})
 
 
@@ -103,9 +103,9 @@ class Request:
     """One message of a client.
 
     Attributes:
-        reset: an episode begins.
+        reset: begin an episode.
         seed: of its random numbers; None leaves it to the server.
-        frames: of each key (1, ...) or (To, ...); empty if nothing is asked for.
+        frames: of each key (1, ...) or (To, ...); empty if no chunk is requested.
     """
 
     reset: bool
@@ -114,14 +114,14 @@ class Request:
 
 
 def request_limits(shapes: Mapping[str, tuple[int, ...]], n_obs_steps: int) -> Limits:
-    """What the largest request for a policy may hold, every number of its frames in a list of its own."""
+    """Return the limits of the largest request for a policy, with each number of its frames in a separate list."""
     numbers = n_obs_steps * sum(math.prod(shape) for shape in shapes.values())
     levels = 2 + max((len(shape) for shape in shapes.values()), default=0)
     return Limits(parts=min(MOST_OBJECTS, OTHER_PARTS + 2 * numbers), depth=levels + OTHER_LEVELS)
 
 
 def read_request(message: Any, shapes: Mapping[str, tuple[int, ...]], n_obs_steps: int) -> Request:
-    """Check a client's message against the shapes of the policy's frames. Keys that it does not know are ignored.
+    """Check a client's message against the shapes of the policy's frames. Unknown keys are ignored.
 
     Raises:
         ProtocolError: one line, for the client.
@@ -148,7 +148,7 @@ def read_request(message: Any, shapes: Mapping[str, tuple[int, ...]], n_obs_step
 
 
 def answer_message(chunk: Chunk, batch: int, server_timing: Mapping[str, float]) -> dict[str, Any]:
-    """The answer to a request. batch: how many requests were planned together."""
+    """Return the answer to a request. `batch`: number of requests planned together."""
     policy_timing = {
         "infer_ms": 1e3 * chunk.seconds,
         "network_ms": 1e3 * chunk.network_seconds,
@@ -160,6 +160,7 @@ def answer_message(chunk: Chunk, batch: int, server_timing: Mapping[str, float])
 
 
 def timing(start: float, waited: float, before: float | None) -> dict[str, float]:
-    """Milliseconds: from the message to its answer, those of it in the queue, and all of the answer before."""
+    """Return milliseconds: from the message to its answer, the part of it in the queue, and all of the previous
+    answer."""
     timing = {"infer_ms": 1e3 * (time.perf_counter() - start), "queue_ms": 1e3 * waited}
     return timing if before is None else {**timing, "prev_total_ms": 1e3 * before}

@@ -1,8 +1,8 @@
-"""What a message would become, found out before anything is made of it.
+"""Measures a message before anything is allocated for it.
 
-A decoder makes room for what a message announces: five bytes announce four thousand million entries, a byte becomes a
-list of 56, a thousand lists lie in each other. So the bytes are walked first, by msgpack's format alone, and a message
-that would have too many parts, lie too deep or hold too long a text is refused while it is still bytes.
+A decoder allocates what a message announces: five bytes announce four thousand million entries, a byte becomes a list
+of 56 bytes, a thousand lists are nested. So the bytes are scanned first, by msgpack's format alone. A message with too
+many parts, too much depth or too long a text is refused while it is still bytes.
 """
 
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ MOST_OBJECTS = 200_000
 
 
 class ProtocolError(SpecpolicyError):
-    """A message that is not what the protocol says."""
+    """A message that violates the protocol."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one message.
+    """Limits of one message.
 
     Attributes:
         parts: numbers, texts, arrays, lists and maps in it, with the keys of the maps.
-        depth: lists and maps that lie in each other.
+        depth: nested lists and maps.
         text: bytes of its longest text.
     """
 
@@ -36,7 +36,8 @@ _NUMBER, _TEXT, _BYTES, _LIST, _MAP, _EXTENSION, _UNKNOWN = range(7)
 
 
 def _kind(first: int) -> tuple[int, int, int]:
-    """By the first byte of a part: what it is, how many bytes tell its size, and its size if none do."""
+    """Return, by the first byte of a part: its kind, the number of bytes of its size field, and its size if it has
+    none."""
     if first < 0x80 or first >= 0xE0 or first in (0xC0, 0xC2, 0xC3):
         return _NUMBER, 0, 0
     if first < 0x90:
@@ -61,13 +62,12 @@ _KINDS = tuple(_kind(first) for first in range(256))
 
 
 def check_size(data: bytes, limits: Limits) -> None:
-    """Walk a message of msgpack without making anything of it.
+    """Scan a message of msgpack without decoding it.
 
-    Its cost is that of the parts allowed, however long the message is.
+    The cost is that of the allowed parts, however long the message is.
 
     Raises:
-        ProtocolError: it is cut off or goes on behind its end, holds what the protocol does not know, or has more in it
-            than the limits allow.
+        ProtocolError: it is cut off or too long, holds types outside the protocol, or exceeds the limits.
     """
     position, end, parts = 0, len(data), 1
     missing, outside = 1, list[int]()  # entries still to come: of the innermost list or map, and of those around it

@@ -1,7 +1,7 @@
-"""The server: openpi's protocol over websockets, `/healthz` and `/metrics` beside it on the same port.
+"""The server: openpi's protocol over websockets, with `/healthz` and `/metrics` on the same port.
 
-The event loop only moves messages; inference has a thread of its own, and so has the reading of large messages.
-Whatever a client sends, the answer is a text frame to that client, one line, and nobody else notices.
+The event loop only moves messages. Inference has its own thread, and so has the reading of large messages. The answer
+to a bad message is a text frame of one line to that client; no other client notices.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from specpolicy.serving.session import Session
 LOGGER = logging.getLogger("specpolicy.serving")
 LOOPBACK = "127.0.0.1"
 HUNG_SECONDS = 30.0  # a batch that takes longer makes /healthz report trouble
-SENDING_SECONDS = 10.0  # in which a client must take an answer; one that never reads holds a place for no longer
-CLOSING_SECONDS = 2.0  # what clients are given to say goodbye
-WATCH_SECONDS = 0.25  # between looks at whether inference lives
-FAREWELL_SECONDS = 3.0  # for how long a server without inference says so before it ends
+SENDING_SECONDS = 10.0  # in which a client must take an answer; one that never reads loses its place
+CLOSING_SECONDS = 2.0  # for clients to say goodbye
+WATCH_SECONDS = 0.25  # between checks of the inference thread
+FAREWELL_SECONDS = 3.0  # for which a server without inference says so before it ends
 AT_ONCE = 8192  # bytes of a message that is read in the event loop: a few milliseconds at worst
 POLICY_VIOLATION, GOING_AWAY = 1008, 1001  # close codes of RFC 6455
 
@@ -51,15 +51,15 @@ class PolicyServer:
     """Serves a policy to several clients at once.
 
     Args:
-        service: what is served, see `PolicyService`.
-        host: the address to listen on; the default is reachable from this machine alone, "0.0.0.0" from everywhere.
+        service: plans the chunks, see `PolicyService`.
+        host: the address to listen on; the default is reachable from this machine alone, "0.0.0.0" from any machine.
         port: 0 lets the system choose one; `port` says which.
-        api_key: what clients must send as `Authorization: Api-Key ...`; None for no key.
-        max_message: bytes of the largest message that is taken.
+        api_key: clients must send it as `Authorization: Api-Key ...`; None for no key.
+        max_message: bytes of the largest accepted message.
         max_clients: connections at a time.
-        max_batch: requests planned together at most.
-        idle_seconds: a client that asks for nothing for so long is told so and sent away; None for any time.
-        seed: of the episodes whose clients give none.
+        max_batch: most requests planned together.
+        idle_seconds: a client without a request for this long is told so and disconnected; None for any time.
+        seed: of the episodes whose clients send none.
 
     Attributes:
         port: the port listened on, once the server runs.
@@ -83,7 +83,7 @@ class PolicyServer:
                 raise SpecpolicyError(f"{name}={value}: expected at least one")
         if idle_seconds is not None and idle_seconds <= 0:
             raise SpecpolicyError(f"idle_seconds={idle_seconds}: expected a positive number")
-        if not host:  # which would mean every address
+        if not host:  # an empty host would mean every address
             raise SpecpolicyError("host is empty: name an address, 0.0.0.0 for all")
         if not 0 <= port < 65536:
             raise SpecpolicyError(f"port={port}: expected 0 to 65535")
@@ -99,12 +99,12 @@ class PolicyServer:
         self._inference: Inference | None = None
 
     async def serve(self, stop: asyncio.Event, ready: Callable[[], object] = lambda: None) -> None:
-        """Serve until `stop` is set. ready: called once clients can connect, when `port` is known.
+        """Serve until `stop` is set. `ready` is called once clients can connect, when `port` is known.
 
         Raises:
-            InferenceEnded: inference cannot go on. Whoever waits has been told, and `/healthz` has been 503 for
+            InferenceEnded: inference cannot go on. Waiting clients have been told, and `/healthz` has been 503 for
                 `FAREWELL_SECONDS`.
-            SpecpolicyError: the address cannot be listened on.
+            SpecpolicyError: the server cannot listen on the address.
         """
         self._inference = Inference(self.service, self.metrics, self._max_batch)
         try:
@@ -115,8 +115,8 @@ class PolicyServer:
                 process_request=self._answer_http,
                 create_connection=cast(Any, functools.partial(Visitor, door=self._door)),
                 open_timeout=HANDSHAKE_SECONDS,
-                origins=[None],  # browsers name their page, robots do not: no web page reaches a server on localhost
-                compression=None,  # arrays hardly shrink, and nothing small unfolds into something huge
+                origins=[None],  # browsers name their page, robots do not: no web page can use a server on localhost
+                compression=None,  # arrays hardly shrink, and no small message can unfold into a huge one
                 max_size=self._max_message,
                 max_queue=2,
                 server_header=None,
@@ -139,7 +139,7 @@ class PolicyServer:
             await server.wait_closed()
 
     async def _until(self, stop: asyncio.Event, inference: Inference) -> None:
-        """Wait for `stop`, or for the end of inference, which is the server's."""
+        """Wait for `stop`, or for the end of inference, which ends the server."""
         while not stop.is_set():
             if not inference.alive:
                 with contextlib.suppress(TimeoutError):
@@ -149,7 +149,7 @@ class PolicyServer:
                 await asyncio.wait_for(stop.wait(), WATCH_SECONDS)
 
     def run(self, ready: Callable[[], object] = lambda: None) -> None:
-        """Serve until Ctrl-C or SIGTERM, which say goodbye to the clients first. For the main thread.
+        """Serve until Ctrl-C or SIGTERM, then say goodbye to the clients. For the main thread.
 
         Raises:
             SpecpolicyError: as `serve`.
@@ -164,7 +164,7 @@ class PolicyServer:
         asyncio.run(until_signal())
 
     def _answer_http(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
-        """The answer to a plain HTTP request, or why a client may not connect; None lets it."""
+        """Answer a plain HTTP request, or refuse a client; None lets the client connect."""
         path = request.path.partition("?")[0]
         if path == "/healthz":
             trouble = self._trouble()
@@ -181,14 +181,14 @@ class PolicyServer:
         return None
 
     def _trouble(self) -> str | None:
-        """Why clients would wait in vain; None if they would not."""
+        """Return the reason why requests cannot be answered; None if they can."""
         if self._inference is None or not self._inference.alive:
             return "inference has ended"
         busy = self._inference.busy_seconds()
         return f"inference has not answered for {busy:.0f} s" if busy > HUNG_SECONDS else None
 
     async def _handle(self, connection: ServerConnection) -> None:
-        """The life of one connection."""
+        """Serve one connection until it ends."""
         try:
             await _send(connection, pack(self.service.metadata.as_message()))
             session = Session(self.service, self._seeds)
@@ -203,7 +203,7 @@ class PolicyServer:
             await connection.close(GOING_AWAY, "the server ends")
 
     async def _receive(self, connection: ServerConnection) -> bytes | str | None:
-        """The next message; None after a client that has sent nothing for too long was sent away."""
+        """Return the next message. Disconnect a client that has sent nothing for too long, and return None."""
         try:
             return await asyncio.wait_for(connection.recv(), self._idle)
         except TimeoutError:
@@ -214,7 +214,7 @@ class PolicyServer:
     async def _answer(
         self, connection: ServerConnection, session: Session, message: bytes | str, before: float | None
     ) -> bytes | str:
-        """The answer to one message: bytes, or text that says what is wrong with it."""
+        """Answer one message: bytes, or a text that describes its error."""
         assert self._inference is not None
         start = time.perf_counter()
         outcome = "refused"
@@ -229,7 +229,7 @@ class PolicyServer:
             answer = pack(answer_message(planned.chunk, planned.batch, timing(start, planned.waited, before)))
             outcome = "answered"
             return answer
-        except ProtocolError as error:  # of what the client itself has sent
+        except ProtocolError as error:  # the client's own message is at fault
             return one_line(str(error))
         except SpecpolicyError as error:
             return without_places(error)
@@ -243,7 +243,7 @@ class PolicyServer:
             self.metrics.request(outcome, time.perf_counter() - start)
 
     async def _read(self, message: bytes | str) -> Request:
-        """A message, checked. A large one is read beside the event loop: it may take a while to be refused."""
+        """Check a message. A large one is read outside the event loop, because it may take a while to be refused."""
         if isinstance(message, str):
             raise ProtocolError("expected a binary frame of msgpack, got a text frame")
         if len(message) <= AT_ONCE:
@@ -255,7 +255,7 @@ class PolicyServer:
 
 
 async def _send(connection: ServerConnection, message: bytes | str) -> None:
-    """Send a message to a client that takes it; the socket of one that does not is closed."""
+    """Send a message to a client; close the socket of one that does not take it."""
     try:
         async with asyncio.timeout(SENDING_SECONDS):
             await connection.send(message)

@@ -1,4 +1,4 @@
-"""What a server serves: chunks for the histories of several clients at once."""
+"""Services: they plan chunks for the histories of several clients at once."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from specpolicy.serving.protocol import RESERVED, Metadata
 
 
 class Service(Protocol):
-    """Plans chunks. `begin` is called from the event loop and must be quick, `plan` from a thread of its own."""
+    """Plans chunks. `begin` is called from the event loop and must be quick, `plan` from a separate thread."""
 
     n_obs_steps: int
     shapes: Mapping[str, tuple[int, ...]]  # of one frame of each key
     metadata: Metadata
 
     def begin(self, seed: int) -> Any:
-        """The random stream of an episode."""
+        """Return the random stream of an episode."""
 
     def plan(self, histories: Sequence[History], streams: Sequence[Any]) -> list[Chunk]:
-        """One chunk for each history of `n_obs_steps` frames, drawn with its own stream."""
+        """Return one chunk for each history of `n_obs_steps` frames, drawn with its own stream."""
         ...
 
 
 class PolicyService:
-    """A policy and a sampler. Requests that wait together are sampled together, each with its own noises.
+    """Plans with a policy and a sampler. Requests that wait together are sampled together, each with its own noises.
 
-    What a client gets does not depend on who else asks, up to rounding.
+    A client's chunks do not depend on other clients, up to rounding.
 
     Args:
         policy: from `specpolicy.load_policy`, with an engine or without.
-        sampler: a name, or what `specpolicy.make_sampler` returns; None: the policy's best.
-        about: more for the metadata.
+        sampler: a name, or a result of `specpolicy.make_sampler`; None: the policy's best.
+        about: more fields for the metadata.
     """
 
     def __init__(self, policy: Any, sampler: Any = None, about: Mapping[str, Any] | None = None):
@@ -78,7 +78,7 @@ class PolicyService:
         ]
 
     def warm_up(self, most: int) -> None:
-        """Plan chunks that nobody sees, alone and in a batch of `most`, so that the first client need not wait."""
+        """Plan and discard chunks, alone and in a batch of `most`, so that the first client need not wait."""
         nothing = {key: np.zeros((self.n_obs_steps, *shape), DTYPE) for key, shape in self.shapes.items()}
         for count in sorted({1, most}):
             self.plan([nothing] * count, [self.begin(0) for _ in range(count)])

@@ -1,4 +1,4 @@
-"""What a server keeps for one connection: the last frames it sent, and the random stream of its episode."""
+"""The server's state of one connection: its last frames, and the random stream of its episode."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,11 +14,11 @@ from specpolicy.serving.service import Service
 class Session:
     """The episode of one client. The first frame of an episode stands for those before it.
 
-    A request that fails leaves the episode as it was: its frames are kept only when its chunk has been planned.
+    A failed request leaves the episode as it was: its frames are kept only when its chunk has been planned.
 
     Args:
-        service: what is served.
-        seeds: where the seeds of episodes come from whose client gives none.
+        service: plans the chunks.
+        seeds: seeds for episodes whose client sends none.
     """
 
     def __init__(self, service: Service, seeds: Iterator[int]):
@@ -28,7 +28,7 @@ class Session:
         self.stream: Any = None
 
     def take(self, request: Request) -> History | None:
-        """The history (To, ...) to plan from for a request that has been checked; None if it has no frames.
+        """Return the history (To, ...) for a checked request; None if it has no frames.
 
         Raises:
             ProtocolError: a seed in the middle of an episode.
@@ -47,5 +47,5 @@ class Session:
         return {key: np.stack([frame[key] for frame in self._offered]) for key in request.frames}
 
     def keep(self) -> None:
-        """The chunk has been planned: what was taken last belongs to the episode."""
+        """Keep the frames taken last, because their chunk has been planned."""
         self._frames = self._offered

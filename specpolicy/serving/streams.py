@@ -1,4 +1,4 @@
-"""Random streams set back: what is planned again is drawn again with the same numbers."""
+"""Sets random streams back, so that a second attempt draws the same numbers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,10 +8,10 @@ import torch
 
 
 def rewinder(streams: Sequence[Any]) -> Callable[[], None]:
-    """Remember where streams are; what is returned sets them back there.
+    """Remember the state of streams; return a function that sets them back to it.
 
-    Streams are what a service says they are. Those that draw, generators of torch and of numpy, are set back; others,
-    such as a number, have no state.
+    A service defines its streams. Generators of torch and of numpy are set back; others, such as a number, have no
+    state.
     """
     torchs = [(stream, stream.get_state()) for stream in streams if isinstance(stream, torch.Generator)]
     numpys = [(stream, stream.bit_generator.state) for stream in streams if isinstance(stream, np.random.Generator)]
