@@ -1,4 +1,4 @@
-"""What an engine is, and what engines for fixed numbers of rows share: padding, cutting, checking."""
+"""The base classes of engines; those for fixed numbers of rows share padding, cutting and checking."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Denoiser(Protocol):
-    """A network seen by a sampler: (x (N, H, D), t (N,) int64, cond (N, ...) or None) -> (N, H, D)."""
+    """A network as a sampler calls it: (x (N, H, D), t (N,) int64, cond (N, ...) or None) -> (N, H, D)."""
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor: ...
 
@@ -24,7 +24,7 @@ class Denoiser(Protocol):
 def allows_tf32(what: str) -> bool:
     """Whether "products" of matrices, or "convolutions", may be rounded to TF32 (10 bits) on a GPU.
 
-    From torch 2.9 on there is `fp32_precision`, and whoever has set it must not read `allow_tf32`.
+    Torch from 2.9 on has `fp32_precision`; a program that has set it must not read `allow_tf32`.
     """
     if what == "products":
         backend: Any = torch.backends.cuda.matmul
@@ -36,13 +36,13 @@ def allows_tf32(what: str) -> bool:
 
 @dataclass(frozen=True)
 class Workload:
-    """What an engine is made for.
+    """The use that an engine is made for.
 
     Attributes:
         denoiser: the network; for most engines it must be a `torch.nn.Module`.
         chunk_shape: (H, D) of one row.
         cond_shape: shape of one row's condition; None if the network takes none.
-        max_rows: rows up to which a call is one call of the network; more are evaluated in pieces.
+        max_rows: most rows of one call of the network; larger calls are evaluated in pieces.
         precision: "float32", or "bfloat16" inside the network.
         train_steps: timesteps are below this number.
         time_dtype: of the timesteps, which are whole numbers unless the network takes others.
@@ -58,7 +58,7 @@ class Workload:
 
     @property
     def device(self) -> torch.device:
-        """Where the network's weights are."""
+        """Device of the network's weights."""
         if isinstance(self.denoiser, torch.nn.Module):
             for parameter in self.denoiser.parameters():
                 return parameter.device
@@ -66,13 +66,13 @@ class Workload:
 
     @property
     def tolerance(self) -> float:
-        """Largest difference to the network itself, relative to the root mean square of its output."""
+        """Largest allowed difference from the network itself, relative to the root mean square of its output."""
         if self.precision == "bfloat16":
             return 0.1
         return 1e-2 if self.device.type == "cuda" and allows_tf32("convolutions") else 1e-4
 
     def example(self, rows: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Seeded random inputs: x (rows, H, D), timesteps, cond."""
+        """Return seeded random inputs: x (rows, H, D), timesteps, cond."""
         source = torch.Generator().manual_seed(seed)
         x = torch.randn(rows, *self.chunk_shape, generator=source)
         cond = None if self.cond_shape is None else torch.randn(rows, *self.cond_shape, generator=source)
@@ -82,13 +82,15 @@ class Workload:
 
 class Engine(ABC):
     """A denoiser (x (N, H, D), t (N,), cond (N, ...) or None) -> (N, H, D), made from a network and bound to its
-    device. Later changes of the network's weights may or may not be seen. Pickling keeps the recipe: the engine is
-    made anew where it is unpickled.
+    device.
+
+    Later changes of the network's weights may or may not take effect. Pickling keeps the recipe: the engine is made
+    anew where it is unpickled.
 
     Attributes:
-        name: what users and plans call it.
-        sizes: numbers of rows that are prepared for, rising.
-        considered: by engine what was found out about it, where this one was chosen by "auto".
+        name: its name for users and plans.
+        sizes: prepared numbers of rows, rising.
+        considered: by engine the findings about it, where this one was chosen by "auto".
         capture: makes functions that call the network one launch; None where the engine cannot.
     """
 
@@ -102,7 +104,7 @@ class Engine(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the network's weights are, and what it is given must be."""
+        """Device of the network's weights and of its inputs."""
         return self._device
 
     @abstractmethod
@@ -111,13 +113,13 @@ class Engine(ABC):
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Do what the first calls would wait for, and compare with the network at each of `sizes` and at `max_rows`.
+        """Do the slow work of the first calls, and compare with the network at each of `sizes` and at `max_rows`.
 
         Raises:
             SpecpolicyError: the engine computes something else.
         """
         for rows in sorted({*self.sizes, self.workload.max_rows}):
-            inputs = self.workload.example(rows, seed=1)  # not those that buffers begin with
+            inputs = self.workload.example(rows, seed=1)  # other inputs than those that buffers begin with
             expected, found = self.workload.denoiser(*inputs), self(*inputs)
             error = float((found - expected).abs().max() / expected.square().mean().sqrt().clamp(min=1e-6))
             if not error <= self.workload.tolerance:
@@ -135,10 +137,10 @@ Runner = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # takes up to its nu
 
 
 class PaddedEngine(Engine):
-    """Rows are padded to the next of `sizes` and the result is cut, so that every call has a known shape.
+    """An engine that pads rows to the next of `sizes` and cuts the result, so that every call has a known shape.
 
-    Rows do not know of each other inside the network, so the padding has no influence on the others. Threads may share
-    an engine: they take turns, as its runners have one set of buffers.
+    Rows are independent inside the network, so the padding does not influence the others. Threads may share an engine.
+    They take turns, because its runners have one set of buffers.
     """
 
     def __init__(self, workload: Workload, sizes: Sequence[int]):
@@ -149,8 +151,8 @@ class PaddedEngine(Engine):
 
     @abstractmethod
     def make_runner(self, size: int) -> Runner:
-        """What evaluates up to `size` rows. Its output may be overwritten by its next call; on CUDA it is called on
-        the stream of the caller."""
+        """Return a function that evaluates up to `size` rows. Its next call may overwrite its output. On CUDA it is
+        called on the caller's stream."""
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """See `Engine`."""
@@ -170,16 +172,16 @@ class PaddedEngine(Engine):
 
 
 class Buffers:
-    """Inputs of a fixed number of rows, at addresses that do not change."""
+    """Inputs of a fixed number of rows, at fixed addresses."""
 
     def __init__(self, workload: Workload, size: int):
         self.x, self.t, self.cond = workload.example(size)
 
     def fill(self, x: Tensor, t: Tensor, cond: Tensor | None) -> int:
-        """Copy the inputs into the first rows and return how many these are.
+        """Copy the inputs into the first rows and return the number of these rows.
 
         Raises:
-            SpecpolicyError: timesteps between whole numbers, which these would be rounded to.
+            SpecpolicyError: timesteps between whole numbers, which would be rounded.
         """
         rows = len(x)
         if t.is_floating_point() and not self.t.is_floating_point():
@@ -194,8 +196,8 @@ class Buffers:
 
 
 def row_sizes(max_rows: int, fine: bool = True) -> tuple[int, ...]:
-    """The sizes that rows are padded to: powers of two, or, if `fine`, about a quarter apart (for processors whose
-    time grows with the rows). The last one is `max_rows`."""
+    """Return the sizes that rows are padded to: powers of two, or, if `fine`, about a quarter apart (for processors
+    whose time grows with the rows). The last one is `max_rows`."""
     sizes, size = [], 1
     while size < max_rows:
         sizes.append(size)

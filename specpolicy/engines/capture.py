@@ -1,4 +1,4 @@
-"""Functions of tensors as one launch: a CUDA graph replays what Python would launch operation by operation."""
+"""Functions of tensors as one launch: a CUDA graph replays the operations that Python would launch one by one."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -9,23 +9,23 @@ from torch import Tensor
 from specpolicy.engines.base import Denoiser
 
 Values = Any  # tensors in nested tuples; None where there is nothing
-Function = Callable[[Any], tuple[Any, Tensor]]  # from values to those that take their place, and what it says
+Function = Callable[[Any], tuple[Any, Tensor]]  # from values to the new values, and an output
 
 
 class Capture(Protocol):
     """Makes functions run as one launch.
 
     Attributes:
-        network: what such a function calls for the network.
+        network: the function to call in place of the network inside a captured function.
     """
 
     network: Denoiser
 
     def __call__(self, function: Function, values: Values) -> Callable[[], Tensor]:
-        """What runs `function(values)`, writes the new values over the old ones and returns what the function says,
-        until the next run.
+        """Return a function that runs `function(values)`, writes the new values over the old ones and returns the
+        output, which is valid until the next run.
 
-        The function must launch the same operations whatever the numbers are, and wait for none of them.
+        The function must launch the same operations for all numbers, and wait for none of them.
         """
         ...
 
@@ -42,7 +42,7 @@ class CudaCapture:
         device = self.device
         warm_up(lambda: function(values), device)
         graph = torch.cuda.CUDAGraph()
-        # Capture and replay go by the current device, which need not be the policy's.
+        # Capture and replay use the current device, which need not be the policy's.
         with torch.cuda.device(device), torch.cuda.graph(graph, pool=self.pool):
             says = write_over(function, values)
 
@@ -55,7 +55,7 @@ class CudaCapture:
 
 
 def warm_up(call: Callable[[], object], device: torch.device) -> None:
-    """Libraries set themselves up in their first calls, which must not be captured."""
+    """Run a call before its capture. Libraries initialise in their first calls, which must not be captured."""
     side = torch.cuda.Stream(device)
     side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):
@@ -65,7 +65,7 @@ def warm_up(call: Callable[[], object], device: torch.device) -> None:
 
 
 def write_over(function: Function, values: Values) -> Tensor:
-    """Run a function once, as `Capture` says."""
+    """Run a function once, in the manner of `Capture`."""
     new, says = function(values)
     for old, value in zip(leaves(values), leaves(new), strict=True):
         if value is not old:
@@ -74,7 +74,7 @@ def write_over(function: Function, values: Values) -> Tensor:
 
 
 def leaves(values: Values) -> Iterator[Tensor]:
-    """The tensors of nested tuples, in order."""
+    """Yield the tensors of nested tuples, in order."""
     if isinstance(values, Tensor):
         yield values
     elif values is not None:
@@ -83,7 +83,7 @@ def leaves(values: Values) -> Iterator[Tensor]:
 
 
 def apart(values: Values) -> Values:
-    """The same values in memory of their own, to be written over."""
+    """Copy the values into separate memory that may be overwritten."""
     if values is None:
         return None
     if isinstance(values, Tensor):

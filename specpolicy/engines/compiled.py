@@ -1,4 +1,4 @@
-"""torch.compile, with CUDA graphs where there is a GPU."""
+"""The engine of torch.compile, with CUDA graphs where there is a GPU."""
 
 import torch
 from torch import Tensor
@@ -9,8 +9,8 @@ from specpolicy.engines.precision import lower_precision
 
 
 class CompiledEngine(Engine):
-    """On CUDA, kernels fused by torch.compile, captured for a few numbers of rows; elsewhere compiled for one row
-    and for any number of them. Needs a C++ compiler; making it takes a minute or more."""
+    """On CUDA, kernels fused by torch.compile and captured for a few numbers of rows. Elsewhere, the network is
+    compiled for one row and for any number of rows. Needs a C++ compiler; compilation takes a minute or more."""
 
     name = "compile"
 
@@ -28,5 +28,5 @@ class CompiledEngine(Engine):
         """See `Engine`."""
         if self._graphs is not None:
             return self._graphs(x, t, cond)
-        # Other strides, such as those of an expanded condition, would be compiled anew.
+        # Other strides, such as those of an expanded condition, would cause another compilation.
         return self._compiled(x.contiguous(), t.contiguous(), None if cond is None else cond.contiguous())

@@ -1,4 +1,5 @@
-"""CUDA graphs: a call of the network is one launch instead of some hundred, which is what a small network waits for."""
+"""CUDA graphs: a call of the network is one launch instead of some hundred, which dominate the time of a small
+network."""
 
 import torch
 from torch import Tensor
@@ -10,12 +11,12 @@ from specpolicy.errors import SpecpolicyError
 
 
 class CudaGraphEngine(PaddedEngine):
-    """One captured graph per number of rows, at powers of two: on a GPU a few more rows cost next to nothing."""
+    """One captured graph per number of rows, at powers of two: on a GPU a few more rows cost almost nothing."""
 
     name = "cuda_graph"
 
     def __init__(self, workload: Workload, network: Denoiser | None = None):
-        """`network`: what to capture in place of the workload's own, such as its compiled form."""
+        """Capture the workload's network, or `network` in its place, such as a compiled form."""
         super().__init__(workload, row_sizes(workload.max_rows, fine=False))
         if workload.device.type != "cuda":
             raise SpecpolicyError(
@@ -31,7 +32,7 @@ class CudaGraphEngine(PaddedEngine):
         device = self.workload.device
         warm_up(lambda: self._network(buffers.x, buffers.t, buffers.cond), device)
         graph = torch.cuda.CUDAGraph()
-        # Capture and replay go by the current device, which need not be the policy's.
+        # Capture and replay use the current device, which need not be the policy's.
         with torch.cuda.device(device), torch.cuda.graph(graph, pool=self.capture.pool):
             output = self._network(buffers.x, buffers.t, buffers.cond)
 

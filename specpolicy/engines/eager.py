@@ -1,4 +1,4 @@
-"""PyTorch as it is."""
+"""The engine that runs PyTorch unchanged."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from specpolicy.engines.precision import lower_precision
 
 
 class EagerEngine(Engine):
-    """Calls the network: the engine that every other one is compared with."""
+    """Calls the network itself. Every other engine is compared with this one."""
 
     name = "eager"
 

@@ -1,4 +1,4 @@
-"""Small functions beside the network, such as a drafter asks, on the engine that runs the network."""
+"""Small functions beside the network, such as a drafter's surrogate, on the engine of the network."""
 
 import threading
 import warnings
@@ -16,23 +16,23 @@ from specpolicy.errors import SpecpolicyError
 # (values (n, d), steps (n,), features (1, F)) -> (n, d), in numpy
 StepFunction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 Example = tuple[Tensor, Tensor, Tensor]
-ROWS = (1, 2, 4, 6, 8, 12)  # that are compiled for; more are evaluated in pieces, see `openvino.PIECES`
-TOLERANCE = 1e-3  # of the root mean square of what torch computes
-MOST = 8  # functions that an engine keeps
+ROWS = (1, 2, 4, 6, 8, 12)  # compiled sizes; more rows are evaluated in pieces, see `openvino.PIECES`
+TOLERANCE = 1e-3  # of the root mean square of torch's result
+MOST = 8  # most functions that an engine keeps
 
 
 def compiled_steps(
     engine: object, owner: object, chain: object, make: Callable[[], tuple[nn.Module, Example]]
 ) -> StepFunction | None:
-    """A module (values (n, d), steps (n,), features (1, F)) -> (n, d) on the engine of a network.
+    """Return a module (values (n, d), steps (n,), features (1, F)) -> (n, d), compiled by the engine of a network.
 
     Args:
-        engine: what runs the network.
-        owner, chain: what the function is of; it is made once for them.
-        make: gives the module, and inputs of as many rows as may be asked for at once.
+        engine: runs the network.
+        owner, chain: the function belongs to these; it is made once for them.
+        make: returns the module, and inputs with the largest number of rows of a call.
 
     Returns:
-        None where the engine has nothing that is faster than torch.
+        The compiled function; None where the engine has nothing faster than torch.
 
     Raises:
         SpecpolicyError: the engine computes something else.
@@ -48,12 +48,12 @@ def compiled_steps(
 
 
 class _OpenVINOSteps:
-    """Rows are padded to the next of a few sizes, each compiled apart. Threads take turns."""
+    """Steps with rows padded to the next of a few sizes, each compiled separately. Threads take turns."""
 
     def __init__(self, engine: OpenVINOEngine, module: nn.Module, inputs: Example):
         package, (most, size), features = import_openvino(), inputs[0].shape, inputs[2].shape[1]
         with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tracing warns of shapes that it takes as they are: all are compared below
+            warnings.simplefilter("ignore")  # tracing warns about fixed shapes; all results are compared below
             inputs = (inputs[0].clone(), inputs[1].clone(), inputs[2].clone())
             traced = torch.jit.trace(module, inputs, check_trace=False)  # type: ignore[no-untyped-call]
             model = package.convert_model(traced, example_input=inputs)

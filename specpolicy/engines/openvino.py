@@ -17,24 +17,24 @@ from specpolicy.errors import SpecpolicyError
 if TYPE_CHECKING:
     import openvino
 
-# Compiled for one number of rows the small networks are up to twice as fast as compiled for any number; but each
-# such copy holds the weights anew, and the first call after one of another size finds them out of the cache. So there
-# are few copies, and more rows are evaluated in pieces: as fast, and from 16 rows on a copy waits for its slowest
-# thread again and again, so that on a machine with other work it takes several times as long.
+# Compiled for one number of rows the small networks are up to twice as fast as compiled for any number. But each
+# such copy holds the weights again, and the first call after one of another size finds them out of the cache. So
+# there are few copies, and more rows are evaluated in pieces. That is as fast. Also, from 16 rows on a copy often
+# waits for its slowest thread, so on a busy machine it takes several times as long.
 PIECES = (1, 2, 4, 6, 8, 12)
-# Large networks, which gain nothing, get one copy for all numbers.
+# Large networks gain nothing from it and get one copy for all numbers.
 COPIES_BYTES = 2**30
 
 
 class OpenVINOEngine(PaddedEngine):
-    """On as many threads as torch has when the engine is made. Networks that can be put in two parts are (see
+    """Runs on as many threads as torch has when the engine is made. It splits networks in two parts where possible (see
     `SplitNetwork`)."""
 
     name = "openvino"
 
     def __init__(self, workload: Workload):
         super().__init__(workload, [size for size in PIECES if size < workload.max_rows] or [workload.max_rows])
-        self.functions: list[tuple[Any, Any, Any]] = []  # what is computed beside the network, see `compiled_steps`
+        self.functions: list[tuple[Any, Any, Any]] = []  # functions computed beside the network, see `compiled_steps`
         network = workload.denoiser
         if not isinstance(network, nn.Module):
             raise SpecpolicyError("engine 'openvino' needs a torch.nn.Module as denoiser")
@@ -64,7 +64,7 @@ class OpenVINOEngine(PaddedEngine):
                 self._copies = dict(zip(self.sizes, pool.map(self._compile, self.sizes), strict=True))
 
     def _compile(self, rows: int | None) -> Any:
-        """The network for `rows` rows, or for any number."""
+        """Compile the network for `rows` rows, or for any number."""
         if self._features is None:
             model = self._exported.clone()
             inputs = {index: [rows or -1, *list(port.partial_shape)[1:]] for index, port in enumerate(model.inputs)}
@@ -78,7 +78,7 @@ class OpenVINOEngine(PaddedEngine):
             raise refusal(error) from error
 
     def compile(self, model: openvino.Model) -> Any:
-        """Another model for this engine's threads, in float32."""
+        """Compile another model for this engine's threads, in float32."""
         return self._core.compile_model(model, "CPU", {**self._options, "INFERENCE_PRECISION_HINT": "f32"})
 
     def make_runner(self, size: int) -> Runner:
@@ -104,7 +104,7 @@ class OpenVINOEngine(PaddedEngine):
 
 
 def compile_options(precision: str) -> dict[str, Any]:
-    """For `compile_model`; see `OpenVINOEngine` for the threads."""
+    """Return options of `compile_model`; see `OpenVINOEngine` for the threads."""
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -114,7 +114,7 @@ def compile_options(precision: str) -> dict[str, Any]:
 
 
 def bound_request(compiled: Any, inputs: list[Tensor], output: Tensor) -> Any:
-    """A request that reads and writes these tensors where they are."""
+    """Return a request that reads and writes these tensors in place."""
     package, request = import_openvino(), compiled.create_infer_request()
     for index, value in enumerate(inputs):
         request.set_input_tensor(index, package.Tensor(value.numpy(), shared_memory=True))

@@ -1,7 +1,7 @@
-"""A function of torch, run once with nodes of OpenVINO in place of tensors, is a graph of OpenVINO.
+"""Draws an OpenVINO graph by running a torch function once, with nodes of OpenVINO in place of tensors.
 
-It knows the operations that networks in two parts and small functions use. Exporting through torch knows nearly all,
-and takes a hundred times as long.
+It supports the operations of networks in two parts and of small functions. Exporting through torch supports nearly all
+operations and takes a hundred times as long.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 
 
 class UnknownOperation(Exception):
-    """An operation that this module does not know."""
+    """An operation that this module does not support."""
 
 
 def draw_graph(function: Callable[..., Any], shapes: Sequence[Sequence[int]], opset: Any, model: Any) -> openvino.Model:
-    """The graph of a function of float32 tensors of these shapes, in which -1 stands for any size.
+    """Return the graph of a function of float32 tensors of these shapes, in which -1 stands for any size.
 
     Args:
+        function: torch code.
+        shapes: of its inputs.
         opset: the module of OpenVINO's operations.
         model: OpenVINO's class of models.
 
     Raises:
-        UnknownOperation: it uses one that is not known here.
+        UnknownOperation: the function uses an unsupported operation.
     """
     inputs = [opset.parameter(list(shape), np.float32) for shape in shapes]
     with torch.no_grad():
@@ -39,7 +41,7 @@ def draw_graph(function: Callable[..., Any], shapes: Sequence[Sequence[int]], op
 
 
 class Node:
-    """Stands for a tensor. Operations of torch return nodes."""
+    """Stands for a tensor. Torch operations on it return nodes."""
 
     def __init__(self, output: Any, opset: Any):
         self.output, self._opset = output, opset
@@ -50,25 +52,25 @@ class Node:
         return self.output.get_partial_shape().rank.get_length()
 
     def apply(self, name: str, *arguments: Any, **options: Any) -> Node:
-        """The operation of OpenVINO of this name, of this node and others; tensors become constants."""
+        """Return OpenVINO's operation of this name, on this node and others; tensors become constants."""
         given = [self.constant(value) if isinstance(value, Tensor) else value for value in arguments]
         given = [value.output if isinstance(value, Node) else value for value in given]
         return Node(getattr(self._opset, name)(self.output, *given, **options).output(0), self._opset)
 
     def whole(self, *numbers: int) -> Any:
-        """A constant of whole numbers; a single one is no vector."""
+        """Return a constant of whole numbers; a single number is a scalar, not a vector."""
         return self._opset.constant(np.array(numbers if len(numbers) > 1 else numbers[0], dtype=np.int64))
 
     def vector(self, *numbers: int) -> Any:
-        """A constant vector of whole numbers."""
+        """Return a constant vector of whole numbers."""
         return self._opset.constant(np.array(numbers, dtype=np.int64))
 
     def parts(self, made: Any) -> list[Node]:
-        """The outputs of an operation that has several."""
+        """Return the outputs of an operation that has several."""
         return [Node(output, self._opset) for output in made.outputs()]
 
     def constant(self, value: Tensor | float) -> Any:
-        """Of float32."""
+        """Return a float32 constant."""
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.float32(value)
         return self._opset.constant(np.ascontiguousarray(array, dtype=np.float32))
 
@@ -202,8 +204,8 @@ def _layer_norm(
 
 
 def _mish(x: Node, inplace: bool = False) -> Node:
-    """x - 2x / ((1 + e^x)^2 + 1): OpenVINO fuses these operations with their neighbours. Its own Mish it fuses for
-    many rows only, and for few rows some versions refuse to compile it."""
+    """x - 2x / ((1 + e^x)^2 + 1). OpenVINO fuses these operations with their neighbours. Its own Mish it fuses for many
+    rows only, and for few rows some versions refuse to compile it."""
     growth = x._combine("minimum", 20.0).apply("exp") + 1.0  # beyond 20 Mish is x to the last digit
     two = Node(x.constant(2.0).output(0), x._opset)
     return x - x * two.apply("divide", growth * growth + 1.0)

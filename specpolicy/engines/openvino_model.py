@@ -1,4 +1,4 @@
-"""Modules of torch as models of OpenVINO."""
+"""Converts torch modules to OpenVINO models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def export(module: nn.Module, example: Sequence[Tensor]) -> openvino.Model:
-    """A model of the module, by way of torch's exporter, for any number of rows. `example`: its inputs, two rows each.
+    """Convert the module by torch's exporter, for any number of rows. `example`: its inputs, two rows each.
 
     Raises:
         SpecpolicyError: OpenVINO cannot express it.
@@ -32,7 +32,7 @@ def export(module: nn.Module, example: Sequence[Tensor]) -> openvino.Model:
         with _quiet(), torch.no_grad():
             program = torch.export.export(module, example, dynamic_shapes=({0: rows},) * len(example))
             model = package.convert_model(program)
-    except Exception as error:  # whatever torch or OpenVINO finds it cannot express
+    except Exception as error:  # torch and OpenVINO raise many kinds of errors
         raise refusal(error) from error
     model.reshape({index: package.PartialShape([-1, *value.shape[1:]]) for index, value in enumerate(example)})
     _expand_mish(model)
@@ -40,20 +40,20 @@ def export(module: nn.Module, example: Sequence[Tensor]) -> openvino.Model:
 
 
 def draw(function: Callable[..., Any], shapes: Sequence[Sequence[int]]) -> openvino.Model:
-    """A model of a function of float32 tensors of these shapes, in which -1 stands for any size; see `draw_graph`.
+    """Convert a function of float32 tensors of these shapes, in which -1 stands for any size; see `draw_graph`.
 
     Raises:
-        SpecpolicyError: it uses an operation that is not known there.
+        SpecpolicyError: it uses an unsupported operation.
     """
     package = import_openvino()
     try:
         return draw_graph(function, shapes, importlib.import_module("openvino.opset13"), package.Model)
-    except (UnknownOperation, RuntimeError, TypeError) as error:  # an operation, or options of one
+    except (UnknownOperation, RuntimeError, TypeError) as error:  # an operation, or its options
         raise refusal(error) from error
 
 
 def refusal(error: Exception) -> SpecpolicyError:
-    """What to raise for an error of OpenVINO or torch."""
+    """Return our error for an error of OpenVINO or torch."""
     reason = " ".join(str(error).split())[:200]
     return SpecpolicyError(f"OpenVINO cannot convert this network: use engine eager ({reason})")
 
@@ -74,7 +74,7 @@ def _expand_mish(model: openvino.Model) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporting logs and warns at length about things that do not matter here; the result is checked."""
+    """Silence the exporter, which logs and warns at length about unimportant things. The result is checked."""
     logger = logging.getLogger("torch.export")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -87,8 +87,8 @@ def _quiet() -> Iterator[None]:
 
 
 def import_openvino() -> Any:
-    """The package, which tells nobody that it is used: its telemetry would call Google Analytics when it is imported
-    and keep a file in the home directory. Without the package of the telemetry it takes a stub of its own."""
+    """Import the package with its telemetry off. The telemetry would call Google Analytics at import and keep a file in
+    the home directory. Without the telemetry package OpenVINO uses its own stub."""
     if "openvino" not in sys.modules:
         with _hidden("openvino_telemetry"):
             return _import_or_refuse()
@@ -105,7 +105,7 @@ def _import_or_refuse() -> Any:
 
 @contextlib.contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """Importing the package fails in this block, as if it were not installed."""
+    """Make imports of the package fail in this block, as if it were not installed."""
     before = sys.modules.get(package)
     sys.modules[package] = None  # type: ignore[assignment]
     try:

@@ -1,4 +1,4 @@
-"""Networks that compute in bfloat16. That is another law than float32: another network, near to the first."""
+"""Networks that compute in bfloat16. Such a network is another one than in float32, with a nearby distribution."""
 
 import copy
 
@@ -15,7 +15,7 @@ class Bfloat16(nn.Module):
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = copy.deepcopy(network)
-        # Only the weights that autocast would convert in every call; buffers such as frequencies stay exact.
+        # Only the weights that autocast would convert in every call. Buffers such as frequencies stay exact.
         for module in self.network.modules():
             if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d):
                 module.to(torch.bfloat16)
@@ -27,7 +27,7 @@ class Bfloat16(nn.Module):
 
 
 def lower_precision(workload: Workload) -> Denoiser:
-    """The network in the workload's precision."""
+    """Return the network in the workload's precision."""
     if workload.precision == "float32":
         return workload.denoiser
     if not isinstance(workload.denoiser, nn.Module):

@@ -1,4 +1,4 @@
-"""`make_engine`: engines by name."""
+"""`make_engine`, which makes engines by name."""
 
 import difflib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ ENGINES: dict[str, type[Engine]] = {
     for kind in (EagerEngine, CompiledEngine, CudaGraphEngine, OpenVINOEngine)
 }
 AUTO = "auto"
-# Of these auto chooses. Compiling by torch takes a minute or more, which nobody shall wait for unasked.
+# `auto` chooses from these. torch.compile takes a minute or more, so it must be asked for.
 OFFERED: tuple[type[Engine], ...] = (OpenVINOEngine, CudaGraphEngine, EagerEngine)
 
 
@@ -27,7 +27,7 @@ def check_engine_name(name: str) -> None:
     """Raise for a name that `make_engine` does not know.
 
     Raises:
-        SpecpolicyError: it is none.
+        SpecpolicyError: an unknown name.
     """
     names = [*ENGINES, AUTO]
     if name not in names:
@@ -46,15 +46,15 @@ def make_engine(
     train_steps: int = 100,
     time_dtype: torch.dtype = torch.int64,
 ) -> Engine:
-    """Make an engine by its name and warm it up, which for some takes a minute or more.
+    """Make an engine by its name and warm it up, which may take a minute or more.
 
     Args:
         name: "eager"; "compile" (torch.compile); "cuda_graph"; "openvino" (CPUs; the optional extra); or "auto", the
-            fastest of them here but for compile, see `fastest_engine`.
+            fastest of them here except compile, see `fastest_engine`.
         chunk_shape: (H, D) of one row.
         cond_shape: shape of one row's condition; None if the network takes none.
-        max_rows: rows up to which a call is one call of the network: the steps of the chain, for one chunk.
-        precision: "float32", or "bfloat16" inside the network, which is another distribution.
+        max_rows: most rows of one call of the network: for one chunk, the steps of the chain.
+        precision: "float32", or "bfloat16" inside the network, which changes the distribution.
         train_steps: of the chain's training process; timesteps are below this number.
         time_dtype: of the timesteps, such as torch.float32 for a network that takes them between whole numbers.
 

@@ -1,4 +1,4 @@
-"""Networks in two parts: what timestep and condition say to them is worked out beside the engine, and remembered."""
+"""Networks in two parts: features of timestep and condition are computed outside the engine, and cached."""
 
 from typing import Any, Protocol
 
@@ -11,8 +11,8 @@ from specpolicy.engines.base import Workload
 class SplitNetwork(Protocol):
     """A denoiser (x (N, H, D), features (N, F)) -> (N, H, D), features being a sum of two parts.
 
-    A network that can be put like that has a method `split_denoiser(horizon, rows)`, which returns this, arranged for
-    one row or for several, or None.
+    A network that can be split has a method `split_denoiser(horizon, rows)`. It returns this form, arranged for one row
+    or for several, or None.
     """
 
     def time_features(self, timestep: Tensor) -> Tensor:
@@ -27,13 +27,14 @@ class SplitNetwork(Protocol):
 
 
 def split_network(workload: Workload, rows: int) -> Any:
-    """The workload's network in two parts (`SplitNetwork`, a module), arranged for so many rows, or None."""
+    """Return the workload's network in two parts (`SplitNetwork`, a module), arranged for this number of rows, or
+    None."""
     split = getattr(workload.denoiser, "split_denoiser", None)
     return None if split is None else split(workload.chunk_shape[0], rows)
 
 
 class Features:
-    """What a network in two parts is told: of whole timesteps from a table, of a chunk's condition once."""
+    """Features for a network in two parts: of whole timesteps from a table, of a chunk's condition computed once."""
 
     def __init__(self, network: SplitNetwork, workload: Workload):
         self._network = network
@@ -44,7 +45,7 @@ class Features:
 
     @torch.inference_mode()
     def write(self, t: Tensor, cond: Tensor | None, out: Tensor) -> None:
-        """Those of timesteps (N,) and conditions (N, ...) into `out` (N, F)."""
+        """Write the features of timesteps (N,) and conditions (N, ...) into `out` (N, F)."""
         if t.is_floating_point():
             out.copy_(self._network.time_features(t))
         else:
@@ -52,7 +53,8 @@ class Features:
         out += self._of_condition(cond)
 
     def _of_condition(self, cond: Tensor | None) -> Tensor:
-        """(N, F), or (1, F) for rows that share a condition, which is compared with the last one's numbers."""
+        """Return (N, F), or (1, F) for rows that share a condition. The condition is compared with the previous one by
+        value."""
         if cond is not None:
             first = cond[:1]
             if len(cond) > 1 and cond.stride(0) != 0 and not torch.equal(cond, first.expand_as(cond)):

@@ -1,4 +1,4 @@
-"""Whose turn it is where buffers are shared: one thread at a time, and on CUDA one stream."""
+"""A lock for shared buffers: one thread at a time, and on CUDA one stream."""
 
 import contextlib
 import threading
@@ -8,8 +8,8 @@ import torch
 
 
 class Turn:
-    """A lock that on CUDA also waits for the stream of the turn before: a turn is over when it has been computed, not
-    when it has been launched."""
+    """A lock that on CUDA also waits for the stream of the previous turn. A turn is over when its work has been
+    computed, not when it has been launched."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -17,7 +17,7 @@ class Turn:
 
     @contextlib.contextmanager
     def on(self, device: torch.device) -> Iterator[None]:
-        """Take it, for work on the current stream of a device."""
+        """Take the turn, for work on the current stream of a device."""
         with self._lock:
             if device.type == "cuda":
                 current = torch.cuda.current_stream(device)
