@@ -1,4 +1,4 @@
-"""What a chunk costs: samplers side by side on recorded observations. Needs torch, numpy and safetensors only."""
+"""Costs of a chunk: samplers side by side on recorded observations. Needs torch, numpy and safetensors only."""
 
 from specpolicy.benchmarking.measure import Draw
 from specpolicy.benchmarking.report import write_report

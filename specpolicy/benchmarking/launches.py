@@ -1,7 +1,7 @@
-"""How many operations Python launches for a chunk, in the network and beside it, and how often it waits for them.
+"""Counts the operations that Python launches for a chunk, in the network and outside it, and how often Python waits.
 
-On a GPU a small operation takes what its launch takes, and whatever reads a number that the GPU computes waits until
-all before it is done. Both can be counted on any device.
+On a GPU a small operation takes the time of its launch. Code that reads a number computed by the GPU waits until all
+earlier work is done. Both can be counted on any device.
 """
 
 import contextlib
@@ -15,19 +15,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from specpolicy.errors import SpecpolicyError
 
-# Their results have a size, or a Python number, that only the device knows.
+# The size or the Python number of their results is known on the device only.
 READING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim"}
-# They only allocate, or see memory otherwise though their schema says that they write or make anew.
+# They only allocate or view memory, though their schema says that they write or make anew.
 IDLE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted", "resize_"}
 IDLE |= {"_unsafe_view", "detach_", "as_strided_", "squeeze_", "t_", "transpose_", "unsqueeze_"}
 
 
 @dataclass(frozen=True)
 class Launches:
-    """Operations of torch: `inside` the network, `outside` of it; `waits`: those of both that wait for the device.
+    """Operations of torch: `inside` the network, `outside` it; `waits`: those of both that wait for the device.
 
-    Views and memory count nothing. One operation may be several kernels of a GPU; what an engine runs by itself, such
-    as a captured graph, is none.
+    Views and allocations do not count. One operation may be several kernels of a GPU. Operations that an engine runs by
+    itself, such as a captured graph, do not count.
     """
 
     inside: int
@@ -36,10 +36,10 @@ class Launches:
 
 
 def count_launches(call: Callable[[], object], network: object) -> Launches:
-    """What `call` launches in this thread. `network`: the module or the engine that it calls.
+    """Count the launches of `call` in this thread. `network`: the module or the engine that it calls.
 
     Raises:
-        SpecpolicyError: a network that is neither, whose calls cannot be seen.
+        SpecpolicyError: another kind of network, whose calls cannot be observed.
     """
     counter = _Counter()
     with _entered(network, counter), counter:
@@ -48,7 +48,7 @@ def count_launches(call: Callable[[], object], network: object) -> Launches:
 
 
 class _Counter(TorchDispatchMode):
-    """Counts what is dispatched. `depth`: calls of the network that are under way."""
+    """Counts dispatched operations. `depth`: nested calls of the network in progress."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class _Counter(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func._overloadpacket.__name__ not in READING:
-            with self:  # some operations are made of others, which in inference mode are not seen one by one
+            with self:  # some operations are made of others, which are not visible one by one in inference mode
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
@@ -73,15 +73,15 @@ class _Counter(TorchDispatchMode):
 
 
 def is_view(func: Any) -> bool:
-    """Whether an operation returns what it was given, seen otherwise."""
+    """Whether an operation returns a view of its input."""
     returned = [value.alias_info for value in func._schema.returns]
     return any(alias is not None and not alias.is_write for alias in returned)
 
 
 def waits(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether an operation waits for the device: it reads a number or a size from it, or copies to the CPU."""
+    """Whether an operation waits for the device, because it reads a number or a size from it, or copies to the CPU."""
     name = func._overloadpacket.__name__
-    if name in ("index", "index_put", "index_put_"):  # masks become indices, of which there are as many as are true
+    if name in ("index", "index_put", "index_put_"):  # masks become indices, whose number depends on the values
         return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1])
     if name == "repeat_interleave":
         return kwargs.get("output_size") is None
@@ -101,7 +101,7 @@ def _leaves(value: Tensor, there: torch.device | None) -> bool:
 
 @contextlib.contextmanager
 def _entered(network: Any, counter: _Counter) -> Iterator[None]:
-    """In this block `counter.depth` says whether a call of the network is under way."""
+    """Count calls of the network in progress in `counter.depth` during this block."""
     if isinstance(network, nn.Module):
         hooks = [
             network.register_forward_pre_hook(lambda *_: _deeper(counter, 1)),

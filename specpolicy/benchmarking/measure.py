@@ -1,4 +1,4 @@
-"""Draw chunks with several samplers, which take turns, and note what each chunk cost."""
+"""Draws chunks with several samplers in turn and records the cost of each chunk."""
 
 import copy
 import time
@@ -20,11 +20,15 @@ from specpolicy.samplers import Sample
 
 @dataclass(frozen=True)
 class Draw:
-    """What one chunk cost.
+    """Cost of one chunk.
 
-    observation: index of the recorded observation. seconds: wall time from the observation to the chunk on the CPU;
-    network_seconds: the part of it spent in the network. calls: of the network, one after the other; rows: states
-    evaluated in them; call_rows: the same, call by call.
+    Attributes:
+        observation: index of the recorded observation.
+        seconds: wall time from the observation to the chunk on the CPU.
+        network_seconds: the part of it spent in the network.
+        calls: sequential calls of the network.
+        rows: states evaluated in them.
+        call_rows: the same, call by call.
     """
 
     sampler: str
@@ -37,8 +41,8 @@ class Draw:
 
 
 class Subject:
-    """A policy under measurement; with `timed`, the time is that of another one's network (see `StandIn`, and for
-    engines that capture `Shadow`)."""
+    """A policy under measurement. With `timed`, the time is that of another policy's network (see `StandIn`, and
+    `Shadow` for engines that capture)."""
 
     def __init__(self, policy: Policy, timed: Any = None):
         network = policy.engine or policy.denoiser
@@ -79,7 +83,7 @@ class Subject:
         )
 
     def count(self, sampler: AnySampler, histories: Histories, observation: int, seed: int) -> Launches:
-        """What Python launches for the same chunk, from the observation on, once all is prepared."""
+        """Count the launches of Python for the same chunk, from the observation on, after all preparation."""
         self._predict(sampler, histories, observation, seed)
         network = self._policy.engine or self._policy.denoiser
         return count_launches(lambda: self._predict(sampler, histories, observation, seed), network)
@@ -101,13 +105,19 @@ def measure(
 ) -> list[Draw]:
     """Draw `count` chunks with each sampler, batch size 1, on the policy's engine.
 
-    All samplers draw a chunk for an observation before the next one's turn, and each comes first as often as the
-    others, so that what else the machine does hits all alike. Their random numbers begin with the same seed. Chunks
-    that warm up are left out.
+    All samplers draw a chunk for an observation before the next observation. Each sampler comes first equally often, so
+    other load on the machine affects all alike. Their random numbers begin with the same seed. Warm-up chunks are left
+    out.
 
     Args:
+        policy: draws the chunks.
         samplers: by label.
-        timed: a policy whose network's time is to stand in for the policy's own, see `StandIn`.
+        histories: recorded observations.
+        count: chunks of each sampler.
+        seed: of the random numbers.
+        timed: a policy whose network's time replaces the time of the policy's own, see `StandIn`.
+        warm_up: chunks of each sampler that are drawn and left out first.
+        on_draw: called with each chunk's cost.
 
     Raises:
         SpecpolicyError: a sampler that does not fit the policy, a network that returns NaN.
@@ -129,13 +139,13 @@ def measure(
 def measure_launches(
     policy: Policy, samplers: Mapping[str, AnySampler], histories: Histories, seed: int = 0
 ) -> dict[str, Launches]:
-    """By label, what Python launches for the first chunk that `measure` draws with the same seed."""
+    """Return, by label, the launches of Python for the first chunk that `measure` draws with the same seed."""
     subject, first = Subject(policy), choose(len(next(iter(histories.values()))), 1)[0]
     return {label: subject.count(sampler, histories, first, seed) for label, sampler in samplers.items()}
 
 
 def choose(available: int, count: int) -> list[int]:
-    """`count` of the indices below `available`, evenly spread; if there are not as many, each several times."""
+    """Return `count` indices below `available`, evenly spread; if there are fewer, each several times."""
     if count <= available:
         return np.linspace(0, available - 1, count).round().astype(int).tolist()
     return [number % available for number in range(count)]

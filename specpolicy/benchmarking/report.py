@@ -1,4 +1,4 @@
-"""The files of a benchmark: `chunks.csv`, `table.md`, `summary.json`."""
+"""Writes the files of a benchmark: `chunks.csv`, `table.md`, `summary.json`."""
 
 import csv
 import io
@@ -16,10 +16,10 @@ SUMMARY = "summary.json"
 
 
 def write_report(summary: Mapping[str, Any], draws: Iterable[Draw], output: Path) -> None:
-    """Write the files. summary.json comes last: where it is, the others are of the same run.
+    """Write the files. summary.json is written last, so where it exists, the other files are of the same run.
 
-    summary: `summarise`'s, with `policy`, `network`, `machine`, `steps`, `device`, `threads`, `engine`, `precision`,
-    `load` and `command`.
+    `summary`: the result of `summarise`, with `policy`, `network`, `machine`, `steps`, `device`, `threads`, `engine`,
+    `precision`, `load` and `command`.
     """
     output.mkdir(parents=True, exist_ok=True)
     (output / SUMMARY).unlink(missing_ok=True)
@@ -29,7 +29,7 @@ def write_report(summary: Mapping[str, Any], draws: Iterable[Draw], output: Path
 
 
 def chunk_lines(draws: Iterable[Draw]) -> str:
-    """A row per chunk, in the order in which they were drawn.
+    """Return the lines of chunks.csv: a row per chunk, in the order in which they were drawn.
 
     With its columns `sampler` and `seconds` this is a latency trace that `specpolicy control` can replay.
     """
@@ -45,7 +45,7 @@ def chunk_lines(draws: Iterable[Draw]) -> str:
 
 
 def page(summary: Mapping[str, Any]) -> str:
-    """table.md: the table, what one has to know of it, and the command behind it."""
+    """Return table.md: the table, notes for its reader, and the command behind it."""
     parts = [
         markdown_table(result_table(summary)),
         *notes(summary),

@@ -1,4 +1,4 @@
-"""A whole benchmark: engine, cost of a call, windows, chunks, summary."""
+"""A whole benchmark: engine, cost of a call, draft lengths, chunks, summary."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -19,12 +19,15 @@ from specpolicy.sampler_names import AnySampler
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured.
+    """Settings of a benchmark.
 
-    count: chunks of each sampler. seed: of their random numbers. engine, precision: see `specpolicy.engines`.
-    network: options of another network, with random weights, whose time is measured; None: the policy's own.
-    tuned: labels of the samplers that get the window that is fastest here. reference: label of the sampler that the
-    times of the others are compared with; None: the first.
+    Attributes:
+        count: chunks of each sampler.
+        seed: of their random numbers.
+        engine, precision: see `specpolicy.engines`.
+        network: options of another network, with random weights, whose time is measured; None: the policy's own.
+        tuned: labels of the samplers that get the fastest draft length of this machine.
+        reference: label of the sampler whose time the others are compared with; None: the first.
     """
 
     count: int = 200
@@ -44,10 +47,10 @@ def benchmark(
     on_tuned: Callable[[str], object] = lambda label: None,
     on_draw: Callable[[Draw], object] = lambda draw: None,
 ) -> tuple[dict[str, Any], list[Draw]]:
-    """Measure; the summary, which lacks only `command` and the policy's path, and all chunks.
+    """Run the measurements. Return the summary, which lacks only `command` and the policy's path, and all chunks.
 
     Raises:
-        SpecpolicyError: settings that cannot be measured, before anything long begins where that can be known.
+        SpecpolicyError: settings that cannot be measured, where possible before any long work begins.
     """
     if not samplers:
         raise SpecpolicyError("there is no sampler to measure: samplers=[ddpm,recycled]")
@@ -55,7 +58,7 @@ def benchmark(
     busy, timed = load(), None
     own: Any = policy.with_engine(settings.engine, precision=settings.precision)
     for sampler in samplers.values():
-        own.bound(sampler)  # what does not go with the policy is refused now
+        own.bound(sampler)  # refuse now a sampler that does not fit the policy
     if settings.network is not None:
         other = random_network(policy, settings.network, settings.seed)
         timed = other.with_engine(settings.engine, precision=settings.precision)

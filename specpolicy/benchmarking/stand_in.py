@@ -1,7 +1,7 @@
-"""The time of a network that nobody has trained, with the calls of one that somebody has.
+"""Times an untrained network with the calls of a trained one.
 
-How long a call takes does not depend on the weights. How many calls a sampler makes does, so they come from a trained
-policy: it answers every call, and the other network is called with as many rows beside it and timed in its place.
+The time of a call does not depend on the weights. The number of a sampler's calls does, so a trained policy answers
+every call. The other network is called with the same number of rows beside it and timed in its place.
 """
 
 from collections.abc import Mapping
@@ -22,10 +22,10 @@ from specpolicy.samplers.speculative.verifiers import Verdict, Verifier
 
 
 class StandIn(Engine):
-    """A denoiser that returns what `answers` returns and makes the same call of `timed`.
+    """A denoiser that returns the output of `answers` and makes the same call of `timed`.
 
-    To samplers it is the engine whose time counts, with the network that answers. `read_surplus` says how long the
-    answers took: whoever measures a time takes that off.
+    To samplers it is the engine whose time counts, with the network that answers. `read_surplus` returns the time of
+    the answers, which must be subtracted from any measured time.
     """
 
     def __init__(self, answers: Denoiser, timed: Denoiser, device: torch.device):
@@ -35,22 +35,22 @@ class StandIn(Engine):
 
     @property
     def device(self) -> torch.device:
-        """Where both networks are."""
+        """Device of both networks."""
         return self._device
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-        """Call both networks. A device works one call off after the other, so each has its own time there, too."""
+        """Call both networks. A device runs one call after the other, so each has its own time there, too."""
         self._timed(x, t, cond)
         return self._answers(x, t, cond)
 
     def read_surplus(self) -> float:
-        """Seconds that `answers` took since this was last asked."""
+        """Return the seconds of `answers` since the last reading."""
         surplus, self._answers = self._answers.seconds, self._answers.fresh()
         return surplus
 
 
 class Scripted(Verifier):
-    """Another verifier, whose decisions are those of a chunk that was drawn before: `script` says which."""
+    """Replaces another verifier with the decisions of an earlier chunk, given in `script`."""
 
     def __init__(self, verifier: Verifier):
         self.name, self.keeps_noise = verifier.name, verifier.keeps_noise  # type: ignore[misc]
@@ -62,10 +62,10 @@ class Scripted(Verifier):
 
 
 class Shadow:
-    """A policy with other weights that goes through the rounds of chunks that another one has drawn.
+    """A policy with other weights that repeats the rounds of chunks that another policy has drawn.
 
-    So the whole chunk is timed as an engine captured it, where `StandIn` would come between the launches. A round of
-    fixed shapes is the same whatever its numbers, once it is said where it leads.
+    So the whole chunk is timed as an engine captured it; `StandIn` would stand between the launches. A round of fixed
+    shapes runs the same operations for all numbers, so only its verdicts have to be given.
     """
 
     def __init__(self, policy: DiffusionPolicy):
@@ -92,7 +92,7 @@ class Shadow:
 
 
 def random_network(policy: Policy, options: Mapping[str, Any], seed: int = 0) -> DiffusionPolicy:
-    """A policy like `policy`, on its device, whose network has other options, or is of another `kind`, and has random
+    """Return a policy like `policy`, on its device, whose network has other options or another `kind`, and random
     weights.
 
     Raises:
@@ -100,7 +100,7 @@ def random_network(policy: Policy, options: Mapping[str, Any], seed: int = 0) ->
     """
     if policy.kind != "diffusion":
         raise SpecpolicyError("network: only the time of another diffusion policy's network can stand in")
-    # Its random weights shall not disturb the random numbers of whoever called.
+    # Creating random weights must not disturb the caller's random numbers.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         other = DiffusionPolicy.from_config(policy.config.with_network(options))

@@ -1,4 +1,4 @@
-"""`summary.json` of a benchmark: what the chunks of each sampler cost, in plain values."""
+"""`summary.json` of a benchmark: costs of each sampler's chunks, in plain values."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -27,10 +27,10 @@ def summarise(
     launches: Mapping[str, Launches],
     reference: str | None = None,
 ) -> dict[str, Any]:
-    """The figures of each sampler, in the order of `samplers`.
+    """Return the figures of each sampler, in the order of `samplers`.
 
-    seconds_by_rows: what a call costs. launches: see `measure_launches`. reference: the sampler whose time the others'
-    are compared with; by default the first one.
+    `seconds_by_rows`: cost of a call. `launches`: see `measure_launches`. `reference`: the sampler whose time the
+    others are compared with; by default the first one.
     """
     reference = check_reference(samplers, reference)
     by_label: dict[str, list[Draw]] = {label: [] for label in samplers}
@@ -59,20 +59,21 @@ def summarise(
 
 
 def check_reference(samplers: Mapping[str, AnySampler], reference: str | None) -> str:
-    """The label of the sampler that the others are compared with."""
+    """Return the label of the sampler that the others are compared with."""
     if reference is not None and reference not in samplers:
         raise SpecpolicyError(f"reference={reference}: expected one of {', '.join(samplers)}")
     return reference or next(iter(samplers))
 
 
 def describe_network(policy: Policy, trained: bool) -> dict[str, Any]:
-    """What stands in the summary of the network that was timed."""
+    """Describe the timed network for the summary."""
     parameters = sum(parameter.numel() for parameter in policy.denoiser.parameters())
     return {"trained": trained, "parameters": parameters, "options": plain(policy.config.network)}
 
 
 def distribution(values: Sequence[float]) -> dict[str, float]:
-    """Mean, p50, p95, p99 and maximum; a quantile is one of the values: the least that so many do not exceed."""
+    """Return mean, p50, p95, p99 and maximum. A quantile is one of the values: the least that this share does not
+    exceed."""
     found = np.asarray(values, dtype=np.float64)
     quantiles = np.quantile(found, list(QUANTILES.values()), method="inverted_cdf")
     return {
@@ -83,14 +84,14 @@ def distribution(values: Sequence[float]) -> dict[str, float]:
 
 
 def _bound(draws: Sequence[Draw], cost: Tensor) -> float:
-    """Mean seconds that the calls of a chunk alone would take, if nothing happened between them."""
+    """Return the mean seconds of a chunk's calls alone, if nothing happened between them."""
     return float(np.mean([float(cost[list(draw.call_rows)].sum()) for draw in draws]))
 
 
 def _figures(draws: Sequence[Draw], expected: np.ndarray) -> dict[str, Any]:
     seconds = np.array([draw.seconds for draw in draws])
     network = np.array([draw.network_seconds for draw in draws])
-    # Of the two chunks of one observation, drawn one after the other: what slowed both down falls out.
+    # Both chunks of one observation are drawn one after the other, so a slow moment of the machine cancels.
     low, middle, high = np.quantile(seconds / expected, [0.25, 0.5, 0.75])
     return {
         "calls": distribution([draw.calls for draw in draws]),

@@ -24,7 +24,7 @@ HEAD = (
 
 
 def result_table(summary: Mapping[str, Any]) -> list[list[str]]:
-    """A heading, then a row per sampler."""
+    """Return a heading, then a row per sampler."""
     table = [[*HEAD, f"calls alone / {summary['reference']}", f"time / {summary['reference']}"]]
     for sampler in summary["samplers"]:
         calls, seconds, ratio, bound = sampler["calls"], sampler["seconds"], sampler["ratio"], sampler["bound"]
@@ -48,7 +48,7 @@ def result_table(summary: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _per_round(launches: Mapping[str, int], name: str) -> str:
-    """Of a chunk and, in brackets, of one of its calls: "312 (24)"."""
+    """Return the number per chunk and, in brackets, per call: "312 (24)"."""
     return f"{launches[name]} ({launches[name] / launches['calls']:.3g})"
 
 
@@ -59,7 +59,7 @@ def _extent(summary: Mapping[str, Any]) -> str:
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
-    """What a reader of the table has to know, a sentence or two each."""
+    """Return notes for readers of the table, a sentence or two each."""
     network, machine = summary["network"], summary["machine"]
     place = machine["gpu"] if summary["device"].startswith("cuda") else machine["cpu"]
     lines = [
@@ -89,7 +89,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
 
 
 def plain_table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns under each other: the first to the left, the others to the right."""
+    """Return aligned columns: the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -100,13 +100,13 @@ def plain_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """The same in Markdown."""
+    """Return the table in Markdown."""
     rule = ["---", *["---:"] * (len(rows[0]) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
 
 
 def rows_table(seconds_by_rows: Mapping[Any, float]) -> list[list[str]]:
-    """Milliseconds of one call by its number of rows, and how much more that is than one row's."""
+    """Return rows of milliseconds of one call by its number of rows, and the ratio to one row's."""
     sizes = sorted(seconds_by_rows, key=int)
     first = seconds_by_rows[sizes[0]]
     return [
@@ -117,7 +117,7 @@ def rows_table(seconds_by_rows: Mapping[Any, float]) -> list[list[str]]:
 
 
 def milliseconds(seconds: float) -> str:
-    """Three significant figures without an exponent."""
+    """Format with three significant figures and no exponent."""
     value = 1e3 * seconds
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 

@@ -1,4 +1,4 @@
-"""The window that makes a sampler fastest with what a call costs here."""
+"""Finds the fastest draft length of a sampler for the cost of a call on this machine."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -26,11 +26,11 @@ def tune_windows(
     count: int = 6,
     on_sampler: Callable[[str], object] = lambda label: None,
 ) -> dict[str, Sampler]:
-    """The samplers, those that speculate with the window that is fastest here.
+    """Return the samplers; speculative ones get the fastest draft length of this machine.
 
-    Each candidate draws `count` chunks, up to four times as many of shorter chains, which take as long. What they cost
-    follows from the rows of their calls and what such a call costs, and not from the clock, so that a busy moment does
-    not decide.
+    Each candidate draws `count` chunks, up to four times as many on shorter chains, which take as long. Their cost is
+    computed from the rows of their calls and the cost of such calls, not read from a clock, so a busy moment does not
+    decide.
     """
     subject, available = Subject(policy), len(next(iter(histories.values())))
     cost = interpolate_cost(dict(seconds_by_rows), max(len(policy.chain), max(seconds_by_rows)))
@@ -52,21 +52,21 @@ def tune_windows(
 
 
 def _candidates(policy: DiffusionPolicy, sampler: Any, seconds_by_rows: dict[int, float]) -> list[Any]:
-    """The sampler with each window that is worth a try."""
+    """Return the sampler with each promising draft length."""
     setting, chain = policy.setting(), sampler.target(policy.chain)
     windows: list[Any] = [size for size in LENGTHS if size < len(chain)] + [None]
     calibration = sampler.calibration_in(setting) if isinstance(sampler, Recycled) else None
     if calibration is not None:
         windows += ["calibrated"] if calibration.plan(chain, setting.backend) else []
-        # How often drafts are accepted does not depend on the machine.
+        # The acceptance of drafts does not depend on the machine.
         report = calibration.report.get(policy.device.type) or calibration.report.get("cpu", {})
         windows += _planned(report, chain, seconds_by_rows)
     return [dataclasses.replace(sampler, window=window) for window in windows]
 
 
 def cheaper_drafts(sampler: Any, setting: Setting) -> list[Any]:
-    """The same with cheaper drafts: where calls are fast, as on a GPU, drafting is what takes the time. And with the
-    other choice whether paths rejoin, which saves rows and takes time, or on a GPU a few waits."""
+    """Return the sampler with cheaper drafts: where calls are fast, as on a GPU, drafting takes most of the time. Also
+    with the other choice of rejoining, which saves rows and takes time, or on a GPU a few waits."""
     if not isinstance(sampler, Recycled):
         return []
     calibrated = sampler.calibration_in(setting) is not None
@@ -76,7 +76,7 @@ def cheaper_drafts(sampler: Any, setting: Setting) -> list[Any]:
 
 
 def _planned(report: Mapping[str, Any], chain: GaussianChain, seconds_by_rows: dict[int, float]) -> list[list[int]]:
-    """The windows by step that suit these costs and the acceptance that calibration has seen."""
+    """Return the draft lengths by step that suit these costs and the acceptance measured by calibration."""
     acceptance = report.get(f"chain_{len(chain)}", {}).get("acceptance")
     if acceptance is None:
         return []
