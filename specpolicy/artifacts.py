@@ -109,14 +109,14 @@ def default_project() -> str:
     return os.environ.get("WANDB_PROJECT") or PROJECT
 
 
-def one_reason(error: Exception) -> str:
-    """What W&B says is wrong, and what to do, in one line."""
+def one_reason(error: Exception, what: str = "artifact") -> str:
+    """What W&B says is wrong, and what to do, in one line; `what` was asked for."""
     said = " ".join((str(error) or type(error).__name__).split()).rstrip(".")
     said = said if len(said) <= 200 else f"{said[:200]}..."
     if "API key" in said or "wandb login" in said:
         return "Weights & Biases knows no user here: run `wandb login`, or set WANDB_API_KEY"
     if any(word in said for word in ("not found", "permission", "403", "404")):
-        return f"Weights & Biases has no such artifact, or none that this user may read ({said})"
+        return f"Weights & Biases has no such {what}, or none that this user may use ({said})"
     return f"Weights & Biases cannot be asked ({said})"
 
 

@@ -80,7 +80,7 @@ def test_what_names_no_artifact(server, name):
     ("error", "words"),
     [
         (wandb.errors.UsageError("No API key configured. Use `wandb login` to log in."), "run `wandb login`"),
-        (wandb.errors.CommError("HTTP 403: permission denied"), "none that this user may read .*403"),
+        (wandb.errors.CommError("HTTP 403: permission denied"), "none that this user may use .*403"),
         (
             wandb.errors.CommError("service process is busy\nand more"),
             "cannot be asked .service process is busy and more",
@@ -103,7 +103,7 @@ def test_unknown_artifacts_and_those_that_are_no_policies(server, checkpoint):
     server.add("lifting", "empty", {})
     server.add("lifting", "odd", checkpoint).digest = "../../x"
     for name, words in (
-        ("lift-unet:v7", "no such artifact, or none that this user may read"),
+        ("lift-unet:v7", "no such artifact, or none that this user may use"),
         ("demonstrations:v0", "is of the type dataset: a policy's is model"),
         ("elsewhere:v0", "does not hold model.safetensors, it refers to another place"),
         ("empty:v0", "holds no files"),

@@ -75,11 +75,8 @@ class WandbLogger(MetricLogger):
                 config=dict(run_config or {}),
                 settings=wandb.Settings(console="off", silent=True),
             )
-        except wandb.errors.UsageError as error:  # no API key on this machine
-            raise SpecpolicyError(
-                f"Weights & Biases refused: {str(error).splitlines()[0]}; run `wandb login`, "
-                "or choose logger.mode=offline"
-            ) from error
+        except wandb.errors.Error as error:  # no API key on this machine, no network, no such team
+            raise SpecpolicyError(f"{one_reason(error, 'project')}; or choose logger.mode=offline") from error
         self.log_model = log_model
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")

@@ -52,6 +52,23 @@ def test_wrong_options_are_named(tmp_path, monkeypatch):
         make_logger({"name": "wandb", "mode": "of"}, tmp_path)
 
 
+def test_a_run_that_cannot_begin_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
+    for error, words in (
+        (wandb.errors.UsageError("No API key configured.\nUse `wandb login` to log in."), "run `wandb login`, or set"),
+        (wandb.errors.CommError("Run initialization has timed out after 90.0 sec."), "cannot be asked .Run init"),
+        (wandb.errors.CommError("404: entity robots not found"), "has no such project, or none that this user may use"),
+    ):
+
+        def refuse(error=error, **options):
+            raise error
+
+        monkeypatch.setattr(wandb, "init", refuse)
+        with pytest.raises(SpecpolicyError, match=f"{words}.*; or choose logger.mode=offline") as caught:
+            make_logger({"name": "wandb"}, tmp_path)
+        assert "\n" not in str(caught.value)
+
+
 def records(directory, killed=0):
     """The rows of each segment of a run, in the order in which they were begun, as their files hold them.
 
