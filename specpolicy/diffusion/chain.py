@@ -1,4 +1,4 @@
-"""The Gaussian chain: what one step of an ancestral diffusion sampler is.
+"""The Gaussian chain: the steps of an ancestral diffusion sampler.
 
 A chain has K steps, n = 0 (the noisiest) to K-1 (the last). At step n, with the network output at (y, t_n),
 
@@ -22,21 +22,20 @@ from specpolicy.diffusion.schedules import cumulative_alphas, inference_timestep
 from specpolicy.diffusion.steps import StepTables, make_tables, transfer_of
 from specpolicy.errors import SpecpolicyError
 
-# Which steps: one, a range that all rows of a batch share, or numbers of any shape. A range costs a fraction of what
-# gathering costs, and one step nothing.
+# One step, a range that all rows of a batch share, or numbers of any shape. A range costs a fraction of the cost of
+# gathering, and one step costs nothing.
 Step = int | slice | Tensor
 
 
 class GaussianChain:
     """K Gaussian steps from noise to an action chunk, the noisiest first.
 
-    Build one with `ddpm`, `ddim` or `from_diffusers`. Tables are float64 CPU tensors of length K, by step:
-    `timesteps` (int64, what the network sees, in diffusers' order), `alpha_bar`, `alpha_bar_next` (after the step),
-    `state_weight`, `x0_weight`, `raw_x0_weight`, `sigma`, and `gap_scale`, which gaps are measured in: sigma, or one
-    where a step has no noise.
+    Build one with `ddpm`, `ddim` or `from_diffusers`. Tables are float64 CPU tensors of length K, by step: `timesteps`
+    (int64, the network's input, in diffusers' order), `alpha_bar`, `alpha_bar_next` (after the step), `state_weight`,
+    `x0_weight`, `raw_x0_weight`, `sigma`, and `gap_scale`, the unit of gaps: sigma, or one where a step has no noise.
 
-    The methods take states, x0 and noises (..., H, D) of any device and number format, and the step of each as an
-    int, a slice or a tensor (...). There is one contract about the clip: `mean` and `drift` take what `x0` returns.
+    The methods take states, x0 and noises (..., H, D) of any device and number format, and the step of each as an int,
+    a slice or a tensor (...). One contract holds about clipping: `mean` and `drift` take the result of `x0`.
     """
 
     def __init__(
@@ -49,16 +48,16 @@ class GaussianChain:
         alpha_bar: Tensor | None = None,
         alpha_bar_next: Tensor | None = None,
     ):
-        """Chain over `timesteps` (K,), noisiest first: ancestral DDPM if `eta` is None, else DDIM with that eta.
+        """Make a chain over `timesteps` (K,), noisiest first: ancestral DDPM if `eta` is None, else DDIM with that eta.
 
         Args:
             process: the training process.
-            timesteps: (K,) what the network sees, noisiest first.
+            timesteps: (K,) the network's inputs, noisiest first.
             eta: None: ancestral DDPM.
             reuse_epsilon: of DDIM: keep the network's own epsilon beside a clipped x0.
-            alpha_bar: (K,) the share of signal variance at each step, by default the process's at `timesteps`;
-                timesteps that are no whole numbers, which reach the network as they are, need it.
-            alpha_bar_next: (K,) the share behind each step, by default that of the next step, and one behind the last.
+            alpha_bar: (K,) the share of signal variance at each step, by default the process's at `timesteps`.
+                Fractional timesteps, which reach the network unchanged, need it.
+            alpha_bar_next: (K,) the share after each step, by default that of the next step, and one after the last.
 
         Raises:
             SpecpolicyError: timesteps or an eta that the process has no steps for.
@@ -103,7 +102,7 @@ class GaussianChain:
         beta_end: float = 0.02,
         offset: int = 0,
     ) -> "GaussianChain":
-        """Ancestral DDPM chain (Ho et al. 2020) of `steps` of the `train_steps` timesteps.
+        """Return the ancestral DDPM chain (Ho et al. 2020) of `steps` of the `train_steps` timesteps.
 
         With fewer steps than training steps the previous timestep is the strided one, as in current diffusers.
         """
@@ -113,13 +112,13 @@ class GaussianChain:
 
     @classmethod
     def from_diffusers(cls, scheduler: Any) -> "GaussianChain":
-        """The chain of a diffusers `DDPMScheduler`, or of a `DDIMScheduler` taken with eta = 1.
+        """Return the chain of a diffusers `DDPMScheduler`, or of a `DDIMScheduler` taken with eta = 1.
 
-        Uses the scheduler's inference timesteps if `set_timesteps` was called, else all training timesteps.
-        For another eta: `GaussianChain.from_diffusers(scheduler).with_ddim(steps, eta)`.
+        Uses the scheduler's inference timesteps if `set_timesteps` was called, else all training timesteps. For another
+        eta: `GaussianChain.from_diffusers(scheduler).with_ddim(steps, eta)`.
         """
         config, kind = scheduler.config, scheduler_kind(type(scheduler).__name__)
-        # Whatever its betas were made of: they are taken as they are.
+        # Any betas are accepted as they are.
         variance = check_settings(kind, {**config, "trained_betas": None})
         process = TrainingProcess(
             scheduler.alphas_cumprod.double().cpu(),
@@ -136,20 +135,21 @@ class GaussianChain:
         return cls(process, timesteps, 1.0, alpha_bar_next=_left_by_ddim(process, timesteps, steps))
 
     def strided(self, steps: int, spacing: str | None = None) -> "GaussianChain":
-        """A DDPM chain of the same training process with another number of steps: another distribution.
+        """Return a DDPM chain of the same training process with another number of steps, which has another
+        distribution.
 
-        Made once."""
+        Made once.
+        """
         return self._derive(steps, spacing)
 
     def with_ddim(
         self, steps: int, eta: float = 0.0, spacing: str | None = None, reuse_epsilon: bool = True
     ) -> "GaussianChain":
-        """A DDIM chain (Song et al. 2021) of the same training process.
+        """Return a DDIM chain (Song et al. 2021) of the same training process.
 
-        `reuse_epsilon` keeps the network's epsilon where x0 was clipped, as diffusers does by default;
-        False recomputes epsilon from the clipped x0. Like diffusers', a step from timestep t leaves the noise of
-        t - T // K, whatever timestep the next step is given: with trailing or linspace spacing the two may differ.
-        Made once.
+        `reuse_epsilon` keeps the network's epsilon where x0 was clipped, as diffusers does by default; False recomputes
+        epsilon from the clipped x0. Like diffusers', a step from timestep t leaves the noise of t - T // K, whatever
+        the timestep of the next step: with trailing or linspace spacing the two may differ. Made once.
         """
         return self._derive(steps, spacing, eta, reuse_epsilon)
 
@@ -180,35 +180,35 @@ class GaussianChain:
         )
 
     def x0(self, output: Tensor, state: Tensor, step: Step) -> Tensor:
-        """What the network says of the chunk when its output at `state` is `output`, clipped as `clip` does."""
+        """Return x0, the predicted chunk, for the network's output `output` at `state`, clipped as `clip` does."""
         if self.process.prediction != "sample":
             tables = self._tables_for(step, state)
             output = tables.from_state[step] * state + tables.from_output[step] * output
         return self.clip(output)
 
     def clip(self, x0: Tensor) -> Tensor:
-        """x0 clipped, unless this chain also needs it unclipped (DDIM that keeps the network's epsilon)."""
+        """Return x0 clipped, unless this chain also needs it unclipped (DDIM that keeps the network's epsilon)."""
         return x0 if self.uses_raw else self.process.clipped(x0)
 
     def mean(self, state: Tensor, x0: Tensor, step: Step) -> Tensor:
-        """Mean of the state after `step`, from `state` and what `x0` returned there."""
+        """Return the mean of the state after `step`, from `state` and the result of `x0` there."""
         return self._tables_for(step, state).state_weight[step] * state + self.drift(x0, step)
 
     def drift(self, x0: Tensor, step: Step) -> Tensor:
-        """What x0 adds to the next state."""
+        """Return the part of the next state that comes from x0."""
         tables = self._tables_for(step, x0)
         if not self.uses_raw:
             return tables.x0_weight[step] * x0
         return tables.x0_weight[step] * self.process.clipped(x0) + tables.raw_x0_weight[step] * x0
 
     def shock(self, noise: Tensor, step: Step) -> Tensor:
-        """What standard normal noise adds to the next state."""
+        """Return the part of the next state that comes from standard normal noise."""
         return self._tables_for(step, noise).sigma[step] * noise
 
     def gap(self, x0: Tensor, other: Tensor, step: Step) -> Tensor:
-        """By how much the means of two x0 at the same states differ, in units of the step's noise.
+        """Return the difference of the means of two x0 at the same states, in units of the step's noise.
 
-        Where the last step has no noise the unit is one. Means differ by their drifts alone; a difference of the means
+        Where the last step has no noise the unit is one. Means differ by their drifts alone; subtracting the means
         themselves would lose digits.
         """
         tables = self._tables_for(step, x0)
@@ -217,11 +217,11 @@ class GaussianChain:
         return (self.drift(x0, step) - self.drift(other, step)) / tables.gap_scale[step]
 
     def rollout(self, root: Tensor, additions: Tensor, steps: slice | Tensor) -> Tensor:
-        """States (B, W, H, D) after each of `steps` (B, W), consecutive, from `root` (B, H, D).
+        """Return states (B, W, H, D) after each of `steps` (B, W), consecutive, from `root` (B, H, D).
 
-        `additions` (B, W, H, D) is what each step adds: drift + sigma xi. All steps are linear in them, so a path is
-        one triangular matrix product. States after a step depend on the additions of that step and of the steps before
-        it, bit for bit.
+        `additions` (B, W, H, D) holds the addition of each step: drift + sigma xi. All steps are linear in them, so a
+        path is one triangular matrix product. States after a step depend on the additions of that step and of the steps
+        before it, bit for bit.
         """
         if additions.shape[1] == 0:
             return additions
@@ -239,7 +239,7 @@ class GaussianChain:
         return self._on(device)[0]
 
     def _tables_for(self, step: Step, like: Tensor) -> StepTables:
-        """What to index by `step`: lists of Python floats for an int, else (K, 1, 1) tensors beside `like`."""
+        """Return tables to index by `step`: lists of Python floats for an int, else (K, 1, 1) tensors beside `like`."""
         if isinstance(step, int):
             return self._lists
         key = (like.device, like.dtype)
@@ -249,10 +249,10 @@ class GaussianChain:
         return self._placed[key]
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Timesteps and the transfer of `rollout` on a device."""
+        """Return timesteps and the transfer of `rollout` on a device."""
         if device not in self._by_device:
             with torch.inference_mode(False):
-                # In float64: no product of float32 is safe from autocast and TF32, and a state that is off by a part of
+                # In float64: float32 products are not safe from autocast and TF32, and a state that is off by a part of
                 # its step's noise has another distribution.
                 transfer = transfer_of(self.state_weight)
                 self._by_device[device] = (self.timesteps.to(device), transfer.to(device))
@@ -260,6 +260,7 @@ class GaussianChain:
 
 
 def _left_by_ddim(process: TrainingProcess, timesteps: Tensor, steps: int) -> Tensor:
-    """abar behind each step as diffusers' `DDIMScheduler.step` walks: to the timestep t - T // K; below zero, to 1."""
+    """Return abar after each step as diffusers' `DDIMScheduler.step` walks: to the timestep t - T // K; below zero, to
+    1."""
     reached = timesteps - process.steps // steps
     return torch.where(reached < 0, 1.0, process.alpha_bar[reached.clamp(min=0)])

@@ -1,4 +1,4 @@
-"""The options of a chain, as they stand in yaml and in a checkpoint."""
+"""The options of a chain, as they are written in yaml and in a checkpoint."""
 
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -12,7 +12,7 @@ MOST_STEPS = 4096
 
 @dataclass(frozen=True)
 class DdimOptions:
-    """Of `GaussianChain.with_ddim`."""
+    """Options of `GaussianChain.with_ddim`."""
 
     eta: float = 0.0
     reuse_epsilon: bool = True
@@ -23,7 +23,7 @@ class DdimOptions:
 
 @dataclass(frozen=True)
 class ChainOptions:
-    """Of `GaussianChain.ddpm`; with `ddim`, a DDIM chain of as many steps."""
+    """Options of `GaussianChain.ddpm`; with `ddim`, a DDIM chain of that many steps."""
 
     train_steps: int = 100
     steps: int | None = None
@@ -44,7 +44,7 @@ class ChainOptions:
             raise SpecpolicyError(f"beta_start={self.beta_start:g} must not exceed beta_end={self.beta_end:g}")
 
     def make(self) -> GaussianChain:
-        """The chain."""
+        """Make the chain."""
         options = asdict(self)
         del options["ddim"]
         chain = GaussianChain.ddpm(**options)

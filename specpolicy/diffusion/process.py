@@ -1,4 +1,4 @@
-"""The training process: how chunks were noised when a network learnt, and how its output is read."""
+"""The training process: how chunks were noised in training, and how to read the network's output."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ VARIANCES = ("fixed_small", "fixed_large")
 
 @dataclass(frozen=True)
 class TrainingProcess:
-    """The forward process a network was trained on: `alpha_bar` (T,) float64, what it predicts, how x0 is clipped.
+    """The forward process of training: `alpha_bar` (T,) float64, the kind of prediction, the clipping of x0.
 
-    `variance`, `spacing` and `offset` are of the chains that are made of it by default.
+    `variance`, `spacing` and `offset` are defaults for chains made from it.
     """
 
     alpha_bar: Tensor
@@ -40,16 +40,16 @@ class TrainingProcess:
         return len(self.alpha_bar)
 
     def x0_coefficients(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """(c, e), float64 of the shape of `timesteps`, whole numbers: x0 = c state + e output, unclipped."""
+        """Return (c, e), float64 in the shape of `timesteps`, whole numbers: x0 = c state + e output, unclipped."""
         return x0_coefficients(self.prediction, self.alpha_bar[timesteps])
 
     def clipped(self, x0: Tensor) -> Tensor:
-        """x0 within the bounds of this process."""
+        """Return x0 clipped to the bounds of this process."""
         return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
 
 
 def x0_coefficients(prediction: str, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
-    """(c, e) of the shape of `alpha_bar`: x0 = c state + e output is linear for each kind of prediction."""
+    """Return (c, e) in the shape of `alpha_bar`: x0 = c state + e output is linear for each kind of prediction."""
     if prediction == "epsilon":
         return alpha_bar.rsqrt(), -(1 - alpha_bar).sqrt() * alpha_bar.rsqrt()
     if prediction == "sample":

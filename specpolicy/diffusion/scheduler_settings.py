@@ -1,7 +1,7 @@
-"""The settings of diffusers' `DDPMScheduler` and `DDIMScheduler`: what a chain reads of them, and what it cannot be.
+"""The settings of diffusers' `DDPMScheduler` and `DDIMScheduler`: those that a chain reads, and those it refuses.
 
 The names are those of their constructors in all versions from 0.11 to 0.42. A setting that is not listed here is
-refused by its name: a scheduler that did something else would draw from another distribution.
+refused by its name, because an unknown scheduler would draw from another distribution.
 """
 
 from collections.abc import Mapping
@@ -23,19 +23,19 @@ READ = (
     "timestep_spacing",
     "steps_offset",
 )
-# No chain reproduces these, but at the values at which they do nothing.
+# No chain reproduces these, except at the values at which they do nothing.
 ONLY: dict[str, tuple[Any, ...]] = {
     "thresholding": (False, None),  # dynamic: by a quantile of all coordinates, so no step is Gaussian
     "trained_betas": (None,),
     "rescale_betas_zero_snr": (False, None),  # its first step has no x0
     "set_alpha_to_one": (True, None),  # else its last step keeps noise
 }
-WITHOUT_EFFECT = ("dynamic_thresholding_ratio", "sample_max_value")  # parameters of the thresholding that is refused
+WITHOUT_EFFECT = ("dynamic_thresholding_ratio", "sample_max_value")  # parameters of the refused thresholding
 VARIANCES = {"fixed_small": "fixed_small", "fixed_small_log": "fixed_small", "fixed_large": "fixed_large"}
 
 
 def scheduler_kind(name: str) -> str:
-    """DDPM or DDIM, of a scheduler's class name or dotted path.
+    """Return DDPM or DDIM, for a scheduler's class name or dotted path.
 
     Raises:
         SpecpolicyError: another scheduler.
@@ -47,12 +47,12 @@ def scheduler_kind(name: str) -> str:
 
 
 def check_settings(kind: str, settings: Mapping[str, Any]) -> str:
-    """The variance of a scheduler's steps in our words, once all its settings are known to be reproduced.
+    """Check that all settings of a scheduler can be reproduced; return our name for the variance of its steps.
 
     Keys that begin with an underscore are diffusers' own remarks (`_class_name`, `_diffusers_version`).
 
     Raises:
-        SpecpolicyError: a setting that is unknown, or that no Gaussian chain of ours has.
+        SpecpolicyError: a setting that is unknown, or that our Gaussian chains do not have.
     """
     for name, value in settings.items():
         if name in ONLY and not any(_equal(value, one) for one in ONLY[name]):

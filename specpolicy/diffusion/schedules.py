@@ -1,4 +1,4 @@
-"""Noise schedules of the training process and the timesteps at which a chain visits them.
+"""Noise schedules of the training process and the timesteps that a chain visits.
 
 Everything here is float64 or int64 on the CPU. The names of schedules and spacings are those of diffusers.
 """
@@ -49,7 +49,7 @@ def inference_timesteps(train_steps: int, steps: int, spacing: str = "leading", 
         timesteps = np.arange(steps - 1, -1, -1) * (train_steps // steps) + offset
     elif spacing == "trailing":
         timesteps = np.round(np.arange(train_steps, 0, -train_steps / steps)).astype(np.int64) - 1
-        if len(timesteps) != steps:  # the rounding of arange: diffusers then takes a step from timestep -1
+        if len(timesteps) != steps:  # arange has rounded: diffusers then takes a step from timestep -1
             raise SpecpolicyError(
                 f"spacing=trailing makes {len(timesteps)} timesteps of steps={steps} (train_steps={train_steps}), in "
                 "diffusers, too: choose another number of steps"

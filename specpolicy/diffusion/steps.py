@@ -1,4 +1,4 @@
-"""What each step of a chain does: the coefficients of its mean and its noise, from the signal before and behind it."""
+"""Coefficients of a chain's steps: of the mean and the noise, from the signal before and after each step."""
 
 from typing import Any, NamedTuple
 
@@ -14,8 +14,9 @@ class StepTables(NamedTuple):
 
     x0 = from_state y + from_output output
     y_next = state_weight y + x0_weight clip(x0) + raw_x0_weight x0 + sigma xi
-    gap_scale: what gaps are divided by, sigma, or one where there is no noise and so no gap; gap_weight: x0_weight
-    over it.
+
+    gap_scale: the unit of gaps, sigma, or one where there is no noise and so no gap; gap_weight: x0_weight divided by
+    it.
     """
 
     from_state: Any
@@ -28,11 +29,11 @@ class StepTables(NamedTuple):
     gap_weight: Any
 
     def as_lists(self) -> "StepTables":
-        """Python floats, for one step at a time: no look-up on a device."""
+        """Return Python floats, for one step at a time, without look-ups on a device."""
         return StepTables(*(table.tolist() for table in self))
 
     def placed(self, device: torch.device, dtype: torch.dtype) -> "StepTables":
-        """(K, 1, 1) on a device, which broadcast over states (..., H, D)."""
+        """Return tensors (K, 1, 1) on a device, which broadcast over states (..., H, D)."""
         return StepTables(*(table[:, None, None].to(device, dtype) for table in self))
 
 
@@ -44,7 +45,7 @@ def make_tables(
     eta: float | None,
     reuse_epsilon: bool,
 ) -> StepTables:
-    """(K,) float64 tables of ancestral steps (`eta` None) or DDIM steps, from abar before and behind each step.
+    """Return (K,) float64 tables of ancestral steps (`eta` None) or DDIM steps, from abar before and after each step.
 
     Raises:
         SpecpolicyError: an eta beyond what the states' noise allows.
@@ -74,7 +75,7 @@ def make_tables(
 
 
 def transfer_of(state_weight: Tensor) -> Tensor:
-    """(K, K) float64: entry i, j says how much of what step j adds is left after step i, from the weights (K,)."""
+    """(K, K) float64: entry i, j is the share of step j's addition left after step i, from the weights (K,)."""
     transfer = torch.eye(len(state_weight), dtype=torch.float64)
     for step in range(1, len(state_weight)):
         transfer[step, :step] = state_weight[step] * transfer[step - 1, :step]
