@@ -1,4 +1,4 @@
-"""Denoising networks and observation encoders. They know nothing of chains, environments or time budgets."""
+"""Denoising networks and observation encoders. They do not know chains, environments or time."""
 
 from specpolicy.networks.encoders import ImageEncoder, LowDimEncoder
 from specpolicy.networks.masked_transformer import MaskedTransformer

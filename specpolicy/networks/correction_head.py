@@ -1,4 +1,4 @@
-"""A head that says how x0 changes on the way to less noisy timesteps (De Bortoli et al. 2025, section 3.3)."""
+"""A head that predicts how x0 changes on the way to less noisy timesteps (De Bortoli et al. 2025, section 3.3)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch.nn import functional
 class CorrectionHead(nn.Module):
     """(root (B, H, D), its x0 (B, H, D), timestep (B,), timesteps (B, W) below it, cond) -> change of x0 (B, W, H, D).
 
-    What depends on the root is computed once for the whole window. The change is zero at the root's own timestep.
+    Features of the root are computed once for the whole window. The change is zero at the root's own timestep.
     """
 
     def __init__(self, horizon: int, action_dim: int, cond_dim: int, train_steps: int, width: int = 256):
@@ -26,7 +26,7 @@ class CorrectionHead(nn.Module):
         self.train_steps = train_steps
 
     def forward(self, root: Tensor, x0: Tensor, start: Tensor, timesteps: Tensor, cond: Tensor | None) -> Tensor:
-        """The changes."""
+        """Return the changes."""
         parts = [root.flatten(1), x0.flatten(1)] + ([] if cond is None else [cond.flatten(1)])
         seen = self.root(torch.cat(parts, dim=1)) + self.start(start)
         hidden = functional.silu(seen[:, None] + self.target(timesteps))

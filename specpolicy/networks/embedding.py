@@ -24,7 +24,7 @@ class SinusoidalPosEmb(nn.Module):
 
 
 def expand_timestep(timestep: Tensor | int, batch: int, device: torch.device) -> Tensor:
-    """A (batch,) tensor of timesteps from a number, a 0-d tensor or a vector."""
+    """Return a (batch,) tensor of timesteps from a number, a 0-d tensor or a vector."""
     if not isinstance(timestep, Tensor):
         timestep = torch.tensor(timestep, device=device)
     return timestep.to(device).reshape(-1).expand(batch)

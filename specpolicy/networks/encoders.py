@@ -32,7 +32,7 @@ class LowDimEncoder(nn.Module):
         return self.frame_dim if self.tokens else self.frame_dim * self.n_obs_steps
 
     def features(self, key: str, value: Tensor) -> Tensor:
-        """What one key adds to a frame: (B, To, D)."""
+        """Return the features of one key in a frame: (B, To, D)."""
         return value
 
     def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
@@ -42,7 +42,7 @@ class LowDimEncoder(nn.Module):
 
 
 class ImageEncoder(LowDimEncoder):
-    """The same with images among the keys, (B, To, C, H, W): each frame of each camera goes through a ResNet."""
+    """An encoder with images among the keys, (B, To, C, H, W): each frame of each camera goes through a ResNet."""
 
     def __init__(self, shapes: Mapping[str, Shape], n_obs_steps: int, options: VisionOptions, tokens: bool = False):
         """`shapes` maps each key to its dimension, or to (channels, height, width)."""
@@ -55,7 +55,7 @@ class ImageEncoder(LowDimEncoder):
         self.vision = nn.ModuleList([VisionEncoder(images[key], options) for key in looked_at])
 
     def features(self, key: str, value: Tensor) -> Tensor:
-        """What one key adds to a frame: (B, To, D)."""
+        """Return the features of one key in a frame: (B, To, D)."""
         if key not in self.cameras:
             return value
         encoder = self.vision[self.cameras.index(key) % len(self.vision)]

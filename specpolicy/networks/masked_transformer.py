@@ -32,9 +32,9 @@ class Block(nn.Module):
 class MaskedTransformer(nn.Module):
     """Tokens (N, H, D), of which `vocabulary` stands for a masked one, to logits (N, H, D, V) for all of them.
 
-    Each action dimension has bins, and so embeddings, of its own. How many tokens are masked needs no telling: the
-    network sees it. The observation is To tokens in front, which attend to the action tokens as these do to them; so
-    their keys and values change with every state, and cannot be kept from call to call.
+    Each action dimension has its own bins, and so its own embeddings. The network sees how many tokens are masked, so
+    it needs no timestep. The observation is To tokens in front, which attend to the action tokens as these do to them.
+    So their keys and values change with every state, and cannot be kept from call to call.
     """
 
     def __init__(
@@ -69,7 +69,8 @@ class MaskedTransformer(nn.Module):
     first: Tensor
 
     def forward(self, tokens: Tensor, timestep: Tensor, cond: Tensor) -> Tensor:
-        """Logits of `tokens` (N, H, D) int64, cond (N, To, F); `timestep`, which denoisers take, is not looked at."""
+        """Return logits of `tokens` (N, H, D) int64, cond (N, To, F); `timestep`, an argument of denoisers, is not
+        used."""
         rows = len(tokens)
         actions = (self.token(tokens + self.first) + self.time + self.dimension).flatten(1, 2)
         frames = self.observation(cond) + self.frame

@@ -1,7 +1,7 @@
-"""The options of each denoising network, as they stand in yaml and in a checkpoint: `kind` says of which.
+"""The options of each denoising network, as they are written in yaml and in a checkpoint: `kind` names the network.
 
-Names and defaults are those of the network's constructor. Bounds are far beyond what anyone trains; they keep a
-damaged file from asking for more memory than there is.
+Names and defaults are those of the network's constructor. Bounds are far beyond any real network. They keep a damaged
+file from requesting more memory than there is.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ HEADS = 4096
 
 @dataclass(frozen=True)
 class UnetOptions:
-    """Of `ConditionalUnet1D`."""
+    """Options of `ConditionalUnet1D`."""
 
-    # How the denoiser may be told the observation; the first is the default.
+    # Ways to condition the denoiser on the observation; the first is the default.
     conditionings: ClassVar[tuple[str, ...]] = ("global", "local", "inpainting")
 
     kind: Literal["unet"] = "unet"
@@ -46,7 +46,7 @@ class UnetOptions:
 
 @dataclass(frozen=True)
 class _Attention:
-    """What the transformers share."""
+    """Options that the transformers share."""
 
     n_layer: int = 8
     n_head: int = 4
@@ -60,7 +60,7 @@ class _Attention:
 
 @dataclass(frozen=True)
 class _Denoising(_Attention):
-    """What the transformers over actions share."""
+    """Options that the transformers over actions share."""
 
     p_drop_emb: float = 0.0
     p_drop_attn: float = 0.3
@@ -74,7 +74,7 @@ class _Denoising(_Attention):
 
 @dataclass(frozen=True)
 class TransformerOptions(_Denoising):
-    """Of `TransformerForDiffusion`."""
+    """Options of `TransformerForDiffusion`."""
 
     conditionings: ClassVar[tuple[str, ...]] = ("tokens", "inpainting")
 
@@ -88,7 +88,7 @@ class TransformerOptions(_Denoising):
 
 @dataclass(frozen=True)
 class EncoderTransformerOptions(_Denoising):
-    """Of `EncoderTransformer`."""
+    """Options of `EncoderTransformer`."""
 
     conditionings: ClassVar[tuple[str, ...]] = ("inpainting",)
 
@@ -97,7 +97,7 @@ class EncoderTransformerOptions(_Denoising):
 
 @dataclass(frozen=True)
 class MaskedTransformerOptions(_Attention):
-    """Of `MaskedTransformer`."""
+    """Options of `MaskedTransformer`."""
 
     n_layer: int = 4
     n_emb: int = 128

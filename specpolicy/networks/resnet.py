@@ -62,5 +62,6 @@ class ResNet(nn.Sequential):
 
     @staticmethod
     def output_size(side: int) -> int:
-        """Height or width of the feature map of an image of that height or width: five halvings, rounded up."""
+        """Return the height or width of the feature map for an image of that height or width: five halvings, rounded
+        up."""
         return -(-side // 32)

@@ -88,8 +88,8 @@ class TransformerForDiffusion(nn.Module):
             )
 
     def split_denoiser(self, horizon: int, rows: int) -> SplitTransformer | None:
-        """The same function in two parts, see there; None if an encoder mixes timestep and observations. It is the
-        same for all `rows`."""
+        """Return the same function in two parts, see there; None if an encoder mixes timestep and observations. It is
+        the same for all `rows`."""
         return SplitTransformer(self, horizon) if isinstance(self.encoder, nn.Sequential) else None
 
     def forward(self, sample: Tensor, timestep: Tensor | int, cond: Tensor | None = None) -> Tensor:
@@ -103,18 +103,18 @@ class TransformerForDiffusion(nn.Module):
         x = self.drop(self.input_emb(sample) + self.pos_emb[:, :horizon])
         mask = None if self.mask is None else self.mask[:horizon, :horizon]
         memory_mask = None if self.memory_mask is None else self.memory_mask[:horizon, : tokens.shape[1]]
-        # Told that the mask is causal, the decoder need not look, for which it would wait for a GPU.
+        # With the causal hint the decoder need not inspect the mask, for which it would wait for a GPU.
         x = self.decoder(x, memory, tgt_mask=mask, memory_mask=memory_mask, tgt_is_causal=mask is not None)
         return self.head(self.ln_f(x))
 
 
 def _additive(allowed: Tensor) -> Tensor:
-    """0 where attention is allowed, minus infinity elsewhere."""
+    """Return 0 where attention is allowed, minus infinity elsewhere."""
     return torch.zeros(allowed.shape).masked_fill(~allowed, float("-inf"))
 
 
 def _initialise(module: nn.Module) -> None:
-    """Small normal weights, as in minGPT, from which the original derives."""
+    """Set small normal weights, as in minGPT, from which the original derives."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:

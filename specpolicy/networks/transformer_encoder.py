@@ -1,7 +1,7 @@
 """The encoder-only form of Diffusion Policy's transformer: the timestep is one more token before the actions.
 
-It takes no condition: its policies inpaint, so that the chunk itself holds the observations. Module structure and
-state-dict names are those of real-stanford/diffusion_policy's TransformerForDiffusion with `time_as_cond` False.
+It takes no condition: its policies inpaint, so the chunk itself holds the observations. Module structure and state-dict
+names are those of real-stanford/diffusion_policy's TransformerForDiffusion with `time_as_cond` False.
 """
 
 import torch
@@ -60,6 +60,6 @@ class EncoderTransformer(nn.Module):
         time = self.time_emb(expand_timestep(timestep, sample.shape[0], sample.device))[:, None].to(sample.dtype)
         x = torch.cat([time, self.input_emb(sample)], dim=1) + self.pos_emb[:, : horizon + 1]
         mask = None if self.mask is None else self.mask[: horizon + 1, : horizon + 1]
-        # Told that the mask is causal, the encoder need not look, for which it would wait for a GPU.
+        # With the causal hint the encoder need not inspect the mask, for which it would wait for a GPU.
         x = self.encoder(self.drop(x), mask=mask, is_causal=mask is not None)
         return self.head(self.ln_f(x[:, 1:]))

@@ -1,8 +1,9 @@
-"""`TransformerForDiffusion` in two parts: what its layers read of timestep and condition, and the action tokens.
+"""`TransformerForDiffusion` in two parts: the layers' keys and values from timestep and condition, and the action
+tokens.
 
-The tokens of timestep and observations do not see each other or the actions, so that keys and values of every layer's
-cross-attention are known beforehand: the timestep's, for which there can be a table, and the observations', which a
-chunk needs once.
+The tokens of timestep and observations see neither each other nor the actions, so keys and values of every layer's
+cross-attention are known beforehand. Those of the timestep can be a table. Those of the observations are computed once
+a chunk.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ class SplitTransformer(nn.Module):
         return self._features(self.network.cond_obs_emb(cond), 1)
 
     def _features(self, tokens: Tensor, first: int) -> Tensor:
-        """Of tokens (N, n, width) at positions from `first` on."""
+        """Return the features of tokens (N, n, width) at positions from `first` on."""
         behind = self.tokens - first - tokens.shape[1]
         positions = self.network.cond_pos_emb[:, first : first + tokens.shape[1]]
         memory = self.network.encoder(tokens + positions)
@@ -75,6 +76,6 @@ class SplitTransformer(nn.Module):
 
 
 def _keys_and_values(attention: Any) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the projections to key and value, (2 width, width) and (2 width,)."""
+    """Return weight and bias of the projections to key and value, (2 width, width) and (2 width,)."""
     width = attention.embed_dim
     return attention.in_proj_weight[width:], attention.in_proj_bias[width:]

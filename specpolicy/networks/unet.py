@@ -1,7 +1,7 @@
 """ConditionalUnet1D of Diffusion Policy (Chi et al. 2023): a one-dimensional U-Net over the action horizon.
 
-Module structure and state-dict names are those of real-stanford/diffusion_policy, so that its weights load as they
-are. The condition (timestep embedding and observation) enters each residual block by FiLM (Perez et al. 2018).
+Module structure and state-dict names are those of real-stanford/diffusion_policy, so its weights load unchanged. The
+condition (timestep embedding and observation) enters each residual block by FiLM (Perez et al. 2018).
 """
 
 import itertools
@@ -141,12 +141,13 @@ class ConditionalUnet1D(nn.Module):
             )
 
     def residual_blocks(self) -> list[nn.Module]:
-        """In the order in which they see a chunk; without those of a local condition."""
+        """Return the blocks in the order in which a chunk passes them; without those of a local condition."""
         stages = [*self.down_modules, self.mid_modules, *self.up_modules]
         return [block for stage in stages for block in list(stage.children())[:2]]
 
     def split_denoiser(self, horizon: int, rows: int) -> SplitUnet | None:
-        """The same function in two parts, see there; None with a local condition, which goes through convolutions."""
+        """Return the same function in two parts, see there; None with a local condition, which goes through
+        convolutions."""
         return SplitUnet(self, horizon, rows) if self.local_cond_encoder is None else None
 
     def forward(
@@ -167,7 +168,7 @@ class ConditionalUnet1D(nn.Module):
             first, second, downsample = stage.children()
             x = first(x, cond)
             if index == 0 and local_cond is not None and self.local_cond_encoder is not None:
-                # The second encoder's output is never used, in the original either; its weights still load.
+                # The second encoder's output is not used in the original either; its weights still load.
                 x = x + self.local_cond_encoder[0](local_cond.transpose(1, 2), cond)
             x = second(x, cond)
             skips.append(x)

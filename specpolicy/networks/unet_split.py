@@ -1,11 +1,11 @@
-"""`ConditionalUnet1D` in two parts: what timestep and condition say to its blocks, and the convolutions.
+"""`ConditionalUnet1D` in two parts: the features of timestep and condition for its blocks, and the convolutions.
 
-FiLM is linear in Mish(timestep embedding, condition), so that it is a sum: a part of the timestep, for which there can
-be a table, and a part of the condition, which a chunk needs once.
+FiLM is linear in Mish(timestep embedding, condition), so it is a sum of two parts. The part of the timestep can be a
+table. The part of the condition is computed once a chunk.
 
 Rows go through the convolutions side by side: chunks (H, N, C) are one image of height H and width N, which is
 convolved along its height alone. The inner products then run over all rows, and weights are read once for all of them,
-not once a row; at four actions, to which a U-Net halves sixteen, that is what takes the time.
+not once a row. At four actions, to which a U-Net halves sixteen, reading weights takes most of the time.
 """
 
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from specpolicy.networks.unet import ConditionalUnet1D, Upsample1d
 
-# At levels of more actions a row has inner products enough of its own, and the detour of group norm costs more.
+# At levels of more actions a row has enough inner products of its own, and the detour of group norm costs more.
 SIDE_BY_SIDE = 16
 
 
 class SplitUnet(nn.Module):
     """Chunks (N, H, D) and features (N, F) -> (N, H, D). Features are `time_features` plus `condition_features`.
 
-    Shares its weights with the network but for the features' and the upsampling's, which are copies.
+    Shares its weights with the network, except those for the features and the upsampling, which are copies.
     """
 
     time_weight: Tensor
@@ -33,7 +33,7 @@ class SplitUnet(nn.Module):
     bias: Tensor
 
     def __init__(self, unet: "ConditionalUnet1D", horizon: int, rows: int):
-        """rows: 1, or more than that: the same function, arranged for one row or for several."""
+        """`rows`: 1, or any larger number: the same function, arranged for one row or for several."""
         super().__init__()
         unet.check_horizon(horizon)
         self.unet, self.horizon = unet, horizon
@@ -87,13 +87,13 @@ class SplitUnet(nn.Module):
         return horizon <= self.tallest
 
     def _rearrange(self, x: Tensor, before: int, after: int) -> Tensor:
-        """From one level's arrangement to another's."""
+        """Convert from one level's arrangement to another's."""
         if self._beside(before) == self._beside(after):
             return x
         return x.permute(2, 0, 1) if self._beside(after) else x.permute(1, 2, 0)
 
     def _blocks(self, x: Tensor, blocks: tuple[Any, ...], films: Iterator[Tensor], horizon: int) -> Tensor:
-        """Residual blocks, each with the next FiLM (N, 2 channels)."""
+        """Apply residual blocks, each with the next FiLM (N, 2 channels)."""
         beside = self._beside(horizon)
         for block in blocks:
             film = next(films)
@@ -110,7 +110,7 @@ class SplitUnet(nn.Module):
         return x
 
     def _activate(self, x: Tensor, block: Any, horizon: int) -> Tensor:
-        """Convolution, group norm, Mish."""
+        """Apply convolution, group norm and Mish."""
         convolution, norm, _ = block.block
         x, groups = self._convolve(x, convolution, horizon), norm.num_groups
         if not self._beside(horizon):
@@ -129,7 +129,7 @@ class SplitUnet(nn.Module):
 
 
 class _Doubling(nn.Module):
-    """A transposed convolution (kernel 4, stride 2, padding 1) as one convolution, of which even and odd actions are
+    """A transposed convolution (kernel 4, stride 2, padding 1) as one convolution whose even and odd actions are
     different channels: action 2i sees i - 1 and i, action 2i + 1 sees i and i + 1."""
 
     weight: Tensor
@@ -155,7 +155,7 @@ class _Doubling(nn.Module):
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, beside: bool) -> Tensor:
-    """Along the actions: (H, N, C) -> (H', N, C') if `beside`, else (N, C, H) -> (N, C', H')."""
+    """Convolve along the actions: (H, N, C) -> (H', N, C') if `beside`, else (N, C, H) -> (N, C', H')."""
     if not beside:
         return functional.conv1d(x, weight, bias, stride, padding)
     image = functional.conv2d(x[None].permute(0, 3, 1, 2), weight[..., None], bias, (stride, 1), (padding, 0))

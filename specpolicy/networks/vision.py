@@ -12,20 +12,20 @@ from specpolicy.networks.resnet import ResNet
 from specpolicy.parsing import check_choice, check_ranges
 
 CROPS = ("round", "floor")
-MOST_PIXELS = 4096  # of a side of an image
+MOST_PIXELS = 4096  # of one side of an image
 
 
 @dataclass(frozen=True)
 class VisionOptions:
-    """How a camera's images become features.
+    """Options of the image encoder of a camera.
 
     Attributes:
         layers: of the ResNet, 18 or 34.
         group_norm: group norm in place of batch norm.
-        keypoints: of the spatial softmax; None takes the 512 channels of the feature map as they are.
+        keypoints: of the spatial softmax; None uses the 512 channels of the feature map directly.
         features: size of the linear layer after it; None for no such layer, which leaves 2 numbers a keypoint.
         resize: (height, width) that images are resized to first.
-        crop: (height, width) of the part in the middle that is looked at.
+        crop: (height, width) of the middle part that the network sees.
         crop_offset: how half a pixel of offset is rounded: "round" (to even, torchvision) or "floor" (robomimic).
         shared: one encoder for all cameras.
     """
@@ -50,7 +50,7 @@ class VisionOptions:
 
 
 class SpatialSoftmax(nn.Module):
-    """Where each feature map is active (Finn et al. 2016): (N, C, H, W) -> (N, K, 2), x and y in [-1, 1]."""
+    """Positions of activity in each feature map (Finn et al. 2016): (N, C, H, W) -> (N, K, 2), x and y in [-1, 1]."""
 
     temperature: Tensor
     positions: Tensor
@@ -65,7 +65,7 @@ class SpatialSoftmax(nn.Module):
         self.register_buffer("positions", grid, persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Expected position under the softmax over all pixels."""
+        """Return the expected position under the softmax over all pixels."""
         maps = self.projection(features).flatten(start_dim=2)
         return torch.softmax(maps / self.temperature, dim=-1) @ self.positions
 
