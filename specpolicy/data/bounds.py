@@ -1,7 +1,7 @@
-"""What a data file of a stranger may claim: its own bytes only, and no more of them than a machine can hold.
+"""Bounds on a stranger's data file: it may use its own bytes only, and no more memory than a machine has.
 
-HDF5 lets a dataset lie in any other file of the machine, and both HDF5 and parquet write a million equal numbers in a
-few bytes.
+HDF5 lets a dataset lie in any other file of the machine. Both HDF5 and parquet store a million equal numbers in a few
+bytes.
 """
 
 from pathlib import Path
@@ -12,15 +12,15 @@ import h5py
 from specpolicy.errors import SpecpolicyError
 
 MOST_BYTES = 4 * 2**30  # of an array in memory
-PACKED = 1100  # at most so many bytes are packed into one, by deflate
+PACKED = 1100  # most bytes that deflate packs into one
 ALWAYS = 2**20  # bytes that any array may have
 
 
 def check_dataset(array: h5py.Dataset, where: str, path: str | Path) -> None:
-    """Raise unless an HDF5 dataset lies in its file, and can be as large as it says.
+    """Raise unless an HDF5 dataset lies in its own file and can have its stated size.
 
     Raises:
-        SpecpolicyError: as said.
+        SpecpolicyError: it does not.
     """
     if array.external or array.is_virtual or array.file.filename != str(path):
         raise SpecpolicyError(f"{path}: {where} lies in another file: copy it into this one")
@@ -31,10 +31,13 @@ def check_dataset(array: h5py.Dataset, where: str, path: str | Path) -> None:
 def check_table(metadata: Any, names: list[str], file: Path) -> None:
     """Raise if columns of a parquet file are too large.
 
-    metadata: of pyarrow's `ParquetFile`.
+    Args:
+        metadata: of pyarrow's `ParquetFile`.
+        names: of the columns.
+        file: the parquet file, for messages.
 
     Raises:
-        SpecpolicyError: as said.
+        SpecpolicyError: a column is too large.
     """
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     columns = [group.column(index) for group in groups for index in range(group.num_columns)]

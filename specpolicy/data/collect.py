@@ -1,8 +1,8 @@
 """Demonstrations from a scripted expert, recorded over processes, safe against kills.
 
-Each attempt becomes a small file in `<output>.parts/`, renamed into place when complete. Attempts are
-numbered; the demonstrations kept are the first successful ones by number. So they depend on the settings
-alone, not on how many processes recorded them or on how often the run was killed and started again.
+Each attempt becomes a small file in `<output>.parts/`, renamed into place when complete. Attempts are numbered, and the
+first successful ones by number are kept. So the demonstrations depend on the settings alone, not on the number of
+processes or on interruptions.
 """
 
 import glob
@@ -27,7 +27,7 @@ HOPELESS = 30  # attempts after which an expert that fails nine times in ten is 
 
 @dataclass(frozen=True)
 class Collected:
-    """What a collection came to: demonstrations and samples in the file, and attempts behind them."""
+    """Result of a collection: demonstrations and samples in the file, and attempts behind them."""
 
     demonstrations: int
     samples: int
@@ -37,7 +37,7 @@ class Collected:
 
 @dataclass(frozen=True)
 class _Setup:
-    """What a worker needs to know."""
+    """Settings of a worker."""
 
     recording: Recording
     directory: Path
@@ -57,9 +57,9 @@ def collect(
     """Record `episodes` demonstrations into `output`, continuing what an interrupted run has left.
 
     Args:
-        recording: what to record.
+        recording: the settings of the demonstrations.
         episodes: demonstrations to keep.
-        output: what to write: an HDF5 file, or a directory for LeRobot's format.
+        output: an HDF5 file to write, or a directory for LeRobot's format.
         workers: processes; 0 records in this one.
         keep_failures: keep unsuccessful episodes too.
         validation: share of the demonstrations to validate on (`mask/valid`, or the split `valid`); at least one if
@@ -82,10 +82,10 @@ def collect(
         _require_same(read_settings(output), wanted, output)
         return None
     with claim_path(output, "collect"):
-        if output.exists():  # by now: another run has just ended
+        if output.exists():  # another run may have finished it by now
             return None
         _check_parts(output.with_name(output.name + ".parts"), settings)
-        env_args, hz = describe(recording)  # so that a wrong task or expert is found before anything is recorded
+        env_args, hz = describe(recording)  # find a wrong task or expert before anything is recorded
         if hz is None and file_format == "lerobot":
             raise SpecpolicyError(
                 f"{recording.as_dict()['task']['id']} does not say its control steps per second, which LeRobot's "
@@ -106,7 +106,7 @@ def _collect(
     write: Callable[..., int],
     on_attempt: Callable[[bool, bool], None],
 ) -> Collected:
-    """Record what is missing and write the output, whose place this run holds."""
+    """Record the missing demonstrations and write the output, which this run has locked."""
     keep_failures = bool(settings["keep_failures"])
     directory = output.with_name(output.name + ".parts")
     # Of a run that was killed:
@@ -170,7 +170,7 @@ class _Worker:
 class _Numbers:
     """Numbers of attempts still to be made, lowest first.
 
-    It stops while those made and those under way could be enough, and goes on if some of them fail.
+    It pauses while the finished and running attempts could be enough, and goes on if some of them fail.
     """
 
     def __init__(self, outcomes: Mapping[int, tuple[bool, bool]], episodes: int) -> None:
@@ -192,7 +192,7 @@ class _Numbers:
 
 
 def _format(name: str) -> tuple[Callable[[Path], Any], Callable[..., int]]:
-    """(what reads the settings of a finished output, what writes one from parts)."""
+    """Return a function that reads the settings of a finished output, and one that writes an output from parts."""
     if name == "lerobot":
         import pyarrow  # noqa: F401  (missing, it should be missed before anything is recorded)
 
@@ -228,7 +228,7 @@ def _require_same(found: dict[str, object] | None, wanted: Mapping[str, object],
 
 
 def _validation(episodes: int, share: float, seed: int) -> list[int]:
-    """Numbers of the demonstrations held out, drawn from the collection's seed."""
+    """Draw the numbers of the held-out demonstrations from the collection's seed."""
     count = min(max(1, round(share * episodes)), episodes - 1)
     rng = np.random.default_rng(np.random.SeedSequence((seed, 2**32 - 1)))  # no attempt has this number
     return [int(number) for number in rng.choice(episodes, count, replace=False)]

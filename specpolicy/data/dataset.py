@@ -1,8 +1,8 @@
-"""Training windows from whatever lies at a path: robomimic's HDF5, a LeRobot data set, a zarr replay buffer.
+"""Training windows from any supported data set: robomimic's HDF5, a LeRobot data set, a zarr replay buffer.
 
-LeRobot does not install beside robosuite (it wants numpy 2), so its files are read with pyarrow; diffusion_policy's
-replay buffers with zarr, robomimic's files with h5py. Each reader returns the episodes; which of them belong to a
-split, and what their windows are, is one definition for all three.
+LeRobot does not install beside robosuite (it needs numpy 2), so its files are read with pyarrow; diffusion_policy's
+replay buffers with zarr, robomimic's files with h5py. Each reader returns the episodes. Splits and windows are defined
+once for all three.
 """
 
 import importlib
@@ -32,18 +32,18 @@ def load_sequences(
 
     Args:
         path: an HDF5 file of robomimic, the directory of a LeRobot data set, or a `.zarr` of diffusion_policy.
-        split: "train" or "valid", None for all; or another part that the data set names.
-        validation: share of the episodes that are "valid" where the data set does not say which.
-        pad_after: how many actions of a window may lie beyond the end of its episode; None: as many as there can be.
+        split: "train" or "valid", None for all; or another part named by the data set.
+        validation: share of the episodes that are "valid" where the data set names none.
+        pad_after: most actions of a window beyond the end of its episode; None: horizon - n_obs_steps.
 
     Raises:
-        SpecpolicyError: whatever would make the data unusable further on.
+        SpecpolicyError: the data cannot be used.
     """
     return windows(read_data(path, observation_keys), n_obs_steps, horizon, split, validation, pad_after)
 
 
 def read_data(path: str | Path, observation_keys: Sequence[str]) -> DataSet:
-    """All episodes of what lies at `path`, its parts and its rate, checked."""
+    """Read and check all episodes of a data set, with its parts and its rate."""
     if not observation_keys:
         raise SpecpolicyError("no observations to read: name some in task.observation_keys")
     return _reader(path).read(path, observation_keys)
@@ -58,13 +58,13 @@ def windows(
     pad_after: int | None = None,
     stride: int = 1,
 ) -> Sequences:
-    """As `load_sequences`, of what has been read; every `stride`-th frame of an episode."""
+    """Cut windows as `load_sequences` does, from data already read; every `stride`-th frame of an episode."""
     episodes = [data.episodes[name] for name in choose(data, split, validation)]
     return cut([episode.every(stride) for episode in episodes], n_obs_steps, horizon, pad_after)
 
 
 def observation_keys(path: str | Path) -> list[str]:
-    """The low-dimensional observations that a data set holds.
+    """Return the keys of the low-dimensional observations of a data set.
 
     Raises:
         SpecpolicyError: there are none.
@@ -76,7 +76,7 @@ def observation_keys(path: str | Path) -> list[str]:
 
 
 def data_kind(path: str | Path) -> str:
-    """Which of `READERS` reads what lies at `path`."""
+    """Return the key in `READERS` for the data at `path`."""
     path = Path(path)
     if not path.exists():
         raise SpecpolicyError(f"no demonstrations at {path}: record some with 'specpolicy collect', or give data=PATH")

@@ -40,19 +40,19 @@ class Episode:
         return len(self.action)
 
     def every(self, stride: int) -> "Episode":
-        """Every `stride`-th frame with its action, from the first one on."""
+        """Keep every `stride`-th frame with its action, from the first one on."""
         return Episode(self.action[::stride], {key: values[::stride] for key, values in self.observation.items()})
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What lies at a path, read and checked.
+    """A data set, read and checked.
 
     Attributes:
-        path: where it is.
+        path: its place.
         episodes: by name, in the order of their windows; none is empty.
         parts: names of episodes by the name of the part, as the data set itself divides them; {} if it does not.
-        hz: control steps per second; None if it does not say.
+        hz: control steps per second; None if unknown.
     """
 
     path: Path
@@ -69,7 +69,7 @@ class DataSet:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that the episodes hold: the same data elsewhere on the disk has the same."""
+        """Hash of everything in the episodes; a copy of the data elsewhere has the same one."""
         digest = hashlib.sha256()
         for episode in self.episodes.values():
             for key, values in [*sorted(episode.observation.items()), ("action", episode.action)]:
@@ -79,15 +79,18 @@ class DataSet:
 
 
 def cut(episodes: Sequence[Episode], n_obs_steps: int, horizon: int, pad_after: int | None = None) -> Sequences:
-    """All overlapping windows of all episodes.
+    """Cut all overlapping windows from all episodes.
 
-    Window i of an episode holds the observations i - To + 1 ... i and the actions i - To + 1 ... i - To + H; beyond
+    Window i of an episode holds the observations i - To + 1 ... i and the actions i - To + 1 ... i - To + H. Beyond
     both ends of an episode its first and last entries are repeated.
 
     Args:
-        pad_after: how many actions of a window may lie beyond the end of its episode. None: horizon - n_obs_steps, so
-            that there is a window for every frame, as robomimic has it. n_action_steps - 1, as diffusion_policy and
-            LeRobot have it, leaves out the windows in which an action that is executed would be a repeated one.
+        episodes: to cut.
+        n_obs_steps: To.
+        horizon: H.
+        pad_after: most actions of a window beyond the end of its episode. None: horizon - n_obs_steps, which gives a
+            window for every frame, as in robomimic. n_action_steps - 1, as in diffusion_policy and LeRobot, leaves out
+            the windows in which an executed action would be a repeated one.
 
     Raises:
         SpecpolicyError: lengths that make no window; no episode is long enough.
@@ -117,14 +120,14 @@ def cut(episodes: Sequence[Episode], n_obs_steps: int, horizon: int, pad_after: 
 
 
 def as_vectors(values: np.ndarray, name: str, path: Path | str) -> np.ndarray:
-    """Numbers (N, D) as float32.
+    """Return numbers (N, D) as float32.
 
     Raises:
-        SpecpolicyError: they are no real numbers, or not finite as float32.
+        SpecpolicyError: they are not real numbers, or not finite as float32.
     """
     if values.dtype.kind not in "biuf":
         raise SpecpolicyError(f"{path}: {name} holds {values.dtype}, expected numbers")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is said in the next line
+    with np.errstate(over="ignore"):  # too large numbers become infinite, which the next line reports
         vectors = values.astype(np.float32, copy=False)
     if not np.isfinite(vectors).all():
         raise SpecpolicyError(f"{path}: {name} has values that are not finite")

@@ -1,8 +1,8 @@
 """LeRobot data sets, versions 2 and 3: the vectors in their parquet files, read with pyarrow. Needs the extra `data`.
 
 Both versions hold the rows of all episodes in `data/**/*.parquet` (2: a file an episode, 3: many in one) and describe
-them in `meta/info.json`. A data set of `specpolicy collect format=lerobot` also says, in `meta/specpolicy.json`, which
-parts of its state vectors are which observations, and is read under their own names.
+them in `meta/info.json`. A data set of `specpolicy collect format=lerobot` also has `meta/specpolicy.json`, which names
+the observations that its state vectors consist of, so they are read under their own names.
 """
 
 import math
@@ -28,20 +28,20 @@ Slice = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Feature:
-    """What a column holds: "float32", "video", ... and the shape of an entry, which videos may leave open."""
+    """Contents of a column: "float32", "video", ... and the shape of an entry, which videos may leave open."""
 
     dtype: str
     shape: tuple[int | None, ...] | None = None
 
     @property
     def is_vector(self) -> bool:
-        """Whether it can be learned from."""
+        """Whether policies can learn from it."""
         return self.dtype.startswith(("float", "int", "bool", "uint"))
 
 
 @dataclass(frozen=True)
 class Info:
-    """The part of `meta/info.json` that the data is read by. fps: of the data set; videos have it once more."""
+    """The part of `meta/info.json` needed for reading. `fps` is that of the data set; videos have their own."""
 
     features: Mapping[str, Feature]
     fps: float | None = None
@@ -90,14 +90,14 @@ def observation_keys(path: str | Path) -> list[str]:
 
 
 def read_info(path: str | Path) -> Info:
-    """What is needed of `meta/info.json`."""
+    """Read the needed part of `meta/info.json`."""
     file = Path(path) / INFO
     found = read_json(file)
     version = str(found.get("codebase_version", ""))
     if not version.startswith(("v2.", "v3.")):
         raise SpecpolicyError(f"{file}: version '{version}' is not known (v2.x and v3.x are): convert it with LeRobot")
     known = {name: found[name] for name in Info.__annotations__ if name in found}
-    if isinstance(known.get("features"), dict):  # there is more in a feature, such as the names of its entries
+    if isinstance(known.get("features"), dict):  # a feature has more entries, such as names
         known["features"] = {
             name: {key: one[key] for key in Feature.__annotations__ if key in one} if isinstance(one, dict) else one
             for name, one in known["features"].items()
@@ -109,7 +109,7 @@ def read_info(path: str | Path) -> Info:
 
 
 def read_columns(root: Path, info: Info, names: set[str]) -> dict[str, np.ndarray]:
-    """Columns of all rows, (N, D) for features and (N,) for the indices."""
+    """Return columns of all rows, (N, D) for features and (N,) for the indices."""
     from pyarrow import ArrowException, parquet
 
     files = sorted((root / "data").rglob("*.parquet"))
@@ -156,7 +156,7 @@ def read_columns(root: Path, info: Info, names: set[str]) -> dict[str, np.ndarra
 
 
 def _values(column: Any, name: str, file: Path) -> np.ndarray:
-    """A column of scalars or lists of one length as (N, D)."""
+    """Return a column of scalars or of lists of one length as (N, D)."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -175,7 +175,7 @@ def _values(column: Any, name: str, file: Path) -> np.ndarray:
 
 
 def _locate(root: Path, info: Info, key: str) -> Slice:
-    """Where an observation lies: a feature of this name, or a part of one."""
+    """Find an observation: a feature of this name, or a part of one."""
     own, features = _own_parts(root), info.features
     if key in own and key != ACTION:
         return own[key]
@@ -188,7 +188,7 @@ def _locate(root: Path, info: Info, key: str) -> Slice:
 
 
 def _whole(info: Info, feature: str) -> Slice:
-    """All entries of a feature; those of several dimensions are flat."""
+    """Return all entries of a feature; those of several dimensions become flat."""
     shape = info.features[feature].shape
     if shape is None or None in shape:
         raise SpecpolicyError(f"{INFO} does not say the shape of '{feature}'")
@@ -206,7 +206,7 @@ def _own_parts(root: Path) -> dict[str, Slice]:
 
 
 def _splits(root: Path, info: Info, episodes: Mapping[str, Episode]) -> dict[str, list[str]]:
-    """Names of the episodes of each split, which LeRobot writes as "FIRST:END"."""
+    """Return the names of the episodes of each split, which LeRobot writes as "FIRST:END"."""
     found = {}
     for name, text in (info.splits or {}).items():
         bounds = re.fullmatch(r"(\d{1,18}):(\d{1,18})", text, re.ASCII)

@@ -3,11 +3,11 @@
 meta/info.json                               features, counts, splits
 meta/stats.json                              minimum, maximum, mean, standard deviation, quantiles of each feature
 meta/tasks.parquet                           task_index by the task's name
-meta/episodes/chunk-000/file-000.parquet     one row an episode: its length, where its frames lie, its statistics
-meta/specpolicy.json                         ours: which parts of the state vectors are which observations; settings
+meta/episodes/chunk-000/file-000.parquet     one row an episode: its length, the place of its frames, its statistics
+meta/specpolicy.json                         ours: the observations in each part of the state vectors; settings
 data/chunk-000/file-000.parquet, ...         one row a frame
 
-LeRobot's policies know the robot's own state, `observation.state`, and `observation.environment_state`: our
+LeRobot's policies have two state keys, `observation.state` for the robot and `observation.environment_state`. Our
 observations are joined to these two vectors.
 """
 
@@ -57,12 +57,14 @@ def write_lerobot(
 ) -> int:
     """Join part files (see `robomimic_hdf5.write_part`) into one data set, atomically; return its number of frames.
 
-    The demonstrations to validate on come last, as the split `valid`.
+    The demonstrations for validation come last, as the split `valid`.
 
     Args:
         path: the directory to write; nothing may be there.
+        parts: part files with data.
+        env_args: robomimic's description of the environment.
         attributes: stored with `env_args` in meta/specpolicy.json; `task` names the task.
-        valid: numbers of the demonstrations to validate on.
+        valid: numbers of the demonstrations for validation.
         hz: frames per second.
     """
     with writing(path):
@@ -96,7 +98,7 @@ def _write(
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:
-    """The settings of the collection that wrote a data set, None if it was none of ours."""
+    """Return the settings of the collection that wrote a data set, None if specpolicy did not write it."""
     try:
         return json.loads((path / "meta" / "specpolicy.json").read_text(encoding="utf-8")).get("collection")
     except (OSError, ValueError, AttributeError):
@@ -107,7 +109,7 @@ Layout = dict[str, dict[str, int]]  # feature: {observation: its width}
 
 
 def _layout(part: Path) -> Layout:
-    """Which observations make which feature."""
+    """Assign the observations to features."""
     with h5py.File(part, "r") as file:
         widths = {}
         for key, values in file["demo/obs"].items():
@@ -120,7 +122,7 @@ def _layout(part: Path) -> Layout:
 
 
 def _parts(layout: Layout) -> dict[str, tuple[str, int, int]]:
-    """{observation: (feature, first entry, entry after the last)}."""
+    """Return {observation: (feature, first entry, entry after the last)}."""
     found = {}
     for feature, widths in layout.items():
         start = 0
@@ -131,7 +133,7 @@ def _parts(layout: Layout) -> dict[str, tuple[str, int, int]]:
 
 
 def _read(part: Path, layout: Layout) -> Columns:
-    """The frames of one demonstration, without the columns that say where it stands in the data set."""
+    """Read the frames of one demonstration, without the columns that depend on its place in the data set."""
     with h5py.File(part, "r") as file:
         demo = file["demo"]
         vectors = {
@@ -204,7 +206,8 @@ class _Writer:
         self._total += length
 
     def finish(self, training: int, ours: Mapping[str, Any]) -> int:
-        """Write what describes the data; the number of frames. training: episodes of the split `train`."""
+        """Write the files that describe the data; return the number of frames. `training`: episodes of the split
+        `train`."""
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -271,7 +274,8 @@ def _table(columns: Columns) -> pa.Table:
 
 
 def _tasks(task: str) -> pa.Table:
-    """LeRobot reads the tasks with pandas and looks them up by the index, which pandas' own metadata names."""
+    """Return the table of tasks. LeRobot reads it with pandas and looks tasks up by the index that pandas' metadata
+    names."""
     import pyarrow as pa
 
     index = "__index_level_0__"
@@ -284,7 +288,7 @@ def _tasks(task: str) -> pa.Table:
 
 
 def _statistics(values: np.ndarray) -> dict[str, list[float] | list[int]]:
-    """Statistics of each entry over the frames (N,) or (N, D)."""
+    """Return statistics of each entry over the frames (N,) or (N, D)."""
     numbers = values.reshape(len(values), -1).astype(np.float64)
     found = {
         "min": numbers.min(axis=0),

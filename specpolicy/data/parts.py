@@ -1,8 +1,8 @@
-"""Which episodes are for training, which to validate on, and which are left alone: as the data set says.
+"""Training, validation and other parts of a data set, as the data set names them.
 
-A data set divides its episodes by name: LeRobot's `splits`, robomimic's filter keys. Three of these parts have a role:
-what is called train, what is called valid (val, validation) and what is called test. Nothing outside `train` is trained
-on, the three share no episode, and a share is held out only where the data set names nothing to validate on.
+A data set divides its episodes by name: LeRobot's `splits`, robomimic's filter keys. Three parts have a role: train,
+valid (also val, validation) and test. Nothing outside `train` is trained on. The three share no episode. A share is
+held out only where the data set names no validation part.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from specpolicy.data.episodes import DataSet
 from specpolicy.errors import SpecpolicyError
 
-HELD_OUT_SEED = 20_240  # which episodes are held out does not depend on the run
+HELD_OUT_SEED = 20_240  # the held-out episodes do not depend on the run
 TRAIN, VALID, TEST = "train", "valid", "test"
 ROLES = {
     TRAIN: (TRAIN,),
@@ -22,14 +22,17 @@ ROLES = {
 
 
 def choose(data: DataSet, split: str | None, share: float) -> list[str]:
-    """Names of the episodes of a split, in the order of the data set.
+    """Return the names of the episodes of a split, in the order of the data set.
 
-    split: None for all episodes; "train"; "valid", which is what the data set names for it, else a `share` of the
-        episodes of `train`, or of all where nothing is named; any other part by its own name.
+    Args:
+        data: the data set.
+        split: None for all episodes; "train"; "valid": the part that the data set names for it, else a `share` of the
+            episodes of `train`, or of all where no parts are named; any other part by its own name.
+        share: of the episodes for validation, where the data set names none.
 
     Raises:
-        SpecpolicyError: a part that is empty, names an episode that is not there or one twice; parts with a role that
-            share an episode; parts of which none is `train`; a split that is not there; nothing to hold out from.
+        SpecpolicyError: a part that is empty, names a missing episode or one twice; parts with a role that share an
+            episode; parts without a `train`; an unknown split; no episodes to hold out from.
     """
     if split is None:
         return list(data.episodes)
@@ -55,10 +58,10 @@ def choose(data: DataSet, split: str | None, share: float) -> list[str]:
 
 
 def held_out(count: int, share: float, data: DataSet) -> list[int]:
-    """Numbers of the episodes to validate on where the data set does not say which: at least one, always the same.
+    """Return the numbers of the held-out episodes where the data set names none: at least one, always the same.
 
     Raises:
-        SpecpolicyError: there is one episode alone, or the share is none.
+        SpecpolicyError: there is only one episode, or the share is zero.
     """
     if not 0 < share < 1:
         raise SpecpolicyError(f"validation={share}: expected a share between 0 and 1")

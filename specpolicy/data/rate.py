@@ -1,4 +1,4 @@
-"""The rate of the data against that of the task: train as they are, leave out frames, or refuse."""
+"""Compares the rate of the data with that of the task: train unchanged, drop frames, or refuse."""
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.rates import TOLERANCE, same_rate
@@ -10,17 +10,17 @@ def settle_rate(
     resample: bool = False,
     any_rate: bool = False,
 ) -> tuple[float | None, int]:
-    """(control steps per second of what is trained on, every how many frames of the data are taken).
+    """Return the training data's control steps per second, and n where every n-th frame is used.
 
     Args:
-        data_hz, task_hz: None where it is not known.
-        resample: leave out frames where the data's rate is a multiple of the task's. Frames are never invented, and the
-            action of a frame that is kept stays what it is: right for targets (poses, positions), not for changes of
-            pose, of which the ones left out would be missing.
+        data_hz, task_hz: None where unknown.
+        resample: drop frames where the data's rate is a multiple of the task's. Frames are never invented, and a kept
+            frame keeps its action. That is right for targets (poses, positions), not for changes of pose, because the
+            dropped changes would be missing.
         any_rate: train at the data's rate although the task has another.
 
     Raises:
-        SpecpolicyError: the rates differ and nothing is said about it; frames cannot be left out.
+        SpecpolicyError: the rates differ and neither option is set; frames cannot be dropped.
     """
     if resample:
         if data_hz is None or task_hz is None:
@@ -35,7 +35,7 @@ def settle_rate(
         return data_hz / stride, stride
     if any_rate or same_rate(data_hz, task_hz):
         return data_hz, 1
-    assert data_hz is not None and task_hz is not None  # what is not known differs from nothing
+    assert data_hz is not None and task_hz is not None  # an unknown rate never counts as different
     multiple = data_hz / task_hz
     whole = round(multiple) > 1 and abs(multiple / round(multiple) - 1) <= TOLERANCE
     can = f"resample=true takes every {_ordinal(round(multiple))} frame, " if whole else ""

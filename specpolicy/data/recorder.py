@@ -1,4 +1,4 @@
-"""One recorded episode of a scripted expert: noise is executed, the clean action is the label."""
+"""Records an episode of a scripted expert: noise is executed, the clean action is the label."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from specpolicy.tasks import control_hz, known_hz, make_task_env
 if TYPE_CHECKING:
     from specpolicy_envs import Expert
 
-ROBOMIMIC_GYM_TYPE = 2  # robomimic's EnvType.GYM_TYPE, for environments that do not describe themselves
+ROBOMIMIC_GYM_TYPE = 2  # robomimic's EnvType.GYM_TYPE, for environments without their own description
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What determines a demonstration, together with its number.
+    """Settings that, together with its number, determine a demonstration.
 
     Attributes:
         task: the task configuration as JSON (a string, so that equal settings hash alike).
-        noise: standard deviation of the noise on executed actions, relative to the environment's
-            `action_noise_scale` (1 if it has none).
+        noise: standard deviation of the noise on executed actions, relative to the environment's `action_noise_scale`
+            (1 if it has none).
         seed: seed of the whole collection.
         max_seconds: an episode that has not succeeded by then has failed.
         expert: `module:function` called with (task id, seed), or None for the task's shipped expert.
@@ -44,10 +44,9 @@ class Recording:
 
 
 def demonstration_seeds(seed: int, number: int) -> tuple[int, int, int]:
-    """Seeds of the environment's reset, the expert and the noise for one attempt of a collection.
+    """Return seeds of the environment's reset, the expert and the noise for one attempt of a collection.
 
-    Reset seeds lie in [2**30, 2**31), so that a reset seed below 2**30, as evaluation uses, can never be
-    one of a demonstration.
+    Reset seeds lie in [2**30, 2**31). Evaluation uses reset seeds below 2**30, so it never repeats a demonstration.
     """
     reset, expert, noise = np.random.SeedSequence((seed, number)).generate_state(3)
     return 2**30 + int(reset) % 2**30, int(expert) % 2**31, int(noise)
@@ -96,7 +95,7 @@ class Recorder:
         )
 
     def env_args(self) -> dict[str, Any]:
-        """robomimic's description of the environment."""
+        """Return robomimic's description of the environment."""
         task = json.loads(self.recording.task)
         foreign = {
             "env_name": task["id"],
@@ -114,16 +113,16 @@ class Recorder:
         return np.array(self._call("get_state", np.zeros(0)), dtype=np.float64)
 
     def _call(self, method: str, otherwise: Any) -> Any:
-        """The result of a method that environments of other packages may lack."""
+        """Return the result of a method that environments of other packages may lack."""
         bound = getattr(self.env.unwrapped, method, None)
         return otherwise if bound is None else bound()
 
 
 def describe(recording: Recording) -> tuple[dict[str, Any], float | None]:
-    """robomimic's description of the environment, and its control steps per second; None if it does not say them.
+    """Return robomimic's description of the environment, and its control steps per second, None if unknown.
 
     Raises:
-        SpecpolicyError: the task or the expert is not there.
+        SpecpolicyError: the task or the expert does not exist.
     """
     recorder = Recorder(recording)
     try:
@@ -133,7 +132,7 @@ def describe(recording: Recording) -> tuple[dict[str, Any], float | None]:
 
 
 def _make_expert(task_id: str, source: str | None) -> Expert:
-    """The user's expert, or the one shipped for the task."""
+    """Return the user's expert, or the one shipped for the task."""
     if source is None:
         from specpolicy_envs import make_expert
 

@@ -1,6 +1,6 @@
-"""robomimic's HDF5 files, as `specpolicy collect` and robomimic write them: the vectors in them, and their filter keys.
+"""robomimic's HDF5 files, from `specpolicy collect` or robomimic: their vectors and their filter keys.
 
-robomimic's own reader trusts `num_samples` and the masks; here both are checked, and either may be missing.
+robomimic's own reader trusts `num_samples` and the masks. Here both are checked, and either may be missing.
 """
 
 import json
@@ -44,7 +44,7 @@ def observation_keys(path: str | Path) -> list[str]:
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[h5py.File]:
-    """The file; whatever HDF5 cannot read in it is one line."""
+    """Open the file; any HDF5 error in the block becomes one line."""
     if not Path(path).exists():
         raise SpecpolicyError(f"no demonstrations at {path}: record some with 'specpolicy collect', or give data=FILE")
     check_regular(path)
@@ -57,12 +57,12 @@ def _opened(path: str | Path) -> Iterator[h5py.File]:
             yield file
         except SpecpolicyError:
             raise
-        except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:  # links to nothing, damaged chunks
+        except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:  # dangling links, damaged chunks
             raise SpecpolicyError(f"{path} is damaged ({type(error).__name__}: {one_line(error)})") from None
 
 
 def _names(path: str | Path, file: h5py.File) -> list[str]:
-    """Names of the demonstrations, by their number as robomimic sorts them, others after them."""
+    """Return the names of the demonstrations, by their number as robomimic sorts them, others after them."""
     if not isinstance(file.get("data"), h5py.Group) or not len(file["data"]):
         raise SpecpolicyError(f"{path} has no demonstrations under 'data': it is not a robomimic file")
 
@@ -74,7 +74,7 @@ def _names(path: str | Path, file: h5py.File) -> list[str]:
 
 
 def _episode(path: str | Path, where: str, demo: Any, keys: Sequence[str], widths: dict[str, int]) -> Episode:
-    """One demonstration; `widths` of what was read before it, which it must share."""
+    """Read one demonstration, which must have the `widths` of those read before it."""
     _require_parts(path, where, demo)
     for key in keys:
         if key not in demo["obs"]:
@@ -123,7 +123,7 @@ def _parts(path: str | Path, file: h5py.File) -> dict[str, list[str]]:
 
 
 def _hz(path: str | Path, attributes: Mapping[str, Any]) -> float | None:
-    """The rate that `control_hz` (ours) or `control_freq` of the environment's description says."""
+    """Return the rate of `control_hz` (ours) or of `control_freq` in the environment's description."""
     own = parse_hz(attributes.get("control_hz"), f"{path}: data's attribute control_hz")
     text = attributes.get("env_args")
     if text is None or (isinstance(text, str | bytes) and not text.strip()):

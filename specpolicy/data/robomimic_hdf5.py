@@ -29,7 +29,7 @@ class Demonstration:
 
     Attributes:
         actions: (T, D) clean actions, the labels.
-        states: (T, N) simulator state before each action; N is 0 where the environment gives none.
+        states: (T, N) simulator state before each action; N is 0 where the environment has none.
         rewards: (T,).
         dones: (T,) 0 or 1.
         observations: for each key (T + 1, ...): before each action, and after the last one.
@@ -50,7 +50,7 @@ class Demonstration:
 
 
 def write_part(path: Path, demonstration: Demonstration | None, success: bool) -> None:
-    """Write one attempt to a file of its own, atomically; `demonstration` is None for one not kept."""
+    """Write one attempt to its own file, atomically; `demonstration` is None for one not kept."""
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["success"] = success
         if demonstration is None:
@@ -90,7 +90,7 @@ def assemble(
         env_args: robomimic's description of the environment.
         attributes: more attributes of `data`, stored as JSON.
         valid: numbers of the demonstrations in `mask/valid`; all others are in `mask/train`.
-        hz: samples per second, stored as an attribute of `data`; None if nobody knows.
+        hz: samples per second, stored as an attribute of `data`; None if unknown.
     """
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         data = file.create_group("data")
@@ -112,10 +112,10 @@ def assemble(
 
 
 def read_attribute(path: Path, name: str) -> Any:
-    """One JSON attribute of `data`, or None if it is not there.
+    """Return one JSON attribute of `data`, or None if it is missing.
 
     Raises:
-        SpecpolicyError: the file is no HDF5 file in this layout.
+        SpecpolicyError: not an HDF5 file in this layout.
     """
     try:
         with h5py.File(path, "r") as file:
@@ -126,7 +126,7 @@ def read_attribute(path: Path, name: str) -> Any:
 
 
 def remove_parts(directory: Path) -> None:
-    """Delete the part files of a directory, and the directory if nothing else lies there."""
+    """Delete the part files of a directory, and the directory if nothing else is in it."""
     remove(directory, ["attempt_*.hdf5", SETTINGS])
     with contextlib.suppress(OSError):
         directory.rmdir()

@@ -1,9 +1,9 @@
-"""What a zarr store of a stranger says of its arrays, checked before zarr reads one.
+"""Checks a stranger's zarr arrays by their metadata before zarr reads one.
 
-zarr decodes a chunk with whatever codec the metadata names; numcodecs has one that unpickles, and others that make
-gigabytes of a few bytes. So only numbers are read, packed by codecs that say beforehand how much they hold, in chunks
-of the size that the array says. Arrays that nobody asks for, such as images, may be packed in any way: they are not
-opened. Of the two formats, 2 is what diffusion_policy writes.
+zarr decodes a chunk with any codec that the metadata names. numcodecs has one that unpickles, and others that make
+gigabytes from a few bytes. So only numbers are read, packed by codecs that state their unpacked size, in chunks of the
+size that the array states. Arrays that are not asked for, such as images, may be packed in any way: they are not
+opened. Of the two formats, diffusion_policy writes 2.
 """
 
 import math
@@ -19,21 +19,21 @@ from typing import Any
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import check_regular, parse_json, shown
 
-CODECS = ("blosc", "lz4", "zstd")  # a chunk of theirs begins with its size
+CODECS = ("blosc", "lz4", "zstd")  # their chunks begin with their size
 BESIDES = ("bytes", "endian", "crc32c")  # of format 3: the order of bytes, a checksum
 KINDS = {"bool": "b", "int": "i", "uint": "u", "float": "f"}
 MIB, GIB = 2**20, 2**30
 MOST_METADATA, MOST_BYTES, MOST_CHUNK, MOST_CHUNKS = MIB, 4 * GIB, GIB, 200_000
 MOST_MEMBERS = 5_000_000  # of a zip
 METADATA = (".zarray", ".zattrs", "zarr.json")  # any other file of an array holds a chunk, whatever its name
-# What no chunk says is the fill value: a file of a hundred bytes may claim gigabytes of it.
+# Missing chunks are the fill value: a file of a hundred bytes may claim gigabytes of it.
 FILLED, PACKED = 64 * MIB, 1100
 ZSTD, SIZES = b"\x28\xb5\x2f\xfd", {0: 0, 1: 2, 2: 4, 3: 8}
 
 
 @dataclass(frozen=True)
 class Description:
-    """An array, as its metadata say. kind: numpy's letter, "" for what is no number; codecs: all that unpack it."""
+    """An array, by its metadata. `kind`: numpy's letter, "" for anything but numbers. `codecs`: all that unpack it."""
 
     version: int
     shape: tuple[int, ...]
@@ -49,30 +49,30 @@ class Description:
 
     @property
     def chunk_bytes(self) -> int:
-        """Bytes of a chunk when it is unpacked."""
+        """Bytes of an unpacked chunk."""
         return math.prod(self.chunks) * self.itemsize
 
 
 class Files(ABC):
-    """The files of a store by their names, which have slashes."""
+    """The files of a store by their names, with slashes."""
 
     @abstractmethod
     def children(self, folder: str) -> list[str]:
-        """Names of files and folders in a folder, sorted."""
+        """Return the names of files and folders in a folder, sorted."""
 
     @abstractmethod
     def names(self, folder: str) -> list[str]:
-        """Names of all files below a folder, relative to it."""
+        """Return the names of all files below a folder, relative to it."""
 
     @abstractmethod
     def read(self, name: str, most: int) -> tuple[int, bytes]:
-        """(size, the first `most` bytes) of a file; (-1, b"") if there is none."""
+        """Return (size, the first `most` bytes) of a file; (-1, b"") if there is none."""
 
     def describe(self, name: str) -> Description | None:
-        """What the metadata of an array say; None if there is no such array.
+        """Return the description of an array; None if there is no such array.
 
         Raises:
-            SpecpolicyError: they cannot be understood.
+            SpecpolicyError: its metadata cannot be understood.
         """
         for file, version in ((".zarray", 2), ("zarr.json", 3)):
             size, content = self.read(f"{name}/{file}", MOST_METADATA)
@@ -93,7 +93,7 @@ class Files(ABC):
         """Raise unless an array can be read: numbers only, by known codecs, no more than its metadata say.
 
         Raises:
-            SpecpolicyError: as said.
+            SpecpolicyError: it cannot.
         """
         known = CODECS + BESIDES if array.version == 3 else CODECS
         unknown = [codec for codec in array.codecs if codec not in known]
@@ -210,7 +210,7 @@ def _sides(value: Any, least: int = 0) -> tuple[int, ...]:
 
 
 def _unpacked(packed: list[str], size: int, start: bytes) -> int:
-    """How many bytes a chunk says it holds."""
+    """Return the unpacked size in bytes that a chunk states."""
     try:
         match packed:
             case ["blosc"]:
@@ -221,13 +221,13 @@ def _unpacked(packed: list[str], size: int, start: bytes) -> int:
                 return _zstd_size(start)
         return size if len(start) < 32 else size - 4  # perhaps with a checksum
     except struct.error:
-        return 0  # too short for its codec, which will say so
+        return 0  # too short for its codec, which reports it
 
 
 def _zstd_size(start: bytes) -> int:
-    """The content size in the header of a frame (RFC 8878, 3.1.1.1); beyond any if it is missing."""
+    """Return the content size in the header of a frame (RFC 8878, 3.1.1.1); infinite if it is missing."""
     if start[:4] != ZSTD:
-        return 0  # no frame: the codec will say so
+        return 0  # not a frame: the codec reports it
     flag, single = start[4] >> 6, start[4] >> 5 & 1
     length = SIZES[flag] or single
     place = 5 + (not single) + (0, 1, 2, 4)[start[4] & 3]

@@ -1,7 +1,7 @@
 """diffusion_policy's replay buffers: a zarr group, as a directory or in a zip file. Needs the extra `data`.
 
 `data/<name>` holds the entries of all episodes one after the other (N, ...), `data/action` the actions, and
-`meta/episode_ends` the end of each episode. Entries of any shape that is no image are read as flat vectors.
+`meta/episode_ends` the end of each episode. Entries of any shape, except images, are read as flat vectors.
 """
 
 import math
@@ -20,7 +20,7 @@ from specpolicy.parsing import one_line
 
 ACTION, ENDS = "action", "meta/episode_ends"
 LARGEST = 1024  # numbers in an observation; images have more
-# Words in the names of what divides episodes. diffusion_policy has nothing of the kind.
+# Words in names of arrays that divide episodes. diffusion_policy writes none.
 PARTS = {"train", "training", "valid", "val", "validation", "test", "split", "splits", "mask"}
 
 
@@ -49,11 +49,11 @@ def observation_keys(path: str | Path) -> list[str]:
 
 
 def _opened(path: str | Path) -> "_Buffer":
-    """The buffer, checked as far as its metadata go."""
+    """Open the buffer and check its metadata."""
     try:
         files: Files = Zip(Path(path)) if Path(path).is_file() else Folder(Path(path))
         missing = [name for name in (f"data/{ACTION}", ENDS) if files.describe(name) is None]
-    # A damaged store shows in many ways: ValueError, OSError, BadZipFile.
+    # A damaged store raises several kinds of errors: ValueError, OSError, BadZipFile.
     except Exception as error:
         raise SpecpolicyError(f"{path} is no replay buffer of diffusion_policy: {one_line(error)}") from None
     if missing:
@@ -75,7 +75,7 @@ class _Buffer:
     path: str | Path
 
     def vectors(self) -> list[str]:
-        """Names of the entries that are no images, sorted."""
+        """Return the names of the entries, except images, sorted."""
         names = self.files.children("data")
         found = {name: self._describe(f"data/{name}") for name in names if not name.startswith((".", "zarr."))}
         return [
@@ -85,7 +85,7 @@ class _Buffer:
         ]
 
     def ends(self) -> np.ndarray:
-        """Where each episode ends (episodes,)."""
+        """Return the end of each episode (episodes,)."""
         ends = self._read(ENDS)
         if ends.ndim == 1 and not len(ends):
             raise SpecpolicyError(f"{self.path} has no episodes")
@@ -94,7 +94,7 @@ class _Buffer:
         return ends
 
     def vector(self, key: str, rows: int) -> np.ndarray:
-        """An entry as (N, D) float32."""
+        """Return an entry as (N, D) float32."""
         array = self._describe(f"data/{key}")
         shape = array.shape if array is not None else ()
         if not shape or shape[0] != rows:
@@ -121,13 +121,13 @@ class _Buffer:
             store: Any = (
                 ZipStore(str(self.path)) if Path(self.path).is_file() else LocalStore(self.path, read_only=True)
             )
-            # By its own metadata, whatever those of the store as a whole say of it.
+            # Trust its own metadata, not those of the whole store.
             opened: Any = zarr.open_array(store, path=name, mode="r", zarr_format=2 if array.version == 2 else 3)
             values = np.asarray(opened[:])
             store.close()
             return values
         except SpecpolicyError as error:
             raise SpecpolicyError(f"{self.path}: {error}") from None
-        except Exception as error:  # a chunk that is damaged, in whatever way its codec says so
+        except Exception as error:  # a damaged chunk; each codec raises its own errors
             reason = one_line(f"{type(error).__name__}: {error}")
             raise SpecpolicyError(f"{self.path}: {name} cannot be read ({reason})") from None
