@@ -1,4 +1,5 @@
-"""The door for what comes from outside: files and configurations become checked values, unknown is refused by name."""
+"""Parsing of everything from outside: files and configurations become checked values, unknown keys are refused by
+name."""
 
 from specpolicy.parsing.json_file import check_regular, parse_json, read_json
 from specpolicy.parsing.schema import check_choice, check_ranges, parse, plain

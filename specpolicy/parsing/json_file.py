@@ -1,4 +1,4 @@
-"""`read_json`: a JSON file of a stranger, read without trusting its size, its depth or its being a file."""
+"""`read_json`: reads a stranger's JSON file without trusting its size, its depth or its type."""
 
 import json
 import math
@@ -17,23 +17,23 @@ DIGITS = 19  # of 2**63
 
 
 def read_json(path: str | Path, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Return the object in a JSON file.
 
-    Refused are: anything but a regular file (a link to one will do), more than `most_bytes`, text that is not UTF-8, a
-    top level that is no object, nesting deeper than 32, NaN and infinities, whole numbers beyond 64 bits, a key that
-    stands twice in one object.
+    Refused: anything but a regular file (a link to one will do), more than `most_bytes`, text that is not UTF-8, a top
+    level that is not an object, nesting deeper than 32, NaN and infinities, whole numbers beyond 64 bits, duplicate
+    keys.
 
     Raises:
-        SpecpolicyError: as said, and what the system says against reading it.
+        SpecpolicyError: one of these, or the system cannot read the file.
     """
     return parse_json(read_bytes(path, most_bytes), path)
 
 
 def parse_json(data: bytes | str, path: str | Path) -> dict[str, Any]:
-    """The object in a JSON text; `path` says in messages where it stands. See `read_json` for what is refused.
+    """Return the object in a JSON text; `path` is its place, for messages. See `read_json` for what is refused.
 
     Raises:
-        SpecpolicyError: as said there.
+        SpecpolicyError: see `read_json`.
     """
     if len(data) > MOST_BYTES:
         raise SpecpolicyError(f"{path} is larger than {MOST_BYTES / MIB:g} MiB")
@@ -58,10 +58,10 @@ def parse_json(data: bytes | str, path: str | Path) -> dict[str, Any]:
 
 
 def read_bytes(path: str | Path, most_bytes: int) -> bytes:
-    """The content of a regular file that is not larger than `most_bytes`.
+    """Return the content of a regular file that is not larger than `most_bytes`.
 
     Raises:
-        SpecpolicyError: it is no such file, or the system does not let us read it.
+        SpecpolicyError: not such a file, or the system does not allow reading it.
     """
     check_regular(path, most_bytes)
     try:
@@ -75,12 +75,12 @@ def read_bytes(path: str | Path, most_bytes: int) -> bytes:
 
 
 def check_regular(path: str | Path, most_bytes: float = math.inf) -> int:
-    """The size in bytes of a regular file, or of one a link leads to.
+    """Return the size in bytes of a regular file, or of the target of a link to one.
 
-    A pipe would wait for a writer, /dev/zero never ends: neither is opened.
+    A pipe would wait for a writer, and /dev/zero never ends, so neither is opened.
 
     Raises:
-        SpecpolicyError: nothing there, no regular file, or a larger one.
+        SpecpolicyError: nothing there, not a regular file, or a larger one.
     """
     try:
         status = os.stat(path)

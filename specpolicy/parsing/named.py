@@ -1,4 +1,4 @@
-"""What is made by a name and options, such as a sampler: each kind is a dataclass of its options."""
+"""Makes an object from a name and options, such as a sampler: each kind is a dataclass of its options."""
 
 import dataclasses
 import difflib
@@ -9,7 +9,7 @@ from specpolicy.errors import SpecpolicyError
 
 
 def make_named(what: str, kinds: Mapping[str, type], name: str, options: Mapping[str, Any]) -> Any:
-    """Make one of `kinds`. A number behind its name is the option `steps`.
+    """Make one of `kinds`. A number at the end of its name is the option `steps`.
 
     Raises:
         SpecpolicyError: no such kind or option, or a value that the option cannot have.
@@ -28,7 +28,7 @@ def make_named(what: str, kinds: Mapping[str, type], name: str, options: Mapping
 
 
 def split_steps(kinds: Collection[str], name: str) -> tuple[str, int | None]:
-    """("recycled", 16) of "recycled-16", and ("recycled", None) of "recycled"."""
+    """Split "recycled-16" into ("recycled", 16), and "recycled" into ("recycled", None)."""
     base, _, number = name.rpartition("-")
     return (base, int(number)) if base in kinds and number.isdecimal() else (name, None)
 

@@ -1,7 +1,7 @@
-"""`parse`: a mapping from outside becomes a dataclass, checked against the types of its fields.
+"""`parse`: turns a mapping from outside into a dataclass, checked against the types of its fields.
 
-A schema is a dataclass. Its annotations say what a value may be, its defaults what may be missing, its `__post_init__`
-what ranges there are (`check_ranges`, `check_choice`), so that a value made in Python is checked as one from a file is.
+A schema is a dataclass. Its annotations give the types, its defaults the optional fields, and its `__post_init__` the
+ranges (`check_ranges`, `check_choice`). So a value made in Python is checked like one from a file.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing.words import closest, shown
 
 T = TypeVar("T")
-INTEGERS = 2**63  # whole numbers that are larger fit no tensor, no file and no clock
+INTEGERS = 2**63  # larger whole numbers fit no tensor, file or clock
 PLAIN: dict[Any, str] = {
     int: "a whole number",
     float: "a finite number",
@@ -29,18 +29,18 @@ PLAIN: dict[Any, str] = {
 
 
 def parse(kind: type[T], value: Any, where: str | Path, at: str = "") -> T:
-    """The dataclass `kind` (or a union of dataclasses) from a mapping.
+    """Make the dataclass `kind` (or one of a union of dataclasses) from a mapping.
 
     Fields may be annotated with int, float, bool, str, None, Any, Literal, lists and tuples (both become tuples, also
-    for Sequence), mappings, dataclasses, and unions of these. In a union of dataclasses a field that is a Literal in
-    all of them, such as `kind: Literal["unet"]`, says which it is. Keys of a mapping may be whole numbers, which JSON
-    writes as text. A dataclass that is there already is taken as it is.
+    for Sequence), mappings, dataclasses, and unions of these. In a union of dataclasses, a field that is a Literal in
+    all of them, such as `kind: Literal["unet"]`, selects one. Keys of a mapping may be whole numbers, which JSON writes
+    as text. A value that already is a dataclass is returned unchanged.
 
     Args:
-        kind: what to make.
+        kind: the class to make.
         value: the mapping, as read from JSON or yaml.
-        where: the file or whatever else it comes from, for messages.
-        at: dotted name of the value in there; "" for all of it.
+        where: its source, such as a file, for messages.
+        at: dotted name of the value in the source; "" for all of it.
 
     Raises:
         SpecpolicyError: an unknown or missing key, a value of another type, or one that a dataclass refuses.
@@ -49,10 +49,11 @@ def parse(kind: type[T], value: Any, where: str | Path, at: str = "") -> T:
 
 
 def check_ranges(instance: Any, **bounds: tuple[float, float]) -> None:
-    """Raise if a field of a dataclass lies outside (least, most), both included; None passes, lists one by one.
+    """Raise if a field of a dataclass lies outside (least, most), both included. None passes; lists are checked one by
+    one.
 
     Raises:
-        SpecpolicyError: as said, and for what is no number.
+        SpecpolicyError: a field out of range, or one that is not a number.
     """
     for name, (least, most) in bounds.items():
         value = getattr(instance, name)
@@ -64,7 +65,7 @@ def check_ranges(instance: Any, **bounds: tuple[float, float]) -> None:
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
-    """Raise if a value is none of the names there are."""
+    """Raise if a value is not one of the choices."""
     known = list(choices)
     if value not in known:
         hint = closest(value, known) if isinstance(value, str) else ""
@@ -73,7 +74,8 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """What `parse` read, as plain values for JSON or yaml; fields that are None by default are left out where they are.
+    """Return a result of `parse` as plain values for JSON or yaml; fields that are None and None by default are left
+    out.
 
     Raises:
         TypeError: a value that a schema cannot hold.
@@ -92,13 +94,13 @@ def plain(value: Any) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _fields(kind: type) -> dict[str, tuple[dataclasses.Field, Any]]:
-    """The fields of a dataclass that are given, with their types."""
+    """Return the fields of a dataclass that its constructor takes, with their types."""
     hints = typing.get_type_hints(kind)
     return {field.name: (field, hints[field.name]) for field in dataclasses.fields(kind) if field.init}
 
 
 class _Mismatch(SpecpolicyError):
-    """The value at a dotted name is of another type altogether: another member of a union may still take it."""
+    """The value at a dotted name has an entirely different type, so another member of a union may still accept it."""
 
     def __init__(self, message: str, at: str):
         super().__init__(message)
@@ -112,7 +114,7 @@ class _Reader:
         self.where = where
 
     def read(self, kind: Any, value: Any, at: str) -> Any:
-        """A value of any annotation."""
+        """Read a value of any annotation."""
         origin = typing.get_origin(kind)
         if kind is Any:
             return value
@@ -131,16 +133,16 @@ class _Reader:
         raise TypeError(f"a schema cannot hold {kind}")
 
     def fail(self, at: str, reason: str, mismatch: bool = False) -> SpecpolicyError:
-        """The error for the value at a dotted name."""
+        """Return the error for the value at a dotted name."""
         message = f"{self.where}: {shown(at)} {reason}" if at else f"{self.where} {reason}"
         return _Mismatch(message, at) if mismatch else SpecpolicyError(message)
 
     def wrong(self, kind: Any, value: Any, at: str) -> SpecpolicyError:
-        """The error for a value of another type."""
+        """Return the error for a value of another type."""
         return self.fail(at, f"is {shown(value)}: it must be {_describe(kind)}", mismatch=True)
 
     def plain(self, kind: Any, value: Any, at: str) -> Any:
-        """A number, a text, true, false or null."""
+        """Read a number, a text, true, false or null."""
         if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < INTEGERS:
             value = float(value)
         right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
@@ -153,9 +155,9 @@ class _Reader:
         return value
 
     def choice(self, kind: Any, value: Any, at: str) -> Any:
-        """One of the values of a Literal."""
+        """Read one of the values of a Literal."""
         known = typing.get_args(kind)
-        # 1 == True == 1.0 in Python; not here.
+        # 1 == True == 1.0 in Python, but not here.
         if any(type(value) is type(one) and value == one for one in known):
             return value
         names = [one for one in known if isinstance(one, str)]
@@ -164,7 +166,7 @@ class _Reader:
         raise self.fail(at, f"is {shown(value)}{hint or wanted}", mismatch=not isinstance(value, str))
 
     def dataclass(self, kind: Any, value: Any, at: str) -> Any:
-        """A mapping whose keys are the fields."""
+        """Read a mapping whose keys are the fields."""
         if isinstance(value, kind):
             return value
         if not isinstance(value, Mapping):
@@ -189,7 +191,7 @@ class _Reader:
             raise SpecpolicyError(f"{self.where}: {inside}{error}") from None
 
     def union(self, kinds: tuple[Any, ...], value: Any, at: str) -> Any:
-        """A value of one of several types."""
+        """Read a value of one of several types."""
         classes = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
         if len(classes) > 1 and isinstance(value, Mapping):
             return self.dataclass(self.member(classes, value, at), value, at)
@@ -199,12 +201,12 @@ class _Reader:
                 return self.read(kind, value, at)
             except SpecpolicyError as error:
                 errors.append(error)
-        # The one that the value was meant for says best what is wrong.
+        # The intended type gives the best error message.
         meant = [error for error in errors if not isinstance(error, _Mismatch) or error.at != at]
         raise meant[0] if meant else self.wrong(typing.Union[kinds], value, at)  # noqa: UP007
 
     def member(self, classes: Sequence[Any], value: Mapping, at: str) -> Any:
-        """Which of several dataclasses a mapping is."""
+        """Return the dataclass, of several, that a mapping is meant for."""
         literals = [{n: h for n, (_, h) in _fields(c).items() if typing.get_origin(h) is Literal} for c in classes]
         tags = [name for name in literals[0] if all(name in others for others in literals)]
         assert tags, f"{classes} have no Literal field in common"
@@ -216,7 +218,7 @@ class _Reader:
         return known[chosen]
 
     def mapping(self, kinds: tuple[Any, ...], value: Any, at: str) -> Any:
-        """A mapping with keys of one's own."""
+        """Read a mapping with free keys."""
         if not isinstance(value, Mapping):
             raise self.wrong(dict, value, at)
         made = {}
@@ -232,7 +234,7 @@ class _Reader:
         return made
 
     def sequence(self, origin: Any, kinds: tuple[Any, ...], value: Any, at: str) -> tuple[Any, ...]:
-        """A list, of any length or of a fixed one."""
+        """Read a list, of any length or of a fixed one."""
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             raise self.wrong(Sequence, value, at)
         fixed = origin is tuple and not (len(kinds) == 2 and kinds[1] is Ellipsis)
@@ -243,7 +245,7 @@ class _Reader:
 
 
 def _describe(kind: Any) -> str:
-    """What a value must be, in words."""
+    """Describe the allowed values in words."""
     if kind in PLAIN:
         return PLAIN[kind]
     origin = typing.get_origin(kind)

@@ -1,4 +1,4 @@
-"""`read_tensors`: the safetensors file of a stranger, compared with what is expected before anything is read."""
+"""`read_tensors`: compares a stranger's safetensors file with the expected tensors before reading it."""
 
 import contextlib
 import math
@@ -22,19 +22,19 @@ OTHERS = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torc
 OTHERS |= {"BOOL": torch.bool}
 RANDOM = {torch.Tensor.uniform_, torch.Tensor.normal_}
 RANDOM |= {getattr(init, name) for name in ("uniform_", "normal_", "kaiming_uniform_", "xavier_uniform_")}
-Layout = Mapping[str, tuple[str, tuple[int, ...]]]  # {name: (type as safetensors calls it, shape)}
+Layout = Mapping[str, tuple[str, tuple[int, ...]]]  # {name: (safetensors' name of the type, shape)}
 
 
 def read_tensors(path: str | Path, expected: Mapping[str, Tensor] | None = None, remedy: str = "") -> dict[str, Tensor]:
-    """The tensors of a file, floating-point ones as float32.
+    """Return the tensors of a file, floating-point ones as float32.
 
     Args:
         path: a regular file.
-        expected: tensors of the names, shapes and kinds that must be there, on any device, "meta" too. None: any.
-        remedy: what to do about a file that is wrong, for messages.
+        expected: tensors with the required names, shapes and kinds, on any device, "meta" too. None: any.
+        remedy: advice for messages about a bad file.
 
     Raises:
-        SpecpolicyError: no such file, a damaged one, or one of other tensors than expected.
+        SpecpolicyError: no such file, a damaged one, or other tensors than expected.
     """
     end = f": {remedy}" if remedy else ""
     layout = read_layout(path, remedy)
@@ -49,7 +49,7 @@ def read_tensors(path: str | Path, expected: Mapping[str, Tensor] | None = None,
 
 
 def read_layout(path: str | Path, remedy: str = "") -> Layout:
-    """What a safetensors file says that it holds; its numbers are not read. See `read_tensors`."""
+    """Return the layout that a safetensors file states, without reading its numbers. See `read_tensors`."""
     with opened(path, "pt", remedy) as tensors:
         parts = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
         return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
@@ -57,9 +57,9 @@ def read_layout(path: str | Path, remedy: str = "") -> Layout:
 
 @contextlib.contextmanager
 def opened(path: str | Path, framework: str = "pt", remedy: str = "") -> Iterator[Any]:
-    """A safetensors file, its header not larger than it can be; what goes wrong is said on one line.
+    """Open a safetensors file with a bounded header; errors become one line.
 
-    framework: "pt" or "numpy", which is whose arrays come out. See `safetensors.safe_open`, and `read_tensors`.
+    `framework`: "pt" or "numpy", the kind of arrays returned. See `safetensors.safe_open`, and `read_tensors`.
     """
     end = f": {remedy}" if remedy else ""
     size = check_regular(path)
@@ -77,13 +77,13 @@ def opened(path: str | Path, framework: str = "pt", remedy: str = "") -> Iterato
 
 
 class Unfilled(TorchFunctionMode):
-    """A block in which networks are made without random first weights: for those whose weights are read afterwards.
+    """A block in which networks are made without random first weights: for networks whose weights are read afterwards.
 
-    That saves most of the time of making one, and leaves torch's random numbers alone.
+    That saves most of the time of making one, and does not advance torch's random numbers.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Return the tensor that was to be filled as it is."""
+        """Return the tensor unfilled."""
         kwargs = kwargs or {}
         if func in RANDOM:
             return args[0] if args else kwargs["tensor"]
@@ -98,7 +98,7 @@ def without_memory() -> Iterator[None]:
 
 
 def layout_of(tensors: Mapping[str, Tensor]) -> Layout:
-    """The names, types and shapes of tensors that are in memory."""
+    """Return the names, types and shapes of tensors in memory."""
     names = {dtype: name for name, dtype in (FLOATS | OTHERS).items()}
     return {name: (names.get(value.dtype, str(value.dtype)), tuple(value.shape)) for name, value in tensors.items()}
 
@@ -106,7 +106,7 @@ def layout_of(tensors: Mapping[str, Tensor]) -> Layout:
 def check_layout(found: Layout, expected: Mapping[str, Tensor], where: str = "") -> None:
     """Raise, naming the first of them, if tensors are missing, are too many, or have another shape or kind.
 
-    `where`: begins the message.
+    The message begins with `where`.
     """
     wrong = [f"{_bare(name)} is missing" for name in expected if name not in found]
     wrong += [f"{_bare(name)} has no place" for name in found if name not in expected]
@@ -125,9 +125,9 @@ def check_layout(found: Layout, expected: Mapping[str, Tensor], where: str = "")
 
 
 def check_finite(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str = "") -> None:
-    """Raise if a tensor holds what is not finite, unless a network has just that there (the mask of an attention).
+    """Raise if a tensor holds values that are not finite, unless a network has the same ones there (an attention mask).
 
-    `where`: begins the message.
+    The message begins with `where`.
     """
     for name, value in tensors.items():
         if value.is_floating_point() and value.numel() and not _finite(value):
@@ -137,20 +137,20 @@ def check_finite(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], where
 
 
 def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those whose names begin with a prefix, without it."""
+    """Return the tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The same under names with a prefix."""
+    """Return the tensors under names with a prefix."""
     return {f"{prefix}{name}": value for name, value in tensors.items()}
 
 
 def _bare(name: str) -> str:
-    """A foreign name for a message, on one line, without quotes."""
+    """Return a foreign name for a message, on one line, without quotes."""
     return shown(name)[1:-1]
 
 
 def _finite(value: Tensor) -> bool:
-    low, high = value.aminmax()  # both NaN if anything is
+    low, high = value.aminmax()  # both NaN if any value is
     return math.isfinite(float(low)) and math.isfinite(float(high))

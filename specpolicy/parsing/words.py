@@ -3,21 +3,21 @@
 import difflib
 from collections.abc import Iterable
 
-LONGEST = 60  # characters of a foreign value that a message repeats
+LONGEST = 60  # characters of a foreign value in a message
 LINE = 300  # characters of a foreign message
 
 
 def closest(word: str, words: Iterable[str]) -> str:
-    """`; did you mean 'right'?` for the nearest of `words`, or nothing if none is near."""
+    """Return `; did you mean 'right'?` for the nearest of `words`, or nothing if none is near."""
     parent = word.rpartition(".")[0]
-    # Keys of one parent are told apart by their own names, or any of them would be near.
+    # Compare keys of one parent by their own names; with the shared prefix all of them would be near.
     own = {name.removeprefix(f"{parent}."): name for name in words}
     found = difflib.get_close_matches(word.removeprefix(f"{parent}.")[:LONGEST], list(own), n=1, cutoff=0.6)
     return f"; did you mean '{own[found[0]]}'?" if found else ""
 
 
 def shown(value: object) -> str:
-    """A foreign value for a message: on one line, printable, not long."""
+    """Return a foreign value for a message: on one line, printable, short."""
     if isinstance(value, list | tuple | dict | set):
         return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)}"
     if isinstance(value, int) and value.bit_length() > 64:
@@ -27,7 +27,7 @@ def shown(value: object) -> str:
 
 
 def one_line(message: object, longest: int = LINE) -> str:
-    """A message with foreign words in it: on one line, printable (so that a terminal takes no orders), not long."""
+    """Return a message with foreign words in it: on one line, printable (no terminal commands), short."""
     text = " ".join(str(message)[: 2 * longest].split())
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= longest else f"{text[:longest]}..."
