@@ -1,4 +1,4 @@
-"""Trains draft models on the policy's own evaluations: the loss is the gap that a draft would make."""
+"""Trains draft models on the policy's own evaluations: the loss is the gap that a draft would have."""
 
 import math
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from specpolicy.diffusion import GaussianChain
 from specpolicy.samplers.recycled.calibration.recording import Evaluated
 
-GAP_SCALE = 0.3  # gaps beyond it count with their logarithm: they are rejected anyway
-WINDOW = 16  # how far ahead of the root the head learns to see, in steps
+GAP_SCALE = 0.3  # larger gaps count with their logarithm: they are rejected anyway
+WINDOW = 16  # steps ahead of the root that the head learns to predict
 OnStep = Callable[[float], object]
 
 
@@ -46,7 +46,7 @@ def train_head(
     generator: torch.Generator,
     on_step: OnStep = lambda loss: None,
 ) -> None:
-    """Teach a correction head how x0 changes behind a root (De Bortoli et al. 2025, section 3.3).
+    """Teach a correction head how x0 changes after a root (De Bortoli et al. 2025, section 3.3).
 
     `record` holds whole sequential chains, K evaluations each, in order.
     """

@@ -5,7 +5,7 @@ from torch import nn
 
 
 def ema_decay(step: int, power: float = 0.75, maximum: float = 0.9999) -> float:
-    """Decay at `step`: 1 - (1 + step)^-power, at most `maximum` (Karras's and Crowson's warm-up)."""
+    """Return the decay at `step`: 1 - (1 + step)^-power, at most `maximum` (Karras's and Crowson's warm-up)."""
     return min(maximum, 1 - (1 + step) ** -power) if step > 0 else 0.0
 
 

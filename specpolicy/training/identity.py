@@ -1,4 +1,4 @@
-"""What decides the result of a training run: a saved run goes on only with the same."""
+"""Identity of a training run: everything that decides its result. A saved run resumes only with the same one."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from specpolicy.policy_base import Policy
 from specpolicy.training.options import TrainingOptions
 
 Identity = dict[str, Any]
-BESIDE = ("command", "source")  # entries of a policy's configuration that say where it comes from, not what it is
+BESIDE = ("command", "source")  # entries of a policy's configuration that name its origin
 
 
 def run_identity(
@@ -24,17 +24,19 @@ def run_identity(
     options: TrainingOptions,
     settings: Mapping[str, Any] | None = None,
 ) -> Identity:
-    """Everything that decides the result, as plain values; not the device, nor how many threads compute.
+    """Return everything that decides the result, as plain values; not the device, nor the number of threads.
 
     Args:
         policy: untrained or trained: its configuration counts, its weights do not.
-        settings: what else decides it, by name, such as what is played in rollouts.
+        training, validation: windows.
+        options: of the training.
+        settings: more deciding settings by name, such as those of rollouts.
     """
     config = {name: value for name, value in policy.config.to_dict().items() if name not in BESIDE}
     config |= {
         "first_action": policy.first_action,
         "normaliser": plain(policy.normaliser.to_config()),
-        "observation_keys": list(policy.observation_keys),  # in their order, which is that of the condition
+        "observation_keys": list(policy.observation_keys),  # in the order of the condition
     }
     return {
         "options": {**asdict(options), **json.loads(json.dumps(settings or {}))},
@@ -44,14 +46,14 @@ def run_identity(
 
 
 def validation_fingerprint(identity: Mapping[str, Any]) -> str:
-    """Of what a validation loss is a loss of: the same windows, and the same to be predicted from them."""
+    """Hash the subject of a validation loss: the windows, and the values to predict from them."""
     policy = identity["policy"]
     parts = [identity["data"], policy.get("chain"), policy.get("tokens")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:LENGTH]
 
 
 def difference(found: Mapping[str, Any], wanted: Identity) -> str | None:
-    """In what a saved run differs from the wanted one, in a few words; None if in nothing."""
+    """Describe in a few words how a saved run differs from the wanted one; None if it does not."""
     for part in wanted:
         different = first_difference(found.get(part) or {}, wanted[part])
         if different is None:
@@ -67,7 +69,7 @@ def difference(found: Mapping[str, Any], wanted: Identity) -> str | None:
 
 
 def _content(sequences: Sequences) -> dict[str, Any]:
-    """How many windows there are, and a hash of all their values."""
+    """Return the number of windows, and a hash of all their values."""
     digest = hashlib.sha256()
     for key, values in [*sorted(sequences.observation.items()), ("action", sequences.action)]:
         digest.update(f"{key} {values.dtype} {tuple(values.shape)}".encode())

@@ -1,5 +1,5 @@
-"""What policies learn: diffusion policies to denoise (Ho et al. 2020, eq. 14; Salimans and Ho 2022 for v), token
-policies to fill masked positions (masked diffusion with the mask ratio cos(pi t / 2), t uniform)."""
+"""Training losses. Diffusion policies learn to denoise (Ho et al. 2020, eq. 14; Salimans and Ho 2022 for v). Token
+policies learn to fill masked positions (masked diffusion with the mask ratio cos(pi t / 2), t uniform)."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -19,23 +19,23 @@ from specpolicy.token_policy import TokenPolicy
 class Objective(Protocol):
     """The loss of a batch. All its random numbers come from `generator`.
 
-    figures: what was found when windows were prepared, to be logged once.
+    `figures`: findings while windows were prepared, to be logged once.
     """
 
     @property
     def figures(self) -> Mapping[str, float]: ...
 
     def prepare(self, actions: Tensor) -> Tensor:
-        """What is learnt of normalised actions (N, H, D), computed once for all windows."""
+        """Return the training target of normalised actions (N, H, D), computed once for all windows."""
         ...
 
     def loss(self, network: Denoiser, target: Tensor, cond: Tensor, generator: torch.Generator, half: bool) -> Tensor:
-        """The loss of a batch of prepared windows; `half`: run the network in bfloat16."""
+        """Return the loss of a batch of prepared windows; `half`: run the network in bfloat16."""
         ...
 
 
 class Denoising:
-    """Mean squared error of what the network says of a noised chunk."""
+    """Mean squared error of the network's prediction for a noised chunk."""
 
     figures: Mapping[str, float] = {}
 
@@ -60,9 +60,9 @@ class Denoising:
 class Unmasking:
     """Cross entropy of the masked tokens of a chunk.
 
-    Of L tokens a share of cos(pi t / 2) is masked, one at least; the sum over them is divided by their number, so that
-    chunks with few masked tokens count as much as others. Entries of the actions that lie outside the bins are learnt
-    as the outermost ones, and counted.
+    Of L tokens a share of cos(pi t / 2) is masked, at least one. The sum over them is divided by their number, so that
+    chunks with few masked tokens count as much as others. Actions outside the bins are learnt as the outermost bins,
+    and counted.
     """
 
     def __init__(self, policy: TokenPolicy):
@@ -93,12 +93,12 @@ OBJECTIVES: Mapping[str, Callable[[Any], Objective]] = {"diffusion": Denoising, 
 
 
 def make_objective(policy: Policy) -> Objective:
-    """What a policy of its kind learns."""
+    """Return the objective for a policy of this kind."""
     return OBJECTIVES[policy.kind](policy)
 
 
 def noised(process: TrainingProcess, chunk: Tensor, noise: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-    """The noised chunk (N, H, D) at `timestep` (N,) and what the network should say of it."""
+    """Return the noised chunk (N, H, D) at `timestep` (N,), and the prediction target for the network."""
     alpha_bar = process.alpha_bar.to(chunk.device)[timestep].reshape(-1, 1, 1)
     signal, scale = alpha_bar.sqrt().to(chunk.dtype), (1 - alpha_bar).sqrt().to(chunk.dtype)
     state = signal * chunk + scale * noise

@@ -8,7 +8,7 @@ from specpolicy.precision import PRECISIONS
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What the trainer needs to know; times are in optimiser steps."""
+    """Settings of the trainer; times are in optimiser steps."""
 
     steps: int = 10_000
     batch_size: int = 128

@@ -1,7 +1,7 @@
 """The trainer: AdamW with warm-up and cosine decay, EMA weights, validation, rollouts, resume after a kill.
 
-Every random number of a step is drawn from a generator seeded by (seed, step), so that a run that was killed and
-started again follows the curve of an uninterrupted one to the bit.
+Every random number of a step is drawn from a generator seeded by (seed, step). So a run that was killed and started
+again follows the curve of an uninterrupted one to the bit.
 """
 
 import copy
@@ -57,7 +57,7 @@ def train(
 
     Args:
         rollout: called with the EMA policy and the step every `rollout_every` steps; returns metrics to log.
-        identity: what a run saved in `directory` must have been, to be gone on with; None: the same data, policy and
+        identity: the identity that a run saved in `directory` must have to be resumed; None: the same data, policy and
             options (see `run_identity`).
 
     Raises:
@@ -112,7 +112,7 @@ def train(
 
 
 def learning_rate(options: TrainingOptions, step: int) -> float:
-    """Linear warm-up, then a half cosine to zero."""
+    """Return the learning rate: linear warm-up, then a half cosine to zero."""
     if step < options.warmup_steps:
         return options.learning_rate * (step + 1) / options.warmup_steps
     progress = (step - options.warmup_steps) / max(1, options.steps - options.warmup_steps)
@@ -120,7 +120,7 @@ def learning_rate(options: TrainingOptions, step: int) -> float:
 
 
 def saved_step(directory: str | Path, identity: Identity) -> int:
-    """The step at which the run saved in `directory` would go on; 0 if there is none.
+    """Return the step at which the run saved in `directory` would resume; 0 if there is none.
 
     Raises:
         SpecpolicyError: the saved run is another one (see `run_identity`).
@@ -130,7 +130,7 @@ def saved_step(directory: str | Path, identity: Identity) -> int:
 
 
 def _read(path: Path, identity: Identity) -> dict[str, Any] | None:
-    """The saved state of the run of this identity, None if nothing was saved."""
+    """Return the saved state of the run of this identity, None if nothing was saved."""
     if not path.exists():
         return None
     try:
@@ -151,7 +151,7 @@ def _read(path: Path, identity: Identity) -> dict[str, Any] | None:
 
 
 class _Run:
-    """Weights, their average and the optimiser: what is saved and resumed."""
+    """Weights, their average and the optimiser: the state that is saved and resumed."""
 
     def __init__(self, policy: Policy, options: TrainingOptions, identity: Identity):
         self.policy, self.options, self.identity = policy, options, identity
@@ -176,7 +176,7 @@ class _Run:
             "average": self.average.denoiser.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        # First what goes on, then the checkpoint: a checkpoint without it is a run that cannot go on.
+        # Save the state for resuming before the checkpoint: a checkpoint without it could not be resumed.
         with atomic_path(directory / STATE) as temporary:
             torch.save(state, temporary)
         self.save_average(directory)
@@ -195,7 +195,7 @@ class _Run:
             self.optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, ValueError, KeyError):
             raise SpecpolicyError(f"{path} belongs to another network: use another output, or overwrite=true") from None
-        self.save_average(path.parent)  # which a kill, or a full disk, may have kept from being written
+        self.save_average(path.parent)  # a kill or a full disk may have prevented its writing
         return state["step"]
 
 
@@ -215,7 +215,7 @@ class _Batches:
 
     @torch.no_grad()
     def evaluate(self, denoiser, most: int = 2048) -> float:
-        """Loss on a fixed sample of windows and random numbers, the same at every call."""
+        """Return the loss on a fixed sample of windows and random numbers, the same at every call."""
         generator = torch.Generator().manual_seed(20_231)
         rows = torch.randperm(len(self.target), generator=generator)[:most]
         losses = [self._loss(denoiser, chunk, generator) * len(chunk) for chunk in rows.split(256)]
