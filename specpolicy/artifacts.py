@@ -151,13 +151,18 @@ def _download(reference: str, artifact: Any, fixed: Artifact) -> None:
         part = Path(temporary) / "files"
         try:
             with writing(place):
-                artifact.download(root=str(part), skip_cache=True)
+                artifact.download(root=str(part))
         except SpecpolicyError:
             raise
         except Exception as error:
             raise SpecpolicyError(f"{reference}: {one_reason(error)}") from error
         if not part.is_dir():
             raise SpecpolicyError(f"{reference} holds no files")
+        try:
+            # W&B trusts its own cache, and some versions of its package mix up files that they download side by side.
+            artifact.verify(str(part))
+        except (ValueError, OSError) as error:
+            raise SpecpolicyError(f"{reference}: what came is not what was logged ({error}): try again") from error
         try:
             part.rename(place)
         except OSError:

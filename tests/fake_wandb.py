@@ -1,6 +1,7 @@
 """Stands in for Weights & Biases' servers: artifacts in memory behind the calls of its API and of its runs."""
 
 import hashlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import wandb
@@ -75,9 +76,7 @@ class Logged:
         self.manifest = SimpleNamespace(entries=entries)
         self.fails_after = None  # files until the connection is lost
 
-    def download(self, root, skip_cache=None):
-        from pathlib import Path
-
+    def download(self, root):
         self.server.downloads.append(f"{self.name}")
         for number, (key, content) in enumerate(self.files.items()):
             if number == self.fails_after:
@@ -86,6 +85,11 @@ class Logged:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         return root
+
+    def verify(self, root):
+        for key, content in self.files.items():
+            if (Path(root) / key).read_bytes() != content:
+                raise ValueError(f"Digest mismatch for file: {key}")
 
     def wait(self):
         return self
@@ -118,7 +122,5 @@ class FakeRun:
         self.server.used.append(self.server.find(name, self.project).name)
 
     def log_artifact(self, artifact, aliases):
-        from pathlib import Path
-
         files = {key: Path(entry.local_path).read_bytes() for key, entry in artifact.manifest.entries.items()}
         return self.server.add(self.project, artifact.name, files, aliases, artifact.type, artifact.metadata)

@@ -3,6 +3,7 @@
 import pickle
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -151,11 +152,27 @@ def test_a_broken_download_leaves_nothing_and_the_next_one_begins_anew(server, c
     )
 
 
+def test_files_that_are_not_what_was_logged_are_refused(server, checkpoint):
+    logged = server.add("lifting", "lift-unet", checkpoint)
+    download = logged.download
+
+    def mixed_up(root):
+        download(root)
+        (Path(root) / "config.json").write_bytes(checkpoint["model.safetensors"])
+
+    logged.download = mixed_up
+    with pytest.raises(
+        SpecpolicyError, match=r"not what was logged \(Digest mismatch for file: config\.json\): try again"
+    ):
+        fetch("wandb:team/lifting/lift-unet:v0")
+    assert cached() == []
+
+
 def test_two_who_fetch_at_once_both_get_it(server, checkpoint):
     logged = server.add("lifting", "lift-unet", checkpoint)
     meet, download, found = threading.Barrier(2), logged.download, []
 
-    def together(root, skip_cache=None):
+    def together(root):
         meet.wait(timeout=60)  # both have seen that it is not there
         return download(root)
 
