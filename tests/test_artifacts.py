@@ -1,6 +1,11 @@
-"""`wandb:...` in the place of a path, against a stand-in for W&B's servers: fetched once, or refused in a line."""
+"""`wandb:...` in the place of a path: fetched once, or refused in a line.
 
+Against a stand-in for W&B's package, and W&B's package against a stand-in for its servers.
+"""
+
+import os
 import pickle
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -9,6 +14,7 @@ import pytest
 import torch
 import wandb
 from fake_wandb import Server
+from wandb_server import WRITTEN_FOR, serving
 
 import specpolicy
 from specpolicy.artifacts import cache_directory, fetch, is_reference
@@ -161,9 +167,7 @@ def test_files_that_are_not_what_was_logged_are_refused(server, checkpoint):
         (Path(root) / "config.json").write_bytes(checkpoint["model.safetensors"])
 
     logged.download = mixed_up
-    with pytest.raises(
-        SpecpolicyError, match=r"not what was logged \(Digest mismatch for file: config\.json\): try again"
-    ):
+    with pytest.raises(SpecpolicyError, match=r"not what was logged \(Digest mismatch.* config\.json\): try again"):
         fetch("wandb:team/lifting/lift-unet:v0")
     assert cached() == []
 
@@ -193,3 +197,36 @@ def test_without_the_package(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(SpecpolicyError, match=r"needs the package wandb: pip install 'specpolicy\[wandb\]'"):
         specpolicy.load_policy("wandb:team/lifting/lift-unet:v0")
+
+
+REAL = """
+import specpolicy, sys
+for name in sys.argv[1:]:
+    try:
+        print(name, specpolicy.load_policy(name).fingerprint)
+    except specpolicy.SpecpolicyError as error:
+        print("refused", error)
+"""
+
+
+@pytest.mark.skipif(not wandb.__version__.startswith(WRITTEN_FOR), reason=f"the server answers wandb {WRITTEN_FOR}x")
+def test_the_package_itself_fetches_what_the_server_has(checkpoint, small_policy, tmp_path):
+    """In a process of its own, whose service knows no other server."""
+    names = ["wandb:team/p/lift:v1", "wandb:p/lift", "wandb:team/p/lift:v7", "wandb:other"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    environment |= {"HOME": str(tmp_path), "SPECPOLICY_CACHE": str(tmp_path / "cache"), "WANDB_API_KEY": "a" * 40}
+    environment |= {"WANDB_ERROR_REPORTING": "false", "OMP_NUM_THREADS": "1"}
+    found = []
+    for wrong in (["model.safetensors"], []):
+        with serving(checkpoint, wrong) as address:
+            command, here = [sys.executable, "-c", REAL, *names], {**environment, "WANDB_BASE_URL": address}
+            done = subprocess.run(command, env=here, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout.splitlines())
+        # W&B's own cache believes what it was sent.
+        environment["WANDB_CACHE_DIR"] = str(tmp_path / "another")
+    assert all("Digest mismatch for file: model.safetensors" in line for line in found[0][:2])
+    assert found[1][:2] == [f"{name} {small_policy.fingerprint}" for name in names[:2]]
+    for line, name, place in zip(found[1][2:], ("lift:v7", "other:latest"), ("team/p", "team/specpolicy"), strict=True):
+        assert line.startswith("refused wandb:") and f"'{name}' not found in '{place}'" in line
+    assert [path.name for path in (tmp_path / "cache" / "names").iterdir()]
