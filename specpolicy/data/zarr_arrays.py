@@ -225,7 +225,7 @@ def _unpacked(packed: list[str], size: int, start: bytes) -> int:
 
 
 def _zstd_size(start: bytes) -> int:
-    """Return the content size in the header of a frame (RFC 8878, 3.1.1.1); infinite if it is missing."""
+    """Return the content size in the header of a frame (RFC 8878, 3.1.1.1); the limit if it is missing."""
     if start[:4] != ZSTD:
         return 0  # not a frame: the codec reports it
     flag, single = start[4] >> 6, start[4] >> 5 & 1

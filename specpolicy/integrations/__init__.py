@@ -1,8 +1,8 @@
-"""Other people's policies and protocols, at the border of the package: one file for each project.
+"""Other projects' policies and protocols, at the border of the package: one file for each project.
 
-Nothing in specpolicy imports this room. `specpolicy.load_policy` finds it by its name when it is given a path.
-Checkpoints are read without the packages that wrote them. To sample through specpolicy inside a policy that you hold
-in memory, see `wrap` of `specpolicy.integrations.diffusion_policy`, `.lerobot` and `.robomimic`.
+Nothing in specpolicy imports this package. `specpolicy.load_policy` finds it by its name when it is given a path.
+Checkpoints are read without the packages that wrote them. To sample through specpolicy inside a policy that you hold in
+memory, see `wrap` of `specpolicy.integrations.diffusion_policy`, `.lerobot` and `.robomimic`.
 """
 
 from specpolicy.integrations.checkpoints import ForeignCheckpoint, read

@@ -1,8 +1,8 @@
 """The zip archives that `torch.save` writes: `<root>/data.pkl`, `<root>/data/<key>` for each storage, and a few notes.
 
-torch stores its members one after the other, never compressed. What was not written so is refused before anything in
-it is read, so that there is one way to read an archive: no archive holds code, none grows when it is opened, and no two
-members share bytes. Every member is read to its end, where its checksum is compared.
+torch stores its members one after the other, never compressed. An archive in any other form is refused before anything
+in it is read, so there is only one way to read an archive: it holds no code, it does not grow when it is opened, and no
+two members share bytes. Every member is read to its end, where its checksum is compared.
 """
 
 import struct
@@ -23,7 +23,7 @@ from specpolicy.integrations.budget import (
 from specpolicy.parsing import shown
 
 SIGNATURE = b"PK\x03\x04"
-NEWEST = 10  # of the format's version that torch knows
+NEWEST = 10  # version of the format that torch knows
 LOCAL, END = struct.Struct("<4s22xHH"), struct.Struct("<4s4H2LH")
 LOCATOR, END_64 = struct.Struct("<4sLQL"), struct.Struct("<4sQ2H2L4Q")
 ENCRYPTED = 0x1 | 0x40 | 0x2000
@@ -34,10 +34,14 @@ class Archive:
     """A checked archive, open for reading."""
 
     def __init__(self, file: IO[bytes], size: int):
-        """file: the open file, of `size` bytes.
+        """Open and check an archive.
+
+        Args:
+            file: the open file.
+            size: its bytes.
 
         Raises:
-            Refused, Damaged: it is no archive that `torch.save` wrote.
+            Refused, Damaged: not an archive that `torch.save` wrote.
         """
         directory = _directory(file, size)
         self._zip = zipfile.ZipFile(file)
@@ -52,11 +56,11 @@ class Archive:
         self._check_notes()
 
     def pickle(self) -> bytes:
-        """The pickle that says what the archive holds."""
+        """Return the pickle that describes the contents."""
         return self._small("data.pkl", MOST_PICKLE_BYTES)
 
     def storage_size(self, key: str) -> int:
-        """Bytes of a storage."""
+        """Return the bytes of a storage."""
         if f"data/{key}" not in self._members:
             raise Damaged(f"it has no data/{key}")
         return self._members[f"data/{key}"].file_size
@@ -66,7 +70,7 @@ class Archive:
         self._read(f"data/{key}", into)
 
     def finish(self) -> None:
-        """Read what nobody asked for, so that damage anywhere shows."""
+        """Read all remaining members, so that damage anywhere is found."""
         scratch = memoryview(bytearray(COPIED if self._unread else 0))
         for name in list(self._unread):
             with self._zip.open(self._unread.pop(name)) as member:
@@ -102,7 +106,7 @@ class Archive:
 
 
 def _directory(file: IO[bytes], size: int) -> int:
-    """Where the list of members begins; it must end where the file does, so that there can be but one list."""
+    """Return the start of the list of members. It must end where the file does, so that there is only one list."""
     if size > MOST_ARCHIVE_BYTES:
         raise Refused(f"{size / GIB:.1f} GiB of tensors")
     if size > memory():
@@ -111,7 +115,7 @@ def _directory(file: IO[bytes], size: int) -> int:
     signature, disk, _, _, count, length, start, comment = _unpack(file, END, end)
     if signature != b"PK\x05\x06" or comment or disk:
         raise Damaged("the file is truncated")
-    # torch always writes the wider form of this record too, and says where.
+    # torch always writes the wider form of this record too, and its position.
     locator = end - LOCATOR.size
     signature, _, place, _ = _unpack(file, LOCATOR, locator) if locator > 0 else (b"", 0, 0, 0)
     if signature == b"PK\x06\x07":
@@ -125,7 +129,7 @@ def _directory(file: IO[bytes], size: int) -> int:
     if count > MOST_MEMBERS or length > MOST_MEMBERS * 1024:
         raise Refused(f"{count} members")
     file.seek(start)
-    if (listed := file.read(length).count(b"PK\x01\x02")) > MOST_MEMBERS:  # each begins so, whatever the count says
+    if (listed := file.read(length).count(b"PK\x01\x02")) > MOST_MEMBERS:  # each entry begins so, whatever the count
         raise Refused(f"{listed} members")
     return start
 
@@ -141,7 +145,7 @@ def _unpack(file: IO[bytes], kind: struct.Struct, position: int) -> tuple:
 
 
 def _root(members: list[zipfile.ZipInfo]) -> str:
-    """The directory in which all members lie, with its slash."""
+    """Return the directory of all members, with its slash."""
     root = members[0].filename.partition("/")[0] if members else ""
     if root in ("", ".", ".."):
         raise Damaged("it has no members")

@@ -1,6 +1,6 @@
 """Arrays and numbers of numpy in a stranger's pickle: built from bytes, after a check of their kind, shape and size.
 
-numpy would let a pickle say that its bytes are pointers to objects. The stand-ins here know numbers only.
+In numpy a pickle may declare its bytes to be pointers to objects. The stand-ins here hold numbers only.
 """
 
 import math
@@ -13,8 +13,8 @@ from specpolicy.parsing import shown
 
 CODES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
 MOST_DIMENSIONS = 16
-MOST_NUMBERS = 2**48  # no file has as many
-MOST_EMPTY = 4096  # sides of an array without numbers, multiplied: from such sides networks are built
+MOST_NUMBERS = 2**48  # more than any file has
+MOST_EMPTY = 4096  # product of the sides of an array without numbers: networks are built from such sides
 
 
 class Dtype:
@@ -26,7 +26,8 @@ class Dtype:
         self._code, self._order = code, "="
 
     def set_state(self, state: Any) -> None:
-        """The state (version, order, subarray, names, fields, size, alignment, flags): all but the order is empty."""
+        """Set the state (version, order, subarray, names, fields, size, alignment, flags): all but the order is
+        empty."""
         plain = (3, None, None, None, -1, -1, 0)
         if not isinstance(state, tuple) or len(state) != 8 or (state[0], *state[2:]) != plain:
             raise Refused("arrays of structures or objects")
@@ -35,7 +36,7 @@ class Dtype:
         self._order = state[1]
 
     def array(self, content: Any, shape: Any, order: Literal["C", "F"]) -> np.ndarray:
-        """The array that lies in `content`, copied, in the byte order of this machine."""
+        """Return the array stored in `content`, copied, in the byte order of this machine."""
         if not isinstance(content, bytes | bytearray):
             raise Damaged("an array without bytes")
         kind = np.dtype(self._order + self._code)
@@ -52,7 +53,7 @@ class Array:
     array: np.ndarray | None = None
 
     def set_state(self, state: Any) -> np.ndarray:
-        """The array of a state (version, shape, dtype, whether columns come first, bytes)."""
+        """Return the array of a state (version, shape, dtype, whether columns come first, bytes)."""
         if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], Dtype):
             raise Damaged("an array without a type")
         self.array = state[2].array(state[4], state[1], "F" if state[3] is True else "C")
@@ -60,7 +61,7 @@ class Array:
 
 
 def check_shape(shape: Any) -> int:
-    """The number of numbers of a shape from a file, which must be a tuple of whole numbers from 0."""
+    """Return the number of entries of a shape from a file, which must be a tuple of whole numbers from 0."""
     if not isinstance(shape, tuple) or len(shape) > MOST_DIMENSIONS or any(type(side) is not int for side in shape):
         raise Damaged("a shape that is none")
     sides = math.prod(side for side in shape if side)
@@ -70,17 +71,17 @@ def check_shape(shape: Any) -> int:
 
 
 def empty_array(kind: Any, shape: Any, code: Any) -> Array:
-    """`_reconstruct`: the state follows."""
+    """Stand in for `_reconstruct`; the state follows."""
     return Array()
 
 
 def scalar(dtype: Any, content: Any) -> Any:
-    """A number with a type."""
+    """Return a number with a type."""
     return array_of(content, dtype, (), "C")[()]
 
 
 def array_of(content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    """`_frombuffer`: how pickle's newer protocols store arrays."""
+    """Stand in for `_frombuffer`, with which pickle's newer protocols store arrays."""
     if not isinstance(dtype, Dtype) or order not in ("C", "F"):
         raise Damaged("an array without a type")
     return dtype.array(content, shape, order)

@@ -1,4 +1,4 @@
-"""Whose checkpoint lies at a path, and its contents in our layout."""
+"""Recognises whose checkpoint lies at a path, and converts it to our layout."""
 
 import importlib
 from dataclasses import dataclass
@@ -17,18 +17,21 @@ ARCHIVES = (".ckpt", ".pth", ".pt", ".bin")
 
 @dataclass
 class ForeignCheckpoint:
-    """Someone else's checkpoint: the fields of our config.json, and weights under our names."""
+    """Another project's checkpoint: the fields of our config.json, and weights under our names."""
 
     config: dict[str, Any]
     weights: dict[str, Tensor]
 
 
 def read(path: str | Path, trust: bool = False) -> ForeignCheckpoint | None:
-    """Read the checkpoint at `path` if it is one of another project; None if that is for our own loader to say.
+    """Read the checkpoint at `path` if it is one of another project; None leaves it to our own loader.
 
-    LeRobot's output directory, a checkpoint in it, a `pretrained_model` in that or a file of it; a Diffusion Policy
-    `.ckpt` or the output directory around it; a robomimic `.pth`. trust: open pickles that ask for more than these
-    projects write.
+    Accepted: LeRobot's output directory, a checkpoint in it, a `pretrained_model` in that or a file of it; a Diffusion
+    Policy `.ckpt` or the output directory around it; a robomimic `.pth`.
+
+    Args:
+        path: the file or directory.
+        trust: open pickles that need more than these projects write.
 
     Raises:
         SpecpolicyError: a file that cannot be read, or holds a policy that we cannot run.
@@ -44,7 +47,7 @@ def read(path: str | Path, trust: bool = False) -> ForeignCheckpoint | None:
         if str(path) in str(error):
             raise
         raise SpecpolicyError(f"{path}: {error}") from None
-    except OSError as error:  # a name that is too long, a directory that is not ours to look into
+    except OSError as error:  # a name that is too long, a directory that we may not read
         raise SpecpolicyError(f"{path} cannot be read: {error.strerror}") from None
 
 
@@ -52,10 +55,10 @@ def _read_directory(path: Path, trust: bool) -> ForeignCheckpoint | None:
     for directory in (path, *trained_by_lerobot(path)):
         config = _json(directory / CONFIG)
         if config is None and directory != path and directory.is_dir():
-            config = read_json(directory / CONFIG)  # says what is wrong with it
+            config = read_json(directory / CONFIG)  # reports its errors
         if config is None:
             continue
-        # Ours has the fields network and chain; LeRobot's the type of its policy, in early versions the shapes alone.
+        # Our config has the fields network and chain; LeRobot's the type of its policy, in early versions only shapes.
         if "network" not in config and {"type", "input_features", "input_shapes"} & config.keys():
             return importlib.import_module("specpolicy.integrations.lerobot").read(directory, config)
         return None
@@ -83,7 +86,7 @@ def _read_archive(path: Path, trust: bool) -> ForeignCheckpoint:
                 return project.convert(content, path)
             except SpecpolicyError as error:
                 raise SpecpolicyError(one_line(error)) from None
-            except Exception as error:  # parts of unexpected kinds, sizes that no memory has, nesting without an end
+            except Exception as error:  # parts of unexpected kinds, sizes that no memory has, endless nesting
                 raise SpecpolicyError(f"{path} is not understood ({one_line(_describe(error))})") from error
     names = ", ".join(map(shown, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
     raise SpecpolicyError(
@@ -97,7 +100,7 @@ def _describe(error: Exception) -> str:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    """A JSON object, None where there is no such file or it is none; our own loader reports damage."""
+    """Read a JSON object; None if there is no such file or it is not an object. Our own loader reports damage."""
     try:
         return read_json(path)
     except SpecpolicyError:

@@ -1,25 +1,25 @@
-"""How large and how deep the containers of a pickle are, when what stands in them twice is counted twice."""
+"""Size and depth of a pickle's containers, counting shared items each time."""
 
 from typing import Any
 
 from specpolicy.integrations.budget import MOST_DEPTH, MOST_ITEMS, Refused
 
-STORED = 64  # characters that weigh as much as an item
+STORED = 64  # this many characters count as one item
 
 
 class Containers:
-    """Depth and number of items of containers, those that are in it twice counted twice.
+    """Depth and number of items of containers, counting shared items each time.
 
-    A container gets its items before it is put into another one, as all picklers have it; so it cannot contain itself,
-    and whoever walks through it, compares it or shows it comes to an end.
+    A container gets its items before it is put into another one, as in all picklers, so it cannot contain itself.
+    Walking through it, comparing it and showing it always end.
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Any, int, int]] = {}  # holds the containers, lest another one gets their number
+        self._known: dict[int, tuple[Any, int, int]] = {}  # holds the containers, so that no other one gets the same id
         self._placed: set[int] = set()
 
     def add(self, container: Any, items: Any = ()) -> Any:
-        """Note a container, or more items in it."""
+        """Record a container, or more items in it."""
         key = id(container)
         _, depth, weight = self._known.get(key, (None, 1, 1))
         for item in items:

@@ -1,7 +1,7 @@
 """Checkpoints and policies of real-stanford/diffusion_policy (Chi et al. 2023), without that package.
 
-A `.ckpt` is a pickle of {cfg, state_dicts, pickles}. `cfg.policy` says what the policy is made of, `state_dicts` holds
-`model` and, where the training averaged its weights, `ema_model`.
+A `.ckpt` is a pickle of {cfg, state_dicts, pickles}. `cfg.policy` describes the policy. `state_dicts` holds `model`
+and, where the training averaged its weights, `ema_model`.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ def recognises(content: Mapping[str, Any]) -> bool:
 
 
 def convert(content: Mapping[str, Any], path: Path) -> ForeignCheckpoint:
-    """The checkpoint of an unpickled workspace.
+    """Convert an unpickled workspace to a checkpoint.
 
     Raises:
         SpecpolicyError: a policy of another kind, or one that lacks a part.
@@ -129,7 +129,7 @@ def convert(content: Mapping[str, Any], path: Path) -> ForeignCheckpoint:
 
 
 def _policy(cfg: Config, name: str, path: Path) -> Policy:
-    """The arguments of the policy's constructor, checked."""
+    """Return the arguments of the policy's constructor, checked."""
     for place, only in ELSEWHERE.items():
         if cfg.get(place) not in only:
             raise SpecpolicyError(f"{path}: {place}={shown(cfg.get(place))} is not supported: only {only[0]} is")
@@ -140,7 +140,7 @@ def _policy(cfg: Config, name: str, path: Path) -> Policy:
 
 
 def _state_dict(content: Mapping[str, Any], cfg: Config, path: Path) -> tuple[str, Mapping[str, Tensor]]:
-    """(name, weights): the averaged ones if the training averaged them, as its own evaluation does."""
+    """Return (name, weights): the averaged ones if the training averaged them, as its own evaluation does."""
     averaged = cfg.get("training.use_ema", False)
     if not isinstance(averaged, bool):
         raise SpecpolicyError(f"{path}: training.use_ema is {shown(averaged)}: it must be true or false")
@@ -160,7 +160,7 @@ def _conditioning(policy: Policy) -> str:
 
 
 def _shapes(policy: Policy) -> tuple[dict[str, Any], int]:
-    """(shape of each observation key in the order of the condition, dimension of an action)."""
+    """Return the shape of each observation key in the order of the condition, and the dimension of an action."""
     if isinstance(policy, LowdimPolicy):
         return {"obs": policy.obs_dim}, policy.action_dim
     assert isinstance(policy, HybridImagePolicy)
@@ -189,7 +189,7 @@ def _encoder_weights(weights: Mapping[str, Tensor], cameras: list[str], path: Pa
 
 
 def _network(model: Mapping[str, Tensor], policy: Any, path: Path) -> dict[str, Any]:
-    """The options of our network; `policy.model` says them, or the policy itself."""
+    """Return the options of our network, from `policy.model` or from the policy itself."""
     said = getattr(policy, "model", policy)
     if hasattr(said, "n_groups"):
         options = unet_options(model, str(path), said.n_groups)[0]
@@ -209,7 +209,7 @@ def _network(model: Mapping[str, Tensor], policy: Any, path: Path) -> dict[str, 
 
 
 def _compare(path: Path, said: Any, **found: Any) -> None:
-    """Raise if a configuration says otherwise than the weights do."""
+    """Raise if the configuration contradicts the weights."""
     for name, value in found.items():
         own = getattr(said, name)
         own = list(own) if isinstance(own, tuple) else own
@@ -218,7 +218,7 @@ def _compare(path: Path, said: Any, **found: Any) -> None:
 
 
 def _statistics(weights: Mapping[str, Tensor], key: str, size: int | list[int], path: Path) -> dict[str, Any]:
-    """Scale and offset of one key, of a dimension or an image's shape: normalised = raw * scale + offset."""
+    """Return scale and offset of one key, of a dimension or an image's shape: normalised = raw * scale + offset."""
     found = {}
     for name in ("scale", "offset"):
         full = f"normalizer.params_dict.{key}.{name}"
@@ -232,13 +232,13 @@ def _statistics(weights: Mapping[str, Tensor], key: str, size: int | list[int], 
 def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = None) -> Any:
     """Make a policy in memory sample through specpolicy: the same object, whose `predict_action` now uses `sampler`.
 
-    After each call `policy.last_stats` says what the chunk cost (`specpolicy.samplers.SampleStatistics`).
+    After each call `policy.last_stats` holds the cost of the chunk (`specpolicy.samplers.SampleStatistics`).
 
     Args:
         policy: any of Diffusion Policy's diffusion policies, with images or without. Its network, normaliser, scheduler
             and number of steps stay in use, and may still be changed.
-        sampler: a name, or what `specpolicy.make_sampler` made.
-        generator: of all noises; torch's global one if None.
+        sampler: a name, or a result of `specpolicy.make_sampler`.
+        generator: source of all noises; torch's global one if None.
     """
     require(policy, ("conditional_sample", "noise_scheduler", "num_inference_steps", "model"), "a diffusion policy")
     drawer = Drawer(sampler, generator)
@@ -262,5 +262,5 @@ def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = N
         self.last_stats = out.stats
         return torch.where(condition_mask, condition_data, out.actions)
 
-    policy.conditional_sample = types.MethodType(conditional_sample, policy)  # a copy of the policy has its own
+    policy.conditional_sample = types.MethodType(conditional_sample, policy)  # a copy of the policy gets its own
     return policy

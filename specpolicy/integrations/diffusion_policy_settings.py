@@ -1,7 +1,7 @@
 """`cfg.policy` of Diffusion Policy: the arguments of its policies' constructors, one dataclass a policy.
 
-An argument that its original does not have is refused by its name, as is one that we do not reproduce. What the
-original hands on to the scheduler's `step` is `eta` and `use_clipped_model_output` alone.
+An argument that the original does not have is refused by its name, and so is one that we do not reproduce. The original
+passes only `eta` and `use_clipped_model_output` on to the scheduler's `step`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 from specpolicy.errors import SpecpolicyError
 
-Inert = Any  # says how a policy was trained, or what follows from its weights and other settings
+Inert = Any  # affects training only, or follows from the weights and other settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class ActionMeta:
 
 @dataclass(frozen=True)
 class ShapeMeta:
-    """What a policy with images sees and plans; the order of the keys is that of the condition."""
+    """Observations and actions of a policy with images; the order of the keys is that of the condition."""
 
     obs: Mapping[str, ObservationMeta]
     action: ActionMeta
@@ -81,7 +81,7 @@ class ShapeMeta:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What all of them have."""
+    """Arguments that all policies have."""
 
     _target_: str
     noise_scheduler: Mapping[str, Any]
@@ -181,8 +181,8 @@ POLICIES: dict[str, type[Policy]] = {
         DiffusionTransformerHybridImagePolicy,
     )
 }
-# Outside of cfg.policy, but they change what the actions of a policy mean: only these values.
+# Outside of cfg.policy, but they change the meaning of a policy's actions: only these values.
 ELSEWHERE: dict[str, tuple[Any, ...]] = {
-    "n_latency_steps": (0, None),  # else its actions begin so many steps later, or its observations are so old
-    "task.dataset.delta_action": (False, None),  # else its actions are differences to the action before
+    "n_latency_steps": (0, None),  # otherwise its actions begin that many steps later, or its observations are that old
+    "task.dataset.delta_action": (False, None),  # otherwise its actions are differences from the previous action
 }

@@ -1,4 +1,4 @@
-"""Hydra configurations that were saved before their interpolations were resolved: `${horizon}`, `${eval:'1+${n}'}`."""
+"""Hydra configurations that were saved with unresolved interpolations: `${horizon}`, `${eval:'1+${n}'}`."""
 
 import ast
 import operator
@@ -10,12 +10,12 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import shown
 
 INNERMOST = re.compile(r"\$\{([^${}]*)\}")
-DEEPEST = 50  # more than any real configuration nests; a cycle ends here
-MOST_STEPS = 20_000  # values that are looked at in all; a real configuration has a few thousand, each asked for once
+DEEPEST = 50  # deeper than any real configuration; a cycle ends here
+MOST_STEPS = 20_000  # look-ups in all; a real configuration has a few thousand values, each looked up once
 LONGEST = 10_000  # characters of a text with interpolations, before and after
-WORTH = 100  # characters of such a text that cost as much as a value
+WORTH = 100  # so many characters of such a text cost as much as a value
 FORMULA = 500  # characters of a formula
-LARGEST = 2**63  # its numbers
+LARGEST = 2**63  # bound on its numbers
 OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -42,7 +42,7 @@ class Config:
         self._depth, self._steps = 0, 0
 
     def get(self, path: str, default: Any = None) -> Any:
-        """The value at a dotted path, resolved; `default` where there is none."""
+        """Return the value at a dotted path, resolved; `default` if there is none."""
         node: Any = self._root
         for name in path.split("."):
             node = self._resolve(node)
@@ -55,7 +55,7 @@ class Config:
         return self._resolve_all(node)
 
     def need(self, path: str) -> Any:
-        """The value at a dotted path.
+        """Return the value at a dotted path.
 
         Raises:
             SpecpolicyError: there is none.
@@ -85,7 +85,8 @@ class Config:
         return value
 
     def _step(self, value: Any) -> None:
-        """Count what is looked at: each of fifty texts that holds the next one twice is short, the last one is not."""
+        """Count a look-up: of fifty texts that each hold the next one twice, each is short, but the last result is
+        not."""
         self._steps += 1 + (len(value) // WORTH if isinstance(value, str) and "${" in value else 0)
         if self._steps > MOST_STEPS:
             raise SpecpolicyError(
@@ -95,13 +96,13 @@ class Config:
             raise SpecpolicyError(f"{self._where}: an interpolation in its configuration is too long ({shown(value)})")
 
     def _put(self, text: str, value: str, match: re.Match) -> str:
-        """`value` with a text where an interpolation was: one text in many places is a copy in each."""
+        """Return `value` with a text in place of an interpolation; a text in many places is copied into each."""
         if len(value) + len(text) > LONGEST:
             raise SpecpolicyError(f"{self._where}: an interpolation in its configuration is too long ({shown(value)})")
         return value[: match.start()] + text + value[match.end() :]
 
     def _text(self, value: Any) -> str:
-        """A value in the middle of a text: of a list, only if it is short and flat."""
+        """Return a value for the middle of a text; lists only if they are short and flat."""
         many = value if isinstance(value, list) else [value]
         if len(many) > DEEPEST or any(isinstance(one, Mapping | list) for one in many):
             raise SpecpolicyError(f"{self._where}: its configuration puts {shown(value)} into a text")
@@ -113,11 +114,11 @@ class Config:
             return self.get(inner)
         if resolver == "eval":
             return calculate(argument.strip().strip("'\""), self._where)
-        return f"({inner})"  # such as ${now:...}: a name or a date, nothing a policy is built from
+        return f"({inner})"  # such as ${now:...}: a name or a date, which no policy is built from
 
 
 def calculate(text: str, where: str) -> Any:
-    """The value of a formula of numbers: what configurations put into `eval`, without Python's eval.
+    """Return the value of a formula of numbers, as configurations put into `eval`, without Python's eval.
 
     Raises:
         SpecpolicyError: anything but numbers, arithmetic, comparison, `and`, `or`, `not` and a choice.
@@ -125,7 +126,7 @@ def calculate(text: str, where: str) -> Any:
 
     def value(node: ast.AST) -> Any:
         found = calculated(node)
-        if isinstance(found, int | float) and not -LARGEST < found < LARGEST:  # NaN neither
+        if isinstance(found, int | float) and not -LARGEST < found < LARGEST:  # refuses NaN, too
             raise ValueError
         return found
 
@@ -144,7 +145,7 @@ def calculate(text: str, where: str) -> Any:
             case ast.Compare(left, [op], [right]) if type(op) in OPERATORS:
                 return OPERATORS[type(op)](value(left), value(right))
             case ast.BoolOp(op, operands):
-                for operand in operands:  # the first that decides it, as in Python
+                for operand in operands:  # the first deciding operand, as in Python
                     found = value(operand)
                     if bool(found) == isinstance(op, ast.Or):
                         break

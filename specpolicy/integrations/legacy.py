@@ -1,4 +1,4 @@
-"""What `torch.save` wrote before version 1.6, and still writes if told to: pickles, then storages, end to end.
+"""The file format of `torch.save` before version 1.6, still available as an option: pickles, then storages, end to end.
 
 The pickles are a magic number, the protocol, the sizes of C's types, the content, and the names of the storages in
 order. Each storage is its length in numbers (8 bytes), then its bytes. There are no checksums.
@@ -17,20 +17,20 @@ LINE = 1000  # bytes of a name in a pickle
 
 
 class _Reader:
-    """A file of which no single read takes more than a pickle may have."""
+    """A file whose reads are limited to the size of a pickle."""
 
     def __init__(self, file: IO[bytes]):
         self._file = file
         self.tell = file.tell
 
     def read(self, count: int) -> bytes:
-        """Bytes, fewer at the end of the file."""
+        """Read bytes, fewer at the end of the file."""
         if count > MOST_PICKLE_BYTES:
             raise Refused(f"{count} bytes at once")
         return self._file.read(count)
 
     def readline(self) -> bytes:
-        """A line."""
+        """Read a line."""
         return self._file.readline(LINE)
 
 
@@ -43,7 +43,7 @@ class _Storages:
         self.sizes: dict[str, int] = {}
 
     def announce(self, described: Any) -> None:
-        """Note the size that a persistent id claims, which the file must be able to hold."""
+        """Record the size that a persistent id claims, which the file must be able to hold."""
         if not isinstance(described, tuple) or len(described) < 5:
             raise Damaged("a storage that is none")
         kind, key, _, count = described[1:5]
@@ -57,18 +57,20 @@ class _Storages:
                 raise Damaged("the file is truncated")
 
     def storage_size(self, key: str) -> int:
-        """How many bytes a storage has, as announced."""
+        """Return the announced bytes of a storage."""
         return self.sizes[key]
 
     def read_storage(self, key: str, into: memoryview) -> None:
-        """Keep the place that its bytes will fill."""
+        """Keep the place for the bytes."""
         self.buffers[key] = into
 
 
 def read(file: IO[bytes], size: int) -> Any:
-    """The content of a file in the old format.
+    """Return the content of a file in the old format.
 
-    file: open at its start, of `size` bytes.
+    Args:
+        file: open at its start.
+        size: its bytes.
     """
     if size > memory():
         raise Refused(f"{size} bytes, more than this machine has memory,")

@@ -1,7 +1,7 @@
 """Diffusion policies of Hugging Face LeRobot, without lerobot: directories of config.json and safetensors.
 
-Current versions keep the statistics of their normalisation in files of their own, the processors; versions before 0.4
-keep them among the weights. The first versions had other names in config.json.
+Current versions keep the statistics of their normalisation in separate files, the processors. Versions before 0.4 keep
+them among the weights. The first versions had other names in config.json.
 """
 
 import types
@@ -34,7 +34,7 @@ from specpolicy.samplers import Sampler
 from specpolicy.samplers.base import Generators
 
 WEIGHTS = "model.safetensors"
-SCHEDULER = (  # what LeRobot hands to its scheduler
+SCHEDULER = (  # LeRobot's arguments for its scheduler
     "num_train_timesteps",
     "beta_start",
     "beta_end",
@@ -47,7 +47,7 @@ PARTS = ("diffusion.unet.", "diffusion.rgb_encoder.", *(f"{module}." for module 
 
 
 def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
-    """The checkpoint of a directory with that config.json.
+    """Read the checkpoint of a directory with that config.json.
 
     Raises:
         SpecpolicyError: a policy of another type, or a file that is missing or damaged.
@@ -83,7 +83,7 @@ def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
         use_film_scale_modulation=network["cond_predict_scale"],
     )
     normalisation = read_normalisation(directory, weights, settings)
-    # An observation comes in by the name that it has before the policy's own processor renames it.
+    # An observation has the name from before the policy's own processor renames it.
     outer = {key: normalisation.outer_name(key) for key in keys}
     ours: dict[str, Any] = {
         "network": network,
@@ -98,7 +98,7 @@ def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
         "action_dim": action_dim,
         "horizon": settings.horizon,
         "n_obs_steps": settings.n_obs_steps,
-        # A plan has no more behind its frames, and LeRobot then executes fewer.
+        # A plan has no more actions after its frames, and LeRobot then executes fewer.
         "n_action_steps": min(settings.n_action_steps, settings.horizon - settings.n_obs_steps + 1),
         "source": {
             "project": "lerobot",
@@ -118,7 +118,7 @@ def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
 def _vision(
     weights: Mapping[str, Tensor], settings: DiffusionConfig, cameras: list[str], directory: Path
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(weights of the image encoders under our names, their options)."""
+    """Return weights of the image encoders under our names, and their options."""
     found = below(weights, "diffusion.rgb_encoder.")
     shared = any(name.startswith("backbone.") for name in found)
     numbered = {f"0.{name}": value for name, value in found.items()} if shared else found
@@ -157,12 +157,12 @@ def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = N
     """Make a policy in memory sample through specpolicy: the same object, whose `select_action` and
     `predict_action_chunk` now use `sampler`.
 
-    After each chunk `policy.last_stats` says what it cost (`specpolicy.samplers.SampleStatistics`).
+    After each chunk `policy.last_stats` holds its cost (`specpolicy.samplers.SampleStatistics`).
 
     Args:
         policy: LeRobot's DiffusionPolicy of any version; its queues and processors stay in use.
-        sampler: a name, or what `specpolicy.make_sampler` made.
-        generator: of all noises; torch's global one if None.
+        sampler: a name, or a result of `specpolicy.make_sampler`.
+        generator: source of all noises; torch's global one if None.
     """
     require(policy, ("diffusion", "config"), "LeRobot's DiffusionPolicy")
     model = policy.diffusion
@@ -186,5 +186,5 @@ def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = N
         self.last_stats = out.stats
         return out.actions
 
-    model.conditional_sample = types.MethodType(conditional_sample, policy)  # a copy of the policy has its own
+    model.conditional_sample = types.MethodType(conditional_sample, policy)  # a copy of the policy gets its own
     return policy

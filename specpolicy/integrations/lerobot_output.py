@@ -1,9 +1,9 @@
-"""Which policy in an output directory of lerobot-train is the one that LeRobot evaluates.
+"""Finds the policy that LeRobot evaluates in an output directory of lerobot-train.
 
-A training writes `checkpoints/<step>/pretrained_model`, and `checkpoints/last` leads to the newest step. Trained with
-`--ema.enable` (LeRobot after 0.6.1), a checkpoint also holds `pretrained_model_ema` with the averaged weights. They are
-the ones that LeRobot's own evaluation during training takes, unless `ema.use_for_eval` is false, and those that its
-documentation evaluates afterwards. A path that leads to one of the two is taken as it is.
+A training writes `checkpoints/<step>/pretrained_model`, and `checkpoints/last` leads to the newest step. With
+`--ema.enable` (LeRobot after 0.6.1), a checkpoint also holds `pretrained_model_ema` with the averaged weights.
+LeRobot's own evaluation during training uses them, unless `ema.use_for_eval` is false, and its documentation evaluates
+them afterwards. A path to one of the two is used as given.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ TRAINING = "train_config.json"
 
 
 def trained_by_lerobot(path: Path) -> Iterator[Path]:
-    """Directories in which the policy of a checkpoint, or of a whole output directory, is to be looked for, in turn."""
+    """Yield directories that may hold the policy of a checkpoint, or of a whole output directory, in order."""
     for checkpoint in (path, path / "checkpoints" / "last"):
         averaged, raw = checkpoint / AVERAGED, checkpoint / RAW
         if averaged.is_dir() and (not raw.is_dir() or _evaluates_averaged(averaged)):
@@ -27,7 +27,7 @@ def trained_by_lerobot(path: Path) -> Iterator[Path]:
 
 
 def _evaluates_averaged(directory: Path) -> bool:
-    """What the training said of its evaluation; LeRobot's default where it said nothing."""
+    """Whether the training evaluated averaged weights; LeRobot's default if the configuration does not say."""
     if not (directory / TRAINING).exists():
         return True
     settings = read_json(directory / TRAINING).get("ema")

@@ -1,8 +1,8 @@
-"""LeRobot's processors (version 0.4 and later): what is done to observations before a policy, to actions after it.
+"""LeRobot's processors (version 0.4 and later): changes to observations before a policy, and to actions after it.
 
 `policy_preprocessor.json` and `policy_postprocessor.json` list steps by their registered names, with their settings.
-Each step is applied, or does nothing by its nature or its settings, or is refused by its name; so is a setting that is
-not listed here. Users register steps of their own, and some of LeRobot's change what an action means.
+Each step is applied, or has no effect by its nature or its settings, or is refused by its name. So is a setting that is
+not listed here. Users register their own steps, and some of LeRobot's change the meaning of an action.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,14 @@ EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class Rename:
-    """Observations get the names that the policy knows."""
+    """Gives observations the names that the policy knows."""
 
     rename_map: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Normalise:
-    """Observations and actions by statistics, which lie in a file."""
+    """Normalises observations and actions by statistics from a file."""
 
     features: Mapping[str, Feature]
     norm_map: Mapping[str, Mode]
@@ -35,7 +35,7 @@ class Normalise:
     normalize_observation_keys: Sequence[str] | None = None
     device: Any = None
     dtype: Literal["float32"] | None = None
-    stats: None = None  # these would go before those in the file
+    stats: None = None  # these would override those in the file
 
     def __post_init__(self) -> None:
         check_feature_types(self.norm_map)
@@ -44,12 +44,12 @@ class Normalise:
 
 @dataclass(frozen=True)
 class Nothing:
-    """A step that adds an axis for a batch of one, or does nothing at all."""
+    """A step that adds an axis for a batch of one, or has no effect."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where the numbers are; a type that would round them is refused."""
+    """Moves the numbers to a device; a dtype that would round them is refused."""
 
     device: Any = None
     float_dtype: Literal["float32", "float"] | None = None
@@ -57,7 +57,8 @@ class Device:
 
 @dataclass(frozen=True)
 class RelativeActions:
-    """Actions become offsets from the state. Only switched off: we have no step that adds the state again."""
+    """Turns actions into offsets from the state. Accepted only if switched off: we have no step that adds the state
+    again."""
 
     enabled: Literal[False] = False
     exclude_joints: Any = None
@@ -66,7 +67,7 @@ class RelativeActions:
 
 @dataclass(frozen=True)
 class AbsoluteActions:
-    """Offsets become actions again. Only switched off."""
+    """Turns offsets into actions again. Accepted only if switched off."""
 
     enabled: Literal[False] = False
 
@@ -90,14 +91,15 @@ STEPS: dict[str, dict[str, type]] = {
 
 @dataclass(frozen=True)
 class Processor:
-    """One of the two files: how it normalises, where the statistics lie, and the names that it gives observations."""
+    """One of the two files: its normalisation, the place of its statistics, and the names that it gives
+    observations."""
 
     normalise: Normalise
     state_file: Path | None
     rename_map: Mapping[str, str]
 
     def outer_name(self, key: str) -> str:
-        """The name that an observation of the policy has before it is renamed.
+        """Return the name that an observation of the policy has before it is renamed.
 
         Raises:
             SpecpolicyError: it has several, or none.
@@ -111,10 +113,10 @@ class Processor:
 
 
 def read_processor(path: Path) -> Processor:
-    """A processor file, all its steps accounted for.
+    """Read a processor file and account for all its steps.
 
     Raises:
-        SpecpolicyError: no such file, one that is not understood, or a step or setting that we do not reproduce.
+        SpecpolicyError: no such file, an invalid one, or a step or setting that we do not reproduce.
     """
     content = read_json(path)
     known = STEPS[path.name]
@@ -144,7 +146,7 @@ def read_processor(path: Path) -> Processor:
 
 
 def _step(step: Any, known: Mapping[str, type], where: str) -> tuple[str, Any]:
-    """(name, settings) of one entry of the list."""
+    """Return (name, settings) of one entry of the list."""
     if not isinstance(step, Mapping):
         raise SpecpolicyError(f"{where} is not understood: it is {shown(step)}")
     _only(step, ("registry_name", "class", "config", "state_file"), where)
@@ -159,7 +161,7 @@ def _step(step: Any, known: Mapping[str, type], where: str) -> tuple[str, Any]:
 
 
 def _beside(path: Path, file: Any) -> Path | None:
-    """The state file that a step names, which lies in the same directory."""
+    """Return the state file that a step names, in the same directory."""
     if file is None:
         return None
     if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):

@@ -1,7 +1,7 @@
 """The config.json of LeRobot's type `diffusion`, of all versions up to 0.6.2, field by field.
 
-What is not a field here is refused by its name: it may say that actions mean something else. So is a value that we do
-not reproduce. The fields are those of `DiffusionConfig` and `PreTrainedConfig` in the history of
+A field that is not listed here is refused by its name, because it may change the meaning of actions. So is a value that
+we do not reproduce. The fields are those of `DiffusionConfig` and `PreTrainedConfig` in the history of
 huggingface/lerobot, and of proposals for them.
 """
 
@@ -16,7 +16,7 @@ from specpolicy.parsing import check_choice, shown
 STATE, ENVIRONMENT, ACTION = "observation.state", "observation.environment_state", "action"
 FeatureType = Literal["STATE", "VISUAL", "ENV", "ACTION", "REWARD", "LANGUAGE"]
 Mode = Literal["IDENTITY", "MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10"]
-Inert = Any  # says how a policy was trained, stored or run fast, not what it answers
+Inert = Any  # affects training, storage or speed, not the actions
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,13 @@ class Feature:
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """The fields that are read, those that are compared with the weights, those of one value alone, the inert ones."""
+    """Four groups of fields: those that are read, those compared with the weights, those with one allowed value, the
+    inert ones."""
 
     horizon: int
     n_obs_steps: int
     n_action_steps: int
-    type: Literal["diffusion"] = "diffusion"  # the first versions have none
+    type: Literal["diffusion"] = "diffusion"  # missing in the first versions
     input_features: Mapping[str, Feature] | None = None
     output_features: Mapping[str, Feature] | None = None
     input_shapes: Mapping[str, Sequence[int]] | None = None  # of the first versions
@@ -55,7 +56,7 @@ class DiffusionConfig:
     clip_sample: bool = True
     clip_sample_range: float = 1.0
     num_inference_steps: int | None = None
-    repo_id: str | None = None  # named as where the policy comes from
+    repo_id: str | None = None  # recorded as the origin of the policy
 
     # Read from the weights, and compared.
     down_dims: Sequence[int] | None = None
@@ -68,15 +69,15 @@ class DiffusionConfig:
     use_separate_rgb_encoder_per_camera: bool | None = None
 
     # With another value the policy is another one.
-    use_peft: Literal[False] | None = None  # its weights are those of an adapter
-    use_ema: Literal[False] | None = None  # of April 2024: averaged weights under names of their own
-    use_relative_actions: Literal[False] | None = None  # its actions are offsets from the state
+    use_peft: Literal[False] | None = None  # its weights would be those of an adapter
+    use_ema: Literal[False] | None = None  # of April 2024: averaged weights under separate names
+    use_relative_actions: Literal[False] | None = None  # its actions would be offsets from the state
     variance_type: Literal["fixed_small"] | None = None
 
-    # Which joints were relative, if any.
+    # The relative joints, if any.
     relative_exclude_joints: Inert = None
     action_feature_names: Inert = None
-    # How it was trained; the crop is random in training alone.
+    # Training settings; the crop is random in training alone.
     drop_n_last_frames: Inert = None
     crop_is_random: Inert = None
     pretrained_backbone_weights: Inert = None
@@ -103,12 +104,12 @@ class DiffusionConfig:
     ema_max_alpha: Inert = None
     ema_inv_gamma: Inert = None
     ema_power: Inert = None
-    # How it computes: in what precision and how fast. Here in float32, with whatever engine.
+    # Precision and speed. Here it runs in float32, with any engine.
     device: Inert = None
     use_amp: Inert = None
     compile_model: Inert = None
     compile_mode: Inert = None
-    # Where it is stored.
+    # Storage.
     push_to_hub: Inert = None
     private: Inert = None
     tags: Inert = None
@@ -120,7 +121,7 @@ class DiffusionConfig:
         check_feature_types(self.normalization_mapping or {})
 
     def features(self, side: Literal["input", "output"]) -> dict[str, Feature]:
-        """Inputs or outputs, checked; the first versions gave shapes alone."""
+        """Return inputs or outputs, checked; the first versions stored shapes alone."""
         shapes = getattr(self, f"{side}_shapes")
         found = getattr(self, f"{side}_features")
         if shapes is not None and found is not None:
@@ -140,7 +141,7 @@ class DiffusionConfig:
         return dict(found)
 
     def compare(self, directory: Path, **found: Any) -> None:
-        """Raise if a field says otherwise than the weights do."""
+        """Raise if a field contradicts the weights."""
         for name, value in found.items():
             said = getattr(self, name)
             said = list(said) if isinstance(said, Sequence) and not isinstance(said, str) else said
@@ -149,13 +150,13 @@ class DiffusionConfig:
 
 
 def check_feature_types(modes: Mapping[str, Mode]) -> None:
-    """Raise if a mapping of types of features to modes names a type that there is not."""
+    """Raise if a mapping from feature types to modes has an unknown type."""
     for name in modes:
         check_choice("type of features", name, get_args(FeatureType))
 
 
 def _type(key: str) -> FeatureType:
-    """What the names of the first versions say."""
+    """Return the type that a name of the first versions implies."""
     if key.startswith("observation.image"):
         return "VISUAL"
     return {ENVIRONMENT: "ENV", ACTION: "ACTION"}.get(key, "STATE")  # type: ignore[return-value]

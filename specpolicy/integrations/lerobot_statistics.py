@@ -1,4 +1,4 @@
-"""How a LeRobot policy normalises: current versions say it in processor files, earlier ones among the weights."""
+"""Normalisation of a LeRobot policy: current versions store it in processor files, earlier ones among the weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from specpolicy.integrations.lerobot_settings import ACTION, DiffusionConfig, Fe
 from specpolicy.integrations.names import below
 from specpolicy.parsing.tensors import read_tensors
 
-# What the modes need: the statistics that become -1 and 1.
+# Statistics of each mode that become -1 and 1.
 RANGES = {"MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}
 MODES = {"VISUAL": "MEAN_STD", "STATE": "MIN_MAX", "ACTION": "MIN_MAX"}  # LeRobot's own for diffusion policies
 BUFFERS = ("normalize_inputs", "normalize_targets", "unnormalize_outputs")  # modules of versions before 0.4
@@ -26,13 +26,13 @@ class Normalisation:
 
     Attributes:
         where: the file, or the directory of the weights, for errors.
-        statistics: {key: {"min": ..., "max": ..., ...}}; a key that is missing has none.
-        modes: {type: mode}; a type that is missing is not normalised.
+        statistics: {key: {"min": ..., "max": ..., ...}}; a missing key has none.
+        modes: {type: mode}; a missing type is not normalised.
         modes_by_key: the first versions gave modes by key instead.
-        epsilon: what keeps divisions from zero.
-        legacy: every normalised feature has statistics, and epsilon is added to every range; else it only replaces a
-            range of zero, and features without statistics pass as they are.
-        features: those that a processor knows; others pass as they are. None: all.
+        epsilon: keeps divisions from zero.
+        legacy: every normalised feature has statistics, and epsilon is added to every range. Otherwise it only replaces
+            a range of zero, and features without statistics pass unchanged.
+        features: those that a processor knows; others pass unchanged. None: all.
         only: observations that are normalised at all, if the processor names them.
     """
 
@@ -46,7 +46,7 @@ class Normalisation:
     only: tuple[str, ...] | None = None
 
     def entry(self, key: str, feature: Feature) -> dict[str, Any]:
-        """The entry of our normaliser for one feature."""
+        """Return the entry of our normaliser for one feature."""
         shape = list(feature.shape)
         found, mode = self.statistics.get(key), self._mode(key, feature)
         if mode == "IDENTITY" or (found is None and not self.legacy):
@@ -80,7 +80,7 @@ class Normalisation:
         return self.modes.get(feature.type, "IDENTITY")
 
     def _statistic(self, value: Tensor, name: str, key: str, shape: list[int]) -> Tensor:
-        """One statistic in float64, of a vector's size or an image's number of channels."""
+        """Return one statistic in float64, of a vector's size or an image's number of channels."""
         if value.numel() not in (1, shape[0]) or not value.is_floating_point():
             raise SpecpolicyError(
                 f"{self.where}: the statistic {name} of '{key}' has {value.numel()} numbers ({value.dtype}), "
@@ -94,7 +94,7 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Normalisations:
-    """Those of the observations and of the actions, which have a processor each."""
+    """Normalisation of the observations and of the actions, which have a processor each."""
 
     observations: Normalisation
     actions: Normalisation
@@ -105,12 +105,12 @@ class Normalisations:
         return (self.actions if key == ACTION else self.observations).entry(key, feature)
 
     def outer_name(self, key: str) -> str:
-        """The name by which an observation comes in: processors may rename it."""
+        """Return the name of an observation before processors rename it."""
         return key if self.before is None else self.before.outer_name(key)
 
 
 def read_normalisation(directory: Path, weights: Mapping[str, Tensor], config: DiffusionConfig) -> Normalisations:
-    """The normalisation of a policy directory with those weights and that config.json."""
+    """Return the normalisation of a policy directory with those weights and that config.json."""
     paths = directory / BEFORE, directory / AFTER
     if all(path.exists() for path in paths):
         first, last = (read_processor(path) for path in paths)
@@ -126,13 +126,13 @@ def read_normalisation(directory: Path, weights: Mapping[str, Tensor], config: D
     )
     if paths[1].exists():
         for key, feature in config.features("input").items():
-            before.entry(key, feature)  # says which statistics are missing
+            before.entry(key, feature)  # reports missing statistics
         raise SpecpolicyError(f"{directory}{_missing(directory)}")
     return Normalisations(before, after)
 
 
 def _missing(directory: Path) -> str:
-    """Which processor files are not there, and how LeRobot writes them."""
+    """Name the missing processor files and how LeRobot writes them."""
     missing = " and no ".join(name for name in (BEFORE, AFTER) if not (directory / name).exists())
     return (
         f" has no {missing} (nor statistics among its weights, as before LeRobot 0.4): lerobot-train writes both with "
@@ -143,7 +143,7 @@ def _missing(directory: Path) -> str:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
+    """Read the tensors of a safetensors file.
 
     Raises:
         SpecpolicyError: no such file, or a damaged one.
@@ -154,7 +154,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _of(processor: Processor, path: Path) -> Normalisation:
-    """The normalisation of a processor file, with its statistics."""
+    """Return the normalisation of a processor file, with its statistics."""
     settings = processor.normalise
     statistics: dict[str, dict[str, Tensor]] = {}
     for full, value in ({} if processor.state_file is None else load_tensors(processor.state_file)).items():
@@ -172,7 +172,7 @@ def _of(processor: Processor, path: Path) -> Normalisation:
 
 
 def _among(weights: Mapping[str, Tensor], module: str, keys: list[str]) -> dict[str, dict[str, Tensor]]:
-    """Statistics that stand among the weights; the dots of a key are underscores there."""
+    """Return statistics stored among the weights, where underscores replace the dots of a key."""
     found = {key: below(weights, f"{module}.buffer_{key.replace('.', '_')}.") for key in keys}
     return {key: statistics for key, statistics in found.items() if statistics}
 

@@ -1,8 +1,8 @@
-"""A machine that carries out a pickle as far as checkpoints need it.
+"""A machine that executes a pickle as far as checkpoints need it.
 
 A pickle is a program for a stack machine: it may call any function by its name and set the state of any object.
-Python's own machines do as they are told. This one knows the opcodes that protocols 2 to 5 write for containers, text,
-numbers and objects, makes nothing but plain values and the stand-ins of `stand_ins`, and stops when that becomes much.
+Python's own machines obey. This one knows the opcodes that protocols 2 to 5 write for containers, text, numbers and
+objects. It makes only plain values and the stand-ins of `stand_ins`, and stops at the limits of its budget.
 """
 
 import pickletools
@@ -27,17 +27,22 @@ PROTOCOL = 5
 
 
 class _Mark:
-    """Where on the stack a list of arguments begins."""
+    """Marks the start of a list of arguments on the stack."""
 
 
 MARK = _Mark()
 
 
 class Machine:
-    """Carries out one pickle after the other; what they cost counts together."""
+    """Executes one pickle after the other; their costs add up."""
 
     def __init__(self, storage: Callable[[Any], Any], calls: Mapping[str, Callable[..., Any]], mentioned: set[str]):
-        """storage: answers persistent ids. calls, mentioned: names besides those of `stand_ins`."""
+        """Make a machine.
+
+        Args:
+            storage: answers persistent ids.
+            calls, mentioned: names besides those of `stand_ins`.
+        """
         self._storage = storage
         self._calls = {**CALLED, **calls}
         self._mentioned = MENTIONED | mentioned | self._calls.keys() | CLASSES.keys()
@@ -46,10 +51,10 @@ class Machine:
         self._operations = {name[1:]: getattr(self, name) for name in dir(self) if name[1:].isupper()}
 
     def run(self, file: IO[bytes]) -> Any:
-        """The value of the pickle that begins where the file stands.
+        """Return the value of the pickle that begins at the file's position.
 
         Raises:
-            Refused, or whatever a damaged pickle leads to.
+            Refused: or any error that a damaged pickle causes.
         """
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
@@ -103,7 +108,7 @@ class Machine:
 
     @staticmethod
     def _settled(value: Any) -> Any:
-        """What became of an array that was named before it was filled."""
+        """Return the array that now stands for one that was named before it was filled."""
         return value.array if isinstance(value, Array) and value.array is not None else value
 
     # One method for each opcode, by its name in `pickletools`.
@@ -211,7 +216,7 @@ class Machine:
         return self._containers.add(made, list(made)) if isinstance(made, set | frozenset) else made
 
     def _cost(self, values: Any) -> None:
-        """A call goes through its arguments; that is not free."""
+        """Count the cost of a call that goes through its arguments."""
         for value in values:
             if isinstance(value, list | tuple | dict | set | frozenset):
                 self._items.spend(len(value))
@@ -237,7 +242,7 @@ class Machine:
             self._cost(state if isinstance(state, tuple) else ())
             self._stack[-1] = target.set_state(state)
         elif type(target) is not dict or type(state) is not dict or state.keys() - {"_metadata"}:
-            # The exception: state dicts carry the versions of modules as an attribute, which nothing here needs.
+            # The exception: state dicts carry the versions of modules as an attribute, which nothing here uses.
             raise Refused(f"a state for a {type(target).__name__}")
 
     def _BINPERSID(self, _: None) -> None:

@@ -1,7 +1,7 @@
-"""How each project calls the weights that we know by the names of our own networks. All key maps are here.
+"""Maps each project's names of weights to the names in our own networks. All key maps are here.
 
-A map is a list of (pattern, replacement) for `re.sub` on the whole name, tried in turn; the first that matches gives
-our name. Names that match nothing are returned apart: a loader says which of them it may ignore.
+A map is a list of (pattern, replacement) for `re.sub` on the whole name, tried in turn. The first match gives our name.
+Names without a match are returned separately: a loader decides which of them it may ignore.
 """
 
 import re
@@ -13,11 +13,11 @@ from specpolicy.policy_base import ENCODER
 
 Rules = Sequence[tuple[str, str]]
 
-# torch.compile and DataParallel leave these in the middle of a name.
+# torch.compile and DataParallel put these into the middle of a name.
 WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|module)\.")
 
-# robomimic's VisualCore, which Diffusion Policy's hybrid policies use, too. {camera} becomes a number of ours.
-# Each weight stands there twice, as `backbone.nets...` and inside `nets...`; the second set is ignored.
+# robomimic's VisualCore, also used by Diffusion Policy's hybrid policies. {camera} becomes a number of ours.
+# Each weight is there twice, as `backbone.nets...` and inside `nets...`; the second set is ignored.
 VISUAL_CORE: Rules = [
     (r"(?P<camera>.+)\.backbone\.nets\.(.+)", ENCODER + r"vision.{camera}.backbone.\2"),
     (r"(?P<camera>.+)\.pool\.nets\.(.+)", ENCODER + r"vision.{camera}.pool.projection.\2"),
@@ -44,19 +44,19 @@ LEROBOT_RGB_IGNORED = re.compile(r"\d+\.pool\.pos_grid")
 
 
 def unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights with the marks of torch.compile and DataParallel taken out of their names."""
+    """Return the weights without the marks of torch.compile and DataParallel in their names."""
     return {WRAPPERS.sub("", name): value for name, value in weights.items()}
 
 
 def below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The weights whose names start with `prefix`, without it."""
+    """Return the weights whose names start with `prefix`, without it."""
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def renamed(
     weights: Mapping[str, Tensor], rules: Rules, cameras: Sequence[str] = ()
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """(weights under our names, names that no rule knows). `cameras`: the keys of images, in our order."""
+    """Return weights under our names, and names without a rule. `cameras`: the keys of images, in our order."""
     ours: dict[str, Tensor] = {}
     unknown = []
     for name, value in weights.items():

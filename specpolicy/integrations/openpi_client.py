@@ -1,9 +1,9 @@
-"""openpi's client with another inside: for programs that are written for `openpi_client.WebsocketClientPolicy`.
+"""openpi's client interface on our own client: for programs that use `openpi_client.WebsocketClientPolicy`.
 
     from specpolicy.integrations.openpi_client import WebsocketClientPolicy
 
-It needs neither openpi-client nor what that brings, speaks to the same servers, and differs in three things: `reset`
-begins a new episode on a server of ours, nothing waits for ever, and an error leaves the connection usable. To run a
+It needs neither openpi-client nor its dependencies, and speaks to the same servers. It differs in three things: `reset`
+begins a new episode on a specpolicy server, nothing waits for ever, and an error leaves the connection usable. To run a
 policy server in our control loop, see `specpolicy.serving.RemotePlanner`.
 """
 
@@ -20,11 +20,11 @@ class WebsocketClientPolicy:
     Args:
         host: a name or an address, with `ws://` or `wss://` or without.
         port: None for the one in `host`, or 8000.
-        api_key: if the server wants one.
-        timeout: seconds that an answer may take.
+        api_key: if the server needs one.
+        timeout: longest wait for an answer in seconds.
 
     Raises:
-        SpecpolicyError: no server there, or one that refuses us.
+        SpecpolicyError: no server there, or one that refuses the connection.
     """
 
     def __init__(
@@ -34,27 +34,27 @@ class WebsocketClientPolicy:
         self._connection = Connection(url, api_key, timeout)
 
     def get_server_metadata(self) -> dict[str, Any]:
-        """What the server says of its policy."""
+        """Return the server's description of its policy."""
         return self._connection.metadata.as_message() if self._ours else dict(self._connection.metadata.more)
 
     def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
-        """The answer to an observation {key: array}: `actions` (T, D), `server_timing`, `policy_timing`.
+        """Return the answer to an observation {key: array}: `actions` (T, D), `server_timing`, `policy_timing`.
 
         Raises:
-            SpecpolicyError: the server's error, actions that are none, or the connection is lost.
+            SpecpolicyError: the server's error, invalid actions, or a lost connection.
         """
         answer = self._connection.ask(obs)
-        if RESET not in answer:  # which is all that a server of ours says to a `reset` without an observation
+        if RESET not in answer:  # the only answer of a specpolicy server to a `reset` without an observation
             check_actions(answer, self._connection.metadata.action_dim)
         return answer
 
     def reset(self) -> None:
-        """Begin an episode: a server of ours forgets the frames before. Others know no episodes."""
+        """Begin an episode: a specpolicy server forgets the earlier frames. Other servers have no episodes."""
         if self._ours:
             self._connection.ask({RESET: True})
 
     def close(self) -> None:
-        """Leave the server."""
+        """Close the connection."""
         self._connection.close()
 
     @property

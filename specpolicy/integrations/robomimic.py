@@ -1,7 +1,7 @@
 """Checkpoints and policies of robomimic's DiffusionPolicyUNet (version 0.5, and branches before it), without robomimic.
 
-A `.pth` is a dictionary: `config` is JSON, `model` holds `nets` and perhaps `ema`. The configuration's sizes of the
-U-Net are not those of the network, which robomimic builds with its defaults; so all sizes come from the weights.
+A `.pth` is a dictionary: `config` is JSON, `model` holds `nets` and perhaps `ema`. robomimic builds its U-Net with
+default sizes and ignores those of the configuration, so all sizes are read from the weights.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ def recognises(content: Mapping[str, Any]) -> bool:
 
 
 def convert(content: Mapping[str, Any], path: Path) -> ForeignCheckpoint:
-    """The checkpoint of an unpickled file.
+    """Convert an unpickled file to a checkpoint.
 
     Raises:
         SpecpolicyError: another algorithm, or a policy that lacks a part.
@@ -108,7 +108,7 @@ def convert(content: Mapping[str, Any], path: Path) -> ForeignCheckpoint:
         "action_dim": action_dim,
         "horizon": algo.horizon.prediction_horizon,
         "n_obs_steps": n_obs_steps,
-        # A plan has no more behind its frames, and robomimic then executes fewer.
+        # A plan has no more actions after its frames, and robomimic then executes fewer.
         "n_action_steps": min(algo.horizon.action_horizon, algo.horizon.prediction_horizon - n_obs_steps + 1),
         "rotations": rotations,
         "control_hz": _hz(content, path),
@@ -136,7 +136,7 @@ def _configuration(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _environments(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Descriptions of the environments that the demonstrations are from; trained on several files, a list."""
+    """Return the descriptions of the environments of the demonstrations; with several files it is a list."""
     return [one for one in several(plain(content.get("env_metadata"))) if isinstance(one, Mapping)]
 
 
@@ -146,7 +146,7 @@ def _task(content: Mapping[str, Any]) -> str | None:
 
 
 def _hz(content: Mapping[str, Any], path: Path) -> float | None:
-    """The rate of the environments, where they have one; demonstrations of several rates have none in common."""
+    """Return the rate of the environments; None if it is unknown or they differ."""
     found = [one.get("env_kwargs") for one in _environments(content)]
     rates = [
         parse_hz(arguments.get("control_freq") if isinstance(arguments, Mapping) else None, f"{path}: control_freq")
@@ -156,7 +156,7 @@ def _hz(content: Mapping[str, Any], path: Path) -> float | None:
 
 
 def _observation(content: Mapping[str, Any], cfg: Config, path: Path) -> dict[str, Any]:
-    """Shape of each observation key, in the order in which robomimic concatenates them."""
+    """Return the shape of each observation key, in the order in which robomimic concatenates them."""
     shapes = (content.get("shape_metadata") or {}).get("all_shapes")
     if not shapes:
         raise SpecpolicyError(f"{path} lacks shape_metadata['all_shapes']: the checkpoint is incomplete")
@@ -177,7 +177,7 @@ def _observation(content: Mapping[str, Any], cfg: Config, path: Path) -> dict[st
     observation: dict[str, Any] = {}
     for key, shape in shapes.items():
         kind = kinds.get(key)
-        if kind is None:  # something the policy does not look at
+        if kind is None:  # a key that the policy does not use
             continue
         if (kind, len(shape)) not in (("low_dim", 1), ("rgb", 3)):
             raise SpecpolicyError(f"{path}: the observation '{key}' ({kind}, shape {list(shape)}) is not supported")
@@ -187,7 +187,7 @@ def _observation(content: Mapping[str, Any], cfg: Config, path: Path) -> dict[st
 
 
 def _vision(cfg: Config, found: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Our options of all cameras' encoders: what the weights say, and the crop."""
+    """Return our options of all cameras' encoders, from the weights and the crop."""
     encoder = parse(RgbEncoder, cfg.get("observation.encoder.rgb") or {}, path, "encoder.rgb")
     core = encoder.core_kwargs
     keypoints = None if core.pool_kwargs is None else core.pool_kwargs.num_kp
@@ -203,7 +203,7 @@ def _vision(cfg: Config, found: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _crop(encoder: RgbEncoder, path: Path) -> list[int] | None:
-    """The crop of all cameras. At run time robomimic crops in the middle and adds neither colour nor noise."""
+    """Return the crop of all cameras. At run time robomimic crops in the middle and adds neither colour nor noise."""
     names, options = several(encoder.obs_randomizer_class), several(encoder.obs_randomizer_kwargs or {})
     crop = None
     for index, name in enumerate(names):
@@ -221,7 +221,7 @@ def _crop(encoder: RgbEncoder, path: Path) -> list[int] | None:
 
 
 def _chain(algo: Algo) -> dict[str, Any]:
-    """robomimic looks for DDPM first."""
+    """Return the chain of the checkpoint; robomimic looks for DDPM first."""
     kind, scheduler = ("DDPM", algo.ddpm) if algo.ddpm.enabled else ("DDIM", algo.ddim)
     settings = dataclasses.asdict(scheduler)
     del settings["enabled"]
@@ -229,7 +229,8 @@ def _chain(algo: Algo) -> dict[str, Any]:
 
 
 def _statistics(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """raw = scale * normalised + offset, or mean and std in older files; with a leading axis of one."""
+    """Return the statistics: raw = scale * normalised + offset, or mean and std in older files, with a leading axis of
+    one."""
     offset, scale = (entry[name] for name in (("offset", "scale") if "offset" in entry else ("mean", "std")))
     (shift,), (width,) = plain(offset), plain(scale)
     if len(shift) != len(width):
@@ -263,12 +264,12 @@ def _observation_statistics(
 def _actions(
     content: Mapping[str, Any], cfg: Config, action_dim: int, path: Path
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """(statistics of the whole action vector, {index: rotation} of what is converted when it is run)."""
+    """Return statistics of the whole action vector, and {index: rotation} of the parts converted at run time."""
     found = content.get("action_normalization_stats")
     identity: dict[str, Any] = {"scale": [1.0] * action_dim, "offset": [0.0] * action_dim, "shift": [0.0] * action_dim}
     given = cfg.get("train.action_config") or {}
     keys = parse(tuple[str, ...], cfg.get("train.action_keys") or list(found or given), path, "train.action_keys")
-    # What is said of other parts of an action, which the data also have, does not matter.
+    # Entries for other parts of an action, which the data may have, do not matter.
     given = {key: value for key, value in given.items() if key in keys}
     formats = parse(dict[str, ActionFormat], given, path, "train.action_config")
     if not found:  # robomimic then converts nothing
@@ -304,13 +305,13 @@ def _actions(
 def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = None) -> Any:
     """Make a policy in memory sample through specpolicy: the same object, whose calls now use `sampler`.
 
-    After each chunk `policy.last_stats` says what it cost (`specpolicy.samplers.SampleStatistics`).
+    After each chunk `policy.last_stats` holds its cost (`specpolicy.samplers.SampleStatistics`).
 
     Args:
         policy: a RolloutPolicy around a DiffusionPolicyUNet, or that algorithm itself. Its normalisation and its queue
             of actions stay in use.
-        sampler: a name, or what `specpolicy.make_sampler` made.
-        generator: of all noises; torch's global one if None.
+        sampler: a name, or a result of `specpolicy.make_sampler`.
+        generator: source of all noises; torch's global one if None.
     """
     algorithm = policy if hasattr(policy, "_get_action_trajectory") else getattr(policy, "policy", policy)
     require(algorithm, ("_get_action_trajectory", "nets", "noise_scheduler", "algo_config"), "a DiffusionPolicyUNet")
@@ -318,7 +319,7 @@ def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = N
     policy.last_stats = None
 
     def get_action_trajectory(obs_dict: Mapping[str, Tensor], goal_dict: Any = None) -> Tensor:
-        """(B, action horizon, D), as the original computes it from observations (B, To, ...)."""
+        """Return (B, action horizon, D), as the original computes it from observations (B, To, ...)."""
         if goal_dict:
             raise SpecpolicyError("a policy of robomimic that is given a goal cannot be wrapped")
         horizon = algorithm.algo_config.horizon

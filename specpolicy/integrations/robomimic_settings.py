@@ -1,8 +1,8 @@
-"""The configuration inside a robomimic checkpoint, as far as it decides what a policy answers.
+"""The configuration inside a robomimic checkpoint, as far as it affects a policy's actions.
 
-`algo` and what is used of `observation` and of `train.action_config` are read key by key: a key that robomimic does not
-have is refused by its name, and a value that we do not reproduce as well. `experiment`, `meta` and the rest of `train`
-say how a policy was trained.
+`algo` and the used parts of `observation` and of `train.action_config` are read key by key. A key that robomimic does
+not have is refused by its name, and so is a value that we do not reproduce. `experiment`, `meta` and the rest of
+`train` concern training.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,13 +24,13 @@ CONTENT = (  # of the file
     "obs_normalization_stats",
     "action_normalization_stats",
 )
-# They draw numbers in training alone.
+# They draw random numbers in training alone.
 WITHOUT_EFFECT = (None, "ColorRandomizer", "GaussianNoiseRandomizer")
 
 
 @dataclass(frozen=True)
 class Horizon:
-    """Frames that are seen, actions that are executed and planned."""
+    """Numbers of frames seen, of actions executed, and of actions planned."""
 
     observation_horizon: int
     action_horizon: int
@@ -39,7 +39,7 @@ class Horizon:
 
 @dataclass(frozen=True)
 class Unet:
-    """robomimic hands none of these sizes to its network."""
+    """Sizes of the U-Net. robomimic passes none of them to its network."""
 
     enabled: bool = True
     diffusion_step_embed_dim: Inert = None
@@ -50,7 +50,7 @@ class Unet:
 
 @dataclass(frozen=True)
 class Scheduler:
-    """What robomimic hands to its `DDPMScheduler`, and the number of steps."""
+    """robomimic's arguments for its `DDPMScheduler`, and the number of steps."""
 
     num_train_timesteps: int = 1000
     num_inference_timesteps: int | None = None
@@ -62,7 +62,7 @@ class Scheduler:
 
 @dataclass(frozen=True)
 class DdimScheduler(Scheduler):
-    """Also what its `DDIMScheduler` is handed."""
+    """More arguments, for its `DDIMScheduler`."""
 
     set_alpha_to_one: bool = True
     steps_offset: int = 0
@@ -78,7 +78,7 @@ class Algo:
     unet: Unet = field(default_factory=Unet)
     transformer: Mapping[str, Any] = field(default_factory=dict)
     language_conditioned: Literal[False] | None = None  # of the branch for RoboCasa
-    ema: Inert = None  # the averaged weights are there or not
+    ema: Inert = None  # the weights show whether averaged ones exist
     optim_params: Inert = None
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class Algo:
 
 @dataclass(frozen=True)
 class Backbone:
-    """Of a camera's encoder. robomimic hands each class those that it has; the others belong to other classes."""
+    """Arguments of a camera's backbone. robomimic passes each class its own; the others belong to other classes."""
 
     pretrained: Inert = None
     input_coord_conv: Literal[False] | None = None
@@ -127,7 +127,7 @@ class Core:
 
 @dataclass(frozen=True)
 class LowDimEncoder:
-    """Vectors pass as they are."""
+    """Vectors, unchanged."""
 
     core_class: str | None = None
     core_kwargs: Inert = None
@@ -144,7 +144,7 @@ class LowDimEncoder:
 
 @dataclass(frozen=True)
 class Crop:
-    """`CropRandomizer`; evaluated, it takes the middle."""
+    """`CropRandomizer`; in evaluation it takes the middle."""
 
     crop_height: int = 76
     crop_width: int = 76
@@ -155,7 +155,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class RgbEncoder:
-    """Images."""
+    """The encoder of images."""
 
     core_class: Literal["VisualCore"] = "VisualCore"
     core_kwargs: Core = field(default_factory=Core)
@@ -165,7 +165,7 @@ class RgbEncoder:
 
 @dataclass(frozen=True)
 class ActionFormat:
-    """One part of the action. How it is normalised stands in the statistics; when it is run, rot_6d is converted."""
+    """One part of the action. Its normalisation is in the statistics; rot_6d is converted at run time."""
 
     normalization: Inert = None
     format: Literal["rot_6d", "rot_axis_angle", "rot_euler"] | None = None
@@ -173,7 +173,7 @@ class ActionFormat:
 
 
 def several(value: Any) -> Sequence[Any]:
-    """One or many, as many."""
+    """Return one value or several as a sequence."""
     return value if isinstance(value, list | tuple) else [value]
 
 

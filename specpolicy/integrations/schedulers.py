@@ -1,4 +1,4 @@
-"""The settings of a diffusers scheduler, as the options of our chain."""
+"""Converts the settings of a diffusers scheduler to the options of our chain."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +14,17 @@ def chain_config(
     eta: float = 0.0,
     reuse_epsilon: bool = True,
 ) -> dict[str, Any]:
-    """The field `chain` of config.json for a scheduler of that class name.
+    """Return the field `chain` of config.json for a scheduler of that class name.
 
-    settings: its constructor's arguments, diffusers' names; what is absent has diffusers' defaults.
-    steps: inference steps, all training steps if None. With fewer than those a DDPM step goes to the next visited
-    timestep, as in diffusers from 0.18 on. eta, reuse_epsilon: for DDIM, the arguments of its `step`.
+    Args:
+        name: of the class.
+        settings: its constructor's arguments, diffusers' names; missing ones have diffusers' defaults.
+        steps: inference steps, all training steps if None. With fewer, a DDPM step goes to the next visited timestep,
+            as in diffusers from 0.18 on.
+        eta, reuse_epsilon: for DDIM, the arguments of its `step`.
 
     Raises:
-        SpecpolicyError: another scheduler, or a setting that is unknown or that no Gaussian chain of ours has.
+        SpecpolicyError: another scheduler, or a setting that is unknown or that our Gaussian chains do not have.
     """
     kind = scheduler_kind(name)
     variance = check_settings(kind, settings)

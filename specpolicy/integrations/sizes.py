@@ -1,4 +1,4 @@
-"""The sizes of a network, read from the shapes of its weights."""
+"""Reads the sizes of a network from the shapes of its weights."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from specpolicy.policy_base import ENCODER
 
 
 def shape_of(weights: Mapping[str, Tensor], name: str, where: str) -> tuple[int, ...]:
-    """The shape of one weight.
+    """Return the shape of one weight.
 
     Raises:
-        SpecpolicyError: it is not there.
+        SpecpolicyError: it is missing.
     """
     if name not in weights:
         raise SpecpolicyError(f"{where} lacks the weight '{name}': the checkpoint is incomplete, or another network's")
@@ -23,14 +23,15 @@ def shape_of(weights: Mapping[str, Tensor], name: str, where: str) -> tuple[int,
 
 
 def count(weights: Mapping[str, Tensor], pattern: str) -> int:
-    """How many different numbers stand where `pattern` has its group."""
+    """Count the different numbers in the group of `pattern`."""
     return len({match[1] for name in weights if (match := re.match(pattern, name))})
 
 
 def unet_options(weights: Mapping[str, Tensor], where: str, n_groups: int = 8) -> tuple[dict[str, Any], int, int]:
-    """(options of our U-Net, its input dimension, its global condition's dimension) from weights under our names.
+    """Return options of our U-Net, its input dimension and its global condition's dimension, from weights under our
+    names.
 
-    The number of groups of a group norm leaves no trace in the weights.
+    The number of groups of a group norm cannot be read from the weights.
     """
     first = "down_modules.0.0.blocks.0.block.0.weight"
     width, input_dim, kernel_size = shape_of(weights, first, where)
@@ -52,7 +53,7 @@ def unet_options(weights: Mapping[str, Tensor], where: str, n_groups: int = 8) -
 
 
 def vision_options(weights: Mapping[str, Tensor], where: str) -> dict[str, Any]:
-    """Those of our `VisionOptions` that the weights of image encoders, under our names, tell."""
+    """Return those of our `VisionOptions` that follow from the weights of image encoders, under our names."""
     prefix = f"{ENCODER}vision.0."
     blocks = count(weights, re.escape(prefix) + r"backbone\.6\.(\d+)\.")
     projection, linear = (f"{prefix}{name}.weight" for name in ("pool.projection", "linear"))
@@ -74,18 +75,19 @@ def check_positions(
     vision: Mapping[str, Any],
     where: str,
 ) -> None:
-    """Compare the positions that each camera's spatial softmax keeps beside its weights with what its images have.
+    """Compare the position tables of each camera's spatial softmax with its image shape.
 
-    The rest of an image encoder fits images of any size, so another crop leaves no other trace.
+    The rest of an image encoder fits images of any size, so only these tables show another crop.
 
     Args:
         weights: of the encoders, under the names of their project.
         positions: (pattern of the name of such a table, with the camera as its group; its numbers a pixel).
         images: (C, H, W) by the name of the camera.
         vision: our `VisionOptions`.
+        where: the file, for messages.
 
     Raises:
-        SpecpolicyError: they are others.
+        SpecpolicyError: they differ.
     """
     pattern, numbers = positions
     for name, value in weights.items():

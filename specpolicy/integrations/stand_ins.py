@@ -1,8 +1,8 @@
-"""What a pickle of these projects may name, and what stands for it here.
+"""The names that a pickle of these projects may use, and their stand-ins.
 
-Nothing in a file becomes a live function or class. A name becomes a `Name`, which is text; where the file calls it, a
+Nothing in a file becomes a live function or class. A name becomes a `Name`, which is text. Where the file calls it, a
 function of ours makes a value: a container, text, a number, an array. Objects of OmegaConf become `Node` and
-`Container`, which keep their state and do nothing, so that neither omegaconf nor dill need be installed.
+`Container`, which keep their state and do nothing. So neither omegaconf nor dill need be installed.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from specpolicy.parsing import shown
 
 
 class Stub:
-    """Stands for an object of a class that is not needed; keeps its state."""
+    """Stands for an object of a class that is not needed; it keeps the state."""
 
     state: Any = None
 
@@ -42,9 +42,10 @@ class Name:
 
 
 def check_key(key: Any) -> Any:
-    """A key of a mapping or an item of a set. Others can be made so that all of them collide.
+    """Return a key of a mapping or an item of a set, if its type is allowed. Keys of other types can be made to
+    collide.
 
-    OmegaConf remembers what `${now:...}` was by tuples of text.
+    OmegaConf caches values of `${now:...}` under tuples of text.
     """
     if isinstance(key, int) and abs(key) >= 2**61 - 1:
         raise Refused("a key that is a large number")
@@ -110,14 +111,14 @@ def _path(*parts: Any) -> str:
 
 
 def _counter(counts: Any = None) -> dict:
-    """The milestones of a learning rate's schedule."""
+    """Return the milestones of a learning rate schedule."""
     if counts is not None and not isinstance(counts, dict):
         raise Damaged("counts that are none")
     return dict(counts or {})
 
 
 def _dill_type(name: Any) -> Name:
-    """dill's name for a built-in type."""
+    """Return dill's name for a built-in type."""
     if not isinstance(name, str) or name not in TYPES:
         raise Refused(f"dill type {shown(name)}")
     return Name(f"builtins.{name}")
@@ -129,7 +130,7 @@ def _size(sides: Any) -> torch.Size:
 
 
 def _device(*parts: Any) -> str:
-    """A device's name: tensors are read to the CPU wherever they were."""
+    """Return a device's name: tensors are read to the CPU wherever they were."""
     if not parts or not isinstance(parts[0], str) or any(type(part) is not int for part in parts[1:]):
         raise Damaged("a device that is none")
     return ":".join(map(str, parts))
@@ -147,7 +148,7 @@ _BUILTINS: dict[str, Callable[..., Any]] = {
     "complex": _complex,
     "slice": _slice,
 }
-# Names that may be called, and what answers. Python 2's __builtin__ is what protocol 2 writes.
+# Names that may be called, and their stand-ins. Protocol 2 writes Python 2's __builtin__.
 CALLED: dict[str, Callable[..., Any]] = {
     **{f"{module}.{name}": call for module in ("builtins", "__builtin__") for name, call in _BUILTINS.items()},
     "_codecs.encode": _bytes,
@@ -164,7 +165,7 @@ CALLED: dict[str, Callable[..., Any]] = {
     **{f"{core}.multiarray.scalar": scalar for core in _CORES},
     **{f"{core}.numeric._frombuffer": array_of for core in _CORES},
 }
-# Classes whose objects are kept without what they do.
+# Classes whose objects keep their state and nothing else.
 CLASSES: dict[str, type[Stub]] = {
     "omegaconf.dictconfig.DictConfig": Container,
     "omegaconf.listconfig.ListConfig": Container,

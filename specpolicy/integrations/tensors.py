@@ -1,4 +1,4 @@
-"""Tensors of a stranger's checkpoint: made of bytes that are there, checked against what the pickle says of them."""
+"""Tensors of a stranger's checkpoint: made of bytes in the file, checked against the pickle's description."""
 
 from typing import Any, Protocol
 
@@ -25,13 +25,13 @@ STORAGES = {
     "torch.ComplexFloatStorage": torch.complex64,
     "torch.ComplexDoubleStorage": torch.complex128,
 }
-# How many times as large as what is stored all tensors may be together: weights that several names share are stored
+# Largest ratio of all tensors together to the stored numbers. Weights that several names share are stored
 # once, such as an encoder for four cameras; so is a tensor that was expanded.
 SHARED, EXPANDED = 8, 64 * MIB
 
 
 class Storage:
-    """Numbers in a row, of which tensors are views."""
+    """A row of numbers, of which tensors are views."""
 
     def __init__(self, dtype: torch.dtype, size: int):
         self.raw = torch.empty(size, dtype=torch.uint8)
@@ -39,27 +39,27 @@ class Storage:
 
     @property
     def buffer(self) -> memoryview:
-        """Its bytes, to be filled."""
+        """Return the bytes to be filled."""
         return self.raw.numpy().data
 
     def settle(self) -> None:
-        """To be called when the bytes are there."""
-        if self.values.dtype == torch.bool:  # any other byte than 0 and 1 is no bool
+        """Check the values; call this when the bytes are there."""
+        if self.values.dtype == torch.bool:  # a bool is one of the bytes 0 and 1
             self.raw.copy_(self.raw != 0)
 
 
 class Source(Protocol):
-    """Where the bytes of storages come from."""
+    """Source of the bytes of storages."""
 
     def storage_size(self, key: str) -> int:
-        """How many bytes a storage has."""
+        """Return the bytes of a storage."""
 
     def read_storage(self, key: str, into: memoryview) -> None:
-        """Fill `into` with them, now or later."""
+        """Fill `into`, now or later."""
 
 
 class Tensors:
-    """Makes the storages and tensors that a pickle asks for."""
+    """Makes the storages and tensors of a pickle."""
 
     def __init__(self, source: Source):
         self._source = source
@@ -67,7 +67,7 @@ class Tensors:
         self._most = Budget(EXPANDED, "bytes of tensors beyond what is stored")
 
     def storage(self, described: Any) -> Storage:
-        """The storage of a persistent id ("storage", class, key, device, number of numbers)."""
+        """Return the storage of a persistent id ("storage", class, key, device, number of numbers)."""
         if not isinstance(described, tuple) or len(described) not in (5, 6) or described[0] != "storage":
             raise Damaged("a storage that is none")
         kind, key, _, count = described[1:5]
@@ -98,7 +98,7 @@ class Tensors:
         hooks: Any = None,
         metadata: Any = None,
     ) -> Tensor:
-        """The view of a storage, which must lie in it."""
+        """Return the view of a storage, which must lie in it."""
         if not isinstance(storage, Storage):
             raise Damaged("a tensor without a storage")
         if hooks or metadata:
@@ -114,18 +114,18 @@ class Tensors:
             raise Damaged("a tensor outside its storage")
         self._most.spend(numbers * storage.values.dtype.itemsize)
         view = storage.values.as_strided(size, stride, offset)
-        # A plain tensor if it asks for the gradients of whole numbers, which torch does not have.
+        # A plain tensor if it asks for gradients of whole numbers, which torch does not have.
         return view.requires_grad_(requires_grad is True and view.dtype.is_floating_point)
 
     def parameter(self, data: Any, requires_grad: Any = True, hooks: Any = None) -> Tensor:
-        """A parameter, whose numbers are those of a tensor."""
+        """Return a parameter with the numbers of a tensor."""
         if not isinstance(data, Tensor) or hooks:
             raise Damaged("a parameter without a tensor")
         floating = data.dtype.is_floating_point
         return torch.nn.Parameter(data.detach(), requires_grad=requires_grad is True and floating)
 
     def calls(self) -> dict[str, Any]:
-        """Names that the pickle may call, and what answers."""
+        """Return the names that the pickle may call, with their stand-ins."""
         return {
             "torch._utils._rebuild_tensor": self.tensor,
             "torch._utils._rebuild_tensor_v2": self.tensor,

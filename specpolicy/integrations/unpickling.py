@@ -1,8 +1,8 @@
-"""Reading the pickles of other projects without running what they say.
+"""Reads the pickles of other projects without running their code.
 
-A file of `torch.save` is opened by a parser of our own, whatever kind of file it makes itself out to be: `archive` for
-the zip, `machine` for the pickle in it, `tensors` for the numbers. What it names is on the short list of `stand_ins`,
-or refused by its name. With `trust` the file is given to torch, and can run any code.
+A file of `torch.save` is opened by our own parser, whatever kind of file it claims to be: `archive` for the zip,
+`machine` for the pickle in it, `tensors` for the numbers. A name in it is on the short list of `stand_ins`, or refused.
+With `trust` the file is given to torch, and can run any code.
 """
 
 import io
@@ -23,16 +23,18 @@ from specpolicy.integrations.stand_ins import CLASSES, TYPES, Container, Node
 from specpolicy.integrations.tensors import STORAGES, Tensors
 from specpolicy.parsing import check_regular, one_line
 
-TAIL = 66_000  # bytes at the end of a zip in which its last record begins
+TAIL = 66_000  # bytes at the end of a zip that hold the start of its last record
 
 
 def load(path: str | Path, trust: bool = False) -> Any:
-    """The object in a file that `torch.save` wrote, with tensors on the CPU.
+    """Return the object in a file that `torch.save` wrote, with tensors on the CPU.
 
-    trust: import whatever the file names. A file from someone else can then run any code.
+    Args:
+        path: the file.
+        trust: import whatever the file names. A file from someone else can then run any code.
 
     Raises:
-        SpecpolicyError: no such file, a damaged one, or one that asks for more than checkpoints of these projects need.
+        SpecpolicyError: no such file, a damaged one, or one that needs more than checkpoints of these projects need.
     """
     path = Path(path)
     try:
@@ -51,7 +53,7 @@ def load(path: str | Path, trust: bool = False) -> Any:
         raise SpecpolicyError(f"{path} needs the package {error.name}, which is not installed") from None
     except OSError as error:
         raise SpecpolicyError(f"{path} cannot be read: {error.strerror or one_line(error)}") from None
-    except Exception as error:  # a damaged file fails in many ways, by exceptions of many kinds
+    except Exception as error:  # damaged files raise exceptions of many kinds
         raise SpecpolicyError(f"{path} cannot be read ({_reason(path, error)}): copy the checkpoint again") from None
 
 
@@ -87,13 +89,13 @@ def _load_trusted(path: Path) -> Any:
     def load_stream(file: Any, **options: Any) -> Any:
         return Unpickler(file, **options).load()
 
-    # torch.load asks for a module; this one has all that it uses.
+    # torch.load asks for a module; this one has everything that it uses.
     module: Any = types.SimpleNamespace(__name__="specpolicy", Unpickler=Unpickler, load=load_stream)
     return torch.load(path, map_location="cpu", pickle_module=module, weights_only=False)
 
 
 def _load_type(name: str) -> type:
-    """dill's name for a built-in type."""
+    """Return the built-in type of dill's name."""
     if name not in TYPES:
         raise Refused(f"dill type {name}")
     return {kind.__name__: kind for kind in (dict, list, tuple, set, frozenset, int, float, bool, str, bytes)}[name]
@@ -110,7 +112,7 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Configuration objects, stand-ins or OmegaConf's own, as dicts, lists and values; interpolations stay text.
+    """Return configuration objects, stand-ins or OmegaConf's own, as dicts, lists and values; interpolations stay text.
 
     Raises:
         SpecpolicyError: they hold more values, or nest deeper, than any configuration does.

@@ -1,4 +1,4 @@
-"""What the `wrap` functions share: the user's own policy object keeps its interface and samples through specpolicy."""
+"""Shared by the `wrap` functions: the user's own policy object keeps its interface and samples through specpolicy."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ Network = Callable[..., Tensor]  # (x, t, name=condition, ...) -> output
 
 
 class Packed:
-    """Several tensors (B, ...) as one (B, F): a sampler expands and selects the rows of a single condition."""
+    """Several tensors (B, ...) as one (B, F), because a sampler expands and selects the rows of a single condition."""
 
     def __init__(self, parts: dict[str, Tensor], dtype: torch.dtype):
         self._shapes = {name: part.shape[1:] for name, part in parts.items()}
@@ -31,7 +31,7 @@ class Packed:
         self.tensor = torch.cat(flat, dim=1) if flat else None
 
     def split(self, packed: Tensor | None) -> dict[str, Tensor]:
-        """The tensors of some rows (N, ...)."""
+        """Return the tensors of some rows (N, ...)."""
         if packed is None:
             return {}
         pieces = packed.split([shape.numel() for shape in self._shapes.values()], dim=1)
@@ -41,7 +41,7 @@ class Packed:
 
 
 class Drawer:
-    """Draws chunks from a user's network and diffusers scheduler; remembers what the last one cost."""
+    """Draws chunks from a user's network and diffusers scheduler; remembers the cost of the last one."""
 
     def __init__(self, sampler: str | Sampler, generator: Generators):
         self.sampler = as_sampler(sampler)
@@ -49,7 +49,7 @@ class Drawer:
         self._chains: dict[Any, GaussianChain] = {}
 
     def chain(self, scheduler: Any, steps: int | None, **step_options: Any) -> GaussianChain:
-        """The chain of a scheduler with that many inference steps; options as for its `step`.
+        """Return the chain of a scheduler with that many inference steps; options as for its `step`.
 
         Raises:
             SpecpolicyError: a scheduler, a setting of it or an option that we do not reproduce.
@@ -64,7 +64,7 @@ class Drawer:
         if key not in self._chains:
             self._chains = {key: parse(ChainOptions, config, "the scheduler").make()}
         chain = self._chains[key]
-        table = getattr(scheduler, "alphas_cumprod", None)  # where somebody has changed it, the settings do not tell
+        table = getattr(scheduler, "alphas_cumprod", None)  # if somebody has changed it, the settings do not tell
         if table is not None and not same_schedule(chain.process.alpha_bar, table):
             raise SpecpolicyError(f"the alphas_cumprod of the {type(scheduler).__name__} are not those of its settings")
         if float(getattr(scheduler, "final_alpha_cumprod", 1.0)) != 1:
@@ -86,8 +86,8 @@ class Drawer:
     ) -> Sample:
         """Draw chunks (B, H, D) on the device and in the type of `like`.
 
-        conditions: passed to the network by name, (B, ...) each. known: (values, mask), (B, H, D) each, of a policy
-        that inpaints. generator: in place of this object's own. noise: the initial one.
+        `conditions`: passed to the network by name, (B, ...) each. `known`: (values, mask), (B, H, D) each, of a policy
+        that inpaints. `generator`: in place of this object's own. `noise`: the initial one.
         """
         parts = {name: part for name, part in conditions.items() if part is not None}
         if known is not None and bool(known[1].any()):
@@ -102,22 +102,22 @@ class Drawer:
                 return network(x, t, **found)
             return paint_in(functools.partial(network, **found), x, t, values, mask.bool(), table)
 
-        # Which conditions there are may change from chunk to chunk, and the denoiser with them.
+        # The set of conditions may change from chunk to chunk, and the denoiser with it.
         setting = Setting(Model(denoiser, like.device, network), chain, torch.Size(shape[1:]), dtype=like.dtype)
         source = self.generator if generator is None else generator
         out = BoundSampler(self.sampler, setting)(shape[0], packed.tensor, source, start=noise)
-        # An ordinary tensor: those of inference mode refuse changes in place.
+        # An ordinary tensor: tensors of inference mode refuse changes in place.
         return dataclasses.replace(out, actions=out.actions.clone())
 
 
 def same_schedule(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether two tables of cumulated alphas are equal, as far as diffusers' float32 can tell."""
+    """Whether two tables of cumulated alphas are equal, within diffusers' float32."""
     theirs = theirs.detach().cpu().double()
     return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=5e-3, atol=1e-8)
 
 
 def require(policy: Any, names: tuple[str, ...], what: str) -> None:
-    """Raise a clear error if an object lacks what a policy of its project has."""
+    """Raise a clear error if an object lacks an attribute that a policy of its project has."""
     missing = [name for name in names if not hasattr(policy, name)]
     if missing:
         raise SpecpolicyError(f"cannot wrap a {type(policy).__name__}: it has no '{missing[0]}', expected {what}")
