@@ -30,7 +30,7 @@ __all__ = [
     "sample",
 ]
 
-# Imported at first use (PEP 562): `specpolicy --help` and the processes that only simulate do without torch.
+# Imported at first use (PEP 562): `specpolicy --help` and processes that only simulate need no torch.
 _HOMES = {
     "Calibration": "specpolicy.samplers",
     "calibrate": "specpolicy.samplers",

@@ -1,4 +1,4 @@
-"""`python -m specpolicy` does what `specpolicy` does."""
+"""Run `specpolicy` as `python -m specpolicy`."""
 
 import sys
 

@@ -1,6 +1,6 @@
 """Our checkpoint format: a directory with `model.safetensors` (the EMA weights) and `config.json`. No pickle.
 
-This room knows files only; `specpolicy.policy` knows what the fields of the configuration mean.
+This module handles files only; `specpolicy.policy` knows the meaning of the configuration's fields.
 """
 
 import json
@@ -39,10 +39,10 @@ def write_checkpoint(
 
 
 def read_config(directory: str | Path) -> PolicyConfig:
-    """What the config.json of a checkpoint directory says.
+    """Read the config.json of a checkpoint directory.
 
     Raises:
-        SpecpolicyError: nothing there, a damaged file, or one that is no policy's.
+        SpecpolicyError: no file, a damaged one, or one that is not a policy's.
     """
     directory = Path(directory)
     if not directory.exists():
@@ -63,9 +63,9 @@ def read_config(directory: str | Path) -> PolicyConfig:
 
 
 def read_weights(directory: str | Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a checkpoint directory, floating-point ones as float32.
+    """Read the weights of a checkpoint directory, floating-point ones as float32.
 
-    expected: tensors of the same names, shapes and kinds; nothing is read unless the file holds just these.
+    `expected`: tensors of the same names, shapes and kinds. Nothing is read unless the file holds exactly these.
     """
     path = Path(directory) / WEIGHTS
     if not path.exists():

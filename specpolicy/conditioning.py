@@ -1,6 +1,6 @@
-"""Ways to tell a denoiser the observation other than by its condition input, made to look like that input.
+"""Denoisers that take the observation in another way than by their condition input, wrapped to look like the others.
 
-A sampler sees (x, t, cond). Policies that inpaint, or that condition locally, are wrapped so that they fit.
+A sampler calls (x, t, cond). Policies that inpaint, or that condition locally, are wrapped to fit.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Inpainting(nn.Module):
         self.register_buffer("to_x0", x0_table(chain.process), persistent=False)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-        """x (N, H, D), t (N,), cond (N, To, observation dimension): the known values; None: nothing is known."""
+        """x (N, H, D), t (N,), cond (N, To, observation dimension): the known values; None: no value is known."""
         if cond is None:
             return self.network(x, t)
         pad = (self.action_dim, 0, 0, x.shape[1] - cond.shape[1])
@@ -34,12 +34,12 @@ class Inpainting(nn.Module):
 
 
 def paint_in(network: Callable, x: Tensor, t: Tensor, values: Tensor, known: Tensor, to_x0: Tensor) -> Tensor:
-    """The output (N, H, D) of `network(x, t)` where x has the `values` at its `known` coordinates.
+    """Return the output (N, H, D) of `network(x, t)` where x has the `values` at its `known` coordinates.
 
     The original sampler overwrites those coordinates of its state before each network call. Doing it here leaves the
-    law of the others as it is, because they depend on the known ones through the network alone. The output at the
-    known coordinates is the one that predicts their values, so that they never tell a draft from its target.
-    to_x0: see `x0_table`.
+    distribution of the others unchanged, because they depend on the known ones through the network alone. The output at
+    the known coordinates is the one that predicts their values, so a draft never differs from its target there.
+    `to_x0`: see `x0_table`.
     """
     output = network(torch.where(known, values, x), t)
     from_state, from_output = to_x0[:, t].to(x.dtype)[..., None, None]

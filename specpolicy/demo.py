@@ -1,10 +1,10 @@
-"""What exact sampling saves, in a minute and without a simulator: python -m specpolicy.demo [checkpoint]
+"""Demo of exact sampling, in a minute and without a simulator: python -m specpolicy.demo [checkpoint]
 
-Draws chunks of a trained policy for recorded observations with several samplers, on the fastest engine installed, and
-prints calls, milliseconds and whether what was drawn has the policy's distribution.
+Draws chunks of a trained policy for recorded observations with several samplers, on the fastest installed engine.
+Prints calls, milliseconds and whether the chunks have the policy's distribution.
 
-The last is read off the states that a chunk went through: at each step the network says what the mean of the next one
-is, and what is left over, in units of the step's noise, must be standard normal, one step independent of the other.
+The check uses the states that a chunk went through. At each step the network gives the mean of the next state. The
+residual, in units of the step's noise, must be standard normal, and independent from step to step.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from specpolicy.samplers.speculative.samplers import Speculative
 
 SAMPLERS = ("ddpm", "ddim-10", "asd", "block", "recycled", "recycled-16")
 CHUNKS = 15  # of each sampler; all of them take some ten seconds on two cores
-LEAST = 1e-3  # a p-value below says that a distribution is another one
+LEAST = 1e-3  # a p-value below it means another distribution
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table; the exit code."""
+    """Print the table; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m specpolicy.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(path: Path, engine: str, chunks: int, say: Callable[[str], object]) -> None:
-    """Draw, measure and check; `say` takes the lines of the table.
+    """Draw, measure and check; `say` receives the lines of the table.
 
     Raises:
         SpecpolicyError: no such policy, no recorded observations beside it, a policy of action tokens.
@@ -83,7 +83,7 @@ def run(path: Path, engine: str, chunks: int, say: Callable[[str], object]) -> N
 
 
 def _chain(sampler: Any, chain: Any) -> Any:
-    """The chain whose distribution a sampler draws from; None of one that adds no noise."""
+    """Return the chain whose distribution a sampler draws from; None for one that adds no noise."""
     if isinstance(sampler, Speculative):
         return sampler.target(chain)
     return chain if sampler.name == "ddpm" and sampler.steps is None else None
@@ -91,8 +91,8 @@ def _chain(sampler: Any, chain: Any) -> Any:
 
 @torch.inference_mode()
 def implied_noises(policy: Any, chain: Any, history: Any, states: Tensor) -> Tensor:
-    """The noises (K', H*D) float64 that lead from one of the `states` (K+1, 1, H, D) of a chunk to the next, of the K'
-    steps that add any."""
+    """Return the noises (K', H*D) float64 that lead from one of the `states` (K+1, 1, H, D) of a chunk to the next, for
+    the K' steps that add any."""
     cond = policy.encode(history)
     path, network = states[:, 0], policy.engine or policy.denoiser
     steps = (chain.sigma > 0).nonzero().flatten()

@@ -1,4 +1,4 @@
-"""Whether samples have a distribution, with torch alone: for checks where the tests' own packages are not installed."""
+"""Tests of distributions with torch alone, for checks where the packages of the tests are not installed."""
 
 import math
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 def same_distribution(first: Tensor, second: Tensor, projections: int = 16) -> float:
-    """The p-value that two samples (n, d) are of one distribution: Kolmogorov-Smirnov on random projections, joined
-    (Bonferroni). A sampler of another distribution falls below any level, an exact one by chance alone."""
+    """Return the p-value that two samples (n, d) have one distribution: Kolmogorov-Smirnov on random projections,
+    joined (Bonferroni). A sampler of another distribution falls below any level, an exact one by chance alone."""
     generator = torch.Generator().manual_seed(0)
     scale = second.std(dim=0).clamp(min=1e-9)
     lines = torch.randn(first.shape[1], projections, generator=generator, dtype=torch.float64)
@@ -23,8 +23,8 @@ def same_distribution(first: Tensor, second: Tensor, projections: int = 16) -> f
 
 
 def same_as_normal(noises: Tensor) -> float:
-    """The p-value that noises (N, d) are independent and standard normal: by their distribution function (Kolmogorov),
-    their squares and the products of neighbouring rows, joined (Bonferroni)."""
+    """Return the p-value that noises (N, d) are independent and standard normal: by their distribution function
+    (Kolmogorov), their squares and the products of neighbouring rows, joined (Bonferroni)."""
     count = noises.numel()
     values = noises.flatten().sort().values
     expected = torch.special.ndtr(values)
@@ -37,7 +37,7 @@ def same_as_normal(noises: Tensor) -> float:
 
 
 def kolmogorov(x: float) -> float:
-    """P(K > x) of Kolmogorov's distribution."""
+    """Return P(K > x) of Kolmogorov's distribution."""
     if x < 0.3:
         return 1.0
     return min(1.0, 2 * sum((-1) ** (k - 1) * math.exp(-2 * k * k * x * x) for k in range(1, 40)))

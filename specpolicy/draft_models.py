@@ -1,5 +1,5 @@
 """Trained draft models beside a checkpoint: an independent small denoiser, a correction head. `drafters.safetensors`
-holds their weights, `drafters.json` their shapes and how they were made."""
+holds their weights, `drafters.json` their shapes and origin."""
 
 import json
 import os
@@ -27,7 +27,7 @@ LONGEST, WIDEST, LARGEST = 4096, 65536, 2**24
 
 @dataclass(frozen=True)
 class IndependentOptions:
-    """Of `DraftDenoiser`, as they stand in a file."""
+    """Options of `DraftDenoiser`, as stored in a file."""
 
     action_dim: int
     cond_dim: int
@@ -41,7 +41,7 @@ class IndependentOptions:
 
 @dataclass(frozen=True)
 class CorrectedOptions:
-    """Of `CorrectionHead`, as they stand in a file."""
+    """Options of `CorrectionHead`, as stored in a file."""
 
     horizon: int
     action_dim: int
@@ -56,7 +56,7 @@ class CorrectedOptions:
 
 @dataclass(frozen=True)
 class Options:
-    """Of the draft models that are there."""
+    """Options of the existing draft models."""
 
     independent: IndependentOptions | None = None
     corrected: CorrectedOptions | None = None
@@ -64,7 +64,7 @@ class Options:
 
 @dataclass(frozen=True)
 class DraftModelsFile:
-    """What drafters.json says; see `DraftModels`."""
+    """Contents of drafters.json; see `DraftModels`."""
 
     format: Literal[1]
     options: Options
@@ -88,7 +88,7 @@ class DraftDenoiser(nn.Module):
 
 @dataclass
 class DraftModels:
-    """What is there, and the options each was built with; the `fingerprint` of the policy they were trained for."""
+    """The existing draft models and their options; the `fingerprint` of the policy they were trained for."""
 
     denoiser: DraftDenoiser | None = None
     head: CorrectionHead | None = None
@@ -108,7 +108,7 @@ class DraftModels:
         return self.head
 
     def models(self) -> dict[str, nn.Module]:
-        """Those that are there, by kind."""
+        """Return the existing models, by kind."""
         found = {"independent": self.denoiser, "corrected": self.head}
         return {kind: model for kind, model in found.items() if model is not None}
 
@@ -137,8 +137,7 @@ class DraftModels:
 
 
 def read_draft_models(directory: str | Path) -> DraftModels:
-    """The draft models beside a checkpoint; none of them where there are no files. Whose they are, is for the caller
-    to ask."""
+    """Read the draft models beside a checkpoint; without files there are none. The caller checks whose they are."""
     directory = Path(directory)
     if not os.path.lexists(directory / SETTINGS):
         return DraftModels()
@@ -158,7 +157,7 @@ def read_draft_models(directory: str | Path) -> DraftModels:
 
 
 def _made(settings: DraftModelsFile) -> DraftModels:
-    """Untrained models as a file describes them."""
+    """Return untrained models as a file describes them."""
     models = DraftModels(report=dict(settings.report), fingerprint=settings.fingerprint)
     for kind in KINDS:
         options = getattr(settings.options, kind)
@@ -168,7 +167,7 @@ def _made(settings: DraftModelsFile) -> DraftModels:
 
 
 def _weights(models: DraftModels) -> dict[str, Tensor]:
-    """The weights of all models, each behind its kind."""
+    """Return the weights of all models, each with its kind as prefix."""
     return {
         f"{kind}.{name}": value for kind, model in models.models().items() for name, value in model.state_dict().items()
     }

@@ -1,4 +1,4 @@
-"""The one exception class that users of specpolicy meet."""
+"""The one exception class of specpolicy's users."""
 
 
 class SpecpolicyError(ValueError):

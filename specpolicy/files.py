@@ -1,4 +1,4 @@
-"""Writing files so that a killed process never leaves a half-written one, and a full disk is one line."""
+"""Writes files so that a killed process never leaves a half-written one, and a full disk gives a one-line error."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from specpolicy.errors import SpecpolicyError
 
-# What libraries that write files themselves say instead of raising an OSError: Rust's (safetensors), HDF5's.
+# Messages of libraries that write files without raising an OSError: Rust's (safetensors), HDF5's.
 NUMBERED = re.compile(r"\(os error (\d+)\)|errno = (\d+)")
 UNNUMBERED = ("PytorchStreamWriter", "inline_container", "file write failed")
 
@@ -38,7 +38,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def temporary_name(name: str) -> str:
-    """The pattern of the names that `atomic_path` gives what is to become `name`, which may itself be a pattern."""
+    """Return the pattern of the names that `atomic_path` uses for `name`, which may itself be a pattern."""
     path = Path(name)
     return str(path.with_name(f".{path.stem}-{'?' * 8}{path.suffix}"))
 
@@ -51,10 +51,10 @@ def write_text(path: str | Path, text: str) -> None:
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Say in one line that `path` cannot be written, if that is why the block fails.
+    """Turn an error of the block into one line if it means that `path` cannot be written.
 
     Raises:
-        SpecpolicyError: a full disk, a place that may not be written to, a device that fails.
+        SpecpolicyError: a full disk, a place without write permission, a failing device.
     """
     try:
         yield
@@ -66,9 +66,11 @@ def writing(path: str | Path) -> Iterator[None]:
 
 
 def failure_to_write(error: BaseException) -> str | None:
-    """What the operating system had against writing a file, None if the error, and what led to it, is of another kind.
+    """Return the operating system's reason against writing a file, None if the error and its causes are of another
+    kind.
 
-    Libraries wrap it: torch raises RuntimeError while it handles the OSError, safetensors and HDF5 put it into words.
+    Libraries wrap the reason: torch raises RuntimeError while it handles the OSError, safetensors and HDF5 put it into
+    words.
     """
     seen: BaseException | None = error
     while seen is not None:
@@ -83,7 +85,7 @@ def failure_to_write(error: BaseException) -> str | None:
 
 
 def _umask() -> int:
-    """The process's file mode mask, which `mkstemp` ignores."""
+    """Return the process's file mode mask, which `mkstemp` ignores."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

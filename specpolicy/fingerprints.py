@@ -1,7 +1,7 @@
-"""Fingerprints of weights: which policy a calibration, a draft model or a figure belongs to.
+"""Fingerprints of weights, which tie a calibration, a draft model or a figure to its policy.
 
-They are taken of the values in float32 as they are used, wherever they are: a policy that was stored in half precision,
-copied or moved to another device keeps its fingerprint.
+They are computed from the values in float32 on any device. So a policy that was stored in half precision, copied or
+moved to another device keeps its fingerprint.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from specpolicy.parsing import shown
 LENGTH = 16  # hexadecimal digits
 JOINT = "-"  # between the denoiser's and the encoder's
 
-# A network's is taken once, for it costs as much as some calls, and anew when its weights were changed in place.
+# Computed once for a network, because it costs as much as some calls, and again after its weights changed in place.
 _known: "weakref.WeakKeyDictionary[nn.Module, tuple[Any, str]]" = weakref.WeakKeyDictionary()
 
 
 def weights_fingerprint(module: nn.Module) -> str:
-    """Of the weights of a network."""
+    """Return the fingerprint of a network's weights."""
     state = module.state_dict()
     versions = tuple((name, _version(value)) for name, value in state.items())
     if module not in _known or _known[module][0] != versions:
@@ -34,24 +34,24 @@ def weights_fingerprint(module: nn.Module) -> str:
 
 
 def policy_fingerprint(denoiser: nn.Module, encoder: nn.Module) -> str:
-    """Of a policy: its denoiser's, and behind it its encoder's, if that has weights."""
+    """Return the fingerprint of a policy: its denoiser's, followed by its encoder's, if that has weights."""
     own = weights_fingerprint(denoiser)
     return f"{own}{JOINT}{weights_fingerprint(encoder)}" if encoder.state_dict() else own
 
 
 def agree(one: str, other: str) -> bool:
-    """Whether two fingerprints are of one policy, as far as both tell: one may be of the denoiser alone."""
+    """Whether two fingerprints may be of one policy: one of them may be of the denoiser alone."""
     return all(a == b for a, b in zip(one.split(JOINT), other.split(JOINT), strict=False))
 
 
 def check_made_for(made_for: str | None, policy: str, what: str, remedy: str) -> None:
-    """Raise unless what belongs to a policy was made for this one.
+    """Raise unless a file of a policy was made for this one.
 
     Args:
-        made_for: the fingerprint of the policy it was made for; None: it does not say.
-        policy: the fingerprint of the one at hand.
+        made_for: the fingerprint of the policy it was made for; None if unknown.
+        policy: the fingerprint of this policy.
         what: for the message, such as "the calibration in outputs/lift".
-        remedy: what to do.
+        remedy: advice for the message.
     """
     if made_for is None:
         raise SpecpolicyError(f"{what}: nothing says which policy this was made for, it may be another's: {remedy}")
@@ -72,5 +72,5 @@ def add_weights(digest: Any, weights: Mapping[str, Tensor]) -> None:
 
 
 def _version(value: Tensor) -> int:
-    """How often a tensor was changed in place; tensors of inference mode do not count."""
+    """Return how often a tensor was changed in place; tensors of inference mode do not count."""
     return -1 if value.is_inference() else value._version

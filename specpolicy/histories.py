@@ -1,4 +1,4 @@
-"""Recorded observation histories: what a policy has met in its task, kept as a file. No simulator is needed here."""
+"""Recorded observation histories of a policy in its task, kept as a file. Needs no simulator."""
 
 import os
 from pathlib import Path
@@ -12,9 +12,9 @@ from specpolicy.parsing.tensors import opened, read_layout
 from specpolicy.policy_base import Policy
 
 REMEDY = "record the observations again"
-KINDS = ("F16", "F32", "F64", "U8", "I8", "I16", "I32", "I64")  # numbers, as safetensors calls them
+KINDS = ("F16", "F32", "F64", "U8", "I8", "I16", "I32", "I64")  # safetensors' names of the number types
 Histories = dict[str, np.ndarray]  # {key: (N, To, ...)}
-FILE = "observations.safetensors"  # beside a checkpoint: observations that it was neither trained nor calibrated on
+FILE = "observations.safetensors"  # beside a checkpoint: observations not used in training or calibration
 
 
 def write_histories(path: str | Path, histories: Histories) -> None:

@@ -1,7 +1,7 @@
-"""Images on their way to a policy: bytes until its door, and one function that says what they mean there.
+"""Images on their way to a policy: they stay bytes until one function scales them.
 
-Between an environment, a robot, a recording and a file, images stay what they are, bytes as a rule. Only `unit_images`
-gives them a scale and a layout, so that no picture is scaled twice, or not at all.
+Between an environment, a robot, a recording and a file, images stay unchanged, usually bytes. Only `unit_images` gives
+them a scale and a layout, so no image is scaled twice or not at all.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
 
-ROUNDING = 1e-3  # above 1 and below 0: what resizing and half precision may add, and no scale of bytes
+ROUNDING = 1e-3  # above 1 and below 0: possible after resizing and in half precision, and far from bytes
 
 
 def unit_images(key: str, images: Tensor, shape: Sequence[int]) -> Tensor:
-    """Images as a network sees them: float32 in [0, 1], channels first.
+    """Return images for a network: float32 in [0, 1], channels first.
 
     Args:
         key: name of the observation, for messages.
@@ -28,7 +28,7 @@ def unit_images(key: str, images: Tensor, shape: Sequence[int]) -> Tensor:
         (..., C, H, W).
 
     Raises:
-        SpecpolicyError: another shape, whole numbers that are no bytes, or floats outside [0, 1].
+        SpecpolicyError: another shape, whole numbers that are not bytes, or floats outside [0, 1].
     """
     channels, height, width = shape
     found = tuple(images.shape[-3:])
@@ -46,7 +46,7 @@ def unit_images(key: str, images: Tensor, shape: Sequence[int]) -> Tensor:
     images = images.to(torch.float32)
     if images.numel():
         least, most = (float(value) for value in torch.aminmax(images))
-        if not (least >= -ROUNDING and most <= 1 + ROUNDING):  # also for what is no number
+        if not (least >= -ROUNDING and most <= 1 + ROUNDING):  # also true for NaN
             raise SpecpolicyError(
                 f"the images '{key}' hold numbers from {least:g} to {most:g}: give floats in [0, 1], or bytes (uint8)"
             )
@@ -59,6 +59,6 @@ def is_image(shape: Any) -> bool:
 
 
 def as_recorded(value: Any) -> np.ndarray:
-    """A part of an observation as it is kept and handed on: images of bytes as they are, all else as float32."""
+    """Return a part of an observation for storage: images of bytes unchanged, everything else as float32."""
     array = np.asarray(value)
     return array if array.dtype == np.uint8 and array.ndim >= 2 else array.astype(np.float32, copy=False)

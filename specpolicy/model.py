@@ -1,4 +1,4 @@
-"""A network as samplers see it: what it returns is checked, what it is asked is counted and timed."""
+"""A network as samplers call it: outputs are checked, calls are counted and timed."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,16 +12,16 @@ from specpolicy.errors import SpecpolicyError
 
 
 class Model:
-    """A denoiser (x (N, H, D), t (N,), cond (N, ...) or None) -> (N, H, D), which notes its calls.
+    """A denoiser (x (N, H, D), t (N,), cond (N, ...) or None) -> (N, H, D) that records its calls.
 
-    It counts for one draw, and one thread: `fresh` makes another for the next. On a CUDA device time is taken by
-    events, which are read only when somebody asks for `seconds`.
+    It counts for one draw and one thread; `fresh` makes another for the next. On a CUDA device events take the time and
+    are read only by `seconds`.
 
     Attributes:
-        denoiser: what is called: a network, a function or an engine.
+        denoiser: the network, function or engine that is called.
         device: where it computes.
-        network: the module behind it, whose weights a calibration was made for; None for a function, of which nothing
-            is known.
+        network: the module behind it, whose weights a calibration was made for; None for a function, whose network is
+            unknown.
         rows_by_call: states of each call so far.
     """
 
@@ -32,13 +32,13 @@ class Model:
         network: object = None,
         per_entry: tuple[int, ...] = (),
     ):
-        """Nothing is counted yet.
+        """Make a model without any calls.
 
         Args:
-            denoiser: what is called.
+            denoiser: the network, function or engine to call.
             device: by default that of the denoiser.
             network: of a function whose network the caller knows.
-            per_entry: the shape of what is returned for each entry of a state; () for a denoiser's single number.
+            per_entry: shape of the output for each entry of a state; () for a denoiser's single number.
         """
         self.denoiser, self.per_entry = denoiser, per_entry
         self.device = device_of(denoiser) if device is None else device
@@ -49,16 +49,16 @@ class Model:
 
     @property
     def backend(self) -> str:
-        """What runs it, see `backend_name`."""
+        """Name of engine and device, see `backend_name`."""
         return backend_name(self.device, self.denoiser.name if isinstance(self.denoiser, Engine) else "eager")
 
     @property
     def capture(self) -> Capture | None:
-        """What makes functions that call the network one launch, where an engine has it."""
+        """Function of the engine that makes calls of the network one launch; None if it has none."""
         return self.denoiser.capture if isinstance(self.denoiser, Engine) else None
 
     def fresh(self) -> "Model":
-        """The same one, with nothing counted."""
+        """Return the same model without calls."""
         return Model(self.denoiser, self.device, self.network, self.per_entry)
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
@@ -72,8 +72,8 @@ class Model:
         return output
 
     def launch(self, rows: Sequence[int], run: Callable[[], Tensor]) -> Tensor:
-        """Run something that calls the network with `rows` states, one call after the other. Its time is counted as the
-        network's, with all else it does: what an engine captured is one piece."""
+        """Run code that calls the network with `rows` states, one call after the other. All of its time counts as the
+        network's, because a captured piece cannot be divided."""
         self.rows_by_call.extend(rows)
         if self.device.type != "cuda":
             start = time.perf_counter()
@@ -81,7 +81,7 @@ class Model:
             self._seconds += time.perf_counter() - start
             return output
         pair = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
-        stream = torch.cuda.current_stream(self.device)  # of another device than the current one, perhaps
+        stream = torch.cuda.current_stream(self.device)  # the device may not be the current one
         pair[0].record(stream)
         output = run()
         pair[1].record(stream)
@@ -90,18 +90,18 @@ class Model:
 
     @property
     def seconds(self) -> float:
-        """Seconds in the denoiser so far. On a GPU this waits for it."""
+        """Seconds in the denoiser so far. On a GPU reading this waits for it."""
         if self._events:
             torch.cuda.synchronize(self.device)
         return self._seconds + sum(start.elapsed_time(end) for start, end in self._events) / 1e3
 
 
 def check_output(output: object, x: Tensor, per_entry: tuple[int, ...] = ()) -> None:
-    """Raise unless a denoiser returned what it should for states x (N, H, D): one number for several entries would be
-    broadcast, and another distribution drawn from.
+    """Raise unless a denoiser's output has the right shape for states x (N, H, D). One number for several entries would
+    be broadcast and give another distribution.
 
     Raises:
-        SpecpolicyError: it is of another shape.
+        SpecpolicyError: it has another shape.
     """
     if not isinstance(output, Tensor) or output.shape != (*x.shape, *per_entry):
         found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
@@ -111,19 +111,20 @@ def check_output(output: object, x: Tensor, per_entry: tuple[int, ...] = ()) -> 
 
 
 def backend_name(device: torch.device, engine: str) -> str:
-    """What calibrations keep their plans by: the kind of device and the engine, as in "cpu", "cuda", "cpu-openvino"."""
+    """Return the name under which calibrations keep plans: device kind and engine, as in "cpu", "cuda",
+    "cpu-openvino"."""
     return device.type if engine == "eager" else f"{device.type}-{engine}"
 
 
 def network_of(denoiser: object) -> nn.Module | None:
-    """The network behind a denoiser: itself, or what an engine runs; None for a function."""
+    """Return the network behind a denoiser: itself, or the network of an engine; None for a function."""
     inside = denoiser.workload.denoiser if isinstance(denoiser, Engine) else denoiser
     return inside if isinstance(inside, nn.Module) else None
 
 
 def device_of(denoiser: object, cond: Tensor | None = None) -> torch.device:
-    """Where a denoiser computes: on the device of its conditions, its own (an engine's), that of its parameters, or
-    the CPU."""
+    """Return the device of a denoiser: that of its conditions, its own (an engine's), that of its parameters, or the
+    CPU."""
     if cond is not None:
         return cond.device
     if isinstance(denoiser, Engine):

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import shown
 
-CONSTANT_RANGE = 1e-4  # a dimension that varies less than this is shifted to zero and not scaled
-EXTREME = 1e12  # no scale of data is as large, nor its inverse: float32 holds what comes out
+CONSTANT_RANGE = 1e-4  # a dimension that varies less is shifted to zero and not scaled
+EXTREME = 1e12  # larger than any scale of data or its inverse, so float32 holds the results
 Numbers = Sequence[float] | Sequence[Sequence[Sequence[float]]]  # one per dimension, or of an image's shape
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """How one key is normalised, as it stands in a checkpoint: (x - shift) * scale + offset."""
+    """Normalisation of one key, as stored in a checkpoint: (x - shift) * scale + offset."""
 
     scale: Numbers
     offset: Numbers
@@ -30,7 +30,7 @@ class Statistics:
                     raise SpecpolicyError(f"{name} holds {shown(value)}: {wanted} {EXTREME:g} in size")
 
     def check(self, key: str, shape: int | Sequence[int]) -> None:
-        """Raise unless these are numbers for a key of such a shape."""
+        """Raise unless the numbers fit a key of this shape."""
         sides = (shape,) if isinstance(shape, int) else tuple(shape)
         for name in ("scale", "offset", "shift"):
             values = getattr(self, name)
@@ -46,7 +46,7 @@ class Statistics:
 
 
 def _flat(values: object, name: str) -> list[float]:
-    """All numbers of nested lists, which must be as long as each other."""
+    """Return all numbers of nested lists, which must be equally long."""
     if not isinstance(values, Sequence):
         return [] if values is None else [values]  # type: ignore[list-item]
     parts = [_flat(part, name) for part in values]
@@ -59,7 +59,7 @@ def _flat(values: object, name: str) -> list[float]:
 class Normaliser(nn.Module):
     """Affine maps, one per key: normalise(x) = (x - shift) * scale + offset; statistics broadcast over x.
 
-    `shift` is zero for the keys it does not name. Where it is the minimum or the mean of the data, a dimension that
+    `shift` is zero for keys without an entry. With the minimum or the mean of the data as shift, a dimension that
     hardly varies keeps its digits; with the shift folded into the offset, float32 would lose them.
     """
 
@@ -89,12 +89,12 @@ class Normaliser(nn.Module):
         return cls(scales, offsets)
 
     def normalise(self, key: str, x: Tensor) -> Tensor:
-        """Raw values of `key` (..., D) to normalised ones."""
+        """Normalise raw values of `key` (..., D)."""
         scale, offset, shift = self._of(key)
         return (x if shift is None else x - shift) * scale + offset
 
     def unnormalise(self, key: str, x: Tensor) -> Tensor:
-        """Normalised values of `key` (..., D) to raw ones."""
+        """Return raw values of normalised values of `key` (..., D)."""
         scale, offset, shift = self._of(key)
         x = (x - offset) / scale
         return x if shift is None else x + shift
@@ -109,7 +109,7 @@ class Normaliser(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Statistics]) -> "Normaliser":
-        """The inverse of `to_config`."""
+        """Make a normaliser from the result of `to_config`."""
         scales, offsets, shifts = (
             {
                 key: torch.tensor(getattr(entry, name), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What a policy is asked with: the frames of each key of its observation, checked."""
+"""Checks the observation of a policy: the frames of each key."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,12 +13,12 @@ Observation = Mapping[str, Any]
 
 
 def checked_frames(key: str, value: Any, expected: tuple[int, ...], device: torch.device) -> Tensor:
-    """The frames (B, To, ...) of one key, of one observation or a batch.
+    """Return the frames (B, To, ...) of one key, of one observation or a batch.
 
-    expected: (To, ...) the shape of one observation's; channels of images may also come last.
+    `expected`: (To, ...) the shape of one observation's; channels of images may also come last.
 
     Raises:
-        SpecpolicyError: they are no numbers, or do not fit.
+        SpecpolicyError: they are not numbers, or do not fit.
     """
     value = _tensor(key, value)
     value = value[None] if value.dim() == len(expected) else value

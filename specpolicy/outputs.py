@@ -1,8 +1,8 @@
-"""Output directories: one run at a time writes into one, and nothing is deleted there that is not ours.
+"""Output directories: one run at a time writes into one, and only our own files are deleted there.
 
-A run claims its output before its work begins: the directory is made, a small file is written into it, which shows that
-it can be, and this file is locked. The lock is the operating system's: it ends with the process, however that ends, so
-that a killed run leaves nothing that would stop the next one.
+A run claims its output before its work begins. It makes the directory, writes a small file into it to prove that it
+can, and locks this file. The operating system releases the lock when the process ends in any way, so a killed run does
+not block the next one.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from specpolicy.files import temporary_name, writing
 
 try:
     import fcntl
-except ImportError:  # Windows, where the file says whose the output is, and nothing enforces it
+except ImportError:  # Windows: the file says whose the output is, but nothing enforces it
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".specpolicy.lock"
@@ -39,9 +39,9 @@ class InUse(SpecpolicyError):
 
 @contextlib.contextmanager
 def claim(directory: str | Path, verb: str) -> Iterator[Path]:
-    """Hold `directory`, made if it is not there, as the output of this run until the block ends.
+    """Hold `directory`, made if missing, as the output of this run until the block ends.
 
-    Directories that this made and that are empty in the end, as after a run that was refused, are removed.
+    New directories that are still empty in the end, as after a refused run, are removed.
 
     Raises:
         SpecpolicyError: another run holds it, it cannot be written to, or several processes were started as one run.
@@ -60,7 +60,7 @@ def claim(directory: str | Path, verb: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def claim_path(path: str | Path, verb: str) -> Iterator[Path]:
-    """As `claim`, for an output that appears when it is complete, a file or a directory: its place is held."""
+    """Claim an output that appears when it is complete, a file or a directory: its place is held."""
     path = Path(path)
     if path.name in ("", ".."):
         raise SpecpolicyError(f"{path} names no file: give one")
@@ -69,8 +69,8 @@ def claim_path(path: str | Path, verb: str) -> Iterator[Path]:
 
 
 def remove(directory: Path, names: Iterable[str]) -> None:
-    """Delete the files that match `names`, names or patterns below `directory`, in their order. Links are removed, what
-    they lead to is not; directories stay, but for those that this has emptied."""
+    """Delete the files that match `names`, names or patterns below `directory`, in their order. Links are removed,
+    their targets are not. Directories stay, except those that this has emptied."""
     for path in matching(directory, names):
         if not path.is_symlink() and path.is_dir():
             raise SpecpolicyError(f"{path} is a directory where a file was expected: choose another output")
@@ -83,13 +83,13 @@ def remove(directory: Path, names: Iterable[str]) -> None:
 
 
 def matching(directory: Path, names: Iterable[str]) -> list[Path]:
-    """What is there by `names`, names or patterns, not beyond links to other directories."""
+    """Return the existing files for `names`, names or patterns, without following links to other directories."""
     found = (path for name in names for path in sorted(directory.glob(name)) or [directory / name])
     return [path for path in found if _there(path) and not _beyond_a_link(directory, path)]
 
 
 def remove_temporary(directory: Path, names: Iterable[str]) -> None:
-    """Delete what killed runs have left of files being written (see `atomic_path`); only while the output is held."""
+    """Delete temporary files of killed runs (see `atomic_path`); only while the output is held."""
     for name in names:
         for path in matching(directory, [temporary_name(name)]):
             if stat.S_ISREG(path.lstat().st_mode):
@@ -97,7 +97,8 @@ def remove_temporary(directory: Path, names: Iterable[str]) -> None:
 
 
 def refuse_several_processes(verb: str) -> None:
-    """Refuse a run that a launcher such as torchrun has started several times: each would do all of it."""
+    """Refuse a run that a launcher such as torchrun has started several times, because each process would do all of
+    it."""
     given = {name: os.environ[name] for name in ("WORLD_SIZE", "RANK") if name in os.environ}
     if _number(given.get("WORLD_SIZE")) > 1 or _number(given.get("RANK")) > 0:
         raise SpecpolicyError(
@@ -107,16 +108,16 @@ def refuse_several_processes(verb: str) -> None:
 
 
 def default_name(path: str | Path) -> str:
-    """A name for outputs made from what lies at `path` (or from an address): other paths have other names."""
+    """Return a name for outputs made from `path` (a path or an address); different paths get different names."""
     text = str(path)
-    resolved = Path(os.path.realpath(path))  # Path.resolve raises for links that lead back to themselves
+    resolved = Path(os.path.realpath(path))  # Path.resolve raises for circular links
     known = text if "://" in text or not resolved.exists() else str(resolved)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", known.rstrip("/").rpartition("/")[2]).strip("._") or "policy"
     return f"{name}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
 
 
 def file_name(label: str) -> str:
-    """A label as part of a file's name: other labels have other names."""
+    """Return a label as part of a file's name; different labels get different names."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", label)
     return plain if plain == label else f"{plain}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
 
@@ -124,7 +125,7 @@ def file_name(label: str) -> str:
 def first_difference(
     found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = ""
 ) -> tuple[str, str, str] | None:
-    """(dotted name, value found, value wanted) of the first setting that differs, None if all are the same."""
+    """Return (dotted name, value found, value wanted) of the first setting that differs, None if all are the same."""
     for key in [*wanted, *(key for key in found if key not in wanted)]:
         old, new = found.get(key), wanted.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
@@ -150,7 +151,7 @@ def _claim(directory: Path, lock: Path, verb: str, output: Path) -> Iterator[Non
             yield
         finally:
             with contextlib.suppress(OSError):
-                lock.unlink()  # while it is held: whoever has opened it meanwhile sees that it is gone
+                lock.unlink()  # while it is held: a run that has opened it meanwhile sees that it is gone
             os.close(handle)
     finally:
         for path in reversed(made):
@@ -159,13 +160,13 @@ def _claim(directory: Path, lock: Path, verb: str, output: Path) -> Iterator[Non
 
 
 def _lock(lock: Path, verb: str, output: Path) -> int:
-    """The open, locked file; it says whose the output is."""
+    """Return the open, locked file, which says whose the output is."""
     about = {"verb": verb, "process": os.getpid(), "host": socket.gethostname(), "since": _now()}
     while True:
         handle, ours = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666), False
         try:
             _lock_now(handle, output)
-            ours = _same_file(handle, lock)  # else its holder has just removed it
+            ours = _same_file(handle, lock)  # otherwise its holder has just removed it
             if ours:
                 os.ftruncate(handle, 0)
                 os.write(handle, (json.dumps({**about, "command": shlex.join(sys.argv)}) + "\n").encode())

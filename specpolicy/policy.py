@@ -41,7 +41,7 @@ NETWORKS: dict[str, Any] = {
 
 
 class DiffusionPolicy(Policy):
-    """Normaliser, encoder, denoiser and chain, put together."""
+    """Normaliser, encoder, denoiser and chain, combined."""
 
     kind = "diffusion"
     sampler_kinds = SAMPLERS
@@ -66,10 +66,10 @@ class DiffusionPolicy(Policy):
 
     @classmethod
     def from_config(cls, config: PolicyConfig | Mapping[str, Any]) -> "DiffusionPolicy":
-        """Build an untrained policy from what config.json says (see `PolicyConfig`).
+        """Build an untrained policy from the contents of config.json (see `PolicyConfig`).
 
         Raises:
-            SpecpolicyError: a configuration that is none, or not one of a diffusion policy.
+            SpecpolicyError: an invalid configuration, or not one of a diffusion policy.
         """
         config = PolicyConfig.parse(config)
         if config.chain is None:
@@ -85,7 +85,7 @@ class DiffusionPolicy(Policy):
 
     @staticmethod
     def expected_weights(config: PolicyConfig) -> dict[str, Tensor]:
-        """Tensors without memory, of the names, shapes and kinds that the weights of such a policy have."""
+        """Return tensors without memory, with the names, shapes and kinds of such a policy's weights."""
         with without_memory():
             encoder, network = _make_networks(config)
         wrapped = "network." if config.told in ("inpainting", "local") else ""
@@ -98,7 +98,7 @@ class DiffusionPolicy(Policy):
 
     @property
     def sample_shape(self) -> tuple[int, int]:
-        """(H, D) of what a sampler draws for one chunk: a policy that inpaints draws observations, too."""
+        """(H, D) of a sampler's draw for one chunk; a policy that inpaints also draws observations."""
         inpaints = isinstance(self.denoiser, Inpainting)
         return self.horizon, self._network_action_dim + (self.encoder.frame_dim if inpaints else 0)
 
@@ -119,7 +119,7 @@ class DiffusionPolicy(Policy):
 
     @property
     def _has_noise(self) -> bool:
-        """Whether the chain adds noise at every step but the last, which is what speculation needs."""
+        """Whether the chain adds noise at every step but the last, which speculation needs."""
         return bool((self.chain.sigma[:-1] > 0).all())
 
     @property
@@ -170,15 +170,15 @@ class DiffusionPolicy(Policy):
         return convert_rotations(actions, self.rotations) if self.rotations else actions
 
     def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> "DiffusionPolicy":
-        """The same policy, weights shared, whose `predict` runs the network on an engine (see `make_engine`).
+        """Return the same policy, weights shared, whose `predict` runs the network on an engine (see `make_engine`).
 
-        It stays on the device it is on.
+        It stays on its device.
 
         Args:
             name: of the engine.
-            max_rows: rows up to which a call is one call of the network; by default the steps of the chain, which is
-                what one chunk needs at most.
-            precision: "float32", or "bfloat16" inside the network, which is another distribution.
+            max_rows: most rows of one call of the network; by default the steps of the chain, the most that one chunk
+                needs.
+            precision: "float32", or "bfloat16" inside the network, which changes the distribution.
         """
         nothing = {key: torch.zeros(self.frame_shape(key)) for key in self.observation_keys}
         policy = copy.copy(self)
@@ -196,7 +196,7 @@ class DiffusionPolicy(Policy):
 
 
 def _make_networks(config: PolicyConfig) -> tuple[LowDimEncoder, nn.Module]:
-    """The encoder and the bare network."""
+    """Return the encoder and the bare network."""
     shapes, tokens = dict(config.observation), config.told != "global"
     encoder: LowDimEncoder
     if config.vision is not None:

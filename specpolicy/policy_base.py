@@ -1,4 +1,4 @@
-"""What all policies share, however they make their actions."""
+"""The base class of all policies."""
 
 import dataclasses
 import operator
@@ -24,30 +24,30 @@ from specpolicy.sampler_names import AnySampler, make_sampler
 from specpolicy.samplers import Sample
 from specpolicy.samplers.base import Generators
 
-MOST_BOUND = 16  # samplers that are kept bound; the oldest one goes
+MOST_BOUND = 16  # samplers kept bound; the oldest one is dropped
 ENCODER = "observation_encoder."  # prefix of an image encoder's weights beside those of the denoiser
 
 
 class Policy(nn.Module, ABC):
-    """What all policies share: observations in, chunks out, weights and settings on the disk, which part of a chunk is
-    executed. A policy knows which samplers it takes, and which of them is best for it.
+    """Base of all policies: observations in, chunks out, weights and settings on the disk, the executed part of a
+    chunk. A policy knows its samplers, and the best of them.
 
-    The action chunk has `horizon` entries. Entry 0 belongs to the oldest of the `n_obs_steps` observation frames, so
-    that the first action still to be executed is entry `n_obs_steps - 1` (the convention of Diffusion Policy), unless
-    the policy says otherwise: `first_action`.
+    The action chunk has `horizon` entries. Entry 0 belongs to the oldest of the `n_obs_steps` observation frames. So
+    the first action still to be executed is entry `n_obs_steps - 1` (the convention of Diffusion Policy), unless the
+    policy's `first_action` says otherwise.
 
     Attributes:
         kind: "diffusion" or "tokens".
-        sampler_kinds: the samplers that it takes, by name.
-        quick_sampler: for whoever wants to see episodes and does not mind by which sampler.
-        engine: what runs the network; None: torch as it is.
-        calibration: what was learnt beside the weights to sample faster.
+        sampler_kinds: its samplers, by name.
+        quick_sampler: a fast sampler for watching episodes, where the distribution does not matter.
+        engine: runs the network; None: torch directly.
+        calibration: learnt data beside the weights for faster sampling.
     """
 
     kind: ClassVar[str]
     sampler_kinds: ClassVar[Mapping[str, type]]
     quick_sampler: ClassVar[str]
-    _takes: ClassVar[type]  # what its samplers are
+    _takes: ClassVar[type]  # base class of its samplers
     engine: Any
     calibration: Any
     action_dim: int
@@ -68,7 +68,7 @@ class Policy(nn.Module, ABC):
         self.n_obs_steps = config.n_obs_steps
         self.n_action_steps = config.n_action_steps
         self.first_action = config.first
-        # Samplers that were used, with what they are bound to.
+        # Samplers that were used, with their settings.
         self._bound: list[tuple[str | AnySampler | None, torch.device, tuple[Any, ...], Bound]] = []
 
     def predict(
@@ -83,29 +83,29 @@ class Policy(nn.Module, ABC):
         Args:
             observation: {key: (B, To, D_key)}, or (To, D_key) for a batch of one: arrays or tensors, To = `n_obs_steps`
                 frames, the newest last, in the environment's units.
-            sampler: a name such as "recycled", or what `specpolicy.make_sampler` made; None: `best_sampler`.
+            sampler: a name such as "recycled", or a result of `specpolicy.make_sampler`; None: `best_sampler`.
             generator: one, or one per row.
             return_states: also `states` (K+1, B, *sample_shape), in the policy's terms: normalised units, or tokens.
 
         Raises:
-            SpecpolicyError: an observation that does not fit, a sampler of another kind of policy, or one that does
-                not go with this policy's chain or lacks a model, a network that returns what is not finite.
+            SpecpolicyError: an observation that does not fit, a sampler of another kind of policy, or one that does not
+                fit this policy's chain or lacks a model; a network that returns NaN or infinity.
         """
         return self.draw(self.bound(sampler), observation, generator, return_states)
 
     def sampler(
         self, sampler: str | AnySampler | None = None, *, engine: str | None = None, **options: Any
     ) -> PolicySampler:
-        """A sampler that is settled for this policy: `sampler(observation, generator=g)` draws and looks nothing up.
+        """Return a sampler bound to this policy: `sampler(observation, generator=g)` draws without look-ups.
 
         Args:
-            sampler: a name, such as "recycled", with its `options`, or what `specpolicy.make_sampler` made; None:
+            sampler: a name, such as "recycled", with its `options`, or a result of `specpolicy.make_sampler`; None:
                 `best_sampler`.
             engine: runs the network, see `with_engine`; None: as the policy does.
             **options: of the sampler.
 
         Raises:
-            SpecpolicyError: no such sampler, option or engine; a sampler that does not go with this policy.
+            SpecpolicyError: no such sampler, option or engine; a sampler that does not fit this policy.
         """
         policy = self if engine is None else self.with_engine(engine)
         if not isinstance(sampler, str | None):
@@ -123,8 +123,8 @@ class Policy(nn.Module, ABC):
         execute_steps: int | None = None,
         **options: Any,
     ) -> Runner:
-        """What acts step by step: `action = runner(observation)` at every control step, `runner.reset()` between
-        episodes.
+        """Return a runner that acts step by step: `action = runner(observation)` at every control step,
+        `runner.reset()` between episodes.
 
         Args:
             sampler, engine, **options: see `sampler`.
@@ -138,13 +138,13 @@ class Policy(nn.Module, ABC):
     @property
     @abstractmethod
     def best_sampler(self) -> str:
-        """The exact sampler that is quickest for this policy, by name."""
+        """Name of the fastest exact sampler for this policy."""
 
     def bound(self, sampler: str | AnySampler | None = None) -> Any:
-        """A sampler bound to this policy, see `Bound`. It is made once, as long as what it is bound to stays.
+        """Return a sampler bound to this policy, see `Bound`. It is made once for each setting.
 
         Raises:
-            SpecpolicyError: a sampler of another kind of policy, or one that does not go with this one.
+            SpecpolicyError: a sampler of another kind of policy, or one that does not fit this one.
         """
         now = self._bound_to()
         for known, device, parts, bound in self._bound:
@@ -155,7 +155,7 @@ class Policy(nn.Module, ABC):
         return bound
 
     def as_sampler(self, sampler: str | AnySampler | None = None) -> Any:
-        """A sampler as a value: by its name, or the one that is given; None: `best_sampler`.
+        """Return a sampler as a value: by its name, or the given one; None: `best_sampler`.
 
         Raises:
             SpecpolicyError: no such sampler, or one of another kind of policy.
@@ -183,59 +183,61 @@ class Policy(nn.Module, ABC):
     @property
     @abstractmethod
     def compared(self) -> tuple[str, ...]:
-        """Samplers that are worth comparing for this policy, by name; the first is the reference."""
+        """Names of the samplers to compare by default for this policy; the first is the reference."""
 
     @property
     def steps(self) -> int | None:
-        """Of its chain; None: it has none."""
+        """Steps of the chain; None without a chain."""
         return None
 
     @property
     def tokens(self) -> int | None:
-        """Of a chunk; None: it has none."""
+        """Tokens of a chunk; None without tokens."""
         return None
 
     @abstractmethod
     def seconds_by_rows(self, cond: Tensor, turns: int = 7) -> dict[int, float]:
-        """Seconds of one call of the network on its engine, by its number of rows. cond: (1, ...) one encoded
-        observation. turns: see `time_calls`."""
+        """Return the seconds of one call of the network on its engine, by number of rows. `cond`: (1, ...) one encoded
+        observation. `turns`: see `time_calls`."""
 
     @abstractmethod
     def setting(self) -> Any:
-        """What samplers are bound to: the network as it is run now, and all else that stays from chunk to chunk."""
+        """Return the setting that samplers are bound to: the network as it runs now, and everything else that stays the
+        same from chunk to chunk."""
 
     @abstractmethod
     def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> Self:
-        """The same policy, weights shared, whose network is run by an engine."""
+        """Return the same policy, weights shared, whose network runs on an engine."""
 
     @abstractmethod
     def read_beside(self, directory: str | Path) -> None:
-        """Take what was learnt beside the weights of its checkpoint: a calibration, draft models.
+        """Read the learnt data beside the weights of its checkpoint: a calibration, draft models.
 
         Raises:
-            SpecpolicyError: what lies there is damaged, or was made for another policy, or for this one before its
-                weights were changed.
+            SpecpolicyError: a damaged file, or one made for another policy, or for this one before its weights were
+                changed.
         """
 
     @abstractmethod
     def _bind(self, sampler: Any) -> Bound:
-        """The sampler, bound to what `setting` says."""
+        """Return the sampler, bound to `setting`."""
 
     @abstractmethod
     def _bound_to(self) -> tuple[Any, ...]:
-        """All that `_bind` takes from the policy: where any of it is another object, it binds anew."""
+        """Return everything that `_bind` takes from the policy; if any of it is another object, the sampler is bound
+        again."""
 
     @abstractmethod
     def _actions(self, drawn: Tensor) -> Tensor:
-        """Actions in the environment's units, of what a sampler draws."""
+        """Return actions in the environment's units for the result of a sampler."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies, and those in other processes, bind samplers themselves."""
+        """Drop bound samplers: a copy, also in another process, binds its own."""
         return {**super().__getstate__(), "_bound": []}
 
     @property
     def control_hz(self) -> float | None:
-        """Control steps per second that the actions are made for; None: nobody has said."""
+        """Control steps per second that the actions are made for; None if unknown."""
         return self.config.control_hz
 
     @property
@@ -245,16 +247,16 @@ class Policy(nn.Module, ABC):
 
     @property
     def engine_name(self) -> str:
-        """Of what runs the network: "eager" where that is torch as it is."""
+        """Name of the network's engine: "eager" for torch directly."""
         return getattr(self.engine, "name", "eager")
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.denoiser.parameters()).device
 
     def encode(self, observation: Observation) -> Tensor:
-        """Condition of the denoiser for `observation`: {key: (B, To, ...) or (To, ...)}, arrays or tensors.
+        """Return the condition of the denoiser for `observation`: {key: (B, To, ...) or (To, ...)}, arrays or tensors.
 
         Images are bytes, or floats in [0, 1]; their channels come first or last (see `unit_images`).
         """
@@ -273,12 +275,12 @@ class Policy(nn.Module, ABC):
         return self.encoder(frames)
 
     def frame_shape(self, key: str) -> tuple[int, ...]:
-        """Shape of the frames of one key of one observation, the number of frames first."""
+        """Return the shape of one observation's frames of a key, the number of frames first."""
         shape = self.encoder.shapes[key]
         return (self.n_obs_steps, *([shape] if isinstance(shape, int) else shape))
 
     def executable(self, actions: Tensor) -> Tensor:
-        """The part of chunks (..., H, D) that is executed: (..., n_action_steps, D) from the newest observation on."""
+        """Return the executed part of chunks (..., H, D): (..., n_action_steps, D) from the newest observation on."""
         if actions.dim() < 2 or actions.shape[-2] != self.horizon:
             raise SpecpolicyError(
                 f"actions of shape {tuple(actions.shape)} are no chunks of {self.horizon} actions: give the `actions` "
@@ -288,11 +290,11 @@ class Policy(nn.Module, ABC):
 
     @property
     def fingerprint(self) -> str:
-        """Of the weights: what calibrations and draft models name the policy by that they were made for."""
+        """Return the fingerprint of the weights, by which calibrations and draft models name their policy."""
         return policy_fingerprint(self.denoiser, self.encoder)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Load the weights that `save` writes: the denoiser's, and those of an image encoder after a prefix.
+        """Load the weights that `save` writes: the denoiser's, and those of an image encoder with a prefix.
 
         Raises:
             SpecpolicyError: weights that do not fit, or that are not finite.

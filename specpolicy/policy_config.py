@@ -1,7 +1,6 @@
-"""What a checkpoint's config.json says, as one checked value: `PolicyConfig`. A field more is one line more.
+"""`PolicyConfig`: the contents of a checkpoint's config.json as one checked value. A new field is one new line.
 
-The loaders of other projects' checkpoints and the trainer make the same value, so that a policy is built from nothing
-else.
+The loaders of other projects' checkpoints and the trainer make the same value, and a policy is built from it alone.
 """
 
 import dataclasses
@@ -20,13 +19,13 @@ from specpolicy.rates import parse_hz
 from specpolicy.tokens.tokeniser import Bins, TokenOptions
 
 NetworkOptions = DenoiserOptions | MaskedTransformerOptions
-LONGEST, WIDEST = 4096, 65536  # a horizon, a dimension: far beyond what anyone trains
-SIX = 6  # numbers of a rotation, as a network plans it
+LONGEST, WIDEST = 4096, 65536  # bounds on a horizon and a dimension, far beyond any real policy
+SIX = 6  # numbers of a rotation in a network's plan
 
 
 @dataclass(frozen=True)
 class PolicyOptions:
-    """What is chosen of a policy before training: configs/policy/NAME.yaml. One of `chain` and `tokens` is there."""
+    """Options of a policy before training: configs/policy/NAME.yaml. Exactly one of `chain` and `tokens` is set."""
 
     network: NetworkOptions
     horizon: int
@@ -43,22 +42,23 @@ class PolicyOptions:
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """All that a policy is built from, but for its weights.
+    """Everything that a policy is built from, except its weights.
 
     Attributes:
         network: its kind and options.
         observation: the dimension of each key, or (channels, height, width) of an image, in the order of the condition.
-        action_dim: of what the network plans.
+        action_dim: of the network's plan.
         horizon, n_obs_steps, n_action_steps: control steps of a chunk, frames seen, actions executed of a chunk.
         normaliser: of each key of the observation, and of "action".
         first_action: entry of a chunk that is executed first; None: the newest frame's, n_obs_steps - 1.
-        chain: of a diffusion policy. tokens: of a policy of action tokens. One of them is there.
-        conditioning: how the network is told the observation; None: the first that its kind offers.
-        vision: how images are encoded, if there are some.
+        chain: of a diffusion policy.
+        tokens: of a policy of action tokens. Exactly one of `chain` and `tokens` is set.
+        conditioning: how the network receives the observation; None: the first way that its kind offers.
+        vision: encoders of images, if there are any.
         rotations: {index: conversion} of six numbers of an action that are executed as three.
-        control_hz: control steps per second that the actions are made for; None: nobody has said.
-        task: what the policy was trained on, a note; where it has an `id`, verbs play that environment.
-        command, source: how it was made, or where it comes from, as notes.
+        control_hz: control steps per second that the actions are made for; None if unknown.
+        task: the task of the training, a note; where it has an `id`, verbs play that environment.
+        command, source: notes on its origin.
     """
 
     network: NetworkOptions
@@ -112,23 +112,23 @@ class PolicyConfig:
 
     @classmethod
     def parse(cls, config: "PolicyConfig | Mapping[str, Any]", where: str | Path = "the policy") -> "PolicyConfig":
-        """The configuration from a mapping with these fields.
+        """Parse the configuration from a mapping with these fields.
 
         Raises:
-            SpecpolicyError: a field that is unknown, missing, or of another type, or values that do not go together.
+            SpecpolicyError: a field that is unknown, missing, or of another type, or values that do not fit together.
         """
         return parse(cls, config, where)
 
     @property
     def told(self) -> str:
-        """`conditioning`, or what stands for None."""
+        """`conditioning`, or its default in place of None."""
         if self.conditioning is not None:
             return self.conditioning
         return "tokens" if isinstance(self.network, MaskedTransformerOptions) else self.network.conditionings[0]
 
     @property
     def first(self) -> int:
-        """`first_action`, or what stands for None."""
+        """`first_action`, or its default in place of None."""
         return self.n_obs_steps - 1 if self.first_action is None else self.first_action
 
     @property
@@ -137,11 +137,11 @@ class PolicyConfig:
         return tuple(key for key, shape in self.observation.items() if not isinstance(shape, int))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for config.json, without what was left to its default."""
+        """Return plain values for config.json, without fields at their defaults."""
         return plain(self)
 
     def with_network(self, options: Mapping[str, Any]) -> "PolicyConfig":
-        """The same with some other options of the network, or with a network of another `kind`."""
+        """Return a copy with some other options of the network, or with a network of another `kind`."""
         if options.get("kind", self.network.kind) == self.network.kind:
             network = parse(type(self.network), {**plain(self.network), **options}, "network")  # type: ignore[arg-type]
             return dataclasses.replace(self, network=network)
@@ -185,7 +185,7 @@ class PolicyConfig:
 
 
 def _check_kind(network: NetworkOptions, chain: object, tokens: object) -> None:
-    """Raise unless network and target are both of a diffusion policy, or both of one of action tokens."""
+    """Raise unless network and target both belong to a diffusion policy, or both to one of action tokens."""
     if (chain is None) == (tokens is None):
         raise SpecpolicyError(
             "chain and tokens are both there: leave one out"

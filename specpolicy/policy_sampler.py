@@ -1,4 +1,4 @@
-"""A sampler that is settled for a policy: from observations to chunks."""
+"""A sampler bound to a policy: from observations to chunks."""
 
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,7 +21,7 @@ class Bound(Protocol):
         ...
 
     def describe(self) -> dict[str, str | None]:
-        """`law`: what it draws from; `window`: what it drafts, None without drafts."""
+        """Return `law`, the distribution it draws from, and `window`, its drafts in words (None without drafts)."""
         ...
 
     def __call__(self, batch: int, cond: Tensor, generator: Generators, return_states: bool) -> Sample:
@@ -33,7 +33,7 @@ class PolicySampler:
     """One sampler of one policy, bound: from observations to chunks.
 
     Attributes:
-        policy: whose chunks are drawn.
+        policy: draws its chunks.
         options: the sampler, as a value.
         name: of the sampler.
         engine: of the network, by its name.

@@ -25,11 +25,11 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for matrix products in bfloat16; without them they take many times as long
+    """Whether the device has instructions for matrix products in bfloat16. Without them these take many times as long
     as in float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        # oneDNN, which computes the products, also takes AVX-512 without such instructions, and loses nothing by it.
+        # oneDNN, which computes the products, also uses AVX-512 without such instructions, at no loss.
         return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return True

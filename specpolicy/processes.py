@@ -1,4 +1,4 @@
-"""Work spread over processes that die with their parent, compute on one thread each and report every failure."""
+"""Work in processes that die with their parent, compute on one thread each and report every failure."""
 
 import ast
 import contextlib
@@ -19,10 +19,10 @@ from typing import Any
 
 from specpolicy.errors import SpecpolicyError
 
-# What a terminal, or whoever ends a job, tells all of its processes at once: the main one decides what becomes of it.
+# Signals that terminals and job managers send to all processes at once: the main process decides about the others.
 OF_GROUPS = [getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 GRACE_SECONDS = 5.0  # for a worker to close its files and its OpenGL context
-UNGUARDED = 86  # exit code of a process that found itself running the script that has started it
+UNGUARDED = 86  # exit code of a process that found itself running the script that started it
 GUARD = (
     "a process that this script starts imports the script again, and would run all of it again, with a robot that is "
     'connected already: write what the script does under `if __name__ == "__main__":`, indented'
@@ -36,15 +36,15 @@ def run_jobs(
     """Yield `make(setup)(job)` for every job, in the order of completion.
 
     Args:
-        make: called once in each process; a module-level function or class. If what it returns has a `close`
-            method, that is called at the end.
+        make: called once in each process; a module-level function or class. If its result has a `close` method, that is
+            called at the end.
         setup: its argument. It, the jobs and the results are pickled.
-        jobs: taken one at a time as workers become free, in their order. An iterator is asked again after each
-            result, so it may depend on the results so far, and go on after it has stopped.
+        jobs: taken one at a time as workers become free, in their order. An iterator is asked again after each result,
+            so it may depend on the results so far, and go on after it has stopped.
         workers: processes; 0 works in this one, without processes.
 
     Raises:
-        SpecpolicyError: as raised by a worker, or because a worker died; or the script lacks its main guard.
+        SpecpolicyError: raised by a worker, or because a worker died; or the script lacks its main guard.
         RuntimeError: another exception in a worker, with its traceback.
     """
     if workers == 0:
@@ -91,7 +91,7 @@ def run_jobs(
 
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Processes started in this block compute on one thread each; the cores are shared out already."""
+    """Processes started in this block compute on one thread each, because the cores are already shared out."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
@@ -106,11 +106,11 @@ def one_thread_each() -> Iterator[None]:
 
 
 def check_main_guard() -> None:
-    """Refuse to start processes in a script that has no `if __name__ == "__main__":` around what it does.
+    """Refuse to start processes in a script that has no `if __name__ == "__main__":` around its work.
 
-    A process imports the main script, as planners and jobs may be defined there; what stands there unguarded, the
-    connection to the robot for one, is done twice. Where this is not seen beforehand, the process that finds itself
-    running the script leaves with the exit code `UNGUARDED`.
+    A process imports the main script, because planners and jobs may be defined there. Unguarded code, such as the
+    connection to a robot, would run twice. Where this cannot be seen beforehand, the process that finds itself running
+    the script leaves with the exit code `UNGUARDED`.
 
     Raises:
         SpecpolicyError: the script runs unguarded, or came from standard input, so that no process can import it.
@@ -147,22 +147,22 @@ def _asks_who_runs(node: Any) -> bool:
 
 
 def start_process(process: Any) -> None:
-    """Start a process that ends with this program, in whatever thread of it this is called.
+    """Start a process that ends with this program, from any thread.
 
-    On Linux a process ends with the *thread* that has started it (see `start_worker`), so a thread that lives as
-    long as the program starts all of them.
+    On Linux a process ends with the *thread* that started it (see `start_worker`), so one thread that lives as long as
+    the program starts all of them.
     """
     started: Future[None] = Future()
     with _starter_lock:
         global _starter
-        if _starter is None or not _starter.is_alive():  # no thread of its parent lives in a forked process
+        if _starter is None or not _starter.is_alive():  # a forked process has none of its parent's threads
             _starter = threading.Thread(target=_start_processes, name="starter", daemon=True)
             _starter.start()
     _to_start.put((process, started))
     try:
         started.result()
     except KeyboardInterrupt:
-        started.result()  # whoever handles it finds the process started
+        started.result()  # on return the process is started
         raise
 
 
@@ -175,9 +175,9 @@ def _start_processes() -> None:
     while True:
         process, started = _to_start.get()
         try:
-            if hasattr(signal, "pthread_sigmask"):  # inherited: no signal ends a process that has not had its say
+            if hasattr(signal, "pthread_sigmask"):  # inherited: no signal ends a process before its handlers are set
                 signal.pthread_sigmask(signal.SIG_BLOCK, [*OF_GROUPS, signal.SIGTERM])
-                resource_tracker.ensure_running()  # which lets go of some of them when it starts
+                resource_tracker.ensure_running()  # it unblocks some signals when it starts
                 signal.pthread_sigmask(signal.SIG_BLOCK, [*OF_GROUPS, signal.SIGTERM])
             process.start()
         except BaseException as error:
@@ -187,12 +187,12 @@ def _start_processes() -> None:
 
 
 def start_worker(grace: float = 0.0) -> None:
-    """Leave Ctrl-C, a lost terminal and the like to the main process, end cleanly when that says so, and do not
-    outlive it, even when stopped.
+    """Prepare a worker process: it leaves Ctrl-C, a lost terminal and the like to the main process, ends cleanly when
+    told to, and does not outlive the main process, even when suspended.
 
     Args:
-        grace: seconds from SIGTERM to the end: a main process that has been told the same (by `timeout` or systemd)
-            has as long to end this one itself.
+        grace: seconds from SIGTERM to the end. A main process that got the same signal (from `timeout` or systemd) has
+            this time to end the worker itself.
     """
     for number in OF_GROUPS:
         signal.signal(number, signal.SIG_IGN)
@@ -210,9 +210,9 @@ def start_worker(grace: float = 0.0) -> None:
     parent = multiprocessing.parent_process()
     if parent is None:
         return
-    if sys.platform == "linux":  # a process that SIGSTOP has stopped runs none of its threads
+    if sys.platform == "linux":  # a suspended process runs none of its threads
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != parent.pid:  # it had died before it could be followed
+        if os.getppid() != parent.pid:  # the parent died before its death could be watched
             os._exit(1)
 
     def follow() -> None:
@@ -223,10 +223,11 @@ def start_worker(grace: float = 0.0) -> None:
 
 
 def cause_of_death(process: Any, seconds: float = 1.0) -> str:
-    """How a process has ended, in a few words.
+    """Return how a process has ended, in a few words.
 
     Args:
-        seconds: how long its end is waited for, if it has only just closed its connection.
+        process: has ended, or has just closed its connection.
+        seconds: longest wait for its end.
 
     Raises:
         SpecpolicyError: it has found itself running the script that had started it.
@@ -246,7 +247,7 @@ def cause_of_death(process: Any, seconds: float = 1.0) -> str:
 def _assign(connection: Connection, jobs: Iterator[Any], busy: set[Connection]) -> None:
     """Give the worker its next job, if there is one."""
     for job in jobs:
-        with contextlib.suppress(BrokenPipeError):  # it has died: receiving from it says so
+        with contextlib.suppress(BrokenPipeError):  # a dead worker shows when its result is received
             connection.send(job)
         busy.add(connection)
         return
@@ -268,7 +269,7 @@ def _receive(connection: Connection, process: Any, workers: int) -> Any:
 
 
 def _work(connection: Connection, make: Callable[[Any], Callable[[Any], Any]], setup: Any) -> None:
-    """The life of a worker."""
+    """Run a worker."""
     start_worker()
     handle = None
     try:

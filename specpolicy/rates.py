@@ -1,4 +1,4 @@
-"""Control steps per second: of data, of a policy, of the loop that runs it. None: nobody has said."""
+"""Control steps per second: of data, of a policy, of the loop that runs it. None means unknown."""
 
 import math
 from typing import Any
@@ -10,10 +10,10 @@ TOLERANCE = 0.005  # 29.97 frames per second are 30
 
 
 def parse_hz(value: Any, what: str) -> float | None:
-    """A rate from outside.
+    """Parse a rate from outside.
 
     Raises:
-        SpecpolicyError: it is no positive, finite number. `what` names it.
+        SpecpolicyError: not a positive, finite number. `what` names it.
     """
     if value is None:
         return None
@@ -29,12 +29,12 @@ def parse_hz(value: Any, what: str) -> float | None:
 
 
 def same_rate(one: float | None, other: float | None) -> bool:
-    """Whether two rates are one; what is not known contradicts nothing."""
+    """Whether two rates agree; an unknown rate agrees with any."""
     return one is None or other is None or math.isclose(one, other, rel_tol=TOLERANCE)
 
 
 def one_rate(one: float | None, other: float | None, what: str) -> float | None:
-    """The rate that two sources agree on.
+    """Return the rate that two sources agree on.
 
     Raises:
         SpecpolicyError: they do not. `what` names them.
@@ -48,9 +48,10 @@ def check_rate(policy_hz: float | None, hz: float | None, where: str, remedy: st
     """Compare the rate that a policy was trained at with that of the loop that is to run it.
 
     Args:
-        where: what has `hz` control steps per second, as the subject of a sentence.
-        remedy: what to do about it.
-        any_rate: it is known, and meant.
+        policy_hz, hz: control steps per second; None if unknown.
+        where: subject of the message's sentence, which has `hz` control steps per second.
+        remedy: advice for the message.
+        any_rate: accept the difference.
 
     Raises:
         SpecpolicyError: both are known and differ.

@@ -1,4 +1,4 @@
-"""Rotations as policies predict them, six continuous numbers, and as robots take them."""
+"""Converts rotations from six continuous numbers, as policies predict them, to those of robots."""
 
 from collections.abc import Callable, Mapping
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def matrix_from_six(six: Tensor) -> Tensor:
-    """Two rows (..., 6) -> rotation matrix (..., 3, 3) by Gram-Schmidt (Zhou et al. 2019, section B)."""
+    """Convert two rows (..., 6) to a rotation matrix (..., 3, 3) by Gram-Schmidt (Zhou et al. 2019, section B)."""
     first, second = six[..., :3], six[..., 3:]
     row0 = torch.nn.functional.normalize(first, dim=-1)
     row1 = torch.nn.functional.normalize(second - (row0 * second).sum(-1, keepdim=True) * row0, dim=-1)
@@ -15,7 +15,8 @@ def matrix_from_six(six: Tensor) -> Tensor:
 
 
 def quaternion_from_matrix(matrix: Tensor) -> Tensor:
-    """(..., 3, 3) -> unit quaternion (..., 4), w first, from its best-conditioned component (Shepperd 1978)."""
+    """Convert (..., 3, 3) to a unit quaternion (..., 4), w first, from its best-conditioned component (Shepperd
+    1978)."""
     m = matrix
     trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
     # Row i is the quaternion times 4 q_i; the row of the largest q_i divides by the largest number.
@@ -37,7 +38,7 @@ def quaternion_from_matrix(matrix: Tensor) -> Tensor:
 
 
 def axis_angle_from_matrix(matrix: Tensor) -> Tensor:
-    """(..., 3, 3) -> axis times angle (..., 3), radians.
+    """Convert (..., 3, 3) to axis times angle (..., 3), radians.
 
     The quaternion's sign is the one of `quaternion_from_matrix`, so angles reach beyond pi, as in robomimic.
     """
@@ -50,7 +51,7 @@ def axis_angle_from_matrix(matrix: Tensor) -> Tensor:
 
 
 def euler_from_matrix(matrix: Tensor) -> Tensor:
-    """(..., 3, 3) -> angles (..., 3), radians, with matrix = Rx(a) Ry(b) Rz(c)."""
+    """Convert (..., 3, 3) to angles (..., 3), radians, with matrix = Rx(a) Ry(b) Rz(c)."""
     return torch.stack(
         [
             torch.atan2(-matrix[..., 1, 2], matrix[..., 2, 2]),
@@ -62,16 +63,16 @@ def euler_from_matrix(matrix: Tensor) -> Tensor:
 
 
 def axis_angle_from_six(six: Tensor) -> Tensor:
-    """(..., 6) -> (..., 3)."""
+    """Convert (..., 6) to (..., 3)."""
     return axis_angle_from_matrix(matrix_from_six(six))
 
 
 def euler_from_six(six: Tensor) -> Tensor:
-    """(..., 6) -> (..., 3)."""
+    """Convert (..., 6) to (..., 3)."""
     return euler_from_matrix(matrix_from_six(six))
 
 
-# Names as they stand in a policy's config.json.
+# Names as in a policy's config.json.
 CONVERSIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "axis_angle": axis_angle_from_six,
     "euler_xyz": euler_from_six,

@@ -1,4 +1,4 @@
-"""`Runner`: one action for each observation, as a loop over control steps wants it."""
+"""`Runner`: returns one action for each observation, for a loop over control steps."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
 
 
 class Runner:
-    """Keeps what a policy needs from one control step to the next: the frames it has seen and the chunk it executes.
+    """Keeps the state of a policy between control steps: the frames it has seen and the chunk it executes.
 
-    It asks for a new chunk when the last one is used up, and the caller waits for it. A robot that cannot wait is
-    driven by `specpolicy.control`, which plans while it moves.
+    It draws a new chunk when the last one is used up, and the caller waits for it. For a robot that cannot wait, use
+    `specpolicy.control`, which plans while the robot moves.
 
     Attributes:
-        sampler: what draws the chunks.
+        sampler: draws the chunks.
         execute_steps: actions of a chunk that are executed before the next one is drawn.
-        chunks: drawn since the last reset.
+        chunks: number drawn since the last reset.
     """
 
     def __init__(self, sampler: "PolicySampler", seed: int = 0, execute_steps: int | None = None):
         """Begin the first episode.
 
         Args:
-            sampler: what draws the chunks.
+            sampler: draws the chunks.
             seed: of the random numbers of the first episode.
             execute_steps: by default the policy's n_action_steps.
 
         Raises:
-            SpecpolicyError: more steps than a chunk has behind the newest observation.
+            SpecpolicyError: more steps than a chunk has after the newest observation.
         """
         policy = sampler.policy
-        # Of a chunk, from the newest observation on.
+        # Actions of a chunk, from the newest observation on.
         most = policy.horizon - policy.first_action
         steps = policy.n_action_steps if execute_steps is None else execute_steps
         if not (isinstance(steps, int) and 1 <= steps <= most):
@@ -52,8 +52,8 @@ class Runner:
         return f"Runner({self.sampler}, execute_steps={self.execute_steps})"
 
     def reset(self, seed: int | None = None) -> None:
-        """Forget frames and chunk: an episode begins. With a seed its random numbers begin anew, too; without one they
-        go on, so that episodes differ."""
+        """Begin an episode: forget frames and chunk. With a seed its random numbers begin anew, too; without one they
+        continue, so that episodes differ."""
         self._frames: deque[dict[str, np.ndarray]] = deque(maxlen=self._policy.n_obs_steps)
         self._actions: deque[np.ndarray] = deque()
         self.chunks = 0
@@ -61,11 +61,11 @@ class Runner:
             self._generator.manual_seed(seed)
 
     def __call__(self, observation: Mapping[str, Any]) -> np.ndarray:
-        """The action (D,) for this control step, float32, in the environment's units.
+        """Return the action (D,) for this control step, float32, in the environment's units.
 
         Args:
             observation: by key one frame, (D_key,) or an image (H, W, C), in the environment's units. The first frame
-                of an episode stands for those before it. Call it at every control step, for frames are kept from each.
+                of an episode stands for those before it. Call it at every control step, because each call adds a frame.
 
         Raises:
             SpecpolicyError: a key that is missing, a frame of another shape.

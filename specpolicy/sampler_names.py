@@ -16,9 +16,9 @@ BY_NAME: dict[str, type] = {**SAMPLERS, **DECODERS}
 def make_sampler(name: str, **options: Any) -> AnySampler:
     """Make a sampler by its name, for example `make_sampler("ddim", steps=10, eta=0.0)`.
 
-    A number behind the name is its `steps`: "ddim-10", "recycled-16". The options of each sampler, with their defaults,
-    are the keys of configs/sampler/NAME.yaml; those of a speculative one also take models: `calibration`, `head`,
-    `draft_denoiser`. Which kind of policy it is for, the policy says (`Policy.sampler_kinds`).
+    A number at the end of the name is its `steps`: "ddim-10", "recycled-16". The options of each sampler, with their
+    defaults, are the keys of configs/sampler/NAME.yaml. Those of a speculative one also take models: `calibration`,
+    `head`, `draft_denoiser`. A policy lists its samplers in `Policy.sampler_kinds`.
 
     Raises:
         SpecpolicyError: no such sampler or option, or a value that the option cannot have.
@@ -28,17 +28,17 @@ def make_sampler(name: str, **options: Any) -> AnySampler:
 
 
 def split_name(name: str) -> tuple[str, int | None]:
-    """("recycled", 16) of "recycled-16", and ("recycled", None) of "recycled"."""
+    """Split "recycled-16" into ("recycled", 16), and "recycled" into ("recycled", None)."""
     return split_steps(BY_NAME, name)
 
 
 def option_defaults(name: str) -> dict[str, Any]:
-    """The options of a sampler with their defaults; none of one that is not known."""
+    """Return the options of a sampler with their defaults; none for an unknown name."""
     kind = BY_NAME.get(name)
     return {} if kind is None else {field.name: field.default for field in dataclasses.fields(kind)}
 
 
 def beyond_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a sampler's options, `name` among them, those that are not its defaults."""
+    """Return those of a sampler's options, `name` among them, that differ from the defaults."""
     usual = option_defaults(options["name"])
     return {key: value for key, value in options.items() if key == "name" or key not in usual or value != usual[key]}

@@ -1,4 +1,4 @@
-"""A task configuration as a Gymnasium environment: Dict observations, `info["is_success"]` always there.
+"""A task configuration as a Gymnasium environment: Dict observations, `info["is_success"]` always present.
 
 A task is a mapping with the keys `name`, `id`, `kwargs` (for `gymnasium.make`) and `observation_keys`.
 """
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 def make_task_env(task: Mapping[str, Any], **kwargs: Any) -> gymnasium.Env:
     """Return the task's environment.
 
-    Its observation is a dict of arrays, images of bytes and float32 for the rest (a Box observation becomes
-    `{"state": ...}`), its action space a Box, and every `info`, that of `reset` included, has a bool `is_success`.
+    Its observation is a dict of arrays, images of bytes and float32 for the rest (a Box observation becomes `{"state":
+    ...}`), its action space a Box, and every `info`, that of `reset` included, has a bool `is_success`.
 
     Args:
         task: `id`, and optionally `kwargs` and `observation_keys`.
-        **kwargs: more arguments of `gymnasium.make`, such as `render_mode`; they win over the task's own.
+        **kwargs: more arguments of `gymnasium.make`, such as `render_mode`; they override the task's own.
 
     Raises:
-        SpecpolicyError: an unknown id, arguments the environment refuses, spaces a policy cannot use,
-            observation keys that are not there.
+        SpecpolicyError: an unknown id, arguments the environment refuses, spaces a policy cannot use, missing
+            observation keys.
     """
     import gymnasium
     from gymnasium import spaces
@@ -57,7 +57,7 @@ def make_task_env(task: Mapping[str, Any], **kwargs: Any) -> gymnasium.Env:
 
 
 def observation_keys(task: Mapping[str, Any], env: gymnasium.Env) -> tuple[str, ...]:
-    """The keys a policy of this task observes: the task's own, or all of the environment's."""
+    """Return the keys that a policy of this task observes: the task's own, or all of the environment's."""
     available = list(env.observation_space.spaces)  # type: ignore[attr-defined]
     keys = task.get("observation_keys") or available
     for key in keys:
@@ -69,12 +69,12 @@ def observation_keys(task: Mapping[str, Any], env: gymnasium.Env) -> tuple[str, 
 
 
 def control_hz(env: gymnasium.Env) -> float:
-    """Control steps per second of the environment's own time: what it says, or 20."""
+    """Return control steps per second of the environment's own time, or 20 if unknown."""
     return known_hz(env) or 20.0
 
 
 def known_hz(env: gymnasium.Env) -> float | None:
-    """Control steps per second as the environment says them; None if it does not.
+    """Return control steps per second of the environment; None if unknown.
 
     From `env.unwrapped.control_hz`, else the physics step `dt` of MuJoCo environments, else `render_fps`.
     """
@@ -87,7 +87,7 @@ def known_hz(env: gymnasium.Env) -> float | None:
 
 
 def task_hz(task: Mapping[str, Any]) -> float | None:
-    """Control steps per second of a task; None if it does not say.
+    """Return control steps per second of a task; None if unknown.
 
     Raises:
         SpecpolicyError: its environment cannot be made here.
@@ -102,7 +102,7 @@ def task_hz(task: Mapping[str, Any]) -> float | None:
             environment: Any = load_env_creator(registered.entry_point)
             return float(environment.control_hz)
     try:
-        env = make_task_env({**task, "observation_keys": None})  # whatever is observed of it, its rate is the same
+        env = make_task_env({**task, "observation_keys": None})  # its rate does not depend on the observation keys
     except ImportError as error:
         raise SpecpolicyError(f"task {task['id']}: {error}") from None
     try:
@@ -112,7 +112,7 @@ def task_hz(task: Mapping[str, Any]) -> float | None:
 
 
 def _import_for(task_id: str) -> None:
-    """Import what registers the id, where that does not happen by entry point."""
+    """Import the module that registers the id, where that does not happen by entry point."""
     import gymnasium
 
     if task_id.startswith("specpolicy/") and task_id not in gymnasium.registry:

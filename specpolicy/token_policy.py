@@ -28,12 +28,12 @@ from specpolicy.tokens.samplers import DECODERS, TokenSampler
 from specpolicy.tokens.tokeniser import Tokeniser
 from specpolicy.tuning import time_calls
 
-ROWS = tuple(1 + drafts for drafts in CANDIDATES)  # a root, and as many drafts as are offered
+ROWS = tuple(1 + drafts for drafts in CANDIDATES)  # a root, and any offered number of drafts
 
 
 class TokenPolicy(Policy):
-    """Normaliser, tokeniser, encoder and masked transformer, put together. It is used as a `DiffusionPolicy` is, with
-    the decoders as samplers: `confidence`, `cosine`, `threshold`, `random_order`, `raster`."""
+    """Normaliser, tokeniser, encoder and masked transformer, combined. Use it like a `DiffusionPolicy`, with the
+    decoders as samplers: `confidence`, `cosine`, `threshold`, `random_order`, `raster`."""
 
     kind = "tokens"
     sampler_kinds = DECODERS
@@ -56,10 +56,10 @@ class TokenPolicy(Policy):
 
     @classmethod
     def from_config(cls, config: PolicyConfig | Mapping[str, Any]) -> "TokenPolicy":
-        """Build an untrained policy from what config.json says (see `PolicyConfig`).
+        """Build an untrained policy from the contents of config.json (see `PolicyConfig`).
 
         Raises:
-            SpecpolicyError: a configuration that is none, or not one of action tokens.
+            SpecpolicyError: an invalid configuration, or not one of action tokens.
         """
         config = PolicyConfig.parse(config)
         if config.tokens is None:
@@ -70,14 +70,14 @@ class TokenPolicy(Policy):
 
     @staticmethod
     def expected_weights(config: PolicyConfig) -> dict[str, Tensor]:
-        """Tensors without memory, of the names, shapes and kinds that the weights of such a policy have."""
+        """Return tensors without memory, with the names, shapes and kinds of such a policy's weights."""
         assert config.tokens is not None
         with without_memory():
             return _make_networks(config, config.tokens.bins)[1].state_dict()
 
     @property
     def sample_shape(self) -> tuple[int, int]:
-        """(H, D) of what a decoder fills for one chunk."""
+        """(H, D) of a decoder's result for one chunk."""
         return self.horizon, self.action_dim
 
     @property
@@ -128,8 +128,8 @@ class TokenPolicy(Policy):
         return self.normaliser.unnormalise("action", self.tokeniser.decode(drawn))
 
     def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> "TokenPolicy":
-        """The same policy, weights shared. There is one engine for tokens, "eager", which is also what "auto" is, and
-        one precision."""
+        """Return the same policy, weights shared. Tokens have one engine, "eager", which is also "auto", and one
+        precision."""
         if name not in ("eager", AUTO):
             raise SpecpolicyError(f"engine '{name}' does not run policies of action tokens: use engine=eager")
         if precision != "float32":
@@ -137,13 +137,13 @@ class TokenPolicy(Policy):
         return copy.copy(self)
 
     def example(self, rows: int, cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs of one call of the network with `rows` rows, to time it: nothing is known. cond: (1, To, F)."""
+        """Return inputs for timing one call of the network with `rows` rows, all tokens masked. `cond`: (1, To, F)."""
         states = masked_start(rows, self.tokens, self.tokeniser.bins, self.device).view(-1, *self.sample_shape)
         return states, torch.full((rows,), self.tokens, device=self.device), cond.expand(rows, *cond.shape[1:])
 
 
 def _make_networks(config: PolicyConfig, bins: int) -> tuple[LowDimEncoder, MaskedTransformer]:
-    """The encoder and the network."""
+    """Return the encoder and the network."""
     sizes = {key: size for key, size in config.observation.items() if isinstance(size, int)}
     encoder = LowDimEncoder(sizes, config.n_obs_steps, tokens=True)
     options = {name: value for name, value in plain(config.network).items() if name != "kind"}

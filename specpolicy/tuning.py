@@ -1,4 +1,4 @@
-"""What a call costs on this machine by its rows, and the draft lengths that make a chunk cheapest with that."""
+"""Measures the cost of a call by its rows on this machine, and finds the draft lengths that make a chunk cheapest."""
 
 import functools
 import math
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 ROWS = (1, 2, 4, 8, 12, 16, 20, 24, 32, 48, 64, 100)  # numbers of rows at which a call is timed
-LENGTHS = (4, 6, 8, 12, 16, 20, 24, 32, 48)  # draft lengths that are worth a try, beside drafting to the end
+LENGTHS = (4, 6, 8, 12, 16, 20, 24, 32, 48)  # draft lengths to try, besides drafting to the end
 FEWEST = 3  # turns, however long they take
 
 
 def now(device: torch.device) -> float:
-    """The time in seconds, once the device has done what it was told."""
+    """Return the time in seconds, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -23,13 +23,14 @@ def now(device: torch.device) -> float:
 def time_calls(
     calls: Mapping[int, Callable[[], object]], device: torch.device, turns: int = 7, seconds: float = math.inf
 ) -> dict[int, float]:
-    """Seconds of each call, by its number of rows: the least of all turns, since what else a machine does only adds,
-    and no more than what a call of more rows took.
+    """Return the seconds of one call by its number of rows.
 
-    Calls take turns, so that a busy moment of the machine hits all alike. Each is made twice and the second one timed:
-    after a call of many rows a small network's weights are no longer in the cache, and its next call of one row takes
-    up to three times as long as in a sampler that makes one after the other. turns: at most so many, and after
-    `seconds` no more than three.
+    A time is the least of all turns, because other load on the machine only adds, and at most that of a call with more
+    rows. Calls take turns, so that a busy moment of the machine affects all alike. Each is made twice and the second
+    one timed. After a call of many rows a small network's weights are no longer in the cache, and its next call of one
+    row takes up to three times as long as in a sampler that makes one after the other.
+
+    `turns`: the most turns; after `seconds`, at most three.
     """
     found = dict.fromkeys(calls, math.inf)
     begin = now(device)
@@ -54,8 +55,10 @@ def measure_cost(
     cond: Tensor | None,
     turns: int = 7,
 ) -> dict[int, float]:
-    """Seconds of a call of a denoiser by its number of rows, of which there are at most as many as `timesteps` (K,) of
-    a chain. shape: of a row. cond: (1, ...) what all rows are given. Runs where `timesteps` are."""
+    """Return the seconds of a denoiser's call by its number of rows, at most the number of `timesteps` (K,) of a chain.
+
+    `shape`: of a row. `cond`: (1, ...) the condition of all rows. Runs on the device of `timesteps`.
+    """
     device = timesteps.device
     calls = {}
     for rows in sorted({min(rows, len(timesteps)) for rows in ROWS}):
@@ -78,24 +81,24 @@ def interpolate_cost(seconds_by_rows: Mapping[int, float], most: int) -> Tensor:
 
 
 def draft_lengths(acceptance: Tensor, cost: Tensor) -> list[int]:
-    """The draft length at each step that makes a chunk cheapest on average, by dynamic programming from the last step.
+    """Return the draft length at each step that makes a chunk cheapest on average.
 
-    acceptance (K,): the chance that a draft at a step is accepted once the drafts before it are; cost (>= K + 1,):
-    seconds by rows. A round at step n with w drafts evaluates w + 1 states and leaves the chain at n + j + 1 with j
-    drafts accepted.
+    Dynamic programming from the last step. `acceptance` (K,): the probability that a draft at a step is accepted once
+    the drafts before it are. `cost` (>= K + 1,): seconds by rows. A round at step n with w drafts evaluates w + 1
+    states and leaves the chain at n + j + 1 with j drafts accepted.
     """
     count = len(acceptance)
     value = torch.zeros(count + 1, dtype=torch.float64)
     lengths = [1] * count
     for step in range(count - 1, -1, -1):
         longest = count - 1 - step
-        # The chance to get past each of the next drafts, and what is left to pay if it fails there.
+        # The probability to get past each of the next drafts, and the cost that remains if it fails there.
         passed = torch.cat([torch.ones(1, dtype=torch.float64), acceptance[step : step + longest].cumprod(dim=0)])
         failed = passed[:-1] * (1 - acceptance[step : step + longest])
         left = torch.cat([torch.zeros(1, dtype=torch.float64), (failed * value[step + 1 : count]).cumsum(dim=0)])
         widths = torch.arange(longest + 1)
         total = cost[widths + 1] + left + passed * value[step + 1 :]
-        # No draft at all is not offered, except at the last step, where nothing is left to draft.
+        # Zero drafts are allowed only at the last step, where nothing is left to draft.
         best = int(total[min(1, longest) :].argmin()) + min(1, longest)
         value[step], lengths[step] = total[best], max(best, 1)
     return lengths
