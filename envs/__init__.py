@@ -1,6 +1,6 @@
 """MuJoCo tasks and their scripted experts, registered with Gymnasium as `specpolicy/<Task>-v0`.
 
-`import specpolicy_envs` registers the tasks and loads no simulator; `gymnasium.make` does. In one line:
+`import specpolicy_envs` registers the tasks without loading a simulator; `gymnasium.make` loads it. In one line:
 `gymnasium.make("specpolicy_envs:specpolicy/Lift-v0")`. (Gymnasium 1.x itself no longer loads plugins.)
 """
 
@@ -26,14 +26,18 @@ EXPERTS = {env_id: f"{entry_point}Expert" for env_id, entry_point in TASKS.items
 
 
 def register_envs() -> None:
-    """Register the tasks with Gymnasium. Called on import; calling it again does no harm."""
+    """Register the tasks with Gymnasium. Called on import; calling it again is harmless."""
     for env_id, entry_point in TASKS.items():
         if env_id not in gymnasium.registry:
             gymnasium.register(env_id, entry_point=entry_point)
 
 
 def make_expert(env_id: str, seed: int) -> Expert:
-    """The scripted expert of one of the tasks above. Raises ValueError for a task that has none."""
+    """Return the scripted expert of one of the tasks above.
+
+    Raises:
+        ValueError: a task that has none.
+    """
     if env_id not in EXPERTS:
         raise ValueError(f"no scripted expert for {env_id!r}; there is one for each of: {', '.join(EXPERTS)}")
     module, name = EXPERTS[env_id].split(":")

@@ -19,7 +19,7 @@ class Lift(RobosuiteTask):
 
     robosuite_name = "Lift"
     object_size = 10
-    object_quaternions = ()  # that of the cube is its free joint's: its sign never flips
+    object_quaternions = ()  # the cube's quaternion is its free joint's, whose sign never flips
 
     def __init__(self, max_seconds: float = 10.0, **kwargs: Any) -> None:
         super().__init__(max_seconds, **kwargs)
@@ -28,20 +28,20 @@ class Lift(RobosuiteTask):
 class LiftExpert:
     """Goes above the cube, down, closes, lifts.
 
-    Each phase is read off the observation, so a missed grasp starts over by itself.
+    Each phase follows from the observation, so after a missed grasp it starts over by itself.
     """
 
     hover = 0.06
     reach = 0.015
 
     def reset(self, seed: int) -> None:
-        """Nothing to forget: the expert has no memory and makes no random choice."""
+        """Do nothing: the expert has no memory and makes no random choice."""
 
     def act(self, observation: Observation) -> np.ndarray:
         return self.grasp_and_lift(observation, np.zeros(2))
 
     def grasp_and_lift(self, observation: Observation, velocity: np.ndarray) -> np.ndarray:
-        """The action (7,) for a cube that moves at `velocity` (2,), in m/s."""
+        """Return the action (7,) for a cube that moves at `velocity` (2,), in m/s."""
         hand = observation["robot0_eef_pos"].astype(np.float64)
         cube = observation["object"][:3].astype(np.float64)
         # Parallel to a pair of the cube's faces, whichever is nearest.

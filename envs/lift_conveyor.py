@@ -1,7 +1,7 @@
 """LiftConveyor: pick the cube up from a belt whose speed and direction change at random moments.
 
-The belt is physical: a heavy plate under the cube that keeps a set velocity and is put back in place after every
-simulation step, so that it never gets anywhere. It moves the cube by friction alone; a lifted cube no longer rides.
+The belt is physical: a heavy plate under the cube. It keeps a set velocity and is put back in place after every
+simulation step, so it stays where it is. It moves the cube by friction alone, so it does not carry a lifted cube.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from specpolicy_envs.robosuite_task import import_robosuite
 
 SPEED = (0.08, 0.16)  # m/s
 SECONDS_BETWEEN_CHANGES = (0.3, 1.0)
-AREA = np.array([[-0.12, -0.18], [0.12, 0.18]])  # where the cube is kept: the belt turns it back at the edges
+AREA = np.array([[-0.12, -0.18], [0.12, 0.18]])  # the cube stays in here: the belt turns it back at the edges
 BELT_THICKNESS = 0.002  # above the table
 
 
@@ -37,7 +37,7 @@ class LiftConveyor(Lift):
         self.observation_space.spaces["cube_velocity"] = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 
     def env_args(self) -> dict[str, Any]:
-        """What robomimic stores to make the environment again (type 2: by its Gymnasium id)."""
+        """Return what robomimic stores to make the environment again (type 2: by its Gymnasium id)."""
         args = super().env_args()
         return {**args, "env_name": "specpolicy/LiftConveyor-v0", "type": 2, "env_kwargs": self._env_kwargs}
 
@@ -79,7 +79,7 @@ class LiftConveyor(Lift):
 
 @cache
 def _conveyor_class() -> Any:
-    """robosuite's Lift with a belt on its table, made on demand so that the expert needs no simulator."""
+    """Return robosuite's Lift with a belt on its table. It is made on demand, so the expert needs no simulator."""
     import_robosuite()
     from robosuite.environments.manipulation.lift import Lift as RobosuiteLift
 

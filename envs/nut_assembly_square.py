@@ -28,17 +28,17 @@ class NutAssemblySquare(RobosuiteTask):
 class NutAssemblySquareExpert:
     """Grasps the nut by its handle, turns it square to the peg on the way there, lowers it over the peg.
 
-    Each phase is read off the observation, so a missed grasp or a dropped nut starts over by itself.
+    Each phase follows from the observation, so after a missed grasp or a dropped nut it starts over by itself.
     """
 
     peg = np.array([0.23, 0.1])
     peg_top = 0.95
     handle_length = 0.054  # from the nut's centre to the middle of its handle
-    # Directions of the handle, seen from the peg, in which the arm reaches it: not away from the robot.
+    # Directions of the handle, seen from the peg, that the arm reaches: not away from the robot.
     final_yaws = np.array([-0.5, 0.5, 1.0]) * np.pi
 
     def reset(self, seed: int) -> None:
-        """Nothing to forget: the expert has no memory and makes no random choice."""
+        """Do nothing: the expert has no memory and makes no random choice."""
 
     def act(self, observation: Observation) -> np.ndarray:
         hand = observation["robot0_eef_pos"].astype(np.float64)
@@ -62,7 +62,7 @@ class NutAssemblySquareExpert:
         return move(observation, funnel(hand, handle + above, 0.08, grasp_turn), grasp_turn, OPEN, gain=2.0)
 
     def _grasp_turn(self, nut_yaw: float, hand_yaw: float) -> float:
-        """The turn that lays the fingers along the handle's sides, kept within the reach of the wrist."""
+        """Return the turn that lays the fingers along the handle's sides, kept within the reach of the wrist."""
         candidates = [wrap(nut_yaw), wrap(nut_yaw + np.pi)]
         reachable = [yaw for yaw in candidates if abs(yaw) < 2.0]
         return min((yaw - hand_yaw for yaw in reachable), key=abs)
@@ -75,7 +75,7 @@ class NutAssemblySquareExpert:
         tolerance = 0.012 if on_peg else 0.005
         if distance < tolerance and abs(turn) < (0.15 if on_peg else 0.06):
             return move(observation, [*(hand[:2] + to_peg), hand[2] - 0.08], turn, CLOSED, gain=1.5)
-        # Where the hand has to be once the nut it holds is turned: the nut swings about the hand.
+        # The hand's place once its nut is turned: the nut swings about the hand.
         arm = nut[:2] - hand[:2]
         swung = np.array([arm[0] * np.cos(turn) - arm[1] * np.sin(turn), arm[0] * np.sin(turn) + arm[1] * np.cos(turn)])
         aside = self.peg - swung - hand[:2]

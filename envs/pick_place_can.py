@@ -12,10 +12,7 @@ from specpolicy_envs.robosuite_task import RobosuiteTask
 
 
 class PickPlaceCan(RobosuiteTask):
-    """robosuite's PickPlaceCan: success when the can, let go of, is in its compartment.
-
-    `object` (14,): can relative to the gripper, position and quaternion; can in the world, position, quaternion.
-    """
+    """robosuite's PickPlaceCan: success when the released can is in its compartment."""
 
     robosuite_name = "PickPlaceCan"
     object_size = 14
@@ -26,25 +23,25 @@ class PickPlaceCan(RobosuiteTask):
 
 
 class PickPlaceCanExpert:
-    """Grasps the can from above, lifts it over the bins' walls, carries it, lets it go just above the floor.
+    """Grasps the can from above, lifts it over the bins' walls, carries it, and releases it just above the floor.
 
-    Each phase is read off the observation, so a missed grasp or a dropped can starts over by itself.
+    Each phase follows from the observation, so after a missed grasp or a dropped can it starts over by itself.
     """
 
-    # The compartment is 0.10 to 0.295 m by 0.28 to 0.525 m; its near half is the one the arm reaches upright.
+    # The compartment is 0.10 to 0.295 m by 0.28 to 0.525 m; the arm reaches its near half upright.
     goal = np.array([0.18, 0.38])
     carry_height = 1.03
     release_height = 0.95
 
     def reset(self, seed: int) -> None:
-        """Nothing to forget: the expert has no memory and makes no random choice."""
+        """Do nothing: the expert has no memory and makes no random choice."""
 
     def act(self, observation: Observation) -> np.ndarray:
         hand = observation["robot0_eef_pos"].astype(np.float64)
         can = observation["object"][7:10].astype(np.float64)
         axis = rotation_matrix(observation["object"][10:14])[:, 2]
         standing = abs(axis[2]) > 0.7
-        # Across the robot, as the arm starts; across the can where it lies on its side.
+        # Across the robot, as the arm starts; across the can where it is on its side.
         finger_yaw = np.pi / 2 if standing else np.arctan2(axis[1], axis[0]) + np.pi / 2
         yaw_error = wrap(finger_yaw - hand_yaw(observation), np.pi)
 

@@ -114,11 +114,11 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         )
 
     def resting_action(self) -> np.ndarray:
-        """(2,) the action that leaves the pusher where it is: its present target."""
+        """Return the action (2,) that leaves the pusher where it is: its present target."""
         return np.array(self.data.ctrl)
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
-        """(height, width, 3) uint8 from above, or None without a render mode."""
+        """Return (height, width, 3) uint8 from above, or None without a render mode."""
         if self.render_mode is None:
             return None
         if self._renderer is None:
@@ -131,14 +131,14 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             self._renderer = None
 
     def get_state(self) -> np.ndarray:
-        """(14,) float64: time, positions, velocities (block x, y, yaw, pusher x, y each), goal x, y, yaw."""
+        """Return (14,) float64: time, positions, velocities (block x, y, yaw, pusher x, y each), goal x, y, yaw."""
         return np.concatenate([[self.data.time], self.data.qpos, self.data.qvel, self._goal])
 
     def model_xml(self) -> str:
         return self._xml
 
     def env_args(self) -> dict[str, Any]:
-        """What robomimic writes beside a dataset to make the environment again (type 2: a Gym environment)."""
+        """Return what robomimic stores beside a dataset to make the environment again (type 2: a Gym environment)."""
         return {
             "env_name": self.env_id,
             "env_version": "0",
@@ -146,13 +146,13 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             "env_kwargs": {"max_seconds": self.max_seconds},
         }
 
-    # What the moving task changes -------------------------------------------------------------------------------
+    # Hooks of the moving task -------------------------------------------------------------------------------------
 
     def _draw_goal(self) -> np.ndarray:
         return np.array([0.0, 0.0, math.pi / 4])
 
     def _disturb(self) -> None:
-        """Called before the physics of each control step; nothing moves by itself here."""
+        """Run before the physics of each control step; here nothing moves by itself."""
 
     # ------------------------------------------------------------------------------------------------------------
 

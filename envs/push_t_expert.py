@@ -1,8 +1,8 @@
 """Scripted expert for Push-T: choose the push that leaves the least work, walk round the T to it, push, look again.
 
-It sees observations only. The effect of every push comes from `push_t_pushes`, simulated in a MuJoCo model of its
-own, and pushes are chosen two ahead. Among pushes and ways round the T that are about equally good it chooses at
-random, so that demonstrations have several modes; once chosen, a push is carried through.
+It sees observations only. `push_t_pushes` simulates the effect of every push in a separate MuJoCo model, and pushes are
+chosen two ahead. Among about equally good pushes and ways round the T it chooses at random, so that demonstrations have
+several modes. A chosen push is carried through.
 """
 
 import math
@@ -20,14 +20,14 @@ TRAVEL_REACH = 0.04  # how far ahead of the pusher the target may lie while it w
 PUSH_REACH = 0.018  # and while it pushes
 TRAVEL_GAIN = 0.7  # share of the reach covered in one control step, walking and pushing
 PUSH_GAIN = 0.65
-TURN_RADIUS = 0.07  # metres of error that one radian counts for, about the T's radius of gyration
-TOLERANCE = 0.0015  # no push is worth it below this error, metres
-STEPS_PER_FOLD = 20.0  # control steps that an error smaller by a factor e is worth, near the goal
-STEPS_PER_METRE = 500.0  # and an error smaller by a metre, far from it
-STEPS_PER_PUSH = 6.0  # what beginning another push costs beyond its way
-AT_START = 0.006  # a push begins this near to its start, metres
-LOST = 0.012  # and is given up when farther than this from every contact
-DONE = 0.0012  # and is over when it can bring the T no nearer than this to where it should end
+TURN_RADIUS = 0.07  # metres of error that count as much as one radian, about the T's radius of gyration
+TOLERANCE = 0.0015  # metres: a smaller error is not worth a push
+STEPS_PER_FOLD = 20.0  # control steps that reducing the error by a factor e is worth, near the goal
+STEPS_PER_METRE = 500.0  # control steps that reducing the error by a metre is worth, far from the goal
+STEPS_PER_PUSH = 6.0  # cost of beginning another push, beyond its way
+AT_START = 0.006  # a push begins when the pusher is this near to its start, metres
+LOST = 0.012  # a push is given up when the pusher is farther than this from every contact
+DONE = 0.0012  # a push is over when it can bring the T no nearer than this to its intended end
 ARENA_USED = ARENA - 0.005  # the pusher stays within this
 MAX_BLOCK = 0.155  # the T's centre stays within this on both axes
 FOREVER = 1e3
@@ -40,7 +40,7 @@ class Plan:
     Attributes:
         contact: index of its contact in the table.
         direction: index of its direction.
-        result: (3,) where the T should lie after it, in the frame of the goal.
+        result: (3,) intended pose of the T after it, in the frame of the goal.
         side: the way round the T, +1 counter-clockwise.
         pushing: whether the push has begun.
     """
@@ -82,12 +82,12 @@ class PushTExpert:
         self._goal_velocity = np.zeros(3)
 
     def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
-        """The pusher's next target (2,) float32 in metres, from one observation."""
+        """Return the pusher's next target (2,) float32 in metres, from one observation."""
         pusher = np.asarray(observation["agent_pos"], dtype=np.float64)
         block = _pose(observation["block_pose"])
         self._follow_goal(_pose(observation["goal_pose"]))
         local = geometry.to_local(block, pusher)
-        for _ in range(2):  # a push that ends gives way to the next one in the same step
+        for _ in range(2):  # after a push ends, the next one begins in the same step
             if self._plan is None:
                 self._plan = self._choose(local, block)
             plan = self._plan
@@ -111,7 +111,7 @@ class PushTExpert:
         steps = steps + FOREVER * self._leaves_arena(block)
         after = geometry.compose(block, self._pushes.motion)
         single = steps + self._work(after, steps)
-        # The best lengths of the best contacts and directions, and a coarse grid of all pushes, looked at twice.
+        # Evaluate two ahead: the best lengths of the best contacts and directions, and a coarse grid of all pushes.
         length = single.argmin(axis=2)
         best = np.argsort(single.min(axis=2), axis=None)[:48]
         contact, direction = np.unravel_index(best, length.shape)
@@ -127,7 +127,8 @@ class PushTExpert:
         return Plan(chosen[0], chosen[1], result, self._choose_side(ways[chosen[0]]))
 
     def _second(self, firsts: tuple[np.ndarray, ...], after: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        """(N,) steps until done when the best coarse second push follows each first one, which ends in `after`."""
+        """Return (N,) steps until done when the best coarse second push follows each first one, which ends in
+        `after`."""
         between = self._paths.between[firsts[0][:, None], self._coarse[0][None]]
         total = steps[:, None] + _steps(between, LENGTHS[self._coarse[2]]) + STEPS_PER_PUSH
         total = total + FOREVER * _outside(geometry.transform(after[:, None], self._coarse_end[None]), ARENA_USED)
@@ -139,37 +140,37 @@ class PushTExpert:
         return 1 if self._random.random() < counter_clockwise else -1
 
     def _still_good(self, local: np.ndarray, block: np.ndarray, plan: Plan) -> bool:
-        """Whether the planned push still brings the T to about where it should (it or the goal may have moved)."""
+        """Whether the planned push still brings the T about where it should (the T or the goal may have moved)."""
         after = geometry.compose(block, self._pushes.motion[plan.contact, plan.direction])
         wanted = geometry.compose(self._goal, plan.result)
         return bool(_error(after, wanted).min() < max(0.01, 0.4 * _error(block, wanted)))
 
     def _work(self, block: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        """(...) steps of work that remain when the T lies at `block` (..., 3) after `steps` (...)."""
+        """Return (...) steps of work that remain when the T is at `block` (..., 3) after `steps` (...)."""
         error = _error(block, self._goal_after(steps))
         near = STEPS_PER_FOLD * np.log(np.maximum(error, TOLERANCE) / TOLERANCE)
         return near + STEPS_PER_METRE * error + FOREVER * _outside(block, MAX_BLOCK)
 
     def _leaves_arena(self, block: np.ndarray) -> np.ndarray:
-        """(C, D, L) whether the pusher would have to leave the arena."""
+        """Return (C, D, L) whether the pusher would have to leave the arena."""
         everything = np.ix_(*(np.arange(size) for size in self._pushes.motion.shape[:3]))
         start = geometry.transform(block, self._pushes.start)[:, None, None]
         return _outside(start, ARENA_USED) | _outside(geometry.transform(block, self._end(*everything)), ARENA_USED)
 
     def _end(self, contact: np.ndarray, direction: np.ndarray, length: np.ndarray) -> np.ndarray:
-        """(..., 2) where the pusher is after these pushes, in the frame of the T before them."""
+        """Return (..., 2) the pusher's position after these pushes, in the frame of the T before them."""
         return self._pushes.start[contact] + self._pushes.direction[contact, direction] * LENGTHS[length][..., None]
 
     # Pushing ------------------------------------------------------------------------------------------------------
 
     def _push(self, pusher: np.ndarray, local: np.ndarray, block: np.ndarray, plan: Plan) -> np.ndarray | None:
-        """The next target of the push under way, steered by what the T did; None once the push has done its work."""
+        """Return the next target of the present push, steered by the T's motion; None when the push is done."""
         wanted = geometry.compose(self._goal_after(2.0), plan.result)
         offset = np.linalg.norm(self._pushes.start - local, axis=1)
         contacts = np.flatnonzero(offset < LOST)
         if len(contacts) == 0:
             return None
-        # Prefer the contact the pusher is at: the others are only a guess at what it would do from here.
+        # Prefer the pusher's own contact: for the others the effect from here is only a guess.
         errors = _error(geometry.compose(block, self._pushes.motion[contacts]), wanted)
         errors = errors + 0.3 * offset[contacts][:, None, None]
         row, direction, length = (int(i) for i in np.unravel_index(errors.argmin(), errors.shape))
@@ -188,7 +189,7 @@ class PushTExpert:
         self._goal = goal
 
     def _goal_after(self, steps: np.ndarray | float) -> np.ndarray:
-        """(..., 3) where the goal will be after `steps` (...), if it goes on for at most three seconds."""
+        """Return (..., 3) the goal's pose after `steps` (...), if it goes on for at most three seconds."""
         ahead = np.minimum(steps, 30.0) * CONTROL_SECONDS
         return self._goal + np.asarray(ahead)[..., None] * self._goal_velocity
 
@@ -198,12 +199,12 @@ def _steps(travel: np.ndarray, length: np.ndarray) -> np.ndarray:
 
 
 def _outside(points: np.ndarray, limit: float) -> np.ndarray:
-    """(...) whether points or poses (..., 2 or 3) lie outside a square of half-width `limit`."""
+    """Return (...) whether points or poses (..., 2 or 3) are outside a square of half-width `limit`."""
     return (np.abs(points[..., 0]) > limit) | (np.abs(points[..., 1]) > limit)
 
 
 def _error(block: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(...) metres between poses (..., 3): how far the T's points are off, about."""
+    """Return (...) metres between poses (..., 3): the approximate distance of the T's points."""
     off = block - wanted
     turn = np.remainder(off[..., 2] + np.pi, 2 * np.pi) - np.pi
     return np.sqrt(off[..., 0] ** 2 + off[..., 1] ** 2 + (TURN_RADIUS * turn) ** 2)
@@ -215,7 +216,7 @@ def _pose(observed: np.ndarray) -> np.ndarray:
 
 
 def _towards(pusher: np.ndarray, point: np.ndarray, reach: float, gain: float) -> np.ndarray:
-    """A target beyond `point` by as much as the pusher will lag, but no farther than `reach` from the pusher."""
+    """Return a target beyond `point` by the pusher's expected lag, but no farther than `reach` from the pusher."""
     way = point - pusher
     distance = float(np.hypot(*way))
     step = min(distance / gain, reach)

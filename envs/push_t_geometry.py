@@ -40,37 +40,37 @@ KEYPOINTS = np.array(
 
 
 def transform(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points (..., 2) of the T's frame in the world, for one pose (3,) or several (..., 3) that broadcast."""
+    """Return points (..., 2) of the T's frame in the world, for one pose (3,) or several (..., 3) that broadcast."""
     cos, sin = np.cos(pose[..., 2]), np.sin(pose[..., 2])
     x, y = points[..., 0], points[..., 1]
     return np.stack([pose[..., 0] + cos * x - sin * y, pose[..., 1] + sin * x + cos * y], axis=-1)
 
 
 def to_local(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """World points (..., 2) in the frame of one pose (3,): the inverse of `transform`."""
+    """Return world points (..., 2) in the frame of one pose (3,): the inverse of `transform`."""
     cos, sin = math.cos(pose[2]), math.sin(pose[2])
     x, y = points[..., 0] - pose[0], points[..., 1] - pose[1]
     return np.stack([cos * x + sin * y, -sin * x + cos * y], axis=-1)
 
 
 def compose(pose: np.ndarray, motion: np.ndarray) -> np.ndarray:
-    """Poses (..., 3) after motions (..., 3) given in the frame of `pose` (..., 3); the two broadcast."""
+    """Return poses (..., 3) after motions (..., 3) given in the frame of `pose` (..., 3); the two broadcast."""
     moved = transform(pose, motion[..., :2])
     return np.concatenate([moved, pose[..., 2:] + motion[..., 2:]], axis=-1)
 
 
 def relative(origin: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """The motion (3,) that takes pose `origin` (3,) to `pose` (3,): the inverse of `compose`."""
+    """Return the motion (3,) that takes pose `origin` (3,) to `pose` (3,): the inverse of `compose`."""
     return np.append(to_local(origin, pose[:2]), wrap(pose[2] - origin[2]))
 
 
 def wrap(angle: float) -> float:
-    """The same angle within [-pi, pi)."""
+    """Return the same angle within [-pi, pi)."""
     return (angle + math.pi) % (2 * math.pi) - math.pi
 
 
 def coverage(block: np.ndarray, goal: np.ndarray) -> float:
-    """Share of the T's area, in [0, 1], that the T at pose `block` (3,) has in common with the T at `goal` (3,)."""
+    """Return the share of the T's area, in [0, 1], that the T at pose `block` (3,) shares with the T at `goal` (3,)."""
     if math.hypot(block[0] - goal[0], block[1] - goal[1]) > 6 * UNIT:  # out of each other's reach
         return 0.0
     blocks, goals = _world_rectangles(block), _world_rectangles(goal)
@@ -85,7 +85,8 @@ def _world_rectangles(pose: np.ndarray) -> list[list[tuple[float, float]]]:
 
 
 def _intersection_area(subject: list[tuple[float, float]], clip: list[tuple[float, float]]) -> float:
-    """Area common to two convex counter-clockwise polygons (Sutherland-Hodgman clipping, then the shoelace)."""
+    """Return the common area of two convex counter-clockwise polygons (Sutherland-Hodgman clipping, then the
+    shoelace)."""
     for (ax, ay), (bx, by) in zip(clip, clip[1:] + clip[:1], strict=True):
         ex, ey = bx - ax, by - ay
         sides = [ex * (y - ay) - ey * (x - ax) for x, y in subject]  # positive: inside of this edge
@@ -105,7 +106,7 @@ def _intersection_area(subject: list[tuple[float, float]], clip: list[tuple[floa
 
 
 def distance(points: np.ndarray) -> np.ndarray:
-    """Distance (...,) of points (..., 2) in the T's frame to the T; negative inside."""
+    """Return the distance (...,) of points (..., 2) in the T's frame to the T; negative inside."""
     signed = []
     for corners in RECTANGLES:
         (left, low), (right, high) = corners[0], corners[2]

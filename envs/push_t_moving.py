@@ -1,6 +1,6 @@
-"""Push-T in a world that does not wait: the goal outline drifts and the T is knocked now and then.
+"""Push-T in a world that does not wait: the goal outline drifts, and the T is knocked now and then.
 
-What was seen half a second ago is wrong by a good part of what success tolerates, so acting late costs.
+Half a second makes an observation wrong by a good part of the tolerance of success, so acting late costs.
 """
 
 from typing import ClassVar
@@ -18,7 +18,7 @@ YAW_REACH = 0.5  # within this, radians
 DRIFT_SPEED = (0.015, 0.03)  # metres per second
 DRIFT_TURN = 0.2  # at most, radians per second
 DRIFT_SECONDS = 3.0  # mean time between changes of the drift
-DRIFT_LAG = 0.4  # seconds in which the drift takes up about two thirds of a change
+DRIFT_LAG = 0.4  # seconds in which the drift follows about two thirds of a change
 KNOCK_SECONDS = 4.0  # mean time between knocks
 KNOCK_STEPS = 2  # control steps that a knock lasts
 KNOCK_SLIDE = (0.015, 0.035)  # how far a knock moves the T, metres
@@ -26,9 +26,9 @@ KNOCK_TURN = 0.35  # at most, radians
 
 
 class PushTMoving(PushT):
-    """`PushT` whose goal drifts and turns slowly, smoothly, in a way that changes at random moments, and whose T is
-    knocked at random moments. All of it is drawn from the stream that `reset(seed=)` seeds. It succeeds, and ends,
-    as soon as the coverage reaches 0.90; `info["max_coverage"]` says how near it came."""
+    """`PushT` with a goal that drifts and turns slowly and smoothly, changing its course at random moments, and with a
+    T that is knocked at random moments. The stream that `reset(seed=)` seeds determines all of it. It succeeds, and
+    ends, as soon as the coverage reaches 0.90; `info["max_coverage"]` is the best coverage so far."""
 
     env_id: ClassVar[str] = "specpolicy/PushTMoving-v0"
     default_max_seconds: ClassVar[float] = 30.0

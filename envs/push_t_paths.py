@@ -14,7 +14,7 @@ class Paths:
     """Ways to fixed points close to the T: straight where nothing is between, else along a ring round the T.
 
     Args:
-        ends: (C, 2) where ways may end.
+        ends: (C, 2) possible ends of ways.
     """
 
     def __init__(self, ends: np.ndarray) -> None:
@@ -30,7 +30,8 @@ class Paths:
         """(C, C) metres of the shortest way from each end to each other."""
 
     def lengths(self, start: np.ndarray) -> np.ndarray:
-        """(C, 2) metres from `start` (2,) to each end, counter-clockwise and clockwise; equal where one can see it."""
+        """Return (C, 2) metres from `start` (2,) to each end, counter-clockwise and clockwise; equal where the way is
+        straight."""
         entry = int(np.linalg.norm(self._ring - start, axis=1).argmin())
         arc = (self._along[self._exit] - self._along[entry]) % self._total
         round_about = np.stack([arc, (self._total - arc) % self._total], axis=1)
@@ -39,7 +40,7 @@ class Paths:
         return np.where(_visible(start, self.ends)[:, None], straight[:, None], round_about)
 
     def waypoint(self, start: np.ndarray, end: int, side: int) -> np.ndarray:
-        """(2,) the farthest point on the way to an end that can be reached in a straight line; side +1 is
+        """Return (2,) the farthest point on the way to an end that a straight line reaches; side +1 is
         counter-clockwise."""
         entry = int(np.linalg.norm(self._ring - start, axis=1).argmin())
         count = ((int(self._exit[end]) - entry) * side) % len(self._ring)
@@ -50,9 +51,10 @@ class Paths:
 
 
 def _visible(start: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(N,) whether the pusher at `start` (2,) can go straight to each of `points` (N, 2) without touching the T."""
+    """Return (N,) whether the pusher at `start` (2,) can go straight to each of `points` (N, 2) without touching the
+    T."""
     share = np.linspace(0.0, 1.0, 24)[1:, None]
     line = start + share * (points[:, None] - start)
-    # Ends may lie close to the T: the line need only not come closer than its ends do.
+    # Ends may be close to the T, so the line may come as close as its ends do.
     ends = np.minimum(geometry.distance(points), geometry.distance(start))
     return (geometry.distance(line) >= np.minimum(ends, CLEARANCE)[:, None] - _TOLERANCE).all(axis=1)

@@ -1,7 +1,7 @@
-"""What a straight push does to the T, for every contact and direction: a table simulated once in MuJoCo.
+"""Effects of straight pushes on the T, for every contact and direction: a table simulated once in MuJoCo.
 
-The T's motion is heavily damped and the same in all directions, so a push has the same effect in the T's own frame
-wherever the T lies. One table therefore serves all poses and all goals.
+The T's motion is heavily damped and the same in all directions, so a push has the same effect in the T's own frame at
+any pose of the T. One table therefore serves all poses and all goals.
 """
 
 import math
@@ -24,7 +24,7 @@ _RECORD_EVERY = 4  # physics steps
 
 @dataclass(frozen=True)
 class Pushes:
-    """All in the T's frame at the start of the push; C contacts, D directions, L lengths.
+    """Table of pushes, all in the T's frame at the start of the push; C contacts, D directions, L lengths.
 
     Attributes:
         start: (C, 2) pusher positions before the push.
@@ -40,7 +40,8 @@ class Pushes:
 
 
 def outline(clearance: float, spacing: float) -> tuple[np.ndarray, np.ndarray]:
-    """Points (N, 2) all round the T at this distance from it, counter-clockwise, and their outward normals (N, 2)."""
+    """Return points (N, 2) all round the T at this distance from it, counter-clockwise, and their outward normals (N,
+    2)."""
     corners = _corners()
     points, normals = [], []
     for index, corner in enumerate(corners):
@@ -62,13 +63,13 @@ def outline(clearance: float, spacing: float) -> tuple[np.ndarray, np.ndarray]:
         points.append(corner + share[:, None] * along + clearance * normal)
         normals.append(np.repeat(normal[None], count, axis=0))
     everything, outward = np.concatenate(points), np.concatenate(normals)
-    free = geometry.distance(everything) > clearance - 1e-6  # inner corners: drop what lies too near the other side
+    free = geometry.distance(everything) > clearance - 1e-6  # inner corners: drop points too near the other side
     return everything[free], outward[free]
 
 
 @lru_cache(maxsize=1)
 def push_table() -> Pushes:
-    """Simulate every push once; about a second, kept for the life of the process."""
+    """Simulate every push once. It takes about a second; the process keeps the result."""
     start, outward = _contacts()
     inward = -outward[:, None]
     cos, sin = np.cos(DIRECTIONS), np.sin(DIRECTIONS)
@@ -86,14 +87,14 @@ def push_table() -> Pushes:
 
 
 def _corners() -> np.ndarray:
-    """(8, 2) corners of the T's outline, counter-clockwise."""
+    """Return the (8, 2) corners of the T's outline, counter-clockwise."""
     bar, stem = (np.array(corners) for corners in geometry.RECTANGLES)
     inner = bar[0, 1]
     return np.array([bar[0], [stem[0, 0], inner], stem[0], stem[1], [stem[1, 0], inner], bar[1], bar[2], bar[3]])
 
 
 def _contacts() -> tuple[np.ndarray, np.ndarray]:
-    """Push starts (C, 2) along the straight sides, and their outward normals (C, 2)."""
+    """Return push starts (C, 2) along the straight sides, and their outward normals (C, 2)."""
     points, normals = outline(PUSHER_RADIUS + GAP, SPACING)
     straight = np.abs(normals).max(axis=1) > 1 - 1e-9
     touched = points - normals * (PUSHER_RADIUS + GAP)
@@ -103,7 +104,7 @@ def _contacts() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _simulate(model: mujoco.MjModel, data: mujoco.MjData, start: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """(L, 3) displacement of the T when the pusher goes LENGTHS from `start` along `direction`."""
+    """Return the (L, 3) displacement of the T when the pusher goes LENGTHS from `start` along `direction`."""
     mujoco.mj_resetData(model, data)
     data.qpos[3:5] = start
     gone, poses, way = [0.0], [np.zeros(3)], 0.0

@@ -1,7 +1,7 @@
 """Frames of a MuJoCo simulation without a screen.
 
-`mujoco.Renderer` takes whatever OpenGL library was chosen when `mujoco` was first imported, which without a
-screen is the wrong one. Here the choice is made when the first frame is asked for.
+`mujoco.Renderer` uses the OpenGL library chosen when `mujoco` was first imported. Without a screen that is the wrong
+one, so here the choice is made at the first frame.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ import numpy as np
 
 
 class OffscreenRenderer:
-    """Draws (height, width, 3) uint8 frames of one model. Raises RuntimeError if no OpenGL library works."""
+    """Draws (height, width, 3) uint8 frames of one model.
+
+    Raises:
+        RuntimeError: no OpenGL library works.
+    """
 
     def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
         self._context = _gl_context(width, height)
@@ -33,13 +37,13 @@ class OffscreenRenderer:
         self._mujoco_context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._mujoco_context)
         # Frees the context also when nobody calls close(). At exit that must come before mujoco ends the
-        # OpenGL library, which it does by an atexit hook of its own: hooks run last in, first out.
+        # OpenGL library in its own atexit hook: hooks run last in, first out.
         self._release = weakref.finalize(self, _release, self._context, self._mujoco_context)
         self._release.atexit = False
         atexit.register(self._release)
 
     def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        """One frame (height, width, 3) uint8 from the named camera."""
+        """Return one frame (height, width, 3) uint8 from the named camera."""
         self._context.make_current()
         view = mujoco.MjvCamera()
         view.type = mujoco.mjtCamera.mjCAMERA_FIXED
@@ -62,7 +66,7 @@ def _release(context: Any, mujoco_context: mujoco.MjrContext) -> None:
 
 
 def _gl_context(width: int, height: int) -> Any:
-    """The OpenGL context asked for by MUJOCO_GL, else the first one that works."""
+    """Return the OpenGL context that MUJOCO_GL asks for, else the first one that works."""
     asked = os.environ.get("MUJOCO_GL", "").lower().strip()
     on_linux = sys.platform.startswith("linux")
     names = [asked] if asked in ("egl", "osmesa", "glfw") else ["egl", "osmesa"] if on_linux else ["glfw"]
@@ -70,7 +74,7 @@ def _gl_context(width: int, height: int) -> Any:
     for name in names:
         try:
             return importlib.import_module(f"mujoco.{name}").GLContext(width, height)
-        except Exception as error:  # a missing library shows as AttributeError, ImportError, OSError or GLError
+        except Exception as error:  # a missing library raises AttributeError, ImportError, OSError or GLError
             failures.append(f"{name}: {type(error).__name__}: {error}".splitlines()[0])
     raise RuntimeError(
         "cannot render: no OpenGL library works without a screen. Install one (Debian: libegl1 and "

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 CONTROL_HZ = 20
-# Deltas of the gripper's pose, relative to the robot's base: 0.05 m and 0.5 rad per unit of action.
+# Changes of the gripper's pose, relative to the robot's base: 0.05 m and 0.5 rad per unit of action.
 CONTROLLER = {
     "type": "BASIC",
     "body_parts": {
@@ -44,10 +44,10 @@ ROBOT_KEYS = {"robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 
 
 @functools.cache
 def import_robosuite() -> Any:
-    """robosuite, without its start-up noise and without its side effect on MUJOCO_GL.
+    """Import robosuite, without its start-up noise and without its side effect on MUJOCO_GL.
 
-    On import it sets MUJOCO_GL=egl. A child process inherits that, and on a machine without EGL it could then
-    not even import mujoco.
+    On import it sets MUJOCO_GL=egl. A child process would inherit that, and on a machine without EGL it could then not
+    even import mujoco.
     """
     chosen = os.environ.get("MUJOCO_GL")
     logger = logging.getLogger("robosuite_logs")
@@ -74,7 +74,7 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     robosuite_name: ClassVar[str]
     object_size: ClassVar[int]
-    object_quaternions: ClassVar[tuple[int, ...]]  # where in `object` a quaternion begins
+    object_quaternions: ClassVar[tuple[int, ...]]  # starts of the quaternions in `object`
     camera: ClassVar[str] = "agentview"
 
     def __init__(
@@ -84,10 +84,12 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         render_size: tuple[int, int] = (256, 256),
         canonical_quaternions: bool = True,
     ) -> None:
-        """See the class; False leaves the quaternions' signs as robosuite gives them, for policies trained on those.
+        """Make the task; `canonical_quaternions=False` keeps the signs of robosuite's quaternions, for policies trained
+        on those.
 
-        A quaternion and its negative are one rotation. robosuite's sign flips back and forth while the gripper
-        points down; a network then sees two far points for one pose. Canonical: the largest component is positive.
+        A quaternion and its negative are one rotation. robosuite's sign flips back and forth while the gripper points
+        down, and a network then sees two far points for one pose. Canonical means that the largest component is
+        positive.
         """
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode is None or 'rgb_array', not {render_mode!r}")
@@ -122,31 +124,31 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             "control_freq": CONTROL_HZ,
             "ignore_done": True,
             "hard_reset": False,  # keeps the compiled model: a reset takes 2 ms, not 700
-            "seed": 0,  # of what is drawn once, when the model is built: the cube's size
+            "seed": 0,  # of the random numbers that are drawn once, when the model is built: the cube's size
         }
 
     def env_args(self) -> dict[str, Any]:
-        """What robomimic stores to build the simulation again (type 1: robosuite)."""
+        """Return what robomimic stores to build the simulation again (type 1: robosuite)."""
         version = import_robosuite().__version__
         kwargs = self._robosuite_kwargs()
         return {"env_name": self.robosuite_name, "env_version": version, "type": 1, "env_kwargs": kwargs}
 
     @property
     def model(self) -> Any:
-        """The compiled scene, an `mujoco.MjModel`."""
+        """The compiled scene, a `mujoco.MjModel`."""
         return self._simulation.sim.model._model
 
     @property
     def data(self) -> Any:
-        """The state of the simulation, an `mujoco.MjData`."""
+        """The state of the simulation, a `mujoco.MjData`."""
         return self._simulation.sim.data._data
 
     def get_state(self) -> np.ndarray:
-        """The simulator's state as robomimic stores it: time, positions, velocities; (N,) float64."""
+        """Return the simulator's state as robomimic stores it: time, positions, velocities; (N,) float64."""
         return np.array(self._simulation.sim.get_state().flatten(), dtype=np.float64)
 
     def model_xml(self) -> str:
-        """The MJCF of the scene."""
+        """Return the MJCF of the scene."""
         return self._simulation.model.get_xml()
 
     def reset(
@@ -169,11 +171,12 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         return self._observation(), float(success), success, truncated, {"is_success": success}
 
     def resting_action(self) -> np.ndarray:
-        """(7,) the action that leaves the arm as it is: no change of pose, and the gripper neither opens nor closes."""
+        """Return the action (7,) that leaves the arm as it is: no change of pose, and the gripper neither opens nor
+        closes."""
         return np.zeros(self._simulation.action_dim)
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
-        """A frame (height, width, 3) uint8, or None without a render mode."""
+        """Return a frame (height, width, 3) uint8, or None without a render mode."""
         if self.render_mode is None:
             return None
         sim = self._simulation.sim
@@ -192,7 +195,7 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         return bool(self._simulation._check_success())
 
     def _observation(self) -> dict[str, np.ndarray]:
-        # Forced: robosuite samples its sensors on a clock of its own, which can lag by a simulation step.
+        # Forced: robosuite samples its sensors on a separate clock, which can lag by a simulation step.
         raw = self._simulation._get_observations(force_update=True)
         raw["object"] = raw["object-state"]
         observation = {key: np.array(raw[key], dtype=np.float32) for key in self._keys}
