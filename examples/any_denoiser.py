@@ -1,4 +1,4 @@
-"""Sample any denoiser exactly, in fewer calls: a network of your own, a chain from a diffusers scheduler.
+"""Sample any denoiser exactly, in fewer calls: your own network, a chain from a diffusers scheduler.
 
 python examples/any_denoiser.py
 """
@@ -12,7 +12,7 @@ weight = torch.randn(7, 7, generator=torch.Generator().manual_seed(0)) / 4
 
 
 def denoiser(x, t, cond):
-    """Stands for your network: noisy chunks (N, 16, 7), timesteps (N,), conditions (N, 3) -> predicted noise."""
+    """Stand in for your network: noisy chunks (N, 16, 7), timesteps (N,), conditions (N, 3) -> predicted noise."""
     return x - 0.4 * torch.tanh(x @ weight + cond.mean(dim=1)[:, None, None])
 
 

@@ -1,7 +1,7 @@
-"""A robot of your own under real-time control: python examples/my_robot.py [CHECKPOINT]
+"""Your robot under real-time control: python examples/my_robot.py [CHECKPOINT]
 
-The robot needs three methods. This one is a cart in the plane, simulated in a line, to be replaced by your driver's
-calls; it is moved by a planner written by hand, or by the policy in CHECKPOINT if that was trained on such a cart.
+The robot needs three methods. This one is a cart in the plane, simulated in one line; replace it by your driver's
+calls. A hand-written planner moves it, or the policy in CHECKPOINT if that was trained on such a cart.
 """
 
 import sys
@@ -29,7 +29,7 @@ class Cart:
 
 
 class GoToTarget:
-    n_obs_steps, n_action_steps = 1, 4  # frames a plan is made from; actions of it to execute before the next one
+    n_obs_steps, n_action_steps = 1, 4  # frames that a plan is made from; actions of it to execute before the next plan
 
     def reset(self, seed):
         pass
@@ -39,7 +39,7 @@ class GoToTarget:
         return Chunk(2 * way * 0.8 ** np.arange(1, 13)[:, None])  # twelve control steps, slower and slower
 
 
-if __name__ == "__main__":  # inference has a process of its own, which imports this file
+if __name__ == "__main__":  # inference runs in another process, which imports this file
     policy = specpolicy.load_policy(sys.argv[1]) if sys.argv[1:] else GoToTarget()
     limits = Limits(low=-0.5, high=0.5, rate=2.0)  # m/s, and m/s per second
     controller = Controller(policy, Cart(), hz=HZ, sampler="ddim", limits=limits, watchdog=1.0)

@@ -1,9 +1,10 @@
 """A robot here, its policy on another machine: python examples/remote_robot.py ws://192.168.0.2:8000
 
 There, with the policy and its GPU:    specpolicy serve policy=checkpoints/lift sampler=ddim host=0.0.0.0
-A server that wants a key: set SPECPOLICY_API_KEY on both machines.
-Here, beside the robot, the control loop runs; a chunk that is late or lost on the way is a miss like any other. The
-robot is made up: it observes whatever the policy wants to see. Put your driver's calls in its three methods.
+If the server needs a key, set SPECPOLICY_API_KEY on both machines.
+
+The control loop runs here, beside the robot. A chunk that is late or lost on the way is a miss like any other. The
+robot is made up: it observes whatever the policy needs. Put your driver's calls in its three methods.
 """
 
 import os
@@ -29,10 +30,10 @@ class Robot:
         print(f"stopped after {self.actions} actions")
 
 
-if __name__ == "__main__":  # the planner's connection has a process of its own, which imports this file
+if __name__ == "__main__":  # the planner's connection has its own process, which imports this file
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    # If the server goes away: hold, and try for 5 s to find it again; then stop the robot. Leave out: stop at once.
+    # If the server goes away, hold and try for 5 s to find it again; then stop the robot. The default: stop at once.
     planner = RemotePlanner(sys.argv[1], os.environ.get("SPECPOLICY_API_KEY"), reconnect=5.0)
     print(f"{planner.metadata.more.get('policy', 'a policy')}, sampled by {planner.metadata.more.get('sampler', '?')}")
     robot = Robot(planner.metadata.observation)
