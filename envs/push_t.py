@@ -1,6 +1,6 @@
 """Push-T: a round pusher slides a T-shaped block onto its outline (after the task of Florence et al., 2021).
 
-The scene is our own MJCF (`assets/push_t.xml`), planar and quasi-static. The goal outline lies still.
+The scene is our own MJCF (`assets/push_t.xml`), planar and quasi-static. The goal outline does not move.
 """
 
 import math

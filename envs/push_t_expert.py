@@ -16,8 +16,8 @@ from specpolicy_envs.push_t_paths import Paths
 from specpolicy_envs.push_t_pushes import LENGTHS, push_table
 
 CONTROL_SECONDS = 0.1
-TRAVEL_REACH = 0.04  # how far ahead of the pusher the target may lie while it walks, metres
-PUSH_REACH = 0.018  # and while it pushes
+TRAVEL_REACH = 0.04  # largest distance from the pusher to its target while it walks, metres
+PUSH_REACH = 0.018  # the same while it pushes
 TRAVEL_GAIN = 0.7  # share of the reach covered in one control step, walking and pushing
 PUSH_GAIN = 0.65
 TURN_RADIUS = 0.07  # metres of error that count as much as one radian, about the T's radius of gyration

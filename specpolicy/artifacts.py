@@ -1,8 +1,8 @@
-"""Policies that Weights & Biases keeps: `wandb:entity/project/name:version` in the place of a checkpoint's path.
+"""Policies stored by Weights & Biases: `wandb:entity/project/name:version` in place of a checkpoint's path.
 
-An artifact is a checkpoint directory under a name, with numbered versions that never change, and aliases (`latest`,
-`best`) that move from one version to another. It is downloaded once into a cache, under its digest; a version that is
-there already is used without the network. What was downloaded is read as any other file is.
+An artifact is a checkpoint directory under a name. Its numbered versions never change; its aliases (`latest`, `best`)
+move from one version to another. It is downloaded once into a cache, under its digest. A cached version is used without
+the network. The downloaded files are read like any other file.
 """
 
 import os
@@ -18,8 +18,8 @@ from specpolicy.files import write_text, writing
 from specpolicy.outputs import file_name
 
 PREFIX = "wandb:"
-TYPE = "model"  # of W&B's kinds of artifacts
-PROJECT = "specpolicy"  # where neither the name nor WANDB_PROJECT says one
+TYPE = "model"  # one of W&B's kinds of artifacts
+PROJECT = "specpolicy"  # where neither the name nor WANDB_PROJECT gives one
 FORM = re.compile(r"wandb:(?:(?:([^/:]+)/)?([^/:]+)/)?([^/:]+)(?::([^/:]+))?")
 FIXED = re.compile(r"v\d+")  # a version; anything else is an alias
 DIGEST = re.compile(r"[A-Za-z0-9_=-]+")
@@ -32,9 +32,9 @@ class Artifact:
     """A policy in the cache.
 
     Attributes:
-        name: "entity/project/name:v3", which means the same for ever.
-        digest: of its files, as W&B knows them.
-        directory: where they lie.
+        name: "entity/project/name:v3", whose contents never change.
+        digest: W&B's digest of its files.
+        directory: of its files.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Artifact:
 
     @property
     def reference(self) -> str:
-        """What to write in the place of a path."""
+        """Text to use in place of a path."""
         return f"{PREFIX}{self.name}"
 
 
@@ -53,7 +53,7 @@ def is_reference(path: str | Path) -> bool:
 
 
 def local_path(path: str | Path) -> Path:
-    """Where the policy of that path lies on this machine: an artifact is fetched, any other path stays.
+    """Return the local path of a policy: an artifact is fetched, any other path stays.
 
     Raises:
         SpecpolicyError: see `fetch`.
@@ -62,15 +62,15 @@ def local_path(path: str | Path) -> Path:
 
 
 def fetch(reference: str) -> Artifact:
-    """The artifact of that name, downloaded if it is not in the cache.
+    """Return the artifact of that name, downloaded if it is not in the cache.
 
     Args:
-        reference: "wandb:entity/project/name:version". The version may be an alias, and is `latest` if there is none;
-            entity and project may be left out: the default ones of W&B on this machine, "specpolicy" for the project.
+        reference: "wandb:entity/project/name:version". The version may be an alias; without one it is `latest`. Entity
+            and project may be left out: then they are W&B's defaults on this machine, and "specpolicy" for the project.
 
     Raises:
-        SpecpolicyError: no such artifact, none that this user may read, one that is no policy; Weights & Biases cannot
-            be reached, or must not be (WANDB_MODE) for a version that is not in the cache.
+        SpecpolicyError: no such artifact, one that this user may not read, one that is not a policy; Weights & Biases
+            cannot be reached, or must not be (WANDB_MODE) for a version that is not in the cache.
     """
     found = FORM.fullmatch(reference)
     if found is None:
@@ -86,7 +86,7 @@ def fetch(reference: str) -> Artifact:
         )
     short = "/".join(part for part in (entity, project, name) if part)
     artifact = _ask(reference, f"{short}:{version or 'latest'}")
-    # Asked for now: once the list of its files is there, W&B computes the digest from that.
+    # Read the digest now: once the list of its files is there, W&B computes it from that.
     digest, full = str(artifact.digest), f"{artifact.entity}/{artifact.project}/{artifact.name.partition(':')[0]}"
     if not DIGEST.fullmatch(digest):  # it becomes the name of a directory
         raise SpecpolicyError(f"{reference} has the digest {digest!r}: it is none")
@@ -98,19 +98,19 @@ def fetch(reference: str) -> Artifact:
 
 
 def cache_directory() -> Path:
-    """Where artifacts are kept: SPECPOLICY_CACHE, else `specpolicy` in the user's cache directory."""
+    """Directory of cached artifacts: SPECPOLICY_CACHE, else `specpolicy` in the user's cache directory."""
     if given := os.environ.get(CACHE):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specpolicy"
 
 
 def default_project() -> str:
-    """W&B's project where nothing names one."""
+    """W&B's default project."""
     return os.environ.get("WANDB_PROJECT") or PROJECT
 
 
 def one_reason(error: Exception, what: str = "artifact") -> str:
-    """What W&B says is wrong, and what to do, in one line; `what` was asked for."""
+    """Return W&B's error and the remedy in one line; `what` names the requested object."""
     said = " ".join((str(error) or type(error).__name__).split()).rstrip(".")
     said = said if len(said) <= 200 else f"{said[:200]}..."
     if "API key" in said or "wandb login" in said:
@@ -121,7 +121,7 @@ def one_reason(error: Exception, what: str = "artifact") -> str:
 
 
 def _ask(reference: str, name: str) -> Any:
-    """W&B's own object of an artifact, a policy that can be downloaded."""
+    """Return W&B's own object of an artifact, a policy that can be downloaded."""
     try:
         import wandb
     except ModuleNotFoundError as error:
@@ -136,7 +136,7 @@ def _ask(reference: str, name: str) -> Any:
 
 
 def _download(reference: str, artifact: Any, fixed: Artifact) -> None:
-    """Put the files of an artifact where it is to lie; they appear there all at once."""
+    """Download an artifact's files into its place, where they appear all at once."""
     place = fixed.directory
     try:
         linked = [name for name, entry in artifact.manifest.entries.items() if entry.ref is not None]
@@ -159,19 +159,19 @@ def _download(reference: str, artifact: Any, fixed: Artifact) -> None:
         if not part.is_dir():
             raise SpecpolicyError(f"{reference} holds no files")
         try:
-            # W&B trusts its own cache, and some versions of its package mix up files that they download side by side.
+            # Some versions of W&B's package mix up files that they download side by side, and W&B trusts its own cache.
             artifact.verify(str(part))
         except (ValueError, OSError) as error:
             raise SpecpolicyError(f"{reference}: what came is not what was logged ({error}): try again") from error
         try:
             part.rename(place)
         except OSError:
-            if not place.is_dir():  # else another process was faster
+            if not place.is_dir():  # otherwise another process was faster
                 raise
 
 
 def _kept(reference: str) -> Artifact | None:
-    """A version that was downloaded before."""
+    """Return a version that was downloaded before, None without one."""
     try:
         digest = _entry(reference).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
@@ -181,7 +181,7 @@ def _kept(reference: str) -> Artifact | None:
 
 
 def _entry(reference: str) -> Path:
-    """The file that holds the digest of a version."""
+    """Path of the file that holds the digest of a version."""
     return cache_directory() / "names" / file_name(reference)
 
 

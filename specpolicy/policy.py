@@ -104,8 +104,8 @@ class DiffusionPolicy(Policy):
 
     @property
     def best_sampler(self) -> str:
-        """See `Policy.best_sampler`: "recycled" where it is calibrated, else "block". Where the chain adds no noise to
-        speculate on "ddpm", which walks the policy's own chain."""
+        """See `Policy.best_sampler`: "recycled" where it is calibrated, else "block". Where the chain adds no noise:
+        "ddpm", which walks the policy's own chain."""
         if not self._has_noise:
             return "ddpm"
         return "block" if self.calibration is None else "recycled"
@@ -134,7 +134,7 @@ class DiffusionPolicy(Policy):
         return measure_cost(self.engine or self.denoiser, timesteps, self.sample_shape, cond, turns)
 
     def setting(self) -> Setting:
-        """See `Policy.setting`: the network, the chain, and what was learnt beside them."""
+        """See `Policy.setting`: the network, the chain, and the learnt data beside them."""
         models = self.draft_models.to(self.device)
         return Setting(
             Model(self.engine or self.denoiser, self.device),

@@ -87,7 +87,8 @@ class TokenPolicy(Policy):
 
     @property
     def best_sampler(self) -> str:
-        """See `Policy.best_sampler`: of decoders that do as well in the shipped tasks, the one of the fewest calls."""
+        """See `Policy.best_sampler`: of the decoders that do equally well in the shipped tasks, the one with the fewest
+        calls."""
         return "cosine"
 
     @property
@@ -103,7 +104,7 @@ class TokenPolicy(Policy):
         return time_calls(calls, self.device, turns)
 
     def setting(self) -> TokenSetting:
-        """See `Policy.setting`: the network, the tokens, and what was calibrated for them."""
+        """See `Policy.setting`: the network, the tokens, and their calibration."""
         model = Model(self.engine or self.denoiser, self.device, self.denoiser, per_entry=(self.tokeniser.bins,))
         return TokenSetting(model, torch.Size(self.sample_shape), self.tokeniser.bins, self.calibration)
 

@@ -17,7 +17,7 @@ from specpolicy.errors import SpecpolicyError
 
 # The size or the Python number of their results is known on the device only.
 READING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim"}
-# They only allocate or view memory, though their schema says that they write or make anew.
+# They only allocate or view memory, though their schema declares writes or new values.
 IDLE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted", "resize_"}
 IDLE |= {"_unsafe_view", "detach_", "as_strided_", "squeeze_", "t_", "transpose_", "unsqueeze_"}
 

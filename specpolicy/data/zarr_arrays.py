@@ -133,7 +133,7 @@ class Folder(Files):
         return sorted(one.name for one in place.iterdir()) if place.is_dir() else []
 
     def names(self, folder: str) -> list[str]:
-        """See `Files`. Raises for a link to a folder, which need not have an end."""
+        """See `Files`. Raises for a link to a folder, which may lead in circles."""
         found: list[str] = []
         for place, folders, files in os.walk(self._path / folder):
             below = Path(place).relative_to(self._path / folder)

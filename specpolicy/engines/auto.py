@@ -15,8 +15,8 @@ TURNS, SECONDS = 100, 0.6  # most repetitions of both calls, and their time limi
 def fastest_engine(kinds: Iterable[type[Engine]], workload: Workload) -> Engine:
     """Return the engine with the least time for a call of one row and one of sixteen, measured now.
 
-    The last of `kinds` is used if no other works: its errors are raised. The engine's `considered` says what was found
-    out about each kind.
+    The last of `kinds` is used if no other works: its errors are raised. The engine's `considered` holds the findings
+    about each kind.
     """
     *offered, last = kinds
     found, considered = list[tuple[float, Engine]](), dict[str, str]()

@@ -31,7 +31,7 @@ class Capture(Protocol):
 
 
 class CudaCapture:
-    """See `Capture`. What it makes runs in turn, as the graphs share their memory."""
+    """See `Capture`. The captured functions run in turn, because the graphs share their memory."""
 
     def __init__(self, network: Denoiser, device: torch.device):
         self.network, self.device = network, device

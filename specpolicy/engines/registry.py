@@ -19,7 +19,7 @@ ENGINES: dict[str, type[Engine]] = {
     for kind in (EagerEngine, CompiledEngine, CudaGraphEngine, OpenVINOEngine)
 }
 AUTO = "auto"
-# `auto` chooses from these. torch.compile takes a minute or more, so it must be asked for.
+# `auto` chooses from these. torch.compile takes a minute or more, so only an explicit name selects it.
 OFFERED: tuple[type[Engine], ...] = (OpenVINOEngine, CudaGraphEngine, EagerEngine)
 
 

@@ -172,7 +172,7 @@ def _check_members(members: list[zipfile.ZipInfo]) -> None:
 
 
 def _check_places(file: IO[bytes], members: list[zipfile.ZipInfo], directory: int) -> None:
-    """Raise unless the members lie one after the other, before their list."""
+    """Raise unless the members follow each other, before their list."""
     position = 0
     for member in sorted(members, key=lambda one: one.header_offset):
         if member.header_offset < position:

@@ -18,7 +18,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from specpolicy.networks.unet import ConditionalUnet1D, Upsample1d
 
-# At levels of more actions a row has enough inner products of its own, and the detour of group norm costs more.
+# At levels of more actions a row has enough inner products, and the detour of group norm costs more.
 SIDE_BY_SIDE = 16
 
 

@@ -41,7 +41,7 @@ class Door:
         return len(given) == 1 and hmac.compare_digest(given[0].encode(), f"Api-Key {self._key}".encode())
 
     def enter(self, visitor: ServerConnection) -> bool:
-        """Admit a client whose handshake is being answered; return False if there is no place."""
+        """Admit a client whose handshake is being answered; return False if all places are taken."""
         assert isinstance(visitor, Visitor)
         if len(self._inside) >= self.most:
             return False

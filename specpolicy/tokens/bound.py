@@ -124,7 +124,7 @@ class BoundDecoder:
 
     def describe(self) -> dict[str, str | None]:
         """Return `law`, the distribution it draws from, and `window`, its drafts in words such as "graph, 16 drafts"
-        (None without)."""
+        (None without drafts)."""
         drafts = self.sampler.describe_drafts(self.found, self.setting.backend)
         return {"law": self.sampler.law, "window": drafts}
 

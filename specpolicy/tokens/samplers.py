@@ -86,7 +86,7 @@ class TokenSampler:
         return calibration.decoders.get(self.law)
 
     def learnt(self, setting: TokenSetting, backend: str) -> Iterator[Any]:
-        """See `Sampler.learnt`: what drafts, as far as calibration chose it."""
+        """See `Sampler.learnt`: the drafter, as far as calibration chose it."""
         found = self.found_in(setting)
         drafter, drafts = self.resolved(found, backend)
         graphs = found.graphs if found is not None and drafter == "graph" else {}
@@ -239,7 +239,7 @@ class RandomOrderDecoder(TokenSampler):
 
     @property
     def law(self) -> str:
-        """See `TokenSampler.law`. With an order that reads no noise, how noise is keyed makes other tokens."""
+        """See `TokenSampler.law`. With an order that reads no noise, the keying of noise changes only the tokens."""
         schedule = f"{self.tokens_per_step} a step" if self.steps is None else f"cosine {self.steps}"
         order = "random order" if self.order == "random" else self.order
         return f"{order}, {schedule}, {self._manner()}"

@@ -15,8 +15,8 @@ from specpolicy.samplers.speculative.problem import Drafts
 
 
 class FixedEvaluations(NamedTuple):
-    """See `Evaluations`; (R, d) each, of R rows as the tables of `Values`. `last`: the surrogate's error at what was
-    drafted last; tables, features: what the surrogate made of all steps and of the condition."""
+    """See `Evaluations`; (R, d) each, of R rows as the tables of `Values`. `last`: the surrogate's error at the last
+    draft. `tables`, `features`: its preparation of all steps and of the condition."""
 
     state: Tensor
     x0: Tensor

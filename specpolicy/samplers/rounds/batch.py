@@ -72,8 +72,8 @@ class Batch:
         return bool((self.position < len(self.chain)).any())
 
     def redraw(self) -> None:
-        """See `Problem.redraw`. Each row draws for all K steps, however long its window is, so that its numbers do not
-        depend on the rows beside it: noise (B, K, H, D), and uniform (B, K, 2) for decisions and for redraws."""
+        """See `Problem.redraw`. Each row draws for all K steps, however long its window is, so its numbers do not
+        depend on its neighbours: noise (B, K, H, D), and uniform (B, K, 2) for decisions and for redraws."""
         rows, count = torch.from_numpy(self.rows), len(self.chain)
         self.noise = self.source.normal(count, *self.shape, rows=rows)
         self.uniform = self.source.uniform(count, 2, rows=rows)
@@ -147,7 +147,7 @@ class Batch:
     def gaps(
         self, window: BatchWindow, drafts: Drafts, x0: Tensor
     ) -> tuple[Floats, Floats, Floats, Floats, np.ndarray]:
-        """See `Problem.gaps`. The only place of a round where the device is waited for."""
+        """See `Problem.gaps`. The only place in a round that waits for the device."""
         width = window.drafts
         noise = window.noise[:, :width] if drafts.noise is None else drafts.noise
         difference = self.chain.gap(x0[:, :width], drafts.x0, window.index(0, width))

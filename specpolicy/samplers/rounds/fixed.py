@@ -65,8 +65,8 @@ class FixedWindow:
 
 
 class Fixed:
-    """See `Problem`, of which it is what one round asks for. `first`: nothing has been drafted before. `calls`: states
-    of each call of the network so far."""
+    """See `Problem`: the part of it that one round needs. `first`: nothing has been drafted before. `calls`: states of
+    each call of the network so far."""
 
     stacked = False
 
@@ -118,7 +118,7 @@ class Fixed:
         return torch.stack([pad(delta[0], (0, 1)), pad(coordinate[0], (0, 1)), finite, *uniform])
 
     def parent(self, x0: Tensor, verdict: Any) -> Tensor:
-        """See `Problem.parent`, of tables behind a round: the state before the one that it went on to."""
+        """See `Problem.parent`, for tables after a round: the state before the one that it went on to."""
         return x0[self.values.position - 1]
 
 

@@ -102,11 +102,11 @@ class Calibration:
     Attributes:
         prior: the linear surrogate, a Gaussian prior on chunks given the observation.
         student: the distilled one, or None.
-        sweeps: what takes fewest calls when a round drafts to the end.
+        sweeps: the number with the fewest calls when a round drafts to the end.
         plans: by backend (see `specpolicy.model.backend_name`) and by number of steps K.
-        report: how it was made and what was measured: costs by rows, acceptance by step, calls.
-        fingerprint: of the policy it was made for (see `specpolicy.fingerprints`); None where that is not known, as for
-            a denoiser that is a function.
+        report: its origin and measurements: costs by rows, acceptance by step, calls.
+        fingerprint: of the policy it was made for (see `specpolicy.fingerprints`); None if unknown, as for a denoiser
+            that is a function.
     """
 
     prior: GaussianSurrogate = field(repr=False)
@@ -120,7 +120,7 @@ class Calibration:
     )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies, and those in other processes, look at their networks themselves."""
+        """Drop the record of checked networks: a copy, also in another process, checks its own."""
         return {name: value for name, value in vars(self).items() if name != "_checked"}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:

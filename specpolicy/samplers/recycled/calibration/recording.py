@@ -129,8 +129,8 @@ def record_scattered(
 def invent(cond: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Make (count, ...) conditions near those of `cond` (N, ...).
 
-    Each is moved by a part of the difference of two others, so that numbers that usually change together do so here.
-    The policy answers there too, and the student then learns from more observations than were played.
+    Each is moved by a part of the difference of two others, so numbers that usually change together do so here. The
+    policy answers there too, and the student then learns from more observations than were played.
     """
     one, two, three = cond[torch.randint(len(cond), (3, count), generator=generator).to(cond.device)]
     part = torch.rand(count, *[1] * (cond.dim() - 1), generator=generator).to(cond).square()

@@ -128,8 +128,8 @@ class StudentSurrogate(SurrogateModule):
         return torch.cat([mean, self.condition(torch.cat([hidden, cond], dim=1))], dim=1)
 
     def look_up(self, timesteps: Tensor) -> Tables:
-        """See `Surrogate.look_up`: the first four of `tables`, and what the layers add: the shift of the dense layer,
-        gain and shift of the first convolution, shift of the second."""
+        """See `Surrogate.look_up`: the first four of `tables`, and the addends of the layers: the shift of the dense
+        layer, gain and shift of the first convolution, shift of the second."""
         *fixed, row = (table[timesteps] for table in self.tables())
         gate, first_shift = self.first_time(row).chunk(2, dim=-1)
         return (*fixed, self.dense_time(row), 1 + gate, first_shift, self.second_time(row))
