@@ -1,12 +1,11 @@
 """The command line: `specpolicy <verb> key=value ...`, one module and one yaml file per verb."""
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from specpolicy import __version__
-from specpolicy.cli.extras import COMMAND_LINE, NEEDS, check_installed, refusal
+from specpolicy.cli.extras import COMMAND_LINE, check_installed, error_line
 from specpolicy.errors import SpecpolicyError
 
 # verb: the line that `specpolicy --help` shows. The module is specpolicy/cli/<verb>.py, with a
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"specpolicy {verb}: interrupted", file=sys.stderr)
         return 130
     except (SpecpolicyError, ModuleNotFoundError, OSError) as error:
-        line = _error_line(error)
+        line = error_line(error)
         if line is None or os.environ.get("SPECPOLICY_DEBUG", "0") not in ("", "0"):
             raise
         prefix = f"specpolicy {verb}" if verb in VERBS else "specpolicy"
@@ -55,29 +54,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, arguments: list[str]) -> None:
-    """Compose the verb's configuration and hand it to the verb's `run`."""
+    """Do what the arguments ask of a verb."""
     # Imported here so that `specpolicy --help` answers at once and without Hydra.
-    from specpolicy.cli.configuration import compose_verb, parse_arguments
+    from specpolicy.cli.application import start
+    from specpolicy.cli.completion import SWITCHES, complete
     from specpolicy.cli.help import verb_help
+    from specpolicy.cli.options import parse_options
     from specpolicy.parsing import closest
 
+    if verb in SWITCHES:
+        complete(parse_options([verb, *arguments]).overrides)
+        return
     if verb not in VERBS:
         raise SpecpolicyError(f"unknown verb '{verb}'{closest(verb, VERBS)} (specpolicy --help lists them)")
-    options = parse_arguments(arguments)
+    options = parse_options(arguments)
     if options.help:
-        print(verb_help(verb, options.config_directories))
-        return
-    # As with `python -m`, a task or an expert of the user's own may be a module in the current directory.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    config = compose_verb(verb, options.overrides, options.config_directories)
-    if options.show_config:
-        from omegaconf import OmegaConf
-
-        print(OmegaConf.to_yaml(config), end="")
-        return
-    check_installed(NEEDS.get(verb, ()))
-    importlib.import_module(f"specpolicy.cli.{verb}").run(config)
+        print(verb_help(verb, options.config_dir))
+    elif options.shell_completion:
+        complete(options.overrides)
+    else:
+        start(verb, options)
 
 
 def _overview() -> str:
@@ -89,21 +85,6 @@ def _overview() -> str:
         "Usage: specpolicy <verb> key=value ...\n\n"
         f"Verbs:\n{verbs}\n\n"
         "specpolicy <verb> --help explains a verb, its keys and their defaults.\n"
+        'Completion for this shell: eval "$(specpolicy -sc install=bash)"\n'
         "Example: specpolicy collect task=lift episodes=10"
     )
-
-
-def _error_line(error: Exception) -> str | None:
-    """One line for an error the user can mend, None for a defect of ours, whose traceback we want to see."""
-    if isinstance(error, SpecpolicyError):
-        return " ".join(str(error).split())
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        package = error.name.partition(".")[0]
-        if package in ("specpolicy", "specpolicy_envs", "specpolicy_configs"):
-            return None
-        return refusal([package])
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.strerror}: {os.fsdecode(error.filename)}"
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.strerror or os.strerror(error.errno)
-    return None

@@ -1,6 +1,8 @@
-"""Packages that the core does without, the extra that brings each, and what a verb asks for before it begins."""
+"""Packages that the core does without, the extra that brings each, what a verb asks for before it begins, and errors as
+lines."""
 
 import importlib.util
+import os
 import sys
 
 from specpolicy.errors import SpecpolicyError
@@ -60,3 +62,19 @@ def refusal(missing: list[str]) -> str:
     if "robosuite" in missing and sys.version_info >= (3, 13):  # where the extra leaves it out
         line += " under Python 3.11 or 3.12, which robosuite needs"
     return line
+
+
+def error_line(error: Exception) -> str | None:
+    """One line for an error the user can mend, None for a defect of ours, whose traceback we want to see."""
+    if isinstance(error, SpecpolicyError):
+        return " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        if package in ("specpolicy", "specpolicy_envs", "specpolicy_configs"):
+            return None
+        return refusal([package])
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: {os.fsdecode(error.filename)}"
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.strerror or os.strerror(error.errno)
+    return None

@@ -1,5 +1,6 @@
 """The config groups: directories of yaml files, the user's own and the shipped ones."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ SHIPPED = Path(next(iter(specpolicy_configs.__path__))).resolve()
 
 
 def load_option(group: str, name: str, config_directories: Iterable[Path | str] = ()) -> DictConfig:
-    """Return one option of a config group, such as `load_option("sampler", "ddim")`.
+    """Return one option of a config group, such as `load_option("sampler", "ddim")`; of ddim-10 it is that of ddim.
 
     A verb that takes a list of options (`samplers=[ddpm,ddim]`) resolves each by this; it passes
     `config.get("config_directories", [])` so that the user's own options are found too.
@@ -25,8 +26,17 @@ def load_option(group: str, name: str, config_directories: Iterable[Path | str] 
             loaded = OmegaConf.load(path)
             assert isinstance(loaded, DictConfig)
             return loaded
+    short = name_and_steps(name) if group == "sampler" else None
+    if short is not None:
+        return load_option(group, short[0], config_directories)
     known = option_names(group, config_directories)
     raise SpecpolicyError(f"unknown {group} '{name}'{closest(name, known)}; known: {', '.join(known)}")
+
+
+def name_and_steps(name: str) -> tuple[str, int] | None:
+    """(ddim, 10) of ddim-10; None of a name without a number of steps."""
+    short = re.fullmatch(r"(\w+)-(\d+)", name)
+    return (short[1], int(short[2])) if short else None
 
 
 def option_names(group: str, config_directories: Iterable[Path | str] = ()) -> list[str]:

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from specpolicy.cli.groups import REQUIRED, SHIPPED, default_groups, load_option, option_names
+from specpolicy.cli.groups import REQUIRED, SHIPPED, default_groups, load_option, name_and_steps, option_names
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import closest
 
@@ -22,31 +24,45 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
 
 
 def explain(
-    error: Exception, verb: str, overrides: list[Override], config_directories: Sequence[Path]
+    error: Exception,
+    verb: str,
+    overrides: list[Override],
+    config_directories: Sequence[Path],
+    loader: ConfigLoader,
 ) -> SpecpolicyError:
     """Turn Hydra's complaint into one line about the user's own words."""
     groups = default_groups(verb)
     known = [*groups, *(key for key in _keys(OmegaConf.load(SHIPPED / f"{verb}.yaml")) if key != "defaults")]
-    given = {}
-    for override in overrides:
-        key = override.key_or_group
-        given[key] = override.value()
-        if key in groups:
-            names = option_names(key, config_directories)
-            if override.value() not in names:
-                hint = closest(str(override.value()), names)
-                return SpecpolicyError(f"unknown {key} '{override.value()}'{hint}; known: {', '.join(names)}")
+    given = {override.key_or_group: override.value() for override in overrides if not override.is_sweep_override()}
+    for key, value in given.items():
+        names = option_names(key, config_directories) if key in groups else []
+        if key.startswith("hydra/"):
+            names = loader.get_group_options(key)
+        if names and value is not None and value not in names and not _short(key, str(value), names):
+            others = "; others come with packages, such as hydra-joblib-launcher" if key == "hydra/launcher" else ""
+            return SpecpolicyError(
+                f"unknown {key} '{value}'{closest(str(value), names)}; known: {', '.join(names)}{others}"
+            )
+    choices = {group: given.get(group, option) for group, option in groups.items()}
+    check_chosen(groups, choices, OmegaConf.create(), overrides, config_directories)
     required = [group for group, option in groups.items() if option == REQUIRED and group not in given]
     if required:
         names = option_names(required[0], config_directories)
         return SpecpolicyError(f"{required[0]} is required: {required[0]}=<one of {', '.join(names)}>")
     for group, option in groups.items():
         chosen = given.get(group) or option
-        if chosen:
+        if chosen and chosen != REQUIRED:
             known += _keys(load_option(group, str(chosen), config_directories), f"{group}.")
     for override in overrides:
         key = override.key_or_group
-        if key not in known and not override.is_add():
+        if key.startswith("hydra.") and not override.is_add():
+            names = _keys(OmegaConf.structured(HydraConf), "hydra.")
+            if not any(key == name or key.startswith(f"{name}.") for name in names):
+                return SpecpolicyError(
+                    f"unknown key '{key}'{closest(key, names)} (specpolicy {verb} --cfg hydra lists them)"
+                )
+            continue
+        if key not in known and not override.is_add() and not key.startswith("hydra/"):
             parent = key.rpartition(".")[0]
             siblings = [name for name in known if name.rpartition(".")[0] == parent]
             hint = closest(key, siblings if parent in known else known)
@@ -62,23 +78,40 @@ def explain(
 
 
 def check_chosen(
-    groups: Mapping[str, str | None], overrides: Sequence[Override], config_directories: Sequence[Path]
+    groups: Mapping[str, str | None],
+    choices: Mapping[str, Any],
+    config: DictConfig,
+    overrides: Sequence[Override],
+    config_directories: Sequence[Path | str],
 ) -> None:
     """Refuse keys of a group of which nothing is chosen, and null where something must be.
+
+    Args:
+        groups: of the verb, with their defaults.
+        choices: what is chosen of each.
+        config: what was composed of it.
 
     Raises:
         SpecpolicyError: such as sampler.steps=4 without a sampler, or task=null.
     """
-    given = {override.key_or_group: override.value() for override in overrides}
     for group, option in groups.items():
+        if choices.get(group) is not None:
+            continue
         names = option_names(group, config_directories)
-        if option is not None and group in given and given[group] is None:
+        if option is not None:
             raise SpecpolicyError(f"{group}=null: expected one of {', '.join(names)}")
-        unnamed = [key for key in given if key.startswith(f"{group}.")]
-        if option is None and unnamed and given.get(group) is None:
+        unnamed = [one.key_or_group for one in overrides if one.key_or_group.startswith(f"{group}.")]
+        unnamed += [f"{group}.{key}" for key in config.get(group) or ()]
+        if unnamed:
             name = unnamed[0].rpartition(".")[2]
             having = [one for one in names if name in load_option(group, one, config_directories)] or names
             raise SpecpolicyError(f"{unnamed[0]} is an option of one {group}: name it too, such as {group}={having[0]}")
+
+
+def _short(group: str, name: str, names: Sequence[str]) -> bool:
+    """Whether a name is that of a sampler with its number of steps."""
+    short = name_and_steps(name) if group == "sampler" else None
+    return short is not None and short[0] in names
 
 
 def check_missing(config: DictConfig, verb: str) -> None:
@@ -102,6 +135,8 @@ def check_known(config: DictConfig, own: DictConfig, verb: str) -> None:
     """
     groups, known = default_groups(verb), [str(key) for key in own]  # `in` would say that a required key is not there
     for key in map(str, config):
+        if key == "hydra":
+            continue
         if key not in known and key not in groups:
             raise _unknown(key, [*known, *groups], verb)
         if key not in groups:

@@ -19,36 +19,55 @@ TEXT = frozenset(
         *("logger.entity", "logger.group", "logger.project"),
     )
 )
+HYDRA_TEXT = frozenset(("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"))
 # What Hydra's grammar knows as more than a letter of a value, beside spaces at its ends.
 SPECIAL = "=,()[]{}'\""
 REFUSED = re.compile(r"[^A-Za-z0-9_/\\\-+.$%*@?|:\s]")  # all else than this must be quoted
 
 
-def parse_override(text: str, texts: Collection[str] = TEXT) -> Override:
+def parse_override(text: str, texts: Collection[str] = TEXT, several: bool = False) -> Override:
     """One setting, as Hydra understands it; a value of one of the keys `texts` is text, in the user's own spelling.
 
+    Args:
+        several: whether it may give several values, for the jobs of a sweep.
+
     Raises:
-        SpecpolicyError: it cannot be read, gives several values, or removes a key.
+        SpecpolicyError: it cannot be read, gives several values where it must not, or removes a key.
     """
     if "=" not in text and not text.startswith("~"):
         raise SpecpolicyError(f"cannot read '{text}': settings are written key=value")
     key, _, value = text.partition("=")
-    value = value.strip()
-    plain = value and not any(sign in value for sign in (*SPECIAL, "${")) and not value.startswith("~")
-    if key.lstrip("+") in texts and plain and value.casefold() != "null":
-        return _parse(f"{key}={_quoted(value)}")
+    values = value.split(",") if several else [value]
+    if key.lstrip("+") in texts and all(_is_plain(one.strip()) for one in values):
+        return _parse(f"{key}={','.join(_as_text(key, one.strip()) for one in values)}")
     try:
         override = _parse(text)
     except HydraException as error:
-        raise SpecpolicyError(f"cannot read '{text}': {_advice(key, value)}") from error
-    if override.is_sweep_override():
+        raise SpecpolicyError(f"cannot read '{text}': {_advice(key, value.strip())}") from error
+    if override.is_sweep_override() and not several:
         raise SpecpolicyError(
-            f"'{text}' gives several values; run them one by one (a list is written [a,b], a name with a comma "
-            f"{_for_shell(key, value)})"
+            f"'{text}' gives several values; --multirun runs a job for each (a list is written [a,b], a name with a "
+            f"comma {_for_shell(key, value.strip())})"
         )
     if override.is_delete():
         raise SpecpolicyError(f"'{text}': keys cannot be removed")
     return override
+
+
+def _is_plain(value: str) -> bool:
+    """Whether a value holds nothing that means more than its letters."""
+    special = any(sign in value for sign in (*SPECIAL, "${")) or value.startswith("~")
+    return bool(value) and not special and value.casefold() != "null"
+
+
+def _as_text(key: str, value: str) -> str:
+    """A plain value, in quotes if Hydra would take it for something else than text."""
+    try:
+        if _parse(f"{key}={value}").value() == value:
+            return value
+    except HydraException:
+        pass
+    return _quoted(value)
 
 
 def check_texts(config: DictConfig, texts: Collection[str] = TEXT) -> None:

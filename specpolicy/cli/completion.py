@@ -1,0 +1,102 @@
+"""Completion in a shell: verbs, switches, keys, options of groups and files, by Hydra's own plugins.
+
+`eval "$(specpolicy -sc install=bash)"` (or zsh, fish) makes the shell ask `specpolicy -sc query=bash`, as it asks every
+Hydra application. What is ours is the verb, the first word, and that keys show before what is required is given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydra._internal.hydra import Hydra
+from hydra.plugins.completion_plugin import CompletionPlugin, DefaultCompletionPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from specpolicy.cli import VERBS
+from specpolicy.cli.loader import VerbLoader
+from specpolicy.cli.options import Parser
+from specpolicy.errors import SpecpolicyError
+
+SWITCHES = ("--shell-completion", "-sc")
+
+
+def complete(overrides: Sequence[str]) -> None:
+    """Print what a shell evaluates (install=bash, uninstall=bash), or how its line can go on (query=bash).
+
+    Raises:
+        SpecpolicyError: neither, or a shell that Hydra knows no plugin for.
+    """
+    what, _, shell = (overrides[0] if len(overrides) == 1 else "").partition("=")
+    loader = Completing("collect")
+    shells = Hydra.get_shell_to_plugin_map(loader)
+    if what not in ("install", "uninstall", "query") or shell not in shells:
+        known = ", ".join(f"{one}={name}" for one in ("install", "uninstall") for name in shells)
+        raise SpecpolicyError(f"--shell-completion takes one of {known}")
+    if what == "query":
+        print("\n".join(candidates(os.environ.get("COMP_LINE", ""))))
+        return
+    plugin = shells[shell][0]
+    with _named():
+        plugin.install() if what == "install" else plugin.uninstall()
+
+
+def candidates(line: str) -> list[str]:
+    """What the last word of a command line may become."""
+    words = line.split()[1:]
+    word = "" if not words or line[-1:].isspace() else words[-1]
+    if not words or (len(words) == 1 and word):
+        return [verb for verb in VERBS if verb.startswith(word)]
+    verb = words[0]
+    if verb not in VERBS:
+        return []
+    if word.startswith("-"):
+        return [name for name in Parser().names() if name.startswith(word)]
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            directories = Parser().parse_known_intermixed_args(words[1:])[0].config_dir
+            plugin = DefaultCompletionPlugin(Completing(verb, [Path(one).resolve() for one in directories]))
+            found = plugin._query(verb, " ".join([*words[1:], *([] if word else [""])]))
+    except (SystemExit, Exception):  # a line that nobody can read yet
+        found = []
+    key, equals, value = word.partition("=")
+    if not found and equals:
+        return [f"{key}={_entry(path)}" for path in sorted(CompletionPlugin.complete_files(value or "."))]
+    return found
+
+
+class Completing(VerbLoader):
+    """Composes whatever there is: a choice that is required and missing hides no key."""
+
+    def __init__(self, verb: str, config_directories: Sequence[Path] = ()) -> None:
+        super().__init__(verb, config_directories, checked=False)
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        return super().load_configuration(config_name, overrides, RunMode.MULTIRUN, from_shell, False)
+
+
+def _entry(path: str) -> str:
+    """A file as it is typed, a directory with its slash."""
+    return path.removeprefix("./") + ("/" if os.path.isdir(path) else "")
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    """Plugins take the name of the program from its arguments."""
+    before, sys.argv = sys.argv, ["specpolicy"]
+    try:
+        yield
+    finally:
+        sys.argv = before

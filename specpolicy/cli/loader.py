@@ -1,0 +1,167 @@
+"""How Hydra finds and checks a verb's configuration. Whatever composes one does it by this: a run, every job of a
+sweep in whichever process, --cfg, Python."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from specpolicy.cli.groups import SHIPPED, default_groups, load_option, name_and_steps
+from specpolicy.cli.mistakes import check_chosen, check_known, explain
+from specpolicy.cli.places import finished
+from specpolicy.cli.values import check_types
+from specpolicy.errors import SpecpolicyError
+
+
+class VerbLoader(ConfigLoaderImpl):
+    """Hydra's loader for one verb.
+
+    Args:
+        verb: name of a file `<verb>.yaml` in the shipped configs.
+        config_directories: directories with more options for the config groups, searched before the shipped one.
+        checked: False: for completion, where a mistake is no reason to speak.
+    """
+
+    def __init__(self, verb: str, config_directories: Sequence[Path] = (), checked: bool = True) -> None:
+        version.setbase("1.3")
+        path = create_config_search_path(str(SHIPPED))
+        for directory in reversed(config_directories):
+            if (directory / f"{verb}.yaml").is_file():
+                raise SpecpolicyError(
+                    f"{directory / verb}.yaml would take the place of the verb's own: give it another name, begin its "
+                    f"defaults list with {verb}, and choose it by --config-name"
+                )
+            path.prepend("command-line", f"file://{directory}", SearchPathQuery(provider="main"))
+        super().__init__(path)
+        self.verb, self.checked = verb, checked
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """The composed configuration with Hydra's own part; one of a run is checked but for what must be resolved.
+
+        Raises:
+            SpecpolicyError: an unknown or missing key, an unknown option of a group, a value of a wrong type.
+        """
+        rest = (from_shell, validate_sweep_overrides)
+        if not self.checked or config_name is None:
+            return super().load_configuration(config_name, overrides, run_mode, *rest)
+        parsed, groups = OverridesParser.create().parse_overrides(overrides), default_groups(self.verb)
+        # Hydra knows no null as the choice of a group. Here it is the default of some.
+        none = {one.key_or_group: None for one in parsed if one.key_or_group in groups and one.value() is None}
+        check_chosen({group: groups[group] for group in none}, none, OmegaConf.create(), [], self._own_directories())
+        overrides = [text for text, one in zip(overrides, parsed, strict=True) if one.key_or_group not in none]
+        try:
+            config = super().load_configuration(config_name, overrides, run_mode, *rest)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise explain(error, self.verb, parsed, self._own_directories(), self) from error
+        if config.hydra.job.chdir:
+            raise SpecpolicyError(
+                "hydra.job.chdir=true: the working directory never changes; name paths from where you are"
+            )
+        if run_mode == RunMode.RUN:
+            _check(config, self.verb, parsed)
+        return config
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """A job of a sweep, checked in full. What Hydra keeps beside results waits until the verb holds its output."""
+        config = super().load_sweep_config(master_config, sweep_overrides)
+        config.hydra.output_subdir = None
+        numbered = copy.deepcopy(config)
+        with open_dict(numbered.hydra):
+            numbered.hydra.job.num, numbered.hydra.job.id = 0, "0"
+        finished(numbered, self.verb)
+        return config
+
+    def _own_directories(self) -> list[Path]:
+        return [Path(source.path) for source in self.get_sources() if source.provider == "command-line"]
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        parsed, repository = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
+        return parsed, OwnGroups(repository, self.verb)
+
+
+class OwnGroups(CachingConfigRepository):
+    """The groups that a verb knows, and sampler=ddim-10, short for sampler=ddim sampler.steps=10.
+
+    A key such as evaluate's `policy` may share its name with a group that another verb uses: Hydra would take its value
+    for an option.
+    """
+
+    def __init__(self, repository: CachingConfigRepository, verb: str) -> None:
+        super().__init__(repository)
+        self.hidden = {path.name for path in SHIPPED.iterdir() if path.is_dir()} - default_groups(verb).keys()
+
+    def group_exists(self, config_path: str) -> bool:
+        return config_path.partition("/")[0] not in self.hidden and super().group_exists(config_path)
+
+    def config_exists(self, config_path: str) -> bool:
+        return super().config_exists(config_path) or self._short(config_path) is not None
+
+    def get_group_options(self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG) -> list[str]:
+        if group_name.partition("/")[0] in self.hidden:
+            return []
+        return [name for name in super().get_group_options(group_name, results_filter) if name not in self.hidden]
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        short = self._short(config_path)
+        if short is None:
+            return super().load_config(config_path)
+        name, steps = short
+        result = copy.deepcopy(super().load_config(f"sampler/{name}"))
+        assert result is not None and isinstance(result.config, DictConfig)
+        if "steps" not in result.config:
+            raise SpecpolicyError(f"sampler={name}-{steps}: unknown key 'sampler.steps', {name} has no number of steps")
+        result.config.steps = steps
+        return result
+
+    def _short(self, config_path: str) -> tuple[str, int] | None:
+        """(sampler, steps) of a name with a number that is no option itself."""
+        group, _, name = config_path.rpartition("/")
+        short = name_and_steps(name) if group == "sampler" and not super().config_exists(config_path) else None
+        return short if short is not None and super().config_exists(f"sampler/{short[0]}") else None
+
+
+def _check(config: DictConfig, verb: str, overrides: Sequence[Override]) -> None:
+    """Check what was composed; one value becomes a list of one where a list belongs."""
+    groups, choices = default_groups(verb), dict(config.hydra.runtime.choices)
+    directories = [source.path for source in config.hydra.runtime.config_sources if source.schema == "file"]
+    directories = [path for path in directories if Path(path) != SHIPPED]
+    own = OmegaConf.load(SHIPPED / f"{verb}.yaml")
+    assert isinstance(own, DictConfig)
+    OmegaConf.set_struct(config, False)
+    check_chosen(groups, choices, config, overrides, directories)
+    for group in groups:  # a group of which nothing was chosen is there, too
+        config.setdefault(group, None)
+    check_known(config, own, verb)
+    if directories:
+        config.config_directories = directories
+    OmegaConf.set_struct(config, True)
+    check_types(config, own)
+    for group in groups:
+        choice: Any = choices.get(group)
+        if isinstance(choice, str):
+            check_types(config[group], load_option(group, choice, directories), f"{group}.")

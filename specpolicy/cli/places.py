@@ -1,0 +1,122 @@
+"""Where a run of a verb writes: `output`, `hydra.run.dir` and the directory of a job of a sweep are one place.
+
+The verb's `output` is it. Where the user gave none, `hydra.run.dir`, or the job's own directory in a sweep, takes its
+place; where he gave `output` alone, `hydra.run.dir` says so. Both, and different, are refused.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from specpolicy.cli.groups import SHIPPED, default_groups
+from specpolicy.cli.mistakes import check_missing
+from specpolicy.cli.overrides import TEXT, check_texts
+from specpolicy.cli.values import check_ranges
+from specpolicy.errors import SpecpolicyError
+
+OUTPUTS = {"convert": "out"}  # what a verb's output is called, if not output
+# Hydra's own defaults. As a verb has an output anyway, a single run uses none; a sweep's jobs share the second.
+RUN_DIR = "outputs/${now:%Y-%m-%d}/${now:%H-%M-%S}"
+SWEEP_DIR = "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"
+
+
+def output_key(verb: str) -> str:
+    """The name of the key that says where a verb writes."""
+    return OUTPUTS.get(verb, "output")
+
+
+def finished(config: DictConfig, verb: str) -> DictConfig:
+    """A verb's part of a composed configuration, see `settle`; `config` stays as it is.
+
+    Raises:
+        SpecpolicyError: a missing or a wrong value, two outputs.
+    """
+    whole = copy.deepcopy(config)
+    own = copy.deepcopy(config)
+    OmegaConf.set_struct(own, False)
+    del own["hydra"]
+    OmegaConf.set_struct(own, True)
+    hydra_config = HydraConfig.instance()
+    before = hydra_config.cfg
+    try:
+        hydra_config.set_config(whole)
+        settle(own, whole.hydra, verb)
+    finally:
+        hydra_config.cfg = before
+    return own
+
+
+def settle(config: DictConfig, hydra: Any, verb: str) -> None:
+    """Say where the verb writes, resolve all interpolations, and check what could not be checked before.
+
+    Args:
+        config: the verb's part, changed in place.
+        hydra: Hydra's part, as `${hydra:...}` finds it; it learns the output.
+
+    Raises:
+        SpecpolicyError: a missing or a wrong value, two outputs.
+    """
+    key = output_key(verb)
+    try:
+        directory = told_directory(hydra)
+        with read_write(hydra), open_dict(hydra):
+            hydra.runtime.output_dir = os.path.abspath(directory or hydra.run.dir)
+        if directory is not None and not _given(config, verb):
+            config[key] = str(_within(Path(directory), config, verb))
+        check_texts(config, TEXT - default_groups(verb).keys())  # train's `policy` is a network
+        check_missing(config, verb)
+        OmegaConf.resolve(config)
+    except OmegaConfBaseException as error:
+        raise SpecpolicyError(str(error).splitlines()[0]) from error
+    check_ranges(config, verb)
+    if config[key] is None or hydra.mode == RunMode.MULTIRUN:
+        return
+    place = Path(config[key]).parent if verb == "collect" else Path(config[key])
+    if directory is not None and os.path.abspath(directory) != os.path.abspath(place):
+        raise SpecpolicyError(
+            f"{key}={config[key]} and hydra.run.dir={directory} are two places, and both mean the output: give one"
+        )
+    settle_directory(hydra, place)
+
+
+def settle_directory(hydra: Any, directory: Path) -> None:
+    """Have Hydra know where a run writes."""
+    with read_write(hydra), open_dict(hydra):
+        hydra.runtime.output_dir = os.path.abspath(directory)
+        if hydra.mode != RunMode.MULTIRUN:
+            hydra.run.dir = str(directory)
+
+
+def told_directory(hydra: Any) -> str | None:
+    """The directory that Hydra was told, or that a job has in its sweep; None: Hydra's dated default."""
+    if hydra.mode == RunMode.MULTIRUN:
+        return os.path.join(hydra.sweep.dir, str(hydra.sweep.subdir))
+    return None if raw(hydra.run, "dir") == RUN_DIR else str(hydra.run.dir)
+
+
+def raw(config: DictConfig, key: str) -> Any:
+    """What a configuration says for a key, before interpolation; None if it says nothing."""
+    node = config._get_node(key)
+    return None if node is None else node._value()  # type: ignore[union-attr]
+
+
+def _given(config: DictConfig, verb: str) -> bool:
+    """Whether the output is another than the verb's yaml says."""
+    own, key = OmegaConf.load(SHIPPED / f"{verb}.yaml"), output_key(verb)
+    assert isinstance(own, DictConfig)
+    return bool(raw(config, key) != raw(own, key))
+
+
+def _within(directory: Path, config: DictConfig, verb: str) -> Path:
+    """The output of a verb that has a directory of its own: demonstrations are one file in it, or one data set."""
+    if verb != "collect":
+        return directory
+    return directory / (f"{config.task.name}_lerobot" if config.format == "lerobot" else f"{config.task.name}.hdf5")

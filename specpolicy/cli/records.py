@@ -1,0 +1,58 @@
+"""What Hydra keeps beside results: `.hydra/` with config.yaml, hydra.yaml and overrides.yaml.
+
+Hydra itself would write it before a verb has looked at its output. Here it is written when the output is the run's.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, flag_override
+
+from specpolicy.cli.groups import SHIPPED
+from specpolicy.cli.places import settle_directory
+from specpolicy.files import write_text
+
+SECRET = "api_key"  # what no file is to hold
+
+
+def running_job() -> Any:
+    """Hydra's part of the configuration of the verb that runs as a job of Hydra's; None: it was called from Python,
+    maybe within a Hydra application of the user's own."""
+    if not HydraConfig.initialized():
+        return None
+    hydra: Any = HydraConfig.get()
+    ours = any(source.provider == "main" and Path(source.path) == SHIPPED for source in hydra.runtime.config_sources)
+    return hydra if ours else None
+
+
+def keep_record(config: DictConfig, directory: Path) -> None:
+    """Write what Hydra keeps into a directory that this run holds, if it is a job of Hydra's.
+
+    Args:
+        config: the verb's part, resolved, without what is secret.
+    """
+    hydra = running_job()
+    if hydra is None or hydra.output_subdir is None or (directory / hydra.output_subdir).is_symlink():
+        return
+    settle_directory(hydra, directory)
+    shown = copy.deepcopy(hydra)
+    given = [_without_secret(str(text)) for text in hydra.overrides.task]
+    with flag_override(shown, ["struct", "readonly"], [False, False]):
+        shown.overrides.task = given
+        if given != list(hydra.overrides.task):
+            shown.job.override_dirname = ""
+        for name in ("help", "hydra_help"):  # long, and the same for all
+            del shown[name]
+    place = directory / hydra.output_subdir
+    write_text(place / "config.yaml", OmegaConf.to_yaml(config))
+    write_text(place / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": OmegaConf.to_container(shown)})))
+    write_text(place / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(given)))
+
+
+def _without_secret(text: str) -> str:
+    key = text.partition("=")[0]
+    return f"{key}=..." if key.lstrip("+") == SECRET else text
