@@ -33,8 +33,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.data.recorder import Recording
     from specpolicy.logging.progress import progress_bar
 
-    _check(config)
-    output = _output(config)
+    output = check(config)
     # Beside the data; output=data/lift.h5 is not to meet data/lift.hdf5.
     beside = output.with_suffix(".yaml") if output.suffix == ".hdf5" else output.with_name(f"{output.name}.yaml")
     if beside.exists() and not saved_by(beside, "collect"):
@@ -75,7 +74,8 @@ def run(config: DictConfig) -> None:
     )
 
 
-def _check(config: DictConfig) -> None:
+def check(config: DictConfig) -> Path:
+    """Refuse settings that cannot be; return the file or directory to write."""
     limits = {
         "episodes": config.episodes >= 1,
         "noise": config.noise >= 0,
@@ -87,6 +87,7 @@ def _check(config: DictConfig) -> None:
     for key, right in limits.items():
         if not right:
             raise SpecpolicyError(f"{key}={config[key]} is out of range (specpolicy collect --help)")
+    return _output(config)
 
 
 def _output(config: DictConfig) -> Path:

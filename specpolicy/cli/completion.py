@@ -65,9 +65,7 @@ def candidates(line: str) -> list[str]:
     except (SystemExit, Exception):  # a line that nobody can read yet
         found = []
     key, equals, value = word.partition("=")
-    if not found and equals:
-        return [f"{key}={_entry(path)}" for path in sorted(CompletionPlugin.complete_files(value or "."))]
-    return found
+    return _files(key, value) if equals and found in ([], [word]) else found
 
 
 class Completing(VerbLoader):
@@ -87,9 +85,11 @@ class Completing(VerbLoader):
         return super().load_configuration(config_name, overrides, RunMode.MULTIRUN, from_shell, False)
 
 
-def _entry(path: str) -> str:
-    """A file as it is typed, a directory with its slash."""
-    return path.removeprefix("./") + ("/" if os.path.isdir(path) else "")
+def _files(key: str, value: str) -> list[str]:
+    """The files that a value may become, directories with their slash."""
+    here = "" if os.path.dirname(value) else "./"
+    paths = [path for path in sorted(CompletionPlugin.complete_files(here + value)) if value or path[2] != "."]
+    return [f"{key}={path.removeprefix(here)}" + ("/" if os.path.isdir(path) else "") for path in paths]
 
 
 @contextlib.contextmanager

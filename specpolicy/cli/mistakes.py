@@ -45,7 +45,8 @@ def explain(
             )
     choices = {group: given.get(group, option) for group, option in groups.items()}
     check_chosen(groups, choices, OmegaConf.create(), overrides, config_directories)
-    required = [group for group, option in groups.items() if option == REQUIRED and group not in given]
+    named = {override.key_or_group for override in overrides}
+    required = [group for group, option in groups.items() if option == REQUIRED and group not in named]
     if required:
         names = option_names(required[0], config_directories)
         return SpecpolicyError(f"{required[0]} is required: {required[0]}=<one of {', '.join(names)}>")

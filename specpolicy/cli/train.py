@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from specpolicy.data.dataset import Sequences
     from specpolicy.policy_base import Policy
     from specpolicy.policy_config import PolicyOptions
+    from specpolicy.training import TrainingOptions
     from specpolicy.training.trainer import Rollout
 
 # What other verbs put beside a policy's weights, of no use beside others.
@@ -73,13 +74,10 @@ def run(config: DictConfig) -> None:
     from specpolicy.logging import make_logger
     from specpolicy.logging.progress import progress_bar
     from specpolicy.outputs import claim, remove
-    from specpolicy.parsing import parse
-    from specpolicy.policy_config import PolicyOptions
-    from specpolicy.training import TrainingOptions, run_identity, saved_step, train
+    from specpolicy.training import run_identity, saved_step, train
     from specpolicy.training.trainer import STATE
 
-    options = TrainingOptions(**{field.name: config[field.name] for field in dataclasses.fields(TrainingOptions)})
-    chosen = parse(PolicyOptions, _plain(config.policy), "train", at="policy")
+    options, chosen = check(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     output = Path(config.output)
@@ -114,6 +112,16 @@ def run(config: DictConfig) -> None:
                 trained = train(policy, training, validation, options, output, logger, bar, rollout, identity)
             print(f"saved {output}")
             log_trained(trained, config, output, identity, about, logger)
+
+
+def check(config: DictConfig) -> tuple[TrainingOptions, PolicyOptions]:
+    """The options of the trainer and of the policy; refuse those that cannot be."""
+    from specpolicy.parsing import parse
+    from specpolicy.policy_config import PolicyOptions
+    from specpolicy.training import TrainingOptions
+
+    options = TrainingOptions(**{field.name: config[field.name] for field in dataclasses.fields(TrainingOptions)})
+    return options, parse(PolicyOptions, _plain(config.policy), "train", at="policy")
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:
