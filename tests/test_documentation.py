@@ -78,7 +78,13 @@ def test_snippets_are_python(page):
 
 
 def test_commands_have_the_keys_of_their_verbs():
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.types import RunMode
+
+    from specpolicy.cli.application import read_overrides
     from specpolicy.cli.configuration import compose_verb
+    from specpolicy.cli.options import parse_options
 
     found = 0
     for page in (*PAGES, ROOT / "README.md"):
@@ -86,7 +92,14 @@ def test_commands_have_the_keys_of_their_verbs():
             for line in block.replace("\\\n", " ").splitlines():
                 words = re.sub(r"^( *[A-Z_]+=\S+)+ ", "", line.partition(" #")[0])
                 if words.startswith("specpolicy "):
-                    _, verb, *keys = shlex.split(words)
-                    compose_verb(verb, keys)
+                    _, verb, *rest = shlex.split(words)
+                    options = parse_options(rest)
+                    jobs = [options.overrides]
+                    if options.multirun:
+                        keys = read_overrides(verb, [key for key in jobs[0] if key[:5] != "hydra"], RunMode.MULTIRUN)
+                        (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(keys), None)
+                        assert len(jobs) > 1
+                    for keys in jobs:
+                        compose_verb(verb, keys)
                     found += 1
     assert found > 30

@@ -87,6 +87,8 @@ def _show(hydra: Hydra, verb: str, name: str, overrides: list[str], options: arg
     own = finished(config, verb)
     OmegaConf.set_struct(config, False)
     config.update(own)
+    if options.resolve:
+        _resolve(config)
     shown = hydra.get_sanitized_cfg(config, options.cfg)
     if options.package not in (None, "_global_"):
         shown = OmegaConf.select(shown, options.package)
@@ -95,8 +97,6 @@ def _show(hydra: Hydra, verb: str, name: str, overrides: list[str], options: arg
     if not isinstance(shown, Container):
         print(shown)
         return
-    if options.resolve:
-        _resolve(shown)
     print(OmegaConf.to_yaml(shown), end="")
 
 

@@ -59,9 +59,11 @@ def candidates(line: str) -> list[str]:
         return [name for name in Parser().names() if name.startswith(word)]
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            directories = Parser().parse_known_intermixed_args(words[1:])[0].config_dir
-            plugin = DefaultCompletionPlugin(Completing(verb, [Path(one).resolve() for one in directories]))
-            found = plugin._query(verb, " ".join([*words[1:], *([] if word else [""])]))
+            options = Parser().parse_known_intermixed_args(words[1:])[0]
+            loader = Completing(verb, [Path(one).resolve() for one in options.config_dir])
+            found = DefaultCompletionPlugin(loader)._query(
+                verb, " ".join([*options.overrides, *([] if word else [""])])
+            )
     except (SystemExit, Exception):  # a line that nobody can read yet
         found = []
     key, equals, value = word.partition("=")

@@ -27,8 +27,10 @@ def verb_help(verb: str, config_directories: Sequence[Path] = ()) -> str:
     parts.append(
         "Options:\n"
         "  --help            this text\n"
-        "  --cfg             print the resulting configuration and stop\n"
+        "  --multirun, -m    a job for each combination of values, such as seed=1,2; see docs/command_line.md\n"
+        "  --cfg             print the resulting configuration and stop; --cfg hydra: Hydra's own\n"
         "  --config-dir DIR  find more options for the choices in DIR, for instance DIR/task/mine.yaml\n"
+        "  --hydra-help      the other options, which are those of every Hydra application\n"
         "A key that is not listed is added with a plus: +task.kwargs.max_seconds=5"
     )
     return "\n\n".join(parts)

@@ -7,17 +7,16 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import filter_overrides
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from specpolicy.cli.extras import NEEDS, check_installed, error_line
-from specpolicy.cli.places import output_key, settle, told_directory
+from specpolicy.cli.places import output_key, settle, task_overrides, told_directory
 from specpolicy.cli.records import keep_record
 from specpolicy.errors import SpecpolicyError
 
@@ -29,23 +28,25 @@ class JobFailed(SpecpolicyError):
     """A job of a sweep has failed, and has said why."""
 
 
-def job_of(verb: str, output_subdir: str | None) -> Callable[[DictConfig], None]:
+def job_of(verb: str, output_subdir: str | None, common: Sequence[str] = ()) -> Callable[[DictConfig], None]:
     """The task function of a verb; launchers take it to other processes.
 
     Args:
         output_subdir: what the directory for Hydra's files is called beside results; None: there is none.
+        common: settings that all jobs of a sweep have: what says which job it is leaves them out.
     """
-    return functools.partial(_run, verb, output_subdir)
+    return functools.partial(_run, verb, output_subdir, common)
 
 
-def _run(verb: str, output_subdir: str | None, config: DictConfig) -> None:
+def _run(verb: str, output_subdir: str | None, common: Sequence[str], config: DictConfig) -> None:
     hydra: Any = HydraConfig.get()
     with read_write(hydra), open_dict(hydra):
         hydra.output_subdir, hydra.job.chdir = output_subdir, False
     if hydra.mode != RunMode.MULTIRUN:
         _work(verb, config, hydra)
         return
-    command, label = sys.argv, f"job {hydra.job.num} ({' '.join(filter_overrides(hydra.overrides.task))})"
+    command, given = sys.argv, task_overrides(hydra)
+    label = f"job {hydra.job.num} ({' '.join([text for text in given if text not in common] or given)})"
     try:
         _work(verb, config, hydra)
     except Exception as error:
@@ -66,7 +67,7 @@ def _work(verb: str, config: DictConfig, hydra: Any) -> None:
     settle(config, hydra, verb)
     if hydra.mode == RunMode.MULTIRUN:  # what results say they were made by: this job alone
         key = output_key(verb)
-        given = [text for text in hydra.overrides.task if not text.startswith(f"{key}=")]
+        given = [text for text in task_overrides(hydra) if not text.startswith(f"{key}=")]
         sys.argv = ["specpolicy", verb, *given, f"{key}={config[key]}"]
     check_installed(NEEDS.get(verb, ()))
     importlib.import_module(f"specpolicy.cli.{verb}").run(config)

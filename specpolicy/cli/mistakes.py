@@ -57,11 +57,12 @@ def explain(
     for override in overrides:
         key = override.key_or_group
         if key.startswith("hydra.") and not override.is_add():
-            names = _keys(OmegaConf.structured(HydraConf), "hydra.")
-            if not any(key == name or key.startswith(f"{name}.") for name in names):
-                return SpecpolicyError(
-                    f"unknown key '{key}'{closest(key, names)} (specpolicy {verb} --cfg hydra lists them)"
-                )
+            names = ["hydra", *_keys(OmegaConf.structured(HydraConf), "hydra.")]
+            parts = key.split(".")
+            ways = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+            if wrong := [way for way in ways[:3] if way not in names and way.rpartition(".")[0] not in OPEN]:
+                hint = f"{closest(wrong[0], names)} (specpolicy {verb} --cfg hydra lists them)"
+                return SpecpolicyError(f"unknown key '{key}'{hint}")
             continue
         if key not in known and not override.is_add() and not key.startswith("hydra/"):
             parent = key.rpartition(".")[0]
@@ -121,6 +122,8 @@ def check_missing(config: DictConfig, verb: str) -> None:
         raise SpecpolicyError(f"{missing[0]} is required: {missing[0]}=... (specpolicy {verb} --help)")
 
 
+# Parts of Hydra's configuration that hold what a plugin or a user puts there.
+OPEN = ("hydra.launcher", "hydra.sweeper", "hydra.callbacks", "hydra.env", "hydra.hydra_logging", "hydra.job_logging")
 # Groups whose options have schemas of their own, which are checked where they are used.
 ELSEWHERE = ("policy", "sampler")
 # What says which keys an option of a user's own may have: the shipped option of its name, for a task that of any task.

@@ -102,6 +102,11 @@ def told_directory(hydra: Any) -> str | None:
     return None if raw(hydra.run, "dir") == RUN_DIR else str(hydra.run.dir)
 
 
+def task_overrides(hydra: Any) -> list[str]:
+    """The settings that a run or a job was given, as they were written."""
+    return OmegaConf.to_container(hydra.overrides.task, resolve=False)  # type: ignore[return-value]
+
+
 def raw(config: DictConfig, key: str) -> Any:
     """What a configuration says for a key, before interpolation; None if it says nothing."""
     node = config._get_node(key)

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from specpolicy.cli.groups import SHIPPED
-from specpolicy.cli.places import settle_directory
+from specpolicy.cli.places import settle_directory, task_overrides
 from specpolicy.files import write_text
 
 SECRET = "api_key"  # what no file is to hold
@@ -40,10 +40,10 @@ def keep_record(config: DictConfig, directory: Path) -> None:
         return
     settle_directory(hydra, directory)
     shown = copy.deepcopy(hydra)
-    given = [_without_secret(str(text)) for text in hydra.overrides.task]
+    given = [_without_secret(text) for text in task_overrides(hydra)]
     with flag_override(shown, ["struct", "readonly"], [False, False]):
         shown.overrides.task = given
-        if given != list(hydra.overrides.task):
+        if given != task_overrides(hydra):
             shown.job.override_dirname = ""
         for name in ("help", "hydra_help"):  # long, and the same for all
             del shown[name]

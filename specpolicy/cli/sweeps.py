@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from specpolicy.cli.extras import NEEDS, check_installed
 from specpolicy.cli.jobs import JobFailed, job_of
-from specpolicy.cli.places import SWEEP_DIR, finished, output_key, raw
+from specpolicy.cli.places import SWEEP_DIR, finished, output_key, raw, task_overrides
 from specpolicy.errors import SpecpolicyError
 
 ENDLESS = ("serve",)  # verbs whose run ends when it is stopped
@@ -44,7 +44,8 @@ def sweep(hydra: Hydra, verb: str, name: str, overrides: list[str]) -> None:
         config = hydra.compose_config(name, overrides, RunMode.MULTIRUN)
     _check_jobs(hydra, verb, config)
     try:
-        hydra.multirun(name, job_of(verb, config.hydra.output_subdir), overrides)
+        task = job_of(verb, config.hydra.output_subdir, tuple(task_overrides(config.hydra)))
+        hydra.multirun(name, task, overrides)
     except JobFailed as error:
         raise JobFailed(f"{error}; what the jobs wrote is kept. {_resumption(config)}") from error
     except (HydraException, OmegaConfBaseException) as error:
@@ -60,7 +61,7 @@ def _check_jobs(hydra: Hydra, verb: str, config: DictConfig) -> None:
     sweeper, loader = config.hydra.sweeper, hydra.config_loader
     if not str(sweeper._target_).endswith(BasicSweeper.__name__):
         return
-    texts = [f"{key}={value}" for key, value in (sweeper.params or {}).items()] + list(config.hydra.overrides.task)
+    texts = [f"{key}={value}" for key, value in (sweeper.params or {}).items()] + task_overrides(config.hydra)
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(texts)
     jobs = [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
     key, places = output_key(verb), dict[str, int]()
