@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import multiprocessing
 import os
 import sys
 import traceback
@@ -16,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from specpolicy.cli.extras import NEEDS, check_installed, error_line
-from specpolicy.cli.places import output_key, settle, task_overrides, told_directory
+from specpolicy.cli.places import COMMAND_LINE, output_key, settle, task_overrides, told_directory
 from specpolicy.cli.records import keep_record
 from specpolicy.errors import SpecpolicyError
 
@@ -45,6 +46,9 @@ def _run(verb: str, output_subdir: str | None, common: Sequence[str], config: Di
     if hydra.mode != RunMode.MULTIRUN:
         _work(verb, config, hydra)
         return
+    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+        # joblib's processes are started its own way, and those that a verb starts from there would look for that way.
+        multiprocessing.set_start_method("spawn", force=True)
     command, given = sys.argv, task_overrides(hydra)
     label = f"job {hydra.job.num} ({' '.join([text for text in given if text not in common] or given)})"
     try:
@@ -68,7 +72,9 @@ def _work(verb: str, config: DictConfig, hydra: Any) -> None:
     if hydra.mode == RunMode.MULTIRUN:  # what results say they were made by: this job alone
         key = output_key(verb)
         given = [text for text in task_overrides(hydra) if not text.startswith(f"{key}=")]
-        sys.argv = ["specpolicy", verb, *given, f"{key}={config[key]}"]
+        switches = [f"--config-dir={one.path}" for one in hydra.runtime.config_sources if one.provider == COMMAND_LINE]
+        switches += [f"--config-name={hydra.job.config_name}"] if hydra.job.config_name != verb else []
+        sys.argv = ["specpolicy", verb, *switches, *given, f"{key}={config[key]}"]
     check_installed(NEEDS.get(verb, ()))
     importlib.import_module(f"specpolicy.cli.{verb}").run(config)
     if verb in BESIDE and directory is not None:

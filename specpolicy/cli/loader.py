@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from specpolicy.cli.groups import SHIPPED, default_groups, load_option, name_and_steps
 from specpolicy.cli.mistakes import check_chosen, check_known, explain
-from specpolicy.cli.places import finished
+from specpolicy.cli.places import COMMAND_LINE, finished
 from specpolicy.cli.values import check_types
 from specpolicy.errors import SpecpolicyError
 
@@ -47,7 +47,7 @@ class VerbLoader(ConfigLoaderImpl):
                     f"{directory / verb}.yaml would take the place of the verb's own: give it another name, begin its "
                     f"defaults list with {verb}, and choose it by --config-name"
                 )
-            path.prepend("command-line", f"file://{directory}", SearchPathQuery(provider="main"))
+            path.prepend(COMMAND_LINE, f"file://{directory}", SearchPathQuery(provider="main"))
         super().__init__(path)
         self.verb, self.checked = verb, checked
 
@@ -95,7 +95,7 @@ class VerbLoader(ConfigLoaderImpl):
         return config
 
     def _own_directories(self) -> list[Path]:
-        return [Path(source.path) for source in self.get_sources() if source.provider == "command-line"]
+        return [Path(source.path) for source in self.get_sources() if source.provider == COMMAND_LINE]
 
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]

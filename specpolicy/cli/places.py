@@ -22,6 +22,7 @@ from specpolicy.cli.overrides import TEXT, check_texts
 from specpolicy.cli.values import check_ranges
 from specpolicy.errors import SpecpolicyError
 
+COMMAND_LINE = "command-line"  # who named a directory of configurations, as Hydra calls it
 OUTPUTS = {"convert": "out"}  # what a verb's output is called, if not output
 # Hydra's own defaults. As a verb has an output anyway, a single run uses none; a sweep's jobs share the second.
 RUN_DIR = "outputs/${now:%Y-%m-%d}/${now:%H-%M-%S}"

@@ -1,5 +1,6 @@
 """`--multirun`: jobs with outputs of their own, by the basic launcher and by joblib's; mistakes, resumption."""
 
+import csv
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from specpolicy import load_policy
 from specpolicy.cli import main
 from specpolicy.cli.configuration import save_config
 from specpolicy.errors import SpecpolicyError
+from specpolicy.policy import DiffusionPolicy
 
 TINY = [
     *("task=gym", "task.id=Pendulum-v1", "policy.network.down_dims=[16,32]", "policy.horizon=8"),
@@ -189,3 +191,17 @@ def test_the_same_sweep_goes_on_where_its_jobs_stopped(here, data, tmp_path, cap
     # A job of other settings in the same place is refused by its verb, as a single run is.
     assert main([*sweep, "learning_rate=1e-5"]) == 2
     assert "learning_rate" in capfd.readouterr().err and same(before, weights(here / "runs/0"))
+
+
+def test_jobs_in_processes_of_joblib_start_processes_of_their_own(here, tmp_path, policy_config, monkeypatch):
+    """Those would be started joblib's way, of which they know nothing."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "evaluation"))  # where drift_env.py lies
+    policy = DiffusionPolicy.from_config({**policy_config, "chain": {"train_steps": 12, "steps": 12}})
+    policy.save(tmp_path / "policy")
+    task = ["task=gym", "task.name=drift", "task.id=drift_env:Drift-v0", f"policy={tmp_path}/policy"]
+    few = ["samplers=[ddim-4]", "episodes=2", "workers=2", "videos=0", "seed=1,5"]
+    assert main(["evaluate", "-m", *task, *few, "hydra/launcher=joblib", "hydra.sweep.dir=runs"]) == 0
+    for job, seeds in enumerate((["1", "2"], ["5", "6"])):
+        with (here / f"runs/{job}/episodes.csv").open(newline="") as file:
+            assert sorted(row["seed"] for row in csv.DictReader(file)) == seeds
