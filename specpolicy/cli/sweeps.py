@@ -82,13 +82,15 @@ def _check_jobs(hydra: Hydra, verb: str, config: DictConfig) -> None:
 
 def _check_settings(verb: str, config: DictConfig) -> None:
     """Refuse what can be seen to be wrong without the work that a job begins with."""
+    from specpolicy.artifacts import is_reference
     from specpolicy.cli.samplers import given_sampler, plain, sampler_specs
     from specpolicy.evaluation.player import EXPERT
     from specpolicy.sampler_names import make_sampler
 
     for key in PATHS:
         path: Any = config.get(key)
-        if isinstance(path, str) and path != EXPERT and "://" not in path and not Path(path).exists():
+        elsewhere = not isinstance(path, str) or path == EXPERT or "://" in path or is_reference(path)
+        if not elsewhere and not Path(path).exists():
             raise SpecpolicyError(f"{key}={path}: no such file or directory")
     if config.get("samplers") is not None:
         for spec in sampler_specs(plain(config.samplers), config.get("config_directories", [])).values():

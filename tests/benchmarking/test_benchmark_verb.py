@@ -21,7 +21,8 @@ def benchmark(checkpoint, output, *more):
 
 
 def files(output):
-    return {path.name for path in output.iterdir()} if output.exists() else set()
+    """The names of what was written, beside what Hydra keeps."""
+    return {path.name for path in output.iterdir() if path.name != ".hydra"} if output.exists() else set()
 
 
 def test_the_table_names_the_engine_that_auto_is(checkpoint, tmp_path, monkeypatch):
