@@ -65,6 +65,8 @@ def _run(verb: str, arguments: list[str]) -> None:
     if verb in SWITCHES:
         complete(parse_options([verb, *arguments]).overrides)
         return
+    if verb.startswith("-"):
+        raise SpecpolicyError(f"{verb}: name the verb first, specpolicy <verb> {verb}")
     if verb not in VERBS:
         raise SpecpolicyError(f"unknown verb '{verb}'{closest(verb, VERBS)} (specpolicy --help lists them)")
     options = parse_options(arguments)

@@ -1,4 +1,8 @@
-"""What the values of a verb's keys may be: of the type of the default, and numbers within bounds."""
+"""What the values of a verb's keys may be: of the type of the default, and numbers within bounds.
+
+Not Hydra's structured configurations: they turn '3' into 3 and 3 into true, take nan, and know no bounds, where a
+setting that was not meant must be refused (tests/cli/test_values.py).
+"""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -55,6 +55,7 @@ def test_help_of_a_verb_names_its_keys_choices_and_examples(capsys, verb):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--multirun", "collect"], "--multirun: name the verb first, specpolicy <verb> --multirun"),
         (["collekt"], "unknown verb 'collekt'; did you mean 'collect'?"),
         (["collect"], "task is required: task=<one of can, gym, lift"),
         (["collect", "task=lft"], "unknown task 'lft'; did you mean 'lift'?"),

@@ -1,6 +1,7 @@
 """Values of a wrong type or out of range, for every key of every verb: one line, before anything is done."""
 
 import copy
+import dataclasses
 import functools
 import math
 
@@ -64,6 +65,24 @@ def test_a_value_of_another_type_is_refused_by_the_name_of_its_key(verb):
         key = given.partition("=")[0]
         assert str(raised.value).startswith(f"{key}=") and "\n" not in str(raised.value), given
     assert wrong
+
+
+@dataclasses.dataclass
+class Structured:
+    """Some keys as Hydra's structured configurations would declare them."""
+
+    episodes: int = 100
+    keep_failures: bool = False
+    noise: float = 0.15
+
+
+@pytest.mark.parametrize("given", ["episodes='3'", "keep_failures=3", "noise=nan", "noise='3.5'", f"episodes={10**30}"])
+def test_structured_configurations_of_hydra_would_take_what_is_refused(given):
+    """Why types are checked here: the day that this fails, one mechanism may do."""
+    key, _, value = given.partition("=")
+    OmegaConf.update(OmegaConf.structured(Structured), key, parse_override(f"x={value}").value())
+    with pytest.raises(SpecpolicyError, match=f"^{key}="):
+        compose("collect", given)
 
 
 def test_null_is_taken_where_the_yaml_says_so():

@@ -105,7 +105,7 @@ def test_a_port_that_is_taken_leaves_what_is_in_the_output(small_policy, tmp_pat
         assert main(["serve", *own, f"port={taken.getsockname()[1]}"]) == 2
     assert "cannot listen on" in capsys.readouterr().err
     assert (output / "config.yaml").read_text() == "of the server that runs\n"
-    assert sorted(path.name for path in output.iterdir()) == [".hydra", "config.yaml", "metrics.txt"]
+    assert sorted(path.name for path in output.iterdir()) == ["config.yaml", "metrics.txt"]
 
 
 @pytest.fixture
