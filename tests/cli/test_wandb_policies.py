@@ -12,7 +12,8 @@ import torch
 from safetensors.numpy import save_file
 from wandb_run import read_run
 
-from specpolicy import Calibration, load_policy
+import specpolicy
+from specpolicy import Calibration, demo, load_policy
 from specpolicy.cli import main
 from specpolicy.data.dataset import read_data
 from specpolicy.evaluation.provenance import fingerprint
@@ -20,6 +21,7 @@ from specpolicy.logging import Score, make_logger
 from specpolicy.policy import DiffusionPolicy
 
 TASKS = Path(__file__).parents[1] / "evaluation"  # where drift_env.py, a task without a simulator, lies
+LEROBOT = Path(__file__).parents[1] / "data" / "lerobot_state"
 TRAIN = [
     *("task=gym", "task.id=Pendulum-v1", "task.name=pendulum", "threads=1", "logger=wandb"),
     *("policy.network.down_dims=[16,32]", "policy.horizon=8", "policy.n_action_steps=4"),
@@ -199,6 +201,17 @@ def test_benchmark_measures_on_the_observations_of_an_artifact(drifting, server,
     assert "drift-unet:v1" in (tmp_path / "out" / "summary.json").read_text()
 
 
+def test_python_and_the_demonstration_take_an_artifact(drifting, server, observations, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "SAMPLERS", ("ddpm", "block"))
+    files = {**contents(tmp_path / "policy"), "observations.safetensors": observations.read_bytes()}
+    server.add("specpolicy", "drift-unet", files)
+    found = specpolicy.benchmark("wandb:drift-unet", ["ddim-2"], 2, output=tmp_path / "out", quiet=True, threads=1)
+    assert found.summary["policy"]["artifact"]["name"] == "team/specpolicy/drift-unet:v1"
+    lines: list[str] = []
+    demo.run(Path("wandb:drift-unet"), "eager", 2, lines.append)
+    assert lines[0].startswith("wandb:drift-unet, a chunk of 12 steps") and server.downloads == ["drift-unet:v1"]
+
+
 def test_calibrate_logs_the_calibrated_policy_as_a_new_version(drifting, server, observations, tmp_path, capsys):
     before = {**contents(tmp_path / "policy")}
     arguments = ["calibrate", "policy=wandb:drift-unet", f"observations={observations}", *CALIBRATE]
@@ -220,6 +233,19 @@ def test_calibrate_logs_the_calibrated_policy_as_a_new_version(drifting, server,
     assert main(["calibrate", *again, "steps=[6]", "threads=1"]) == 0
     assert Calibration.load(tmp_path / "again").plans["cpu"].keys() == {6, 12}
     assert contents(tmp_path / "again").keys() == {"speculation.safetensors", "speculation.json"}
+
+
+def test_calibrate_logs_a_policy_of_another_project_as_a_checkpoint_of_ours(server, tmp_path):
+    policy = load_policy(LEROBOT)
+    shapes = {key: (30, *policy.frame_shape(key)) for key in policy.observation_keys}
+    source = np.random.default_rng(0)
+    save_file({key: source.uniform(size=shape).astype(np.float32) for key, shape in shapes.items()}, tmp_path / "seen")
+    arguments = ["calibrate", f"policy={LEROBOT}", f"observations={tmp_path / 'seen'}", f"output={tmp_path / 'out'}"]
+    assert main([*arguments, *CALIBRATE, "logger=wandb"]) == 0
+    ((logged,),) = server.versions.values()
+    assert "speculation.json" in logged.files
+    found = load_policy(f"wandb:{logged.name}")
+    assert found.fingerprint == policy.fingerprint and found.best_sampler == "recycled"
 
 
 def test_calibrate_leaves_the_run_of_a_training_alone(drifting, server, observations, tmp_path):
