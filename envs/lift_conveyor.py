@@ -33,7 +33,7 @@ class LiftConveyor(Lift):
         self.belt_velocity = np.zeros(2)
         self._next_change = 0.0
         super().__init__(max_seconds, **kwargs)
-        self._env_kwargs = {"max_seconds": max_seconds}
+        self._env_kwargs = {"max_seconds": max_seconds, **self._views.arguments()}
         self.observation_space.spaces["cube_velocity"] = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 
     def env_args(self) -> dict[str, Any]:

@@ -13,9 +13,9 @@ import numpy as np
 from gymnasium import spaces
 
 from specpolicy_envs import push_t_geometry as geometry
+from specpolicy_envs.cameras import Views
 from specpolicy_envs.push_t_expert import PushTExpert
 from specpolicy_envs.push_t_geometry import ARENA, ASSET, PUSHER_RADIUS
-from specpolicy_envs.rendering import OffscreenRenderer
 
 __all__ = ["SUCCESS_COVERAGE", "PushT", "PushTExpert"]
 
@@ -34,9 +34,13 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         render_mode: None or "rgb_array" (no screen needed).
         render_size: (height, width) of a frame in pixels.
         max_seconds: time until an episode is truncated.
+        cameras: whose pictures are observed, as `<camera>_image` (height, width, 3) uint8; there is `top`.
+        camera_size: (height, width) of such a picture in pixels.
+        pictures_on_demand: see `specpolicy_envs.cameras`.
 
     Raises:
         ValueError: for a bad argument.
+        RuntimeError: there are cameras, and no OpenGL library works.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10.0}  # type: ignore[misc]
@@ -52,6 +56,9 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         render_mode: str | None = None,
         render_size: Sequence[int] = (256, 256),
         max_seconds: float | None = None,
+        cameras: Sequence[str] = (),
+        camera_size: Sequence[int] = (84, 84),
+        pictures_on_demand: bool = False,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode={render_mode!r} is unknown: use None or 'rgb_array'")
@@ -62,13 +69,12 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         if not (math.isfinite(self.max_seconds) and self.max_seconds > 0):
             raise ValueError(f"max_seconds={max_seconds!r} must be a positive number of seconds")
         self.render_mode = render_mode
-        self.render_size = size
         self._xml = ASSET.read_text()
         self.model = mujoco.MjModel.from_xml_string(self._xml)
         self.data = mujoco.MjData(self.model)
         self._substeps = round(1.0 / (self.control_hz * self.model.opt.timestep))
         self._max_steps = max(1, round(self.max_seconds * self.control_hz))
-        self._renderer: OffscreenRenderer | None = None
+        self._views = Views(self.model, (size[0], size[1]), cameras, camera_size, pictures_on_demand)
         self._goal = np.zeros(3)
         self._steps = 0
         self._max_coverage = 0.0
@@ -76,6 +82,7 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         shapes = {"agent_pos": 2, "block_pose": 4, "goal_pose": 4, "keypoints": 18, "goal_keypoints": 18}
         self.observation_space: spaces.Dict = spaces.Dict(  # type: ignore[assignment]
             {key: spaces.Box(-np.inf, np.inf, (size,), np.float32) for key, size in shapes.items()}
+            | self._views.spaces()
         )
 
     def reset(
@@ -119,16 +126,15 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """Return (height, width, 3) uint8 from above, or None without a render mode."""
-        if self.render_mode is None:
-            return None
-        if self._renderer is None:
-            self._renderer = OffscreenRenderer(self.model, *self.render_size)
-        return self._renderer.render(self.data, "top")
+        return None if self.render_mode is None else self._views.render(self.data, "top")
 
     def close(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        self._views.close()
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """The cameras of the scene, observed or not."""
+        return self._views.names
 
     def get_state(self) -> np.ndarray:
         """Return (14,) float64: time, positions, velocities (block x, y, yaw, pusher x, y each), goal x, y, yaw."""
@@ -143,7 +149,7 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             "env_name": self.env_id,
             "env_version": "0",
             "type": 2,
-            "env_kwargs": {"max_seconds": self.max_seconds},
+            "env_kwargs": {"max_seconds": self.max_seconds, **self._views.arguments()},
         }
 
     # Hooks of the moving task -------------------------------------------------------------------------------------
@@ -176,7 +182,7 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def _block(self) -> np.ndarray:
         return self.data.qpos[:3]
 
-    def _observe(self) -> dict[str, np.ndarray]:
+    def _observe(self) -> dict[str, Any]:
         block, goal = self._block(), self._goal
         observation = {
             "agent_pos": self.data.qpos[3:5],
@@ -185,7 +191,8 @@ class PushT(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             "keypoints": geometry.transform(block, geometry.KEYPOINTS).ravel(),
             "goal_keypoints": geometry.transform(goal, geometry.KEYPOINTS).ravel(),
         }
-        return {key: value.astype(np.float32) for key, value in observation.items()}
+        vectors = {key: value.astype(np.float32) for key, value in observation.items()}
+        return vectors | self._views.observe(self.data)
 
     def _info(self) -> dict[str, Any]:
         coverage = geometry.coverage(self._block(), self._goal)

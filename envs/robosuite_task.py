@@ -6,11 +6,14 @@ import copy
 import functools
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+
+from specpolicy_envs.cameras import Views
 
 CONTROL_HZ = 20
 # Changes of the gripper's pose, relative to the robot's base: 0.05 m and 0.5 rad per unit of action.
@@ -83,6 +86,9 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         render_mode: str | None = None,
         render_size: tuple[int, int] = (256, 256),
         canonical_quaternions: bool = True,
+        cameras: Sequence[str] = (),
+        camera_size: Sequence[int] = (84, 84),
+        pictures_on_demand: bool = False,
     ) -> None:
         """Make the task; `canonical_quaternions=False` keeps the signs of robosuite's quaternions, for policies trained
         on those.
@@ -90,23 +96,26 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         A quaternion and its negative are one rotation. robosuite's sign flips back and forth while the gripper points
         down, and a network then sees two far points for one pose. Canonical means that the largest component is
         positive.
+
+        The observation of each of `cameras` is `<camera>_image`, (height, width, 3) uint8 of `camera_size`; see
+        `specpolicy_envs.cameras` for pictures on demand.
         """
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode is None or 'rgb_array', not {render_mode!r}")
         if max_seconds <= 0:
             raise ValueError(f"max_seconds must be positive, not {max_seconds}")
         self.render_mode = render_mode
-        self._render_size = render_size
-        self._renderer: Any = None
         self._max_steps = round(max_seconds * CONTROL_HZ)
         self._steps = 0
         self._canonical_quaternions = canonical_quaternions
         self._simulation = self._make_simulation()
+        self._views = Views(self.model, render_size, cameras, camera_size, pictures_on_demand)
         self.action_space = spaces.Box(-1.0, 1.0, (self._simulation.action_dim,), np.float32)
         sizes = {"object": self.object_size, **ROBOT_KEYS}
         self._keys = tuple(sizes)
         self.observation_space = spaces.Dict(
             {key: spaces.Box(-np.inf, np.inf, (size,), np.float32) for key, size in sizes.items()}
+            | self._views.spaces()
         )
 
     def _make_simulation(self) -> Any:
@@ -131,7 +140,22 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """Return what robomimic stores to build the simulation again (type 1: robosuite)."""
         version = import_robosuite().__version__
         kwargs = self._robosuite_kwargs()
+        if self._views.cameras:
+            height, width = self._views.camera_size
+            kwargs |= {
+                "has_offscreen_renderer": True,
+                "use_camera_obs": True,
+                "camera_names": list(self._views.cameras),
+                "camera_heights": height,
+                "camera_widths": width,
+                "camera_depths": False,
+            }
         return {"env_name": self.robosuite_name, "env_version": version, "type": 1, "env_kwargs": kwargs}
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """The cameras of the scene, observed or not."""
+        return self._views.names
 
     @property
     def model(self) -> Any:
@@ -177,33 +201,24 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """Return a frame (height, width, 3) uint8, or None without a render mode."""
-        if self.render_mode is None:
-            return None
-        sim = self._simulation.sim
-        if self._renderer is None:
-            from specpolicy_envs.rendering import OffscreenRenderer
-
-            self._renderer = OffscreenRenderer(sim.model._model, *self._render_size)
-        return self._renderer.render(sim.data._data, self.camera)
+        return None if self.render_mode is None else self._views.render(self.data, self.camera)
 
     def close(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        self._views.close()
 
     def _is_success(self) -> bool:
         return bool(self._simulation._check_success())
 
-    def _observation(self) -> dict[str, np.ndarray]:
+    def _observation(self) -> dict[str, Any]:
         # Forced: robosuite samples its sensors on a separate clock, which can lag by a simulation step.
         raw = self._simulation._get_observations(force_update=True)
         raw["object"] = raw["object-state"]
-        observation = {key: np.array(raw[key], dtype=np.float32) for key in self._keys}
+        observation: dict[str, Any] = {key: np.array(raw[key], dtype=np.float32) for key in self._keys}
         if self._canonical_quaternions:
             _fix_sign(observation["robot0_eef_quat"])
             for start in self.object_quaternions:
                 _fix_sign(observation["object"][start : start + 4])
-        return observation
+        return observation | self._views.observe(self.data)
 
 
 def _fix_sign(quaternion: np.ndarray) -> None:

@@ -58,6 +58,17 @@ def is_image(shape: Any) -> bool:
     return not isinstance(shape, int) and len(shape) == 3
 
 
+def drawn_on_demand(value: Any) -> bool:
+    """Whether a part of an observation is a picture that is drawn when an array is made of it, and not before."""
+    return bool(getattr(value, "drawn_on_demand", False))
+
+
+def kept(value: Any) -> Any:
+    """A part of an observation to be looked at later, if at all: a copy, for whoever made its array may fill it anew.
+    What is drawn on demand stays as it is."""
+    return value if drawn_on_demand(value) else np.array(value)
+
+
 def as_recorded(value: Any) -> np.ndarray:
     """Return a part of an observation for storage: images of bytes unchanged, everything else as float32."""
     array = np.asarray(value)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.images import kept
 
 if TYPE_CHECKING:
     from specpolicy.policy_sampler import PolicySampler
@@ -54,7 +55,7 @@ class Runner:
     def reset(self, seed: int | None = None) -> None:
         """Begin an episode: forget frames and chunk. With a seed its random numbers begin anew, too; without one they
         continue, so that episodes differ."""
-        self._frames: deque[dict[str, np.ndarray]] = deque(maxlen=self._policy.n_obs_steps)
+        self._frames: deque[dict[str, Any]] = deque(maxlen=self._policy.n_obs_steps)
         self._actions: deque[np.ndarray] = deque()
         self.chunks = 0
         if seed is not None:
@@ -74,7 +75,7 @@ class Runner:
         missing = [key for key in keys if key not in observation]
         if missing:
             raise SpecpolicyError(f"the observation has no key '{missing[0]}': the policy needs {', '.join(keys)}")
-        frame = {key: np.array(observation[key]) for key in keys}
+        frame = {key: kept(observation[key]) for key in keys}
         self._frames.append(frame)
         if not self._actions:
             frames = [self._frames[0]] * (self._policy.n_obs_steps - len(self._frames)) + [*self._frames]

@@ -1,12 +1,13 @@
 """A task configuration as a Gymnasium environment: Dict observations, `info["is_success"]` always present.
 
-A task is a mapping with the keys `name`, `id`, `kwargs` (for `gymnasium.make`) and `observation_keys`.
+A task is a mapping with the keys `name`, `id`, `kwargs` (for `gymnasium.make`) and `observation_keys`, and for the
+shipped tasks `cameras` and `camera_size`.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from specpolicy.rates import parse_hz
 if TYPE_CHECKING:
     import gymnasium
 
+CAMERA_KEYS = ("cameras", "camera_size")
+DEFAULT_CAMERA_SIZE = (84, 84)  # height and width, as in robomimic's data sets
+
 
 def make_task_env(task: Mapping[str, Any], **kwargs: Any) -> gymnasium.Env:
     """Return the task's environment.
@@ -24,20 +28,24 @@ def make_task_env(task: Mapping[str, Any], **kwargs: Any) -> gymnasium.Env:
     Its observation is a dict of arrays, images of bytes and float32 for the rest (a Box observation becomes `{"state":
     ...}`), its action space a Box, and every `info`, that of `reset` included, has a bool `is_success`.
 
+    The pictures of a task's `cameras` are drawn when they are looked at, by `np.asarray` or `np.stack`, and then once;
+    they show the world as it was when they were observed, whenever that is.
+
     Args:
-        task: `id`, and optionally `kwargs` and `observation_keys`.
+        task: `id`, and optionally `kwargs`, `observation_keys`, `cameras` (names) and `camera_size` ([height, width]).
         **kwargs: more arguments of `gymnasium.make`, such as `render_mode`; they override the task's own.
 
     Raises:
         SpecpolicyError: an unknown id, arguments the environment refuses, spaces a policy cannot use, missing
-            observation keys.
+            observation keys or cameras, cameras where nothing can be drawn.
     """
     import gymnasium
     from gymnasium import spaces
 
     task_id = str(task["id"])
     _import_for(task_id)
-    arguments = {**dict(task.get("kwargs") or {}), **kwargs}
+    cameras = _cameras(task)
+    arguments = {**dict(task.get("kwargs") or {}), **cameras, **kwargs}
     try:
         env = gymnasium.make(task_id, disable_env_checker=True, **arguments)
     except gymnasium.error.Error as error:
@@ -46,6 +54,10 @@ def make_task_env(task: Mapping[str, Any], **kwargs: Any) -> gymnasium.Env:
         ) from error
     except (TypeError, ValueError) as error:
         raise SpecpolicyError(f"task {task_id} with {arguments or 'no arguments'}: {error}") from error
+    except RuntimeError as error:
+        if not cameras:
+            raise
+        raise SpecpolicyError(f"task {task_id} with cameras={cameras['cameras']}: {error}") from error
     if not isinstance(env.action_space, spaces.Box):
         raise SpecpolicyError(f"task {task_id}: the action space is {env.action_space}; a Box is needed")
     if not task_id.startswith("specpolicy/"):
@@ -63,9 +75,26 @@ def observation_keys(task: Mapping[str, Any], env: gymnasium.Env) -> tuple[str, 
     for key in keys:
         if key not in available:
             near = difflib.get_close_matches(key, available, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            hint = with_cameras([key], env) or (f"did you mean '{near[0]}'?" if near else "")
+            hint = f"; {hint}" if hint else ""
             raise SpecpolicyError(f"task {task['id']} has no observation '{key}'{hint}; it has {', '.join(available)}")
     return tuple(keys)
+
+
+def with_cameras(keys: Collection[str], env: gymnasium.Env) -> str | None:
+    """The setting that adds images `keys` to what an environment observes; None if its cameras take no such images."""
+    there = getattr(env.unwrapped, "camera_names", ())
+    observed = [name for name in there if f"{name}_image" in env.observation_space.spaces]  # type: ignore[attr-defined]
+    names = [key.removesuffix("_image") for key in keys]
+    if not names or not all(name in there and key.endswith("_image") for name, key in zip(names, keys, strict=True)):
+        return None
+    return f"task.cameras=[{','.join(dict.fromkeys([*observed, *names]))}] gives it"
+
+
+def kept_task(task: Mapping[str, Any]) -> dict[str, Any]:
+    """A task as data and results keep it: without `cameras` and `camera_size` if it has no cameras, so that what was
+    made before there were any is still known as the same."""
+    return {key: value for key, value in task.items() if task.get("cameras") or key not in CAMERA_KEYS}
 
 
 def control_hz(env: gymnasium.Env) -> float:
@@ -109,6 +138,21 @@ def task_hz(task: Mapping[str, Any]) -> float | None:
         return known_hz(env)
     finally:
         env.close()
+
+
+def _cameras(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an environment with the task's cameras; {} if it has none."""
+    names = task.get("cameras") or []
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
+        return {}
+    if not str(task["id"]).startswith("specpolicy/"):
+        raise SpecpolicyError(
+            f"task.cameras={names}: {task['id']} has none to give, the shipped tasks alone have; images that it "
+            "observes by itself are observations like any other"
+        )
+    size = task.get("camera_size") or DEFAULT_CAMERA_SIZE
+    return {"cameras": names, "camera_size": size, "pictures_on_demand": True}
 
 
 def _import_for(task_id: str) -> None:

@@ -74,6 +74,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.logging import make_logger
     from specpolicy.logging.progress import progress_bar
     from specpolicy.outputs import claim, remove
+    from specpolicy.tasks import kept_task
     from specpolicy.training import run_identity, saved_step, train
     from specpolicy.training.trainer import STATE
 
@@ -90,7 +91,7 @@ def run(config: DictConfig) -> None:
             windows(data, *shape, split, config.validation, config.pad_after, stride) for split in ("train", "valid")
         )
         torch.manual_seed(config.seed)
-        policy = make_policy(chosen, training, _plain(config.task), hz).to(config.device)
+        policy = make_policy(chosen, training, kept_task(_plain(config.task)), hz).to(config.device)
         identity = run_identity(policy, training, validation, options, _settings(config))
         rollout = _rollout(config) if options.rollout_every else None
         # All that can be wrong has been looked at: what an earlier run has left is deleted now, or gone on with.

@@ -7,10 +7,11 @@ import numpy as np
 
 from specpolicy.control.chunk import Chunk
 from specpolicy.errors import SpecpolicyError
+from specpolicy.images import drawn_on_demand
 
 
 def check_observation(observation: Any, like: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-    """Return the observation as arrays.
+    """Return the observation as arrays. Pictures that are drawn on demand stay as they are.
 
     Args:
         observation: what the robot returned.
@@ -22,7 +23,7 @@ def check_observation(observation: Any, like: Mapping[str, np.ndarray] | None = 
     if not isinstance(observation, Mapping) or not observation:
         kind = "an empty one" if isinstance(observation, Mapping) else type(observation).__name__
         raise SpecpolicyError(f"lost observation: robot.observe() must return a mapping of arrays, got {kind}")
-    arrays = {str(key): np.asarray(value) for key, value in observation.items()}
+    arrays = {str(key): value if drawn_on_demand(value) else np.asarray(value) for key, value in observation.items()}
     for key, value in arrays.items():
         if value.dtype.kind not in "fiub":
             raise SpecpolicyError(f"lost observation: '{key}' holds {value.dtype}, not numbers")

@@ -1,10 +1,12 @@
 """Chunks and planners: the control loop's view of a policy."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+
+from specpolicy.images import drawn_on_demand
 
 History = Mapping[str, np.ndarray]  # {key: (n_obs_steps, ...)}, oldest frame first
 
@@ -28,8 +30,24 @@ class Chunk:
     rows: int = 0
 
 
+def history_of(frames: Sequence[Mapping[str, Any]], pictures: Collection[str] | None = None) -> History:
+    """Frames of an episode, oldest first, as the history that a planner is given.
+
+    Args:
+        pictures: keys of the pictures that are looked at, of those drawn on demand; the others are left out. None: all.
+    """
+    keys = [
+        key for key, value in frames[-1].items() if pictures is None or key in pictures or not drawn_on_demand(value)
+    ]
+    return {key: np.stack([frame[key] for frame in frames]) for key in keys}
+
+
 class Planner(Protocol):
-    """Plans a chunk of actions from the newest observations. Keeps no state from one episode to the next."""
+    """Plans a chunk of actions from the newest observations. Keeps no state from one episode to the next.
+
+    A planner that does not look at all pictures of a simulated world says so by an attribute `pictures`, the keys of
+    those that it does look at: the others are not drawn for it.
+    """
 
     n_obs_steps: int
     n_action_steps: int  # actions of a chunk to execute before the next request

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from specpolicy.control.checks import check_observation
-from specpolicy.control.chunk import Planner
+from specpolicy.control.chunk import Planner, history_of
 from specpolicy.control.clock import Clock, make_clock
 from specpolicy.control.execution import Execution
 from specpolicy.control.limits import Limits
@@ -218,7 +218,8 @@ class Controller:
         slowest = 0.0
         for number in range(self.warm_up):
             supervisor.begins("inference", READY_SECONDS, always=True)
-            self.worker.submit({key: np.stack([value] * self.worker.n_obs_steps) for key, value in observation.items()})
+            frames = [observation] * self.worker.n_obs_steps
+            self.worker.submit(history_of(frames, getattr(self.worker, "pictures", None)))
             start = time.perf_counter()
             while (chunk := self.worker.result(0.1)) is None:
                 supervisor.check()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from specpolicy.control.checks import check_chunk
-from specpolicy.control.chunk import Chunk
+from specpolicy.control.chunk import Chunk, history_of
 from specpolicy.control.clock import Clock
 from specpolicy.control.execution import DeadlineMissed, Execution
 from specpolicy.control.limits import Limits
@@ -20,6 +20,7 @@ from specpolicy.control.ticks import Tick
 from specpolicy.control.timing import ChunkTiming, TimingLog
 from specpolicy.control.worker import Worker
 from specpolicy.errors import SpecpolicyError
+from specpolicy.images import kept
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class Pilot:
         self._pending = _Request(step, seconds, timing)
         self._next_request = step + self._every
         frames = list(self._frames)
-        self._worker.submit({key: np.stack([frame[key] for frame in frames]) for key in frames[-1]})
+        self._worker.submit(history_of(frames, getattr(self._worker, "pictures", None)))
         return self._pending
 
     def _receive(self, timeout: float = 0.0) -> Chunk | None:
@@ -242,4 +243,4 @@ class Pilot:
 
 def _copied(observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Copy a frame to keep, because a driver may fill the same arrays again."""
-    return {key: np.array(value) for key, value in observation.items()}
+    return {key: kept(value) for key, value in observation.items()}

@@ -43,6 +43,7 @@ class PolicyPlanner:
 
         self.policy, self.sampler = policy, sampler
         self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
+        self.pictures = tuple(policy.observation_keys)  # of what it observes, it looks at all
         self.control_hz: float | None = getattr(policy, "control_hz", None)
         # A CPU generator gives the same noises on every device.
         self._generator = torch.Generator()

@@ -52,6 +52,7 @@ class ProcessWorker:
             raise SpecpolicyError("worker='process' needs Linux or macOS: use worker='thread'")
         check_main_guard()
         self.n_obs_steps, self.n_action_steps = planner.n_obs_steps, planner.n_action_steps
+        self.pictures = getattr(planner, "pictures", None)
         self._threads = threads
         try:
             self._planner = pickle.dumps(planner)

@@ -30,6 +30,7 @@ class Worker(Protocol):
     Attributes:
         name: one of `WORKERS`, or a name of your own.
         n_obs_steps, n_action_steps: those of its planner.
+        pictures: the same, if it has them; see `Planner`.
     """
 
     name: str
@@ -69,6 +70,7 @@ class InlineWorker:
     def __init__(self, planner: Planner):
         self._planner = planner
         self.n_obs_steps, self.n_action_steps = planner.n_obs_steps, planner.n_action_steps
+        self.pictures = getattr(planner, "pictures", None)
         self._chunk: Chunk | None = None
 
     def reset(self, seed: int) -> None:
@@ -101,6 +103,7 @@ class ThreadWorker:
     def __init__(self, planner: Planner):
         self._planner = planner
         self.n_obs_steps, self.n_action_steps = planner.n_obs_steps, planner.n_action_steps
+        self.pictures = getattr(planner, "pictures", None)
         self._alone = threading.Lock()  # held while the planner works
         self._thread: threading.Thread | None = None
         self._requests: queue.SimpleQueue[tuple[int, Callable[[], Any]] | None] = queue.SimpleQueue()

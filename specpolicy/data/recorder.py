@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from specpolicy.data.robomimic_hdf5 import Demonstration
 from specpolicy.errors import SpecpolicyError
-from specpolicy.tasks import control_hz, known_hz, make_task_env
+from specpolicy.tasks import control_hz, kept_task, known_hz, make_task_env
 
 if TYPE_CHECKING:
     from specpolicy_envs import Expert
@@ -40,7 +41,7 @@ class Recording:
 
     def as_dict(self) -> dict[str, Any]:
         """The settings with the task unpacked."""
-        return {**asdict(self), "task": json.loads(self.task)}
+        return {**asdict(self), "task": kept_task(json.loads(self.task))}
 
 
 def demonstration_seeds(seed: int, number: int) -> tuple[int, int, int]:
@@ -70,7 +71,7 @@ class Recorder:
         space: Any = self.env.action_space
         observation, info = self.env.reset(seed=reset_seed)
         self.expert.reset(expert_seed)
-        observations, states, actions, rewards = [observation], [], [], []
+        observations, states, actions, rewards = [_drawn(observation)], [], [], []
         finished = False
         while not finished:
             states.append(self._state())
@@ -80,7 +81,7 @@ class Recorder:
             observation, reward, terminated, truncated, info = self.env.step(executed)
             actions.append(np.clip(clean, space.low, space.high).astype(np.float32))
             rewards.append(float(reward))
-            observations.append(observation)
+            observations.append(_drawn(observation))
             finished = terminated or truncated or info["is_success"] or len(actions) == self.max_steps
         dones = np.zeros(len(actions), dtype=np.int64)
         dones[-1] = 1
@@ -129,6 +130,11 @@ def describe(recording: Recording) -> tuple[dict[str, Any], float | None]:
         return recorder.env_args(), known_hz(recorder.env)
     finally:
         recorder.close()
+
+
+def _drawn(observation: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The observation as arrays; every picture is kept, so it is drawn while its moment is at hand."""
+    return {key: np.asarray(value) for key, value in observation.items()}
 
 
 def _make_expert(task_id: str, source: str | None) -> Expert:

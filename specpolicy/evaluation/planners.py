@@ -11,9 +11,10 @@ import numpy as np
 from specpolicy.control.chunk import Chunk, History
 from specpolicy.control.planner import PolicyPlanner
 from specpolicy.errors import SpecpolicyError
+from specpolicy.images import is_image
 from specpolicy.policy_base import Policy
 from specpolicy.rates import check_rate
-from specpolicy.tasks import known_hz
+from specpolicy.tasks import known_hz, with_cameras
 
 if TYPE_CHECKING:
     import gymnasium
@@ -26,6 +27,7 @@ class ExpertPlanner:
 
     n_obs_steps = 1
     n_action_steps = 1
+    pictures = ()  # it reads the scene's own numbers
 
     def __init__(self, task_id: str):
         from specpolicy_envs import make_expert
@@ -67,17 +69,20 @@ def check_shapes_fit(
 ) -> None:
     """The same for a policy known by the shapes of its observations; `action_dim` None is not checked."""
     spaces = env.observation_space.spaces  # type: ignore[attr-defined]
+    images = [key for key, wanted in shapes.items() if is_image(wanted)]
     for key, wanted in shapes.items():
         if key not in spaces:
+            hint = with_cameras([one for one in images if one not in spaces], env) if key in images else None
             raise SpecpolicyError(
                 f"the policy observes '{key}', which {task_id} does not have (it has {', '.join(spaces)}): "
-                "give the task it was trained on"
+                f"{hint or 'give the task it was trained on'}"
             )
         found = spaces[key].shape
         if found not in (wanted, (*wanted[1:], wanted[0])):  # images may have their channels last
+            ours = is_image(wanted) and key.removesuffix("_image") in getattr(env.unwrapped, "camera_names", ())
+            hint = f"set task.camera_size=[{wanted[1]},{wanted[2]}]" if ours else "give the task it was trained on"
             raise SpecpolicyError(
-                f"the policy expects '{key}' of size {_size(wanted)}, {task_id} gives {_size(found)}: "
-                "give the task it was trained on"
+                f"the policy expects '{key}' of size {_size(wanted)}, {task_id} gives {_size(found)}: {hint}"
             )
     if action_dim is not None and env.action_space.shape != (action_dim,):
         raise SpecpolicyError(

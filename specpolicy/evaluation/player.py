@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from specpolicy.control.chunk import Planner
+from specpolicy.control.chunk import Planner, history_of
 from specpolicy.control.clock import Clock
 from specpolicy.evaluation.arms import Arm
 from specpolicy.evaluation.episode import Episode, run_episode
@@ -161,7 +161,7 @@ class Player:
             planner = self._planners[label] = self._make_planner(label)
             # Chunks ahead of the measured ones: the first pays for lazy initialisation, the others are what to expect.
             observation, _ = self._env().reset(seed=0)
-            history = {key: np.stack([frame] * planner.n_obs_steps) for key, frame in observation.items()}
+            history = history_of([observation] * planner.n_obs_steps, getattr(planner, "pictures", None))
             planner.reset(0)
             seconds = []
             for _ in range(WARM_UP):

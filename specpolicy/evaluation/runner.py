@@ -22,7 +22,7 @@ from specpolicy.loading import usable_device
 from specpolicy.outputs import file_name, matching, remove
 from specpolicy.processes import run_jobs
 from specpolicy.sampler_names import beyond_defaults, make_sampler
-from specpolicy.tasks import make_task_env
+from specpolicy.tasks import kept_task, make_task_env
 
 FORMAT = 2
 SETTINGS = "settings.json"
@@ -127,6 +127,7 @@ def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool 
     """
     # The others change no result, or are known by what follows: the policy by its fingerprint, samplers by their arms.
     setup = {name: getattr(evaluation.setup, name) for name in ("task", "device", "engine", "max_seconds", "batch")}
+    setup["task"] = kept_task(evaluation.setup.task)
     setup["arms"] = {arm.label: _settings(arm, evaluation.setup, origin) for arm in evaluation.arms}
     wanted = json.loads(json.dumps({"format": FORMAT, **setup, "policy": origin.policy, "seed": evaluation.seed}))
     path = output / SETTINGS

@@ -63,6 +63,8 @@ class RemotePlanner:
         if self.metadata.observation is None and n_action_steps is None:
             raise SpecpolicyError(f"the server at {url} does not say how many actions to execute: give n_action_steps")
         self.n_obs_steps = self.metadata.n_obs_steps
+        # A server of openpi does not say what it looks at.
+        self.pictures = None if self.metadata.observation is None else tuple(self.metadata.observation)
         self.control_hz = self.metadata.control_hz
         self.n_action_steps = n_action_steps or self.metadata.n_action_steps
 

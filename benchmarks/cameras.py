@@ -1,0 +1,90 @@
+"""How fast the cameras of the tasks are: frames per second, beside what the world itself takes.
+
+    python benchmarks/cameras.py [--seconds 2]
+
+For each task, camera and size it prints, in ms: `draw`, one picture (median, and as frames per second); `keep`, what a
+picture on demand costs that nobody looks at; `step`, one control step without cameras; `loop`, a control step with this
+camera when a policy looks at 2 pictures of 8. The last line says what draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+from collections.abc import Callable
+
+import gymnasium
+import numpy as np
+
+import specpolicy_envs  # noqa: F401
+
+CAMERAS = {
+    "specpolicy/PushT-v0": ["top"],
+    "specpolicy/PushTMoving-v0": ["top"],
+    "specpolicy/Lift-v0": ["agentview", "robot0_eye_in_hand"],
+    "specpolicy/LiftConveyor-v0": ["agentview", "robot0_eye_in_hand"],
+    "specpolicy/PickPlaceCan-v0": ["agentview", "robot0_eye_in_hand"],
+    "specpolicy/NutAssemblySquare-v0": ["agentview", "robot0_eye_in_hand"],
+}
+SIZES = ((84, 84), (240, 320))
+LOOKED_AT, REPLAN_EVERY = 2, 8
+
+
+def milliseconds(call: Callable[[], object], seconds: float) -> float:
+    """Median time of a call, repeated for so long, ten times at least."""
+    times: list[float] = []
+    call()
+    while len(times) < 10 or sum(times) < seconds:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(times))
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each figure")
+    seconds = parser.parse_args().seconds
+    print("| task | camera | size | draw | frames/s | keep | step | loop |\n|---|---|---|---|---|---|---|---|")
+    for env_id, names in CAMERAS.items():
+        plain = gymnasium.make(env_id, disable_env_checker=True).unwrapped
+        plain.reset(seed=0)
+        rest = np.asarray(plain.resting_action(), np.float32)  # type: ignore[attr-defined]
+        step = milliseconds(lambda env=plain, action=rest: env.step(action), seconds)  # type: ignore[misc]
+        plain.close()
+        for name in names:
+            for size in SIZES:
+                env = gymnasium.make(
+                    env_id, cameras=[name], camera_size=size, pictures_on_demand=True, disable_env_checker=True
+                ).unwrapped
+                env.reset(seed=0)
+                views, data = env._views, env.data  # type: ignore[attr-defined]
+                draw = milliseconds(lambda v=views, d=data: np.asarray(*v.observe(d).values()), seconds)  # type: ignore[misc]
+                keep = milliseconds(lambda v=views, d=data: v.observe(d), seconds / 4)  # type: ignore[misc]
+                loop = step + keep + draw * LOOKED_AT / REPLAN_EVERY
+                env.close()
+                pixels = f"{size[0]} x {size[1]}"
+                print(
+                    f"| {env_id.split('/')[1]} | {name} | {pixels} | {draw:.1f} | {1e3 / draw:.0f} | {keep:.3f} | "
+                    f"{step:.1f} | {loop:.1f} |",
+                    flush=True,
+                )
+    print(f"\ndrawn by {renderer()}")
+
+
+def renderer() -> str:
+    """What OpenGL says of itself."""
+    from specpolicy_envs.rendering import _gl_context
+
+    context = _gl_context(8, 8)
+    context.make_current()
+    gl = importlib.import_module("OpenGL.GL")
+    told = gl.glGetString(gl.GL_RENDERER)
+    context.free()
+    return told.decode() if isinstance(told, bytes) else str(told)
+
+
+if __name__ == "__main__":
+    main()
