@@ -13,8 +13,6 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from specpolicy_envs.cameras import Views
-
 CONTROL_HZ = 20
 # Changes of the gripper's pose, relative to the robot's base: 0.05 m and 0.5 rad per unit of action.
 CONTROLLER = {
@@ -109,6 +107,8 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self._steps = 0
         self._canonical_quaternions = canonical_quaternions
         self._simulation = self._make_simulation()
+        from specpolicy_envs.cameras import Views  # here, as the experts, which come with the tasks, need no simulator
+
         self._views = Views(self.model, render_size, cameras, camera_size, pictures_on_demand)
         self.action_space = spaces.Box(-1.0, 1.0, (self._simulation.action_dim,), np.float32)
         sizes = {"object": self.object_size, **ROBOT_KEYS}
