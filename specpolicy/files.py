@@ -14,6 +14,14 @@ NUMBERED = re.compile(r"\(os error (\d+)\)|errno = (\d+)")
 UNNUMBERED = ("PytorchStreamWriter", "inline_container", "file write failed")
 
 
+def cache_directory() -> Path:
+    """Where what can be found again is kept: SPECPOLICY_CACHE, or `specpolicy` in the user's cache directory. It need
+    not be there yet."""
+    if own := os.environ.get("SPECPOLICY_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specpolicy"
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, else remove it.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from specpolicy.checkpoints import write_checkpoint
+from specpolicy.engines import AUTO
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import policy_fingerprint
 from specpolicy.networks import LowDimEncoder
@@ -127,12 +128,16 @@ class Policy(nn.Module, ABC):
         `runner.reset()` between episodes.
 
         Args:
-            sampler, engine, **options: see `sampler`.
+            sampler, **options: see `sampler`.
+            engine: runs the network, see `with_engine`; None: as the policy does, and if it has no engine, the fastest
+                here ("auto").
             seed, execute_steps: see `Runner`.
 
         Raises:
             SpecpolicyError: see `sampler` and `Runner`.
         """
+        if engine is None and self.engine is None:
+            engine = AUTO
         return Runner(self.sampler(sampler, engine=engine, **options), seed, execute_steps)
 
     @property

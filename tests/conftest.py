@@ -1,7 +1,11 @@
 """What many tests share: a small untrained policy, and one torch thread, as the two cores run two processes."""
 
+import atexit
 import copy
+import os
+import shutil
 import signal
+import tempfile
 
 import h5py
 import numpy as np
@@ -12,6 +16,10 @@ from hypothesis import settings
 from specpolicy.policy import DiffusionPolicy
 
 torch.set_num_threads(1)
+# What engine=auto finds out is kept for the whole run, the processes and programs of tests included, and not longer.
+if "SPECPOLICY_CACHE" not in os.environ:
+    os.environ["SPECPOLICY_CACHE"] = tempfile.mkdtemp(prefix="specpolicy-tests-")
+    atexit.register(shutil.rmtree, os.environ["SPECPOLICY_CACHE"], ignore_errors=True)
 # A shell that starts tests in the background has them ignore Ctrl-C; tests of Ctrl-C, and programs they start, need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # No time limit on an example: a busy machine is no failure.

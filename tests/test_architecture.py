@@ -23,6 +23,7 @@ ROOMS = (
     "images",
     "wrappers",
     "rates",
+    "machine",
     "tasks",
     "rotations",
     "tuning",

@@ -19,7 +19,7 @@ def history(first, second):
 
 
 def test_actions_are_those_of_chunks_drawn_when_the_last_one_is_used_up(small_policy):
-    runner = small_policy.runner("ddpm", seed=3)
+    runner = small_policy.runner("ddpm", engine="eager", seed=3)
     actions = [runner(frame(step)) for step in range(9)]
     generator = torch.Generator().manual_seed(3)
     for start, frames in ((0, history(0, 0)), (4, history(3, 4)), (8, history(7, 8))):
@@ -27,6 +27,15 @@ def test_actions_are_those_of_chunks_drawn_when_the_last_one_is_used_up(small_po
         for place, action in enumerate(actions[start : start + 4]):
             np.testing.assert_array_equal(action, chunk[place])
     assert runner.chunks == 3 and actions[0].shape == (small_policy.action_dim,)
+
+
+def test_it_runs_on_the_fastest_engine_unless_the_policy_has_one(small_policy, monkeypatch):
+    monkeypatch.setattr("specpolicy.engines.auto.time_engine", lambda engine, sizes: {1: 1.0})
+    considered = small_policy.runner("ddpm").sampler.policy.engine.considered
+    assert "eager" in considered and "cuda_graph" in considered and small_policy.engine is None
+    own = small_policy.with_engine("eager")
+    assert own.runner("ddpm").sampler.policy.engine is own.engine
+    assert small_policy.runner("ddpm", engine="eager").sampler.policy.engine.considered == {}
 
 
 def test_an_episode_forgets_the_one_before_and_a_seed_repeats_it(small_policy):

@@ -68,7 +68,7 @@ def run(config: DictConfig) -> None:
         finally:
             if controller.log.ticks:
                 with EndingSignals():  # a second Ctrl-C waits until the report is on the disk
-                    path = _save(config, controller, robot, error, output, _sampler_name(config, planner))
+                    path = _save(config, controller, robot, error, output, _drawn_by(config, planner))
                     summary = timing_report(controller.log.summary())
                     _print(f"{_outcome(config, robot, hz)}\n{summary}\nreport: {path}")
 
@@ -176,11 +176,12 @@ def _outcome(config: DictConfig, robot: GymRobot, hz: float) -> str:
     return f"{config.task.name}, seed {config.seed}: {outcome} in {steps}, return {robot.total_reward:.3g}"
 
 
-def _sampler_name(config: DictConfig, planner: Any) -> str | None:
-    """What has drawn the chunks, a server's sampler as it says; None where there was none, or nobody says."""
+def _drawn_by(config: DictConfig, planner: Any) -> dict[str, str | None]:
+    """The sampler and the engine of the chunks, a server's as it says; None where there was none, or nobody says."""
     if hasattr(planner, "metadata"):
-        return planner.metadata.more.get("sampler")
-    return None if config.sampler is None or config.policy == "expert" else str(config.sampler.name)
+        return {name: planner.metadata.more.get(name) for name in ("sampler", "engine")}
+    sampler = None if config.sampler is None or config.policy == "expert" else str(config.sampler.name)
+    return {"sampler": sampler, "engine": planner.policy.engine_name if hasattr(planner, "policy") else None}
 
 
 def _save(
@@ -189,7 +190,7 @@ def _save(
     robot: GymRobot,
     error: BaseException | None,
     output: Path,
-    sampler: str | None,
+    drawn_by: dict[str, str | None],
 ) -> Path:
     """Write timing.json: the report, what became of the episode, and where the figures come from."""
     from specpolicy.evaluation.provenance import hardware, load, versions
@@ -198,7 +199,7 @@ def _save(
     report = {
         "format": FORMAT,
         "task": config.task.name,
-        "sampler": sampler,
+        **drawn_by,
         "success": robot.success,
         "steps": robot.steps,
         "held_steps": robot.held_steps,

@@ -148,11 +148,10 @@ def read_video_size(size: Any) -> tuple[int, int]:
 
 def _evaluation(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any], Evaluation]:
     """The track with the execution horizon that holds in it, and what is to be played."""
-    from specpolicy.cli.engines import on_engine
-    from specpolicy.engines import AUTO
+    from specpolicy.cli.engines import engine_for_processes
     from specpolicy.evaluation.arms import Arm
     from specpolicy.evaluation.player import EXPERT, Setup
-    from specpolicy.evaluation.runner import Evaluation
+    from specpolicy.evaluation.runner import SETTINGS, Evaluation
     from specpolicy.evaluation.tracks import make_arms
     from specpolicy.loading import load_policy
 
@@ -161,9 +160,8 @@ def _evaluation(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any],
         config.samplers = [EXPERT]
     elif config.samplers is None:
         config.samplers = [policy().best_sampler]
-    engine = str(config.engine)
-    if engine == AUTO:  # chosen here, so that all processes have the same one, and results say which
-        engine = "eager" if config.policy == EXPERT else on_engine(policy(), AUTO).engine_name
+    settings = Path(config.output) / SETTINGS
+    engine = "eager" if config.policy == EXPERT else engine_for_processes(str(config.engine), policy, settings)
     setup = Setup(
         task=plain(config.task),
         policy=own or str(config.policy),

@@ -161,7 +161,9 @@ def _run(
     own = policy if isinstance(policy, Policy) else None
     options = {"policy": IN_MEMORY if own is not None else str(policy), **options}
     if own is not None:
-        options = {"device": str(own.device), "engine": own.engine_name, **options}
+        options = {"device": str(own.device), **options}
+        if own.engine is not None:
+            options.setdefault("engine", own.engine_name)
     config = _composed(name, task, options)
     if samplers is not None:
         config.samplers = [_spec(sampler) for sampler in samplers]

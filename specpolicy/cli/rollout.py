@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 def run(config: DictConfig) -> None:
     """Play the episode that `config` (configs/rollout.yaml) describes."""
     from specpolicy.cli.configuration import save_config
+    from specpolicy.cli.engines import on_engine
     from specpolicy.cli.evaluate import read_video_size
     from specpolicy.cli.own_outputs import check_own
     from specpolicy.cli.policies import pin
@@ -42,8 +43,11 @@ def run(config: DictConfig) -> None:
     pin(config)
     config_directories = config.get("config_directories", [])
     task: Any = OmegaConf.to_container(config.task)
-    if config.policy != EXPERT and config.sampler is None:
-        name_best_sampler(config, load_policy(config.policy, config.device))
+    engine = "eager"
+    if config.policy != EXPERT:
+        policy = load_policy(config.policy, config.device)
+        name_best_sampler(config, policy)
+        engine = on_engine(policy, str(config.engine)).engine_name
     sampler = EXPERT if config.policy == EXPERT else plain(config.sampler)
     samplers = sampler_specs([sampler], config_directories)
     (label,) = samplers
@@ -58,6 +62,7 @@ def run(config: DictConfig) -> None:
         policy=str(config.policy),
         samplers=samplers,
         device=str(config.device),
+        engine=engine,
         max_seconds=float(config.max_seconds),
         video_size=read_video_size(config.video_size),
         any_rate=config.any_rate,

@@ -70,7 +70,8 @@ def _serve(config: DictConfig, output: Path) -> None:
         check_own(output, "serve", ["metrics.txt", "config.yaml"])
         save_config(shown, output, "serve")
         name = f"[{server.host}]" if ":" in server.host else server.host
-        print(f"serving {config.policy} ({service.metadata.more['sampler']}) at ws://{name}:{server.port}", flush=True)
+        how = f"{service.metadata.more['sampler']}, engine {service.metadata.more['engine']}"
+        print(f"serving {config.policy} ({how}) at ws://{name}:{server.port}", flush=True)
         if key is None and server.host not in ("localhost", "127.0.0.1", "::1"):
             print(f"whoever reaches this address can use it: set {API_KEY} to ask for a key", flush=True)
 
@@ -101,7 +102,6 @@ def _hold(stack: contextlib.ExitStack, output: Path) -> Path:
 def _service(config: DictConfig) -> PolicyService:
     import torch
 
-    from specpolicy.cli.engines import on_engine
     from specpolicy.cli.policies import pin
     from specpolicy.cli.samplers import given_sampler, name_best_sampler
     from specpolicy.evaluation.provenance import fingerprint
@@ -116,7 +116,7 @@ def _service(config: DictConfig) -> PolicyService:
     pin(config)
     policy = load_policy(str(config.policy), config.device, trust=config.trust)
     name_best_sampler(config, policy)
-    about = {"policy": str(config.policy), "fingerprint": fingerprint(policy)}
     if config.engine != "eager" or config.precision != "float32":
-        policy = on_engine(policy, config.engine, max(policy.steps or 1, config.max_batch), config.precision)
+        policy = policy.with_engine(config.engine, max(policy.steps or 1, config.max_batch), config.precision)
+    about = {"policy": str(config.policy), "fingerprint": fingerprint(policy), "engine": policy.engine_name}
     return PolicyService(policy, sampler, about)

@@ -1,15 +1,36 @@
 """`auto`: the fastest engine that is installed, runs on this machine and computes the same as the network."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from specpolicy.engines.base import Engine, Workload
+from specpolicy.engines.memory import recall, remember
 from specpolicy.tuning import time_calls
 
 ROWS = (1, 16)  # of a sequential sampler's calls, and of an exact sampler's
 TURNS, SECONDS = 100, 0.6  # most repetitions of both calls, and their time limit
+
+
+def automatic_engine(kinds: Sequence[type[Engine]], workload: Workload) -> Engine:
+    """The engine that `fastest_engine` finds, or found before for such a workload on this machine.
+
+    A remembered engine is compared with the network like any other. If it cannot be made any more, all are measured.
+    """
+    choice = recall(workload)
+    for kind in kinds:
+        if choice is not None and kind.name == choice.name:
+            try:
+                engine = kind(workload)
+                engine.warm_up()
+            except Exception:  # whatever a package or a driver finds that it cannot do by now
+                break
+            engine.considered = choice.considered
+            return engine
+    engine = fastest_engine(kinds, workload)
+    remember(workload, engine)
+    return engine
 
 
 def fastest_engine(kinds: Iterable[type[Engine]], workload: Workload) -> Engine:

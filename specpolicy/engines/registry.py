@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from specpolicy.engines.auto import fastest_engine
+from specpolicy.engines.auto import automatic_engine
 from specpolicy.engines.base import Denoiser, Engine, Workload
 from specpolicy.engines.compiled import CompiledEngine
 from specpolicy.engines.cuda_graph import CudaGraphEngine
@@ -50,7 +50,7 @@ def make_engine(
 
     Args:
         name: "eager"; "compile" (torch.compile); "cuda_graph"; "openvino" (CPUs; the optional extra); or "auto", the
-            fastest of them here except compile, see `fastest_engine`.
+            fastest of them here except compile, found once and remembered, see `automatic_engine`.
         chunk_shape: (H, D) of one row.
         cond_shape: shape of one row's condition; None if the network takes none.
         max_rows: most rows of one call of the network: for one chunk, the steps of the chain.
@@ -68,7 +68,7 @@ def make_engine(
     workload = Workload(denoiser, tuple(chunk_shape), shape, max_rows, precision, train_steps, time_dtype)
     check_precision(precision, workload.device)
     if name == AUTO:
-        return fastest_engine(OFFERED, workload)
+        return automatic_engine(OFFERED, workload)
     engine = ENGINES[name](workload)
     engine.warm_up()
     return engine

@@ -5,12 +5,12 @@ import importlib.metadata
 import json
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from specpolicy.fingerprints import add_weights
+from specpolicy.machine import cpu_name
 from specpolicy.policy_base import Policy
 
 PACKAGES = ("specpolicy", "torch", "numpy", "gymnasium", "mujoco", "robosuite")
@@ -21,7 +21,7 @@ def hardware() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": cores,
         "memory_gib": round(pages / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -50,12 +50,3 @@ def fingerprint(policy: Policy) -> str:
     digest = hashlib.sha256(json.dumps(policy.config.to_dict(), sort_keys=True).encode())
     add_weights(digest, policy.state_dict())
     return digest.hexdigest()[:16]
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -1,5 +1,7 @@
 """engine=auto: the fastest that works, whatever is wrong with the others."""
 
+import dataclasses
+import json
 import pickle
 import sys
 
@@ -8,7 +10,7 @@ import torch
 from torch import nn
 
 from specpolicy.engines import AUTO, auto, check_engine_name, make_engine
-from specpolicy.engines.auto import fastest_engine, time_engine
+from specpolicy.engines.auto import automatic_engine, fastest_engine, time_engine
 from specpolicy.engines.base import Engine, Workload
 from specpolicy.errors import SpecpolicyError
 
@@ -42,6 +44,13 @@ class Plain(Engine):
 
 def kind(name, seconds=1.0, **changes):
     return type(name.title(), (Plain,), {"name": name, "seconds": seconds, **changes})
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    """Nothing is remembered from elsewhere."""
+    monkeypatch.setenv("SPECPOLICY_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "engines"
 
 
 @pytest.fixture
@@ -94,6 +103,62 @@ def test_calls_are_timed_at_their_rows(workload, monkeypatch):
     engine = Plain(workload)
     found = time_engine(engine, (3, 7))
     assert 0 < found[3] <= found[7] < 60 and engine.rows == [3, 3, 7, 7] * 3  # the first of two warms up
+
+
+def test_what_was_found_is_remembered(workload, clock, cache):
+    kinds = [kind("quick", 0.5), kind("last", 1.0)]
+    first = automatic_engine(kinds, workload)
+    quicker_by_now = [kinds[0], kind("last", 0.1)]
+    again = automatic_engine(quicker_by_now, workload)
+    assert first.name == again.name == "quick" and again.considered == first.considered
+    assert again.rows == [1, 20]  # compared with the network all the same
+    (path,) = cache.iterdir()
+    path.unlink()
+    assert automatic_engine(quicker_by_now, workload).name == "last"
+
+
+def test_another_network_or_setting_is_measured_anew(workload, clock, cache, monkeypatch):
+    kinds = [kind("quick", 0.5), kind("last", 1.0)]
+    automatic_engine(kinds, workload)
+    wider = Network()
+    wider.more = nn.Linear(1, 1)
+    others = [
+        dataclasses.replace(workload, denoiser=wider),
+        dataclasses.replace(workload, max_rows=7),
+        dataclasses.replace(workload, time_dtype=torch.float32),
+    ]
+    for other in others:
+        automatic_engine(kinds, other)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    automatic_engine(kinds, workload)
+    assert len(list(cache.iterdir())) == 5
+    with torch.no_grad():
+        workload.denoiser.layer.weight.add_(1.0)  # other weights take the same time
+    automatic_engine(kinds, workload)
+    assert len(list(cache.iterdir())) == 5
+
+
+def test_a_remembered_engine_that_has_gone_wrong_is_found_anew(workload, clock):
+    automatic_engine([kind("quick", 0.5), kind("last", 1.0)], workload)
+    for gone in (kind("quick", 0.5, error=0.1), kind("quick", 0.5, broken=RuntimeError("gone"))):
+        assert automatic_engine([gone, kind("last", 1.0)], workload).name == "last"
+        automatic_engine([kind("quick", 0.5), kind("last", 1.0)], workload)
+
+
+@pytest.mark.parametrize("content", ("", "[]", "{}", '{"engine": "last", "considered": 3}', '{"engine": "gone"', "\0"))
+def test_a_damaged_note_is_no_harm(content, workload, clock, cache):
+    kinds = [kind("quick", 0.5), kind("last", 1.0)]
+    automatic_engine(kinds, workload)
+    (path,) = cache.iterdir()
+    path.write_text(content)
+    assert automatic_engine(kinds, workload).name == "quick"
+    assert json.loads(path.read_text())["engine"] == "quick"
+
+
+def test_where_nothing_can_be_written_it_measures_each_time(workload, clock, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SPECPOLICY_CACHE", str(tmp_path / "file"))
+    assert automatic_engine([kind("last")], workload).name == "last"
 
 
 @pytest.fixture

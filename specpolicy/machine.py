@@ -1,0 +1,16 @@
+"""What this machine is called."""
+
+import functools
+import platform
+from pathlib import Path
+
+
+@functools.cache
+def cpu_name() -> str:
+    """The processor's name as its maker writes it, or its kind where the system does not tell the name."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
