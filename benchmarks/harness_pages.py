@@ -196,8 +196,8 @@ during inference.
 """,
     "equivalence": """# Exact samplers lose no success
 
-Exact samplers draw from the law of sequential DDPM, so that success at zero delay must be the same. Two one-sided tests
-on episodes paired by seed (Tango's score statistic) ask whether it is, within a margin.
+Exact samplers draw from the distribution of sequential DDPM, so that success at zero delay must be the same. Two
+one-sided tests on episodes paired by seed (Tango's score statistic) ask whether it is, within a margin.
 """,
 }
 

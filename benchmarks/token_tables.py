@@ -173,11 +173,13 @@ def chosen_table(subject: Subject) -> list[list[str]]:
     """What calibration chose, by machine."""
     table = [["decoder", "machine", "drafter", "drafts", "calls", "calls without drafts"]]
     calibration = subject.policy.calibration
-    for law, found in ({} if calibration is None else calibration.decoders).items():
+    for distribution, found in ({} if calibration is None else calibration.decoders).items():
         calls = found.report["calls"]
         for machine, drafts in found.drafts.items():
             chosen = str(drafts) if drafts else "0: none pay here"
-            table.append([law, machine, found.drafter, chosen, f"{calls[str(drafts)]:.1f}", f"{calls['0']:.1f}"])
+            table.append(
+                [distribution, machine, found.drafter, chosen, f"{calls[str(drafts)]:.1f}", f"{calls['0']:.1f}"]
+            )
     return table
 
 

@@ -21,7 +21,7 @@ class Bound(Protocol):
         ...
 
     def describe(self) -> dict[str, str | None]:
-        """Return `law`, the distribution it draws from, and `window`, its drafts in words (None without drafts)."""
+        """Return `distribution`, what it draws from, and `window`, its drafts in words (None without drafts)."""
         ...
 
     def __call__(self, batch: int, cond: Tensor, generator: Generators, return_states: bool) -> Sample:

@@ -5,7 +5,7 @@ from typing import Any
 
 HEAD = (
     "sampler",
-    "law",
+    "distribution",
     "window; drafts",
     "calls",
     "p50",
@@ -31,7 +31,7 @@ def result_table(summary: Mapping[str, Any]) -> list[list[str]]:
         table.append(
             [
                 sampler["label"],
-                sampler["law"],
+                sampler["distribution"],
                 sampler["window"] or "-",
                 f"{calls['mean']:.4g}",
                 *(f"{calls[name]:.0f}" for name in ("p50", "p95", "p99")),
@@ -47,6 +47,17 @@ def result_table(summary: Mapping[str, Any]) -> list[list[str]]:
     return table
 
 
+def brief_table(summary: Mapping[str, Any]) -> list[list[str]]:
+    """What fits into a terminal: what is drawn, network calls, milliseconds, and how they compare."""
+    table = [["sampler", "distribution", "calls", "p95", "ms p50", "p95", f"time / {summary['reference']}"]]
+    for sampler in summary["samplers"]:
+        calls, seconds = sampler["calls"], sampler["seconds"]
+        found = [sampler["label"], sampler["distribution"], f"{calls['mean']:.4g}", f"{calls['p95']:.0f}"]
+        found += [milliseconds(seconds["p50"]), milliseconds(seconds["p95"]), f"{sampler['ratio']['p50']:.2f}"]
+        table.append(found)
+    return table
+
+
 def _per_round(launches: Mapping[str, int], name: str) -> str:
     """Return the number per chunk and, in brackets, per call: "312 (24)"."""
     return f"{launches[name]} ({launches[name] / launches['calls']:.3g})"
@@ -58,8 +69,8 @@ def _extent(summary: Mapping[str, Any]) -> str:
     return f"whose chain has {summary['steps']} steps"
 
 
-def notes(summary: Mapping[str, Any]) -> list[str]:
-    """Return notes for readers of the table, a sentence or two each."""
+def notes(summary: Mapping[str, Any], brief: bool = False) -> list[str]:
+    """Return notes for readers of the table, a sentence or two each; `brief`: of `brief_table`."""
     network, machine = summary["network"], summary["machine"]
     place = machine["gpu"] if summary["device"].startswith("cuda") else machine["cpu"]
     lines = [
@@ -75,6 +86,8 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
             "Its weights are random: time in the network is its own, calls and rows are those of the trained policy, "
             "whose network answers each call, untimed, while the other one is called with as many rows."
         )
+    if brief:
+        return [*lines, "The last column is the median of the ratio of the two times on one observation."]
     lines.append(
         "Quantiles of calls and of ms are over chunks. The last column is the median, with quartiles, of the ratio of "
         "the two times on one observation."

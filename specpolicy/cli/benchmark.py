@@ -74,7 +74,7 @@ def _measure(
     command: str,
 ) -> None:
     """Measure, write and print the figures; `output` is held by this run."""
-    from specpolicy.benchmarking import benchmark, notes, plain_table, result_table, write_report
+    from specpolicy.benchmarking import benchmark, brief_table, notes, plain_table, write_report
     from specpolicy.cli.configuration import save_config
     from specpolicy.evaluation.provenance import fingerprint
     from specpolicy.logging import make_logger
@@ -102,8 +102,8 @@ def _measure(
         summary["policy"] |= {"path": str(config.policy), **named(artifact)}
         summary["command"] = command
         summary["config"] = _plain(config)
-        print(plain_table(result_table(summary)))  # first, so that it is seen even if the disk is full by now
-        print("\n".join(notes(summary)))
+        print(plain_table(brief_table(summary)))  # first, so that it is seen even if the disk is full by now
+        print("\n".join(notes(summary, brief=True)))
         save_config(config, output, "benchmark")
         write_report(summary, draws, output)
         _log(summary, output, logger)

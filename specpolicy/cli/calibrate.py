@@ -1,4 +1,5 @@
-"""Calibrate exact sampling for a policy and this machine. It changes how fast chunks come, never their law.
+"""Calibrate exact sampling for a policy and this machine. It changes how fast chunks come, never their
+distribution.
 
 For a diffusion policy this is the sampler `recycled`. The policy plays episodes of its own task; at what it sees there
 it is sampled, and from its evaluations come a prior on its chunks, a small student of its network, and what is fastest

@@ -52,8 +52,8 @@ def _learn(policy: TokenPolicy, config: DictConfig, output: Path) -> TokenCalibr
     save_config(config, output / "calibrate.yaml", "calibrate")
     generator = torch.Generator().manual_seed(config.seed)
     with progress_bar(len(decoders), "calibrate decoders") as bar:
-        for law, decoder in decoders.items():
-            calibration = calibration.added(law, _calibrate(bare, decoder, cond, cost, generator, config))
+        for distribution, decoder in decoders.items():
+            calibration = calibration.added(distribution, _calibrate(bare, decoder, cond, cost, generator, config))
             calibration.save(output)  # each at once: the next one may fail, or be interrupted
             bar.advance()
     return calibration
@@ -63,9 +63,9 @@ def describe(calibration: TokenCalibration, machine: str) -> str:
     """What was found for a machine, in a few lines."""
     cost = calibration.costs[machine]
     lines = ["one call: " + ", ".join(f"{rows} rows {1e3 * seconds:.1f} ms" for rows, seconds in cost.items())]
-    for law, found in calibration.decoders.items():
+    for distribution, found in calibration.decoders.items():
         table = ", ".join(f"{drafts}: {number:.1f}" for drafts, number in found.report["calls"].items())
-        lines.append(f"{law}: {_chosen(found, machine)}; calls by drafts {table}")
+        lines.append(f"{distribution}: {_chosen(found, machine)}; calls by drafts {table}")
     return "\n".join(lines)
 
 
@@ -98,10 +98,12 @@ def _decoders(policy: TokenPolicy, config: DictConfig) -> dict[str, BoundDecoder
     decoders: dict[str, BoundDecoder] = {}
     for label, spec in specs.items():
         decoder = policy.bound(make_sampler(**spec))
-        law = decoder.sampler.law
-        if law in decoders:
-            raise SpecpolicyError(f"decoders: '{label}' draws from the same as one before it ({law}): leave one out")
-        decoders[law] = decoder
+        distribution = decoder.sampler.distribution
+        if distribution in decoders:
+            raise SpecpolicyError(
+                f"decoders: '{label}' draws from the same as one before it ({distribution}): leave one out"
+            )
+        decoders[distribution] = decoder
     return decoders
 
 
@@ -142,8 +144,8 @@ def _time_again(policy: TokenPolicy, config: DictConfig, output: Path) -> TokenC
     if not known.decoders:
         raise SpecpolicyError(f"{output} holds no calibration of these tokens: calibrate with learn=true first")
     calibration = _timed(policy, known, {})
-    for law, found in known.decoders.items():
-        calibration = calibration.added(law, found)
+    for distribution, found in known.decoders.items():
+        calibration = calibration.added(distribution, found)
     calibration.save(output)
     return calibration
 

@@ -14,7 +14,7 @@ from specpolicy.sampler_names import option_defaults
 PAUSED = "paused"
 # Samplers whose `steps` are their own setting; for the others another number of steps is another chain.
 OWN_STEPS = ("ddim", "dpm_solver")
-LAWS = ("eta", "tolerance")  # options that choose a law, not how fast it is drawn
+DISTRIBUTIONS = ("eta", "tolerance")  # options that choose a distribution, not how fast it is drawn
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,12 @@ class Arm:
 def method(spec: Mapping[str, Any]) -> str:
     """The method that a sampler is a setting of: DDIM with 4 and with 10 steps are one, and so are all windows of ASD.
 
-    A chain with fewer steps is another law, and so another method; so is another `eta` or `tolerance` than the usual.
+    A chain with fewer steps is another distribution, and so another method; so is an unusual `eta` or `tolerance`.
     """
     name, steps = str(spec["name"]), spec.get("steps")
     found = name if steps is None or name in OWN_STEPS else f"{name}-{steps}"
     usual = option_defaults(name)
-    for option in LAWS:
+    for option in DISTRIBUTIONS:
         if spec.get(option) is not None and spec[option] != usual.get(option):
             found += f"-{option}{float(spec[option])}"  # as in the labels of samplers
     return found

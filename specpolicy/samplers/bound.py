@@ -36,9 +36,9 @@ class BoundSampler:
         return f"BoundSampler({self.sampler}, {self.setting.chain}, {self.setting.backend})"
 
     def describe(self) -> dict[str, str | None]:
-        """Return `law`, the distribution it draws from, and `window`, its drafts in words (None without drafts)."""
+        """Return `distribution`, what it draws from, and `window`, its drafts in words (None without drafts)."""
         distribution = describe_distribution(self.sampler, self.setting.chain)
-        return {"law": distribution, "window": describe_drafts(self.draw)}
+        return {"distribution": distribution, "window": describe_drafts(self.draw)}
 
     def __call__(
         self,

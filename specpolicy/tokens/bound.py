@@ -123,10 +123,10 @@ class BoundDecoder:
         return record_traces(self._network(cond), self.rule, noise, start, self.setting.bins, blind)
 
     def describe(self) -> dict[str, str | None]:
-        """Return `law`, the distribution it draws from, and `window`, its drafts in words such as "graph, 16 drafts"
+        """Return `distribution`, what it draws from, and `window`, its drafts in words such as "graph, 16 drafts"
         (None without drafts)."""
         drafts = self.sampler.describe_drafts(self.found, self.setting.backend)
-        return {"law": self.sampler.law, "window": drafts}
+        return {"distribution": self.sampler.distribution, "window": drafts}
 
     def _network(self, cond: Tensor, denoiser: Denoiser | None = None) -> Network:
         """Return the network in the form that decoders call."""

@@ -69,7 +69,7 @@ class TokenSampler:
         raise NotImplementedError
 
     @property
-    def law(self) -> str:
+    def distribution(self) -> str:
         """The target distribution in words. Samplers with the same words yield the same tokens from the same noise."""
         raise NotImplementedError
 
@@ -83,7 +83,7 @@ class TokenSampler:
         if calibration is None:
             return None
         calibration.check(setting.length, setting.bins)
-        return calibration.decoders.get(self.law)
+        return calibration.decoders.get(self.distribution)
 
     def learnt(self, setting: TokenSetting, backend: str) -> Iterator[Any]:
         """See `Sampler.learnt`: the drafter, as far as calibration chose it."""
@@ -161,8 +161,8 @@ class ConfidenceDecoder(TokenSampler):
         return Rule(length, counts, order=self.confidence, sampled=self.sampled, keyed=self.noise)
 
     @property
-    def law(self) -> str:
-        """See `TokenSampler.law`."""
+    def distribution(self) -> str:
+        """See `TokenSampler.distribution`."""
         return f"{self.confidence}, {self.tokens_per_step} a step, {self._manner()}"
 
 
@@ -185,8 +185,8 @@ class CosineDecoder(TokenSampler):
         return Rule(length, counts, order=self.confidence, sampled=self.sampled, keyed=self.noise)
 
     @property
-    def law(self) -> str:
-        """See `TokenSampler.law`."""
+    def distribution(self) -> str:
+        """See `TokenSampler.distribution`."""
         return f"{self.confidence}, cosine {self.steps}, {self._manner()}"
 
 
@@ -207,8 +207,8 @@ class ThresholdDecoder(TokenSampler):
         return Rule(length, None, threshold=float(self.threshold), sampled=self.sampled, keyed=self.noise)
 
     @property
-    def law(self) -> str:
-        """See `TokenSampler.law`."""
+    def distribution(self) -> str:
+        """See `TokenSampler.distribution`."""
         return f"threshold {self.threshold:g}, {self._manner()}"
 
 
@@ -238,8 +238,8 @@ class RandomOrderDecoder(TokenSampler):
         return Rule(length, counts, order=self.order, sampled=self.sampled, keyed=self.noise)
 
     @property
-    def law(self) -> str:
-        """See `TokenSampler.law`. With an order that reads no noise, the keying of noise changes only the tokens."""
+    def distribution(self) -> str:
+        """See `TokenSampler.distribution`. With an order that reads no noise, the keying of noise changes only the tokens."""
         schedule = f"{self.tokens_per_step} a step" if self.steps is None else f"cosine {self.steps}"
         order = "random order" if self.order == "random" else self.order
         return f"{order}, {schedule}, {self._manner()}"

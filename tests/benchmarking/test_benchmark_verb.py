@@ -34,21 +34,23 @@ def test_the_table_names_the_engine_that_auto_is(checkpoint, tmp_path, monkeypat
 
 def test_it_writes_and_prints_the_table(checkpoint, tmp_path, capsys):
     output = tmp_path / "out"
-    assert benchmark(checkpoint, output, "samplers=[ddpm,ddim-4,asd,recycled]", "steps=[20,8]") == 0
+    arguments = ["samplers=[ddpm,ddim-4,asd,recycled]", "steps=[20,8]", "engine=eager"]
+    assert benchmark(checkpoint, output, *arguments) == 0
     assert files(output) == FILES
     labels = ["ddpm-20", "ddim-4", "asd-20", "recycled-20", "ddpm-8", "asd-8", "recycled-8"]
     summary = json.loads((output / "summary.json").read_text())
     assert [entry["label"] for entry in summary["samplers"]] == labels
     assert summary["reference"] == "ddpm-20" and summary["chunks"] == 3 and summary["steps"] == 20
     assert summary["network"]["trained"] and summary["engine"] == "eager" and summary["threads"] == 1
-    laws = {entry["label"]: entry["law"] for entry in summary["samplers"]}
-    assert laws["asd-20"] == laws["ddpm-20"] == "own" and laws["recycled-8"] == "own, 8 steps"
+    drawn = {entry["label"]: entry["distribution"] for entry in summary["samplers"]}
+    assert drawn["asd-20"] == drawn["ddpm-20"] == "own" and drawn["recycled-8"] == "own, 8 steps"
     shown, table = capsys.readouterr().out, (output / "table.md").read_text()
     for text in (shown, table):
         assert all(label in text for label in labels)
         assert f"time / {labels[0]}" in text and "3 chunks of each sampler" in text
-        assert "launches outside (a call)" in text and "calls alone / ddpm-20" in text
+    assert "launches outside (a call)" in table and "calls alone / ddpm-20" in table
     assert "One call of the network" in table
+    assert max(map(len, shown.partition("chunks of each")[0].splitlines())) < 100  # fits into a terminal
 
 
 def test_its_chunks_are_a_latency_trace(checkpoint, tmp_path):

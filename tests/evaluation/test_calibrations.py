@@ -110,7 +110,7 @@ def test_of_a_decoder_only_its_drafts_count(policy_config):
     small = {"kind": "masked_transformer", "n_layer": 1, "n_head": 2, "n_emb": 16, "dropout": 0.0}
     config = {name: value for name, value in policy_config.items() if name != "chain"}
     policy = TokenPolicy.from_config({**config, "network": small, "tokens": {"kind": "uniform", "bins": 8}})
-    law = make_sampler("confidence").law
+    law = make_sampler("confidence").distribution
 
     def digest(chosen, nodes=(((0, 0),), ((0, 0), (1, 0))), **options):
         graphs = {policy.tokens: DraftGraph(nodes)}

@@ -158,7 +158,7 @@ def calibrated(policy, seen):
     costs = {"cpu": dict.fromkeys(ROWS, 1.0)}
     found = calibrate_graphs(traces, sampler.rule(policy.tokens), costs["cpu"])
     made = TokenCalibration(policy.tokens, policy.tokeniser.bins, {}, costs, fingerprint=policy.fingerprint)
-    return made.added(sampler.law, found)
+    return made.added(sampler.distribution, found)
 
 
 def test_a_policy_uses_the_calibration_beside_it(token_policy, seen, tmp_path):
@@ -176,7 +176,7 @@ def test_a_policy_uses_the_calibration_beside_it(token_policy, seen, tmp_path):
 def test_what_was_chosen_for_another_machine_does_not_hold_here_but_its_graphs_do(token_policy, seen):
     token_policy.calibration = calibrated(token_policy, seen)
     sampler = make_sampler("confidence")
-    found = token_policy.calibration.decoders[sampler.law]
+    found = token_policy.calibration.decoders[sampler.distribution]
     assert token_policy.bound(sampler).drafter.graphs and token_policy.bound(sampler).found is found
     assert sampler.resolved(found, "cpu") == ("graph", found.drafts["cpu"])
     assert sampler.resolved(found, "cuda") == ("graph", 0)
@@ -187,7 +187,8 @@ def test_what_was_chosen_for_another_machine_does_not_hold_here_but_its_graphs_d
 def test_a_sampler_says_how_many_nodes_there_are_to_draft(token_policy, seen):
     token_policy.calibration = calibrated(token_policy, seen)
     nodes = max(
-        len(graph.nodes) for graph in token_policy.calibration.decoders[make_sampler("confidence").law].graphs.values()
+        len(graph.nodes)
+        for graph in token_policy.calibration.decoders[make_sampler("confidence").distribution].graphs.values()
     )
     every = token_policy.bound(make_sampler("confidence", drafts=1_000))
     assert every.describe()["window"] == f"graph, {nodes} drafts"

@@ -185,14 +185,14 @@ def test_weights_that_are_no_numbers_are_refused(token_policy, seen):
 
 def test_samplers_with_the_same_law_say_so():
     ordinary = make_sampler("confidence")
-    assert ordinary.law == dataclasses.replace(ordinary, drafts=8, drafter="chain").law
-    assert len({make_sampler(**OPTIONS.get(name, dict(name=name))).law for name in DECODERS}) == len(DECODERS)
+    assert ordinary.distribution == dataclasses.replace(ordinary, drafts=8, drafter="chain").distribution
+    assert len({make_sampler(**OPTIONS.get(name, dict(name=name))).distribution for name in DECODERS}) == len(DECODERS)
 
 
 def test_a_decoders_order_does_not_depend_on_what_it_is_called():
-    assert RandomOrderDecoder(name="mine").rule(4).order == "random" and RasterDecoder(name="mine").law.startswith(
-        "raster"
-    )
+    assert RandomOrderDecoder(name="mine").rule(4).order == "random" and RasterDecoder(
+        name="mine"
+    ).distribution.startswith("raster")
 
 
 def test_keeping_the_best_nodes_chooses_from_a_whole_graph(token_policy, seen):

@@ -77,7 +77,7 @@ def test_calibrate_and_benchmark(trained, observations, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "one call: 1 rows" in shown and "random order, 1 a step, sampled" in shown
     calibration = load_policy(trained).calibration
-    assert calibration.decoders[make_sampler("confidence").law].report["traces"] == 8  # of ten; two measure
+    assert calibration.decoders[make_sampler("confidence").distribution].report["traces"] == 8  # of ten; two measure
     assert len(calibration.decoders) == 5 and calibration.costs["cpu"].keys() >= {1, 9}
     assert all(found.drafts.keys() == {"cpu"} for found in calibration.decoders.values())
     assert all(found.report["calls"]["0"] > 0 for found in calibration.decoders.values())
@@ -87,7 +87,7 @@ def test_calibrate_and_benchmark(trained, observations, tmp_path, capsys):
     assert main(["benchmark", *common, samplers, "count=3", f"output={output}"]) == 0
     summary = json.loads((output / "summary.json").read_text())
     by_label = {sampler["label"]: sampler for sampler in summary["samplers"]}
-    assert by_label["drafted"]["law"] == by_label["confidence"]["law"]
+    assert by_label["drafted"]["distribution"] == by_label["confidence"]["distribution"]
     assert by_label["drafted"]["window"] == "graph, 4 drafts" and by_label["cosine-4"]["calls"]["mean"] <= 4
     assert "8 tokens" in (output / "table.md").read_text()
 
@@ -105,10 +105,10 @@ def test_calibrating_another_decoder_keeps_what_is_known_and_timing_again_keeps_
     chain = "decoders=[{name: threshold, drafter: chain},{name: confidence, tokens_per_step: 4, label: two steps}]"
     assert main([*common, *seen, chain]) == 0
     second = TokenCalibration.load(output)
-    law = make_sampler("confidence").law
+    law = make_sampler("confidence").distribution
     assert len(second.decoders) == 3 and second.decoders[law].graphs == confidence.graphs
     assert {found.drafter for found in second.decoders.values()} == {"graph", "chain"}
-    assert second.decoders[make_sampler("confidence", tokens_per_step=4).law].drafts == {"cpu": 0}
+    assert second.decoders[make_sampler("confidence", tokens_per_step=4).distribution].drafts == {"cpu": 0}
     capsys.readouterr()
     # As if it had been calibrated on another machine; this one is timed by itself, and plays no episode.
     elsewhere = {law: replace(found, drafts={"cuda": 64}) for law, found in second.decoders.items()}

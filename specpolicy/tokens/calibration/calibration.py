@@ -108,11 +108,11 @@ class TokenCalibration:
     report: dict[str, Any] = field(default_factory=dict)
     fingerprint: str | None = None
 
-    def added(self, law: str, found: DecoderCalibration) -> "TokenCalibration":
+    def added(self, distribution: str, found: DecoderCalibration) -> "TokenCalibration":
         """Return a copy with one decoder added or replaced; its number of drafts is chosen for all known machines."""
         for machine, seconds_by_rows in self.costs.items():
             found = found.timed(machine, seconds_by_rows)
-        return replace(self, decoders={**self.decoders, law: found})
+        return replace(self, decoders={**self.decoders, distribution: found})
 
     def check(self, length: int, bins: int) -> None:
         """Raise if this was made for another policy's tokens."""
@@ -125,7 +125,7 @@ class TokenCalibration:
     def save(self, directory: str | Path) -> Path:
         """Write `drafts.json` beside a checkpoint."""
         decoders = {
-            law: {
+            distribution: {
                 "drafter": found.drafter,
                 "drafts": found.drafts,
                 "graphs": {
@@ -133,7 +133,7 @@ class TokenCalibration:
                 },
                 "report": found.report,
             }
-            for law, found in self.decoders.items()
+            for distribution, found in self.decoders.items()
         }
         settings = {
             "format": FORMAT,
@@ -152,7 +152,7 @@ class TokenCalibration:
         path = Path(directory) / FILE
         try:
             settings = parse(TokenCalibrationFile, read_json(path, MOST_BYTES), path)
-            decoders = {law: found.made() for law, found in settings.decoders.items()}
+            decoders = {distribution: found.made() for distribution, found in settings.decoders.items()}
         except SpecpolicyError as error:
             raise SpecpolicyError(f"{path} cannot be read ({error}): {REMEDY}") from None
         costs = {machine: dict(cost) for machine, cost in settings.costs.items()}
