@@ -116,11 +116,13 @@ class Engine(ABC):
         """Do the slow work of the first calls, and compare with the network at each of `sizes` and at `max_rows`.
 
         Raises:
-            SpecpolicyError: the engine computes something else.
+            SpecpolicyError: the engine computes something else, or the network nothing finite.
         """
         for rows in sorted({*self.sizes, self.workload.max_rows}):
             inputs = self.workload.example(rows, seed=1)  # other inputs than those that buffers begin with
             expected, found = self.workload.denoiser(*inputs), self(*inputs)
+            if not bool(expected.isfinite().all()):
+                raise SpecpolicyError("the network's output is not finite: are its weights whole?")
             error = float((found - expected).abs().max() / expected.square().mean().sqrt().clamp(min=1e-6))
             if not error <= self.workload.tolerance:
                 raise SpecpolicyError(

@@ -97,7 +97,9 @@ def test_evaluate(kind, run, tmp_path):
 @pytest.mark.parametrize("verb", ("rollout", "control"))
 def test_rollout_and_control(kind, verb, run, tmp_path, capsys):
     assert run(verb) == 0
-    assert verb == "control" or capsys.readouterr().out.startswith(BEST[kind])
+    printed = capsys.readouterr().out
+    assert printed.startswith("engine: ")
+    assert verb == "control" or printed.splitlines()[1].startswith(BEST[kind])
     assert OmegaConf.load(tmp_path / "out" / "config.yaml").sampler.name == BEST[kind]
     assert verb == "rollout" or json.loads((tmp_path / "out" / "timing.json").read_text())["sampler"] == BEST[kind]
 

@@ -95,14 +95,18 @@ def test_a_shipped_task_knows_its_start(tmp_path):
     assert saved(tmp_path)["timing"]["limited_actions"] > 0
 
 
-def test_a_policy_that_plans_nonsense_exits_with_one_line(arguments, tmp_path, drift_policy, capsys):
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    (("auto", "the network's output is not finite"), ("eager", "inference failed: ")),
+)
+def test_a_policy_that_plans_nonsense_exits_with_one_line(engine, words, arguments, tmp_path, drift_policy, capsys):
     policy = load_policy(drift_policy)
     with torch.no_grad():
         next(policy.denoiser.parameters()).fill_(3e38)  # finite, but nothing that it computes is
     broken = policy.save(tmp_path / "broken")
-    assert main(["control", *arguments, *FAST, f"policy={broken}"]) == 2
+    assert main(["control", *arguments, *FAST, f"policy={broken}", f"engine={engine}"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("specpolicy control: inference failed: ") and "not finite" in error
+    assert error.startswith(f"specpolicy control: {words}") and "not finite" in error
     assert error.count("\n") == 1
 
 

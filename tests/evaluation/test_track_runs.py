@@ -150,7 +150,7 @@ def test_the_report_of_a_delay_track(arguments, tmp_path, capsys):
     assert "What became of the chunks" in page and "reproducible" not in page and "to the bit" in page
     assert "A control step is 100 ms" in page and "within 5 points" in page
     printed = capsys.readouterr().out
-    assert "6 arms. 2 episodes of each arm" in printed and "delay" in printed.splitlines()[1]
+    assert "6 arms. 2 episodes of each arm" in printed and "delay" in printed.splitlines()[2]
 
 
 def test_an_arm_that_starves_can_be_stopped(arguments, tmp_path):
