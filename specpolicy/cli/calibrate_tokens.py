@@ -27,7 +27,7 @@ def calibrate_tokens(policy: TokenPolicy, config: DictConfig, output: Path) -> d
     machine = policy.setting().backend
     print(describe(found, machine))
     print(f"wrote {output}/drafts.json")
-    drafts = {f"{law}/drafts": one.drafts[machine] for law, one in found.decoders.items() if machine in one.drafts}
+    drafts = {f"{name}/drafts": one.drafts[machine] for name, one in found.decoders.items() if machine in one.drafts}
     return {"calibrated_for": machine, **drafts}
 
 
