@@ -239,7 +239,7 @@ class RandomOrderDecoder(TokenSampler):
 
     @property
     def distribution(self) -> str:
-        """See `TokenSampler.distribution`. With an order that reads no noise, the keying of noise changes only the tokens."""
+        """See `TokenSampler.distribution`. Where the order reads no noise, its keying changes only tokens."""
         schedule = f"{self.tokens_per_step} a step" if self.steps is None else f"cosine {self.steps}"
         order = "random order" if self.order == "random" else self.order
         return f"{order}, {schedule}, {self._manner()}"
