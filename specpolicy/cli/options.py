@@ -11,7 +11,11 @@ from hydra._internal.utils import get_args_parser
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import closest
 
-CFG, SHOWN = ("--cfg", "-c"), ("job", "hydra", "all")
+# Switches that may stand alone, before a setting too: what they take, and what they then mean.
+ALONE = {
+    **dict.fromkeys(("--cfg", "-c"), (("job", "hydra", "all"), "job")),
+    **dict.fromkeys(("--info", "-i"), (("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"), "all")),
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,7 +41,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         SpecpolicyError: an unknown switch, one without its value, several that exclude each other.
     """
     parser = Parser()
-    options, unknown = parser.parse_known_intermixed_args(_with_job(arguments))
+    options, unknown = parser.parse_known_intermixed_args(_with_values(arguments))
     if unknown:
         hint = closest(unknown[0].partition("=")[0], parser.names())
         raise SpecpolicyError(f"unknown option '{unknown[0]}'{hint}; settings are written key=value")
@@ -65,11 +69,12 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _with_job(arguments: Sequence[str]) -> list[str]:
-    """`--cfg` alone is short for `--cfg job`."""
+def _with_values(arguments: Sequence[str]) -> list[str]:
+    """Name what switches mean that stand alone: `--cfg` is short for `--cfg job`."""
     given = []
     for argument, behind in zip(arguments, [*arguments[1:], ""], strict=False):
         given.append(argument)
-        if argument in CFG and behind not in SHOWN:
-            given.append("job")
+        values, alone = ALONE.get(argument, ((behind,), ""))
+        if behind not in values:
+            given.append(alone)
     return given

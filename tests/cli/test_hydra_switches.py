@@ -146,6 +146,7 @@ def test_within_an_application_of_the_users_own_nothing_of_hydra_is_written(here
         (["-c", "job", "-p", "seed"], ["4\n"], ["noise"]),
         (["--info", "searchpath"], ["main", "configs"], []),
         (["--info", "defaults"], ["task/lift"], []),
+        (["--info", "noise=0.2"], ["BasicLauncher", "noise: 0.2"], []),
         (["--info"], ["BasicLauncher", "Config search path"], []),
         (["--hydra-help"], ["hydra/launcher: basic", "--multirun,-m"], []),
     ],
