@@ -7,7 +7,8 @@ meta/episodes/chunk-000/file-000.parquet     one row an episode: its length, the
 meta/specpolicy.json                         ours: the observations in each part of the state vectors; settings
 data/chunk-000/file-000.parquet, ...         one row a frame
 
-LeRobot's policies have two state keys, `observation.state` for the robot and `observation.environment_state`. Our
+Images of our observations are features of their own, `observation.images.<camera>`, see `lerobot_images`. Of the
+others, LeRobot's policies know the robot's own state, `observation.state`, and `observation.environment_state`: our
 observations are joined to these two vectors.
 """
 
@@ -20,9 +21,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
+from specpolicy.data.lerobot_images import Levels, description, packed
+from specpolicy.data.lerobot_layout import Columns, Layout, layout_of, parts_of, read_frames
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import writing
 
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 VERSION = "v3.0"
-STATE, ENVIRONMENT = "observation.state", "observation.environment_state"
-ROBOT_PREFIXES = ("robot", "agent")
 FILES_PER_CHUNK, FILE_MEGABYTES = 1000, 100
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 SCALARS = {  # feature: dtype
@@ -44,7 +44,6 @@ SCALARS = {  # feature: dtype
     "index": "int64",
     "task_index": "int64",
 }
-Columns = dict[str, np.ndarray]
 
 
 def write_lerobot(
@@ -84,11 +83,13 @@ def _write(
     try:
         order = [number for number in range(len(parts)) if number not in set(valid)] + sorted(valid)
         task = str(attributes["task"].get("name", "task"))
-        layout = _layout(parts[0])
+        layout = layout_of(parts[0])
         writer = _Writer(temporary, layout, task, hz)
         for number in order:
-            writer.add(_read(parts[number], layout))
-        ours = {"format": 1, "env_args": dict(env_args), **attributes, "observation": _parts(layout)}
+            writer.add(read_frames(parts[number], layout))
+        ours = {"format": 1, "env_args": dict(env_args), **attributes, "observation": parts_of(layout)}
+        if layout.images:
+            ours["images"] = {key: feature for feature, key in layout.images.items()}
         frames = writer.finish(len(parts) - len(valid), ours)
         temporary.chmod(0o755)
         temporary.rename(path)
@@ -105,51 +106,6 @@ def read_settings(path: Path) -> dict[str, Any] | None:
         raise SpecpolicyError(f"{path} exists and is no data set of ours; choose another output") from None
 
 
-Layout = dict[str, dict[str, int]]  # feature: {observation: its width}
-
-
-def _layout(part: Path) -> Layout:
-    """Assign the observations to features."""
-    with h5py.File(part, "r") as file:
-        widths = {}
-        for key, values in file["demo/obs"].items():
-            if values.ndim != 2:
-                raise SpecpolicyError(f"observation '{key}' has shape {values.shape[1:]}: only vectors can be written")
-            widths[key] = int(values.shape[1])
-    robot = {key: width for key, width in widths.items() if key.startswith(ROBOT_PREFIXES)}
-    others = {key: width for key, width in widths.items() if key not in robot}
-    return {STATE: robot, ENVIRONMENT: others} if robot and others else {STATE: widths}
-
-
-def _parts(layout: Layout) -> dict[str, tuple[str, int, int]]:
-    """Return {observation: (feature, first entry, entry after the last)}."""
-    found = {}
-    for feature, widths in layout.items():
-        start = 0
-        for key, width in widths.items():
-            found[key] = (feature, start, start + width)
-            start += width
-    return found
-
-
-def _read(part: Path, layout: Layout) -> Columns:
-    """Read the frames of one demonstration, without the columns that depend on its place in the data set."""
-    with h5py.File(part, "r") as file:
-        demo = file["demo"]
-        vectors = {
-            feature: np.concatenate([demo[f"obs/{key}"][()] for key in widths], axis=1)
-            for feature, widths in layout.items()
-        }
-        done = demo["dones"][()].astype(bool)
-        return {
-            **{feature: values.astype(np.float32) for feature, values in vectors.items()},
-            "action": demo["actions"][()].astype(np.float32),
-            "next.reward": demo["rewards"][()].astype(np.float32),
-            "next.done": done,
-            "next.success": done & bool(demo.attrs["success"]),
-        }
-
-
 class _Writer:
     """Writes the files of one data set into an empty directory."""
 
@@ -157,7 +113,9 @@ class _Writer:
         self._root, self._layout, self._task = root, layout, task
         self._hz: float = int(hz) if float(hz).is_integer() else hz
         self._rows: list[dict[str, Any]] = []
-        self._frames: list[Columns] = []
+        self._frames: list[Columns] = []  # without the images
+        self._levels = {feature: Levels() for feature in layout.images}
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._total = self._file = self._bytes = 0
         self._writer: Any = None
 
@@ -175,15 +133,23 @@ class _Writer:
             "index": self._total + step,
             "task_index": np.zeros(length, np.int64),
         }
-        size = sum(values.nbytes for values in columns.values())
+        images = {feature: columns.pop(feature) for feature in self._layout.images}
+        levels = {feature: Levels.of(values) for feature, values in images.items()}
+        table = _table(columns)
+        for feature, values in images.items():
+            table = table.append_column(feature, packed(values))
+            self._shapes[feature] = values.shape[1:]
+            self._levels[feature] += levels[feature]
+        size = table.nbytes
         if self._writer is not None and self._bytes + size > FILE_MEGABYTES * 2**20:
             self._writer.close()
             self._writer, self._bytes, self._file = None, 0, self._file + 1
-        table = _table(columns)
         if self._writer is None:
             self._writer = parquet.ParquetWriter(self._path("data", self._file), table.schema)
         self._writer.write_table(table)
         self._bytes += size
+        statistics = {feature: _statistics(values) for feature, values in columns.items()}
+        statistics |= {feature: one.statistics(QUANTILES) for feature, one in levels.items()}
         self._rows.append(
             {
                 "episode_index": number,
@@ -195,8 +161,8 @@ class _Writer:
                 "dataset_to_index": self._total + length,
                 **{
                     f"stats/{feature}/{name}": value
-                    for feature, values in columns.items()
-                    for name, value in _statistics(values).items()
+                    for feature, entries in statistics.items()
+                    for name, value in entries.items()
                 },
                 "meta/episodes/chunk_index": 0,
                 "meta/episodes/file_index": 0,
@@ -215,7 +181,9 @@ class _Writer:
         parquet.write_table(pa.Table.from_pylist(self._rows), self._path("meta/episodes", 0))
         parquet.write_table(_tasks(self._task), self._root / "meta" / "tasks.parquet")
         everything = {name: np.concatenate([one[name] for one in self._frames]) for name in self._frames[0]}
-        self._json("stats.json", {name: _statistics(values) for name, values in everything.items()})
+        statistics = {name: _statistics(values) for name, values in everything.items()}
+        statistics |= {feature: levels.statistics(QUANTILES) for feature, levels in self._levels.items()}
+        self._json("stats.json", statistics)
         count = len(self._rows)
         splits = {"train": f"0:{training}"}
         if training < count:
@@ -243,10 +211,11 @@ class _Writer:
 
     def _features(self, columns: Columns) -> dict[str, Any]:
         vectors: dict[str, Any] = {}
-        for feature, widths in self._layout.items():
+        for feature, widths in self._layout.vectors.items():
             names = [f"{key}.{entry}" for key, width in widths.items() for entry in range(width)]
             vectors[feature] = {"dtype": "float32", "shape": [len(names)], "names": names}
         vectors["action"] = {"dtype": "float32", "shape": [columns["action"].shape[1]], "names": None}
+        vectors |= {feature: description(shape) for feature, shape in self._shapes.items()}
         return vectors | {name: {"dtype": kind, "shape": [1], "names": None} for name, kind in SCALARS.items()}
 
     def _path(self, directory: str, number: int) -> Path:

@@ -3,6 +3,7 @@
 data            attributes total, control_hz, env_args (JSON), task (JSON), collection (JSON)
 data/demo_i     attributes num_samples, model_file, success
   actions (T, D)   states (T, N)   rewards (T,)   dones (T,)   obs/<key> (T, ...)   next_obs/<key> (T, ...)
+  images are obs/<key> (T, H, W, C) uint8, packed by gzip a frame at a time, and have no next_obs
 mask/train, mask/valid   names of demonstrations, as bytes
 """
 
@@ -64,6 +65,11 @@ def write_part(path: Path, demonstration: Demonstration | None, success: bool) -
         group["rewards"] = demonstration.rewards
         group["dones"] = demonstration.dones
         for key, values in demonstration.observations.items():
+            if values.dtype == np.uint8 and values.ndim == 4:
+                # A window reads single frames, so each is unpacked by itself; next_obs would hold each a second time.
+                chunks = (1, *values.shape[1:])
+                group.create_dataset(f"obs/{key}", data=values[:-1], chunks=chunks, compression="gzip")
+                continue
             group[f"obs/{key}"] = values[:-1]
             group[f"next_obs/{key}"] = values[1:]
 

@@ -14,6 +14,7 @@ from specpolicy.data import lerobot_writer
 from specpolicy.data.collect import collect
 from specpolicy.data.dataset import load_sequences, observation_keys
 from specpolicy.data.lerobot_writer import read_settings, write_lerobot
+from specpolicy.data.png import from_picture
 from specpolicy.data.recorder import Recording
 from specpolicy.data.robomimic_hdf5 import Demonstration, write_part
 
@@ -144,13 +145,68 @@ def test_nothing_is_left_of_a_data_set_that_could_not_be_written(parts, tmp_path
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_images_are_refused_by_name(tmp_path):
+@pytest.mark.parametrize(
+    "values",
+    [np.zeros((3, 8, 8, 3), np.float32), np.zeros((3, 3, 8, 8), np.uint8), np.zeros((3, 8, 8), np.uint8)],
+    ids=["of floats", "channels first", "no channels"],
+)
+def test_what_is_no_vector_and_no_image_is_refused_by_name(tmp_path, values):
     part = tmp_path / "part.hdf5"
     write_part(part, demonstration(0, 3), True)
     with h5py.File(part, "a") as file:
-        file["demo/obs/camera"] = np.zeros((3, 8, 8, 3), np.uint8)
-    with pytest.raises(SpecpolicyError, match="'camera' has shape"):
+        file["demo/obs/camera"] = values
+    with pytest.raises(SpecpolicyError, match=r"'camera' has shape .* holds"):
         write_lerobot(tmp_path / "ours", [part], {}, {"task": {}, "collection": {}}, [], 20.0)
+    with h5py.File(part, "a") as file:
+        del file["demo/obs"]
+        file["demo/obs/camera"] = np.zeros((3, 8, 8, 3), np.uint8)
+    with pytest.raises(SpecpolicyError, match="images alone"):
+        write_lerobot(tmp_path / "ours", [part], {}, {"task": {}, "collection": {}}, [], 20.0)
+
+
+def pictures(number, length):
+    """Noise that says which demonstration and step it belongs to."""
+    return np.random.default_rng(number).integers(0, 256, (length + 1, 6, 8, 3), np.uint8)
+
+
+@pytest.fixture
+def seeing(tmp_path):
+    """The part files of three demonstrations with a camera."""
+    paths = [tmp_path / f"seeing_{number}.hdf5" for number in range(3)]
+    for number, path in enumerate(paths):
+        one = demonstration(number, 3 + number)
+        one.observations["top_image"] = pictures(number, 3 + number)
+        write_part(path, one, True)
+    return paths
+
+
+def test_images_are_kept_as_lerobot_keeps_them(seeing, tmp_path):
+    """A struct of a PNG's bytes and a name; statistics of each channel in [0, 1], of the shape (3, 1, 1)."""
+    root = tmp_path / "ours"
+    write_lerobot(root, seeing, {}, {"task": {}, "collection": {}}, [1], 20.0)
+    info = json.loads((root / "meta/info.json").read_text())
+    feature = {"dtype": "image", "shape": [6, 8, 3], "names": ["height", "width", "channels"]}
+    assert info["features"]["observation.images.top"] == feature
+    table = parquet.read_table(root / "data/chunk-000/file-000.parquet")
+    assert str(table.schema.field("observation.images.top").type) == "struct<bytes: binary, path: string>"
+    rows = table.column("observation.images.top").to_pylist()
+    order = [(number, step) for number in (0, 2, 1) for step in range(3 + number)]  # the one to validate on is last
+    for row, (number, step) in zip(rows, order, strict=True):
+        assert row["path"] == f"frame-{step:06d}.png" and row["bytes"].startswith(b"\x89PNG")
+        np.testing.assert_array_equal(from_picture(row["bytes"], "here"), pictures(number, 3 + number)[step])
+    every = np.concatenate([pictures(number, 3 + number)[:-1] for number in (0, 1, 2)]) / 255
+    stats = json.loads((root / "meta/stats.json").read_text())["observation.images.top"]
+    assert stats["count"] == [len(every)] and np.shape(stats["mean"]) == (3, 1, 1)
+    flat = every.reshape(-1, 3)
+    expected = {"min": flat.min(0), "max": flat.max(0), "mean": flat.mean(0), "std": flat.std(0)}
+    expected |= {"q01": np.quantile(flat, 0.01, axis=0), "q50": np.quantile(flat, 0.5, axis=0)}
+    for name, values in expected.items():
+        np.testing.assert_allclose(np.ravel(stats[name]), values, atol=1e-12, err_msg=name)
+    episodes = parquet.read_table(root / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
+    own = pictures(2, 5)[:-1] / 255
+    np.testing.assert_allclose(
+        np.ravel(episodes[1]["stats/observation.images.top/mean"]), own.reshape(-1, 3).mean(0), atol=1e-12
+    )
 
 
 @pytest.fixture
