@@ -7,7 +7,7 @@
 #        benchmarks/charged_clock.sh lift_conveyor   this one
 #        LIVE=1 benchmarks/charged_clock.sh          no trace: each call is charged what it takes as it is played; the
 #                                                    machine must do nothing else for hours, or the times mean nothing
-# EPISODES (100) of each arm; SAMPLERS ([ddpm,ddim-10,asd,block,recycled,recycled-16]), with ddpm and ddim-10 among them;
+# EPISODES (100) of each condition; SAMPLERS ([ddpm,ddim-10,asd,block,recycled,recycled-16]), with ddpm and ddim-10 among them;
 # ENGINE (eager) runs the network whose times are charged, each engine's results beside those of others; WORK
 # (outputs/benchmarks/charged_clock, with LIVE outputs/benchmarks/charged_clock_live) keeps the results; RESULTS
 # (docs/results/charged_clock.md, with LIVE docs/results/charged_clock_live.md) is the page.

@@ -55,7 +55,7 @@ def measure(policy: DiffusionPolicy, sampler: str, worker: str, hz: float, secon
         hz=hz,
         sampler=sampler,
         worker=worker,
-        replan_every=1,
+        execute_steps=1,
         lead=1,
         stitching="naive_switch",  # however slow inference is, there is always something to execute
         watchdog=None,

@@ -15,7 +15,7 @@ tasks=("$@")
 done
 for task in "${tasks[@]}"; do
     specpolicy evaluate task="$task" policy="checkpoints/$task" samplers="[${SAMPLER:-ddpm}]" track=delay \
-        track.delays="${DELAYS:-[0,1,2,4,8,12]}" track.execution_horizons="${HORIZONS:-[1,2,4,8,12]}" \
+        track.delays="${DELAYS:-[0,1,2,4,8,12]}" track.swept_execute_steps="${HORIZONS:-[1,2,4,8,12]}" \
         engine="${ENGINE:-openvino}" batch="${BATCH:-16}" episodes="${EPISODES:-100}" videos=0 output="$work/$task"
 done
 python benchmarks/harness_pages.py delay "$work" "${RESULTS:-docs/results/delay.md}"

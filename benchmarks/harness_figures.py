@@ -13,26 +13,30 @@ if TYPE_CHECKING:
 Summaries = dict[str, dict[str, Any]]  # by task
 
 
-def main_arms(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The arms with the shortest execution horizon that their delay allows."""
-    shortest = summary["track"]["execution_horizon"]
-    return [arm for arm in summary["arms"] if arm["execution_horizon"] == max(arm["delay"], shortest)]
+def main_conditions(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The conditions with the shortest execution horizon that their delay allows."""
+    shortest = summary["track"]["execute_steps"]
+    return [
+        condition
+        for condition in summary["conditions"]
+        if condition["execute_steps"] == max(condition["delay"], shortest)
+    ]
 
 
 def delay_figure(summaries: Summaries) -> Figure:
     """Success against delay, a line for each task."""
     figure, (axes,) = new_figure(3.8)
-    widest = max(arm["delay"] for summary in summaries.values() for arm in main_arms(summary))
+    widest = max(condition["delay"] for summary in summaries.values() for condition in main_conditions(summary))
     for number, (task, summary) in enumerate(summaries.items()):
-        arms = sorted(main_arms(summary), key=lambda arm: arm["delay"])
+        conditions = sorted(main_conditions(summary), key=lambda condition: condition["delay"])
         colour, mark = COLOURS[number % len(COLOURS)], MARKS[number // len(COLOURS) % len(MARKS)]
         shift = 0.008 * widest * (number - (len(summaries) - 1) / 2)
-        places = [arm["delay"] + shift for arm in arms]
-        rates = [arm["success_rate"]["estimate"] for arm in arms]
+        places = [condition["delay"] + shift for condition in conditions]
+        rates = [condition["success_rate"]["estimate"] for condition in conditions]
         label = f"{task}, {summary['hz']:g} Hz"
         axes.plot(places, rates, color=colour, marker=mark, markersize=5, linewidth=1.3, label=label)
-        for place, arm in zip(places, arms, strict=True):
-            interval(axes, place, arm["success_rate"], colour, mark)
+        for place, condition in zip(places, conditions, strict=True):
+            interval(axes, place, condition["success_rate"], colour, mark)
     axes.set_xlabel("delay in control steps")
     success_axis(axes)
     legend(figure, axes)
@@ -52,7 +56,7 @@ def equivalence_figure(summaries: Summaries) -> Figure:
     margin = 100 * lines[0][1]["margin"]
     axes.axvspan(-margin, margin, color="#EEEEEE", zorder=0)
     axes.axvline(0, color="#999999", linewidth=0.8)
-    axes.set_yticks(range(len(lines)), [f"{task}: {one['arm']} – {one['reference']}" for task, _, one in lines])
+    axes.set_yticks(range(len(lines)), [f"{task}: {one['condition']} – {one['reference']}" for task, _, one in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.set_xlabel(f"difference in success in points (90 % interval; grey: margin of ±{margin:g})")
     return figure

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness_figures import Summaries, main_arms
+from harness_figures import Summaries, main_conditions
 
 from specpolicy.evaluation.tables import NONE, probability, signed
 
 
 def first_loss(summary: Mapping[str, Any]) -> str:
     """The smallest delay that costs success beyond doubt."""
-    labels = {arm["label"]: arm["delay"] for arm in main_arms(summary)}
+    labels = {condition["label"]: condition["delay"] for condition in main_conditions(summary)}
     lost = [
-        labels[difference["arm"]]
+        labels[difference["condition"]]
         for difference in summary["differences"]
-        if difference["kind"] == "condition" and difference["arm"] in labels and difference["success_rate"]["high"] < 0
+        if difference["kind"] == "circumstances"
+        and difference["condition"] in labels
+        and difference["success_rate"]["high"] < 0
     ]
     return f"d = {min(lost)}" if lost else "none"
 
@@ -25,8 +27,8 @@ def changes(summaries: Summaries, delays: Sequence[int]) -> list[list[str]]:
     """What each delay changes, a row for each task."""
     rows = []
     for task, summary in summaries.items():
-        label = {arm["delay"]: arm["label"] for arm in main_arms(summary)}
-        found = {one["arm"]: one for one in summary["differences"] if one["kind"] == "condition"}
+        label = {condition["delay"]: condition["label"] for condition in main_conditions(summary)}
+        found = {one["condition"]: one for one in summary["differences"] if one["kind"] == "circumstances"}
         pairs = [found.get(label.get(delay, "")) for delay in delays]
         cells = [
             f"{signed(pair['success_rate'])}, p {probability(pair['success_p_value'])}" if pair else NONE
@@ -38,18 +40,18 @@ def changes(summaries: Summaries, delays: Sequence[int]) -> list[list[str]]:
 
 def verdicts(summary: Mapping[str, Any]) -> list[str]:
     """What each sampler loses to its own success in a world that waits; and recycled against DDIM-10."""
-    arms = {arm["label"]: arm for arm in summary["arms"]}
+    conditions = {condition["label"]: condition for condition in summary["conditions"]}
     lines = []
     for difference in summary["differences"]:
-        arm, reference = arms[difference["arm"]], arms[difference["reference"]]
+        condition, reference = conditions[difference["condition"]], conditions[difference["reference"]]
         change = signed(difference["success_rate"])
-        if difference["kind"] == "condition":
-            before, after = reference["success_rate"]["estimate"], arm["success_rate"]["estimate"]
+        if difference["kind"] == "circumstances":
+            before, after = reference["success_rate"]["estimate"], condition["success_rate"]["estimate"]
             low, high = difference["success_rate"]["low"], difference["success_rate"]["high"]
             said = "a loss" if high < 0 else "a gain" if low > 0 else "no difference shown"
             lines.append(
-                f"{arm['sampler']}, {said}: {before:.2f} where the world waits, {after:.2f} where not, {change}"
+                f"{condition['sampler']}, {said}: {before:.2f} where the world waits, {after:.2f} where not, {change}"
             )
-        elif arm["method"] == "recycled" and reference["method"] == "ddim" and arm["clock"] != "paused":
-            lines.append(f"{difference['arm']} minus {difference['reference']}: {change}")
+        elif condition["method"] == "recycled" and reference["method"] == "ddim" and condition["clock"] != "paused":
+            lines.append(f"{difference['condition']} minus {difference['reference']}: {change}")
     return lines

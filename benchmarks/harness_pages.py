@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness_figures import Summaries, delay_figure, equivalence_figure, main_arms
+from harness_figures import Summaries, delay_figure, equivalence_figure, main_conditions
 from harness_findings import changes, first_loss, verdicts
 
 from specpolicy.errors import SpecpolicyError
@@ -57,15 +57,17 @@ def write(kind: str, results: Path, page: Path) -> None:
 
 def delay_page(summaries: Summaries, results: Path, page: Path) -> list[str]:
     """Success against delay for each task, and against the execution horizon."""
-    delays = sorted({arm["delay"] for summary in summaries.values() for arm in main_arms(summary)})
+    delays = sorted({condition["delay"] for summary in summaries.values() for condition in main_conditions(summary)})
     rows, swept = [], []
     for task, summary in summaries.items():
-        arms = {arm["delay"]: arm for arm in main_arms(summary)}
-        cells = [_success_and_gap(arms.get(delay)) for delay in delays]
+        conditions = {condition["delay"]: condition for condition in main_conditions(summary)}
+        cells = [_success_and_gap(conditions.get(delay)) for delay in delays]
         rows.append([task, f"{summary['hz']:g} Hz", *cells, first_loss(summary)])
-        at = summary["track"]["horizons_at"]
-        for arm in sorted((a for a in summary["arms"] if a["delay"] == at), key=lambda a: a["execution_horizon"]):
-            swept.append([task, str(arm["execution_horizon"]), _success_and_gap(arm)])
+        at = summary["track"]["swept_at"]
+        for condition in sorted(
+            (a for a in summary["conditions"] if a["delay"] == at), key=lambda a: a["execute_steps"]
+        ):
+            swept.append([task, str(condition["execute_steps"]), _success_and_gap(condition)])
     parts = [
         f"Success rate with its 95 % Wilson interval, sampler {_sampler(summaries)}; in brackets the share of control "
         "steps that no chunk had an action for.",
@@ -110,7 +112,7 @@ def equivalence_page(summaries: Summaries, results: Path, page: Path) -> list[st
             tests = difference["equivalence"]
             verdict = "equal" if tests["equivalent"] else "equality not shown"
             lines.append(
-                f"- {difference['arm']} and {difference['reference']}: {verdict} within {margin} "
+                f"- {difference['condition']} and {difference['reference']}: {verdict} within {margin} "
                 f"(90 % interval of the difference {tests['low']:+.3f} to {tests['high']:+.3f}, "
                 f"p = {tests['p_value']:.2g}, {difference['episodes']} pairs)"
             )
@@ -152,7 +154,9 @@ def markdown(table: Sequence[Sequence[str]]) -> str:
 
 
 def _sampler(summaries: Summaries) -> str:
-    return ", ".join(dict.fromkeys(arm["sampler"] for summary in summaries.values() for arm in summary["arms"]))
+    return ", ".join(
+        dict.fromkeys(condition["sampler"] for summary in summaries.values() for condition in summary["conditions"])
+    )
 
 
 def _without(table: Sequence[Sequence[str]], columns: Sequence[str]) -> list[list[str]]:
@@ -160,11 +164,11 @@ def _without(table: Sequence[Sequence[str]], columns: Sequence[str]) -> list[lis
     return [[cell for name, cell in zip(table[0], row, strict=True) if name not in columns] for row in table]
 
 
-def _success_and_gap(arm: Mapping[str, Any] | None) -> str:
-    if arm is None:
+def _success_and_gap(condition: Mapping[str, Any] | None) -> str:
+    if condition is None:
         return NONE
-    gap = f" ({percent(arm['timing']['starved_share'])})" if arm["timing"]["starved_steps"] else ""
-    return shown(arm["success_rate"]) + gap
+    gap = f" ({percent(condition['timing']['starved_share'])})" if condition["timing"]["starved_steps"] else ""
+    return shown(condition["success_rate"]) + gap
 
 
 def _picture(page: Path, title: str, figure: Any) -> str:

@@ -132,7 +132,7 @@ def hits_tables(subject: Subject) -> Iterator[tuple[str, list[list[str]]]]:
                 hit.index_add_(0, positions % dims, (trace.rank[step, positions] == 0).float())
                 seen.index_add_(0, positions % dims, torch.ones(len(positions)))
         table.append([name, *(f"{value:.2f}" for value in (hit / seen.clamp(min=1)).tolist())])
-    yield "Token guessed right one step ahead, by action dimension (of an arm the last one is the gripper)", table
+    yield "Token guessed right one step ahead, by action dimension (of a condition the last one is the gripper)", table
 
 
 @torch.inference_mode()

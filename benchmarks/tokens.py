@@ -43,19 +43,19 @@ def success_table(outputs: list[Path]) -> list[list[str]]:
     for output in outputs:
         summary = json.loads((output / SUMMARY).read_text(encoding="utf-8"))
         policy = Path((summary["policy"] or {}).get("path") or "expert").name
-        for arm in summary["arms"]:
-            rate = arm["success_rate"]
-            executed, cost = arm["execution_horizon"], ["", "", "", ""]
-            if arm.get("calls") is not None:
-                ms = 1e3 * arm["chunk_seconds"]["p50"]
-                cost = [f"{arm['calls']:.1f}", f"{arm['rows']:.0f}", f"{ms:.0f}", f"{ms / executed:.1f}"]
+        for condition in summary["conditions"]:
+            rate = condition["success_rate"]
+            executed, cost = condition["execute_steps"], ["", "", "", ""]
+            if condition.get("calls") is not None:
+                ms = 1e3 * condition["chunk_seconds"]["p50"]
+                cost = [f"{condition['calls']:.1f}", f"{condition['rows']:.0f}", f"{ms:.0f}", f"{ms / executed:.1f}"]
             success = f"{rate['estimate']:.2f} [{rate['low']:.2f}, {rate['high']:.2f}]"
             table.append(
                 [
                     summary["task"],
                     policy,
-                    arm["label"],
-                    str(arm["episodes"]),
+                    condition["label"],
+                    str(condition["episodes"]),
                     success,
                     str(executed),
                     *cost,

@@ -64,8 +64,11 @@ def side_by_side(films: Sequence[Sequence[Any]], captions: Sequence[str]) -> lis
 
 def write(output: Path, out: Path, samplers: Sequence[str]) -> str:
     """Write the picture of an evaluation; a line about it."""
-    arms = {arm["sampler"]: arm for arm in json.loads((output / "summary.json").read_text(encoding="utf-8"))["arms"]}
-    found = [{video["seed"]: video for video in arms[sampler]["videos"]} for sampler in samplers]
+    conditions = {
+        condition["sampler"]: condition
+        for condition in json.loads((output / "summary.json").read_text(encoding="utf-8"))["conditions"]
+    }
+    found = [{video["seed"]: video for video in conditions[sampler]["videos"]} for sampler in samplers]
     rights = {seed: read_film(output / video["path"]) for seed, video in found[1].items()}
     outcomes = [{seed: bool(video["success"]) for seed, video in videos.items()} for videos in found]
     seed = choose_seed(outcomes[0], outcomes[1], {seed: len(frames) for seed, (frames, _) in rights.items()})
@@ -73,7 +76,7 @@ def write(output: Path, out: Path, samplers: Sequence[str]) -> str:
     left, _ = read_film(output / found[0][seed]["path"])
     captions = []
     for sampler, outcome in zip(samplers, outcomes, strict=True):
-        taken = 1000 * arms[sampler]["chunk_seconds"]["p50"]
+        taken = 1000 * conditions[sampler]["chunk_seconds"]["p50"]
         captions.append(f"{sampler}, {taken:.0f} ms a chunk: {'solved' if outcome[seed] else 'not solved'}")
     end = round(len(right) + SECONDS_AFTER * fps)
     first, *others = side_by_side([film[:end:EVERY] for film in (left, right)], captions)

@@ -14,8 +14,8 @@ def describe(directory: Path, summary: dict, demonstrations: int, noise: float, 
     """The README's text, from the checkpoint's config.json and the summary of its evaluation."""
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     tokens = config.get("tokens")
-    arms = summary["arms"] if tokens else summary["arms"][:1]
-    results = [f"{_method(arm, config)}: **{_result(arm)}**" for arm in arms]
+    conditions = summary["conditions"] if tokens else summary["conditions"][:1]
+    results = [f"{_method(condition, config)}: **{_result(condition)}**" for condition in conditions]
     machine, task = summary["machines"][0], config["task"]["name"]
     # A recipe keeps its demonstrations beside its runs.
     written = [f" {word.replace('data=', 'output=')}" for word in config["command"].split() if word.startswith("data=")]
@@ -32,7 +32,7 @@ def describe(directory: Path, summary: dict, demonstrations: int, noise: float, 
 episodes={demonstrations} noise={noise:g} seed=0{"".join(written)}`
 - Training: `{config["command"]}`
 - Minutes for both: {minutes}, on {machine["cores"]} cores ({machine["cpu"]})
-- Measured, {arms[0]["episodes"]} episodes, seeds from {summary["seed"]}: {"; ".join(results)} (95 % intervals), \
+- Measured, {conditions[0]["episodes"]} episodes, seeds from {summary["seed"]}: {"; ".join(results)} (95 % intervals), \
 `{summary["command"]}`
 {_calibration(directory)}
 All of it again: `scripts/make_checkpoints.sh {directory.name}`.
@@ -52,15 +52,15 @@ def _calibration(directory: Path) -> str:
     )
 
 
-def _method(arm: dict, config: dict) -> str:
-    return arm["label"] if "tokens" in config else f"sequential DDPM-{config['chain']['steps']}"
+def _method(condition: dict, config: dict) -> str:
+    return condition["label"] if "tokens" in config else f"sequential DDPM-{config['chain']['steps']}"
 
 
-def _result(arm: dict) -> str:
-    success = arm["success_rate"]
+def _result(condition: dict) -> str:
+    success = condition["success_rate"]
     result = f"success {success['estimate']:.2f} [{success['low']:.2f}, {success['high']:.2f}]"
-    if arm["max_coverage"]:
-        coverage = arm["max_coverage"]
+    if condition["max_coverage"]:
+        coverage = condition["max_coverage"]
         result += f", mean maximum coverage {coverage['estimate']:.3f} [{coverage['low']:.3f}, {coverage['high']:.3f}]"
     return result
 

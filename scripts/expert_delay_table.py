@@ -169,8 +169,8 @@ Success of each task's scripted expert, without noise, when what it sees is 0 to
 until the first old observation exists it sees that of the reset). In each cell: success rate with its 95 % Wilson
 interval, mean length of an episode, and for Push-T the mean of the highest coverage of each episode.
 
-"The whole observation": everything the expert sees is old, its own arm too, so that a large delay also upsets its
-feedback loop, on a still scene as well. "The scene": the arm's own state is fresh and the rest is old; on a still
+"The whole observation": everything the expert sees is old, its own condition too, so that a large delay also upsets its
+feedback loop, on a still scene as well. "The scene": the condition's own state is fresh and the rest is old; on a still
 scene that costs nothing, so what is lost here is lost to the world moving on.
 
 ```

@@ -83,7 +83,7 @@ def test_a_picture_of_two_films(picture, tmp_path):
     """The left one is cut a second behind the end of the right one, whose last frame stays."""
     film(tmp_path / "videos" / "slow.mp4", 100, 40)
     film(tmp_path / "videos" / "quick.mp4", 30, 200)
-    arms = [
+    conditions = [
         {
             "sampler": sampler,
             "chunk_seconds": {"p50": seconds},
@@ -91,7 +91,7 @@ def test_a_picture_of_two_films(picture, tmp_path):
         }
         for sampler, name, seconds, solved in (("ddpm", "slow", 0.26, False), ("recycled-16", "quick", 0.027, True))
     ]
-    (tmp_path / "summary.json").write_text(json.dumps({"arms": arms}))
+    (tmp_path / "summary.json").write_text(json.dumps({"conditions": conditions}))
     said = picture.write(tmp_path, tmp_path / "out.gif", ["ddpm", "recycled-16"])
     assert "seed 7; ddpm, 260 ms a chunk: not solved; recycled-16, 27 ms a chunk: solved" in said
     with Image.open(tmp_path / "out.gif") as shown:

@@ -106,7 +106,7 @@ def _remote_planner(config: DictConfig, env: gymnasium.Env) -> Planner:
         str(config.policy),
         os.environ.get(API_KEY),
         reconnect=float(config.reconnect),
-        n_action_steps=config.replan_every,
+        n_action_steps=config.execute_steps,
     )
     told = planner.metadata
     check_shapes_fit(told.observation or {}, told.action_dim, env, str(config.task.id))
@@ -119,7 +119,7 @@ def _execution(config: DictConfig) -> Any:
     from specpolicy.evaluation.tracks import held_action
 
     return Execution(
-        config.replan_every,
+        config.execute_steps,
         config.lead,
         config.on_miss,
         config.stitching,

@@ -1,13 +1,14 @@
 """Play a policy in several ways on the same seeds; measure success, and what time costs.
 
-An arm is a sampler, what its time means for the world (track), and how its chunks are joined (stitching). Every arm
-plays the same episodes. Without samplers= the policy's best exact sampler plays alone. The output directory receives
-report.html with its plots and videos, summary.json, and the tables episodes.csv and chunks.csv. Killed and started
-again, the same command goes on where it stopped; with more episodes, samplers or other arms it adds them.
+A condition is a sampler, what its time means for the world (track), and how its chunks are joined (stitching). All
+conditions play the same episodes. Without samplers= the policy's best exact sampler plays alone. The output directory
+receives report.html with its plots and videos, summary.json, and the tables episodes.csv and chunks.csv. Killed and
+started again, the same command goes on where it stopped; with more episodes, samplers or other conditions it adds
+them.
 
 track=paused: the world waits while the policy computes; an outcome depends on policy, sampler and seed alone.
 track=delay: a chunk takes a given number of control steps; as reproducible, and no machine in it. Keys: track.delays;
-  track.execution_horizons, more horizons to play at the delay track.horizons_at.
+  track.swept_execute_steps, more horizons to play at the delay track.swept_at.
 track=charged: the world moves on by the measured time of every call. Keys: track.factors on it, 0 for a world that
   waits; track.trace, a CSV file of recorded calls (columns sampler, seconds) to charge instead.
 track=budget: as charged; success of each method at its best setting within a latency budget. Keys: track.budgets_ms,
@@ -102,7 +103,7 @@ def _evaluate(
     results = runner.claim(evaluation, origin, output, config.overwrite)
     save_config(config, output, "evaluate")
     note = sample_size_note(config.episodes, config.expected_success, config.margin)
-    print(f"{len(evaluation.arms)} arms. {note}")
+    print(f"{len(evaluation.conditions)} conditions. {note}")
     busy = load()
     if busy is not None and busy + max(workers, 1) > cores + 0.5:
         print(
@@ -149,10 +150,10 @@ def read_video_size(size: Any) -> tuple[int, int]:
 def _evaluation(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any], Evaluation]:
     """The track with the execution horizon that holds in it, and what is to be played."""
     from specpolicy.cli.engines import engine_for_processes
-    from specpolicy.evaluation.arms import Arm
+    from specpolicy.evaluation.conditions import Condition
     from specpolicy.evaluation.player import EXPERT, Setup
     from specpolicy.evaluation.runner import SETTINGS, Evaluation
-    from specpolicy.evaluation.tracks import make_arms
+    from specpolicy.evaluation.tracks import make_conditions
     from specpolicy.loading import load_policy
 
     policy = functools.cache(lambda: own or load_policy(config.policy, config.device))
@@ -175,22 +176,22 @@ def _evaluation(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any],
     )
     experts = [label for label, spec in setup.samplers.items() if spec["name"] == EXPERT]
     sampled = [label for label in setup.samplers if label not in experts]
-    horizon = config.execution_horizon or (policy().n_action_steps if sampled else 1)
-    track = {**plain(config.track), "execution_horizon": horizon}
+    horizon = config.execute_steps or (policy().n_action_steps if sampled else 1)
+    track = {**plain(config.track), "execute_steps": horizon}
     # The expert plans one action at a time: the world waits for it, whatever the track.
-    arms = [*make_arms(track, sampled, _joining(config), horizon), *map(Arm, experts)]
-    return track, Evaluation(setup, tuple(arms), config.episodes, config.seed, config.videos)
+    conditions = [*make_conditions(track, sampled, _joining(config), horizon), *map(Condition, experts)]
+    return track, Evaluation(setup, tuple(conditions), config.episodes, config.seed, config.videos)
 
 
 def _joining(config: DictConfig) -> Joining:
     from specpolicy.evaluation.tracks import Joining, held_action
 
-    horizon = config.execution_horizon
+    horizon = config.execute_steps
     if horizon is not None and not (isinstance(horizon, int) and horizon > 0):
-        raise SpecpolicyError(f"execution_horizon={horizon}: expected a whole number of control steps, at least one")
+        raise SpecpolicyError(f"execute_steps={horizon}: expected a whole number of control steps, at least one")
     return Joining(
         stitching=tuple(map(str, config.stitching)),
-        execution_horizon=horizon,
+        execute_steps=horizon,
         on_miss=str(config.on_miss),
         ensemble_decay=float(config.ensemble_decay),
         hold=held_action(plain(config.hold), str(config.task.id)),
@@ -202,11 +203,11 @@ def _play(evaluation: Evaluation, results: Results, output: Path, workers: int, 
     from specpolicy.evaluation import runner
     from specpolicy.logging.progress import progress_bar
 
-    wanted = {(arm.label, seed) for arm in evaluation.arms for seed in evaluation.seeds}
-    outcomes: dict[str, list[bool]] = {arm.label: [] for arm in evaluation.arms}
+    wanted = {(condition.label, seed) for condition in evaluation.conditions for seed in evaluation.seeds}
+    outcomes: dict[str, list[bool]] = {condition.label: [] for condition in evaluation.conditions}
     for row in results.episodes.rows:
-        if (row["arm"], int(row["seed"])) in wanted:
-            outcomes[row["arm"]].append(row["success"] == "1")
+        if (row["condition"], int(row["seed"])) in wanted:
+            outcomes[row["condition"]].append(row["success"] == "1")
     done = sum(map(len, outcomes.values()))
     missing: set[str] = set()
     with progress_bar(len(wanted), f"evaluate {evaluation.task_name}", done=done) as bar:
@@ -215,7 +216,7 @@ def _play(evaluation: Evaluation, results: Results, output: Path, workers: int, 
             if played.no_video and played.no_video not in missing:
                 missing.add(played.no_video)
                 print(f"no videos: {played.no_video}", file=sys.stderr)
-            label = played.arm.label
+            label = played.condition.label
             outcomes[label].append(played.episode.success)
             rates = {name: sum(found) / len(found) for name, found in outcomes.items() if found}
             count = sum(map(len, outcomes.values()))

@@ -34,7 +34,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.cli.policies import pin
     from specpolicy.cli.samplers import name_best_sampler, plain, sampler_specs
     from specpolicy.evaluation import runner
-    from specpolicy.evaluation.arms import Arm
+    from specpolicy.evaluation.conditions import Condition
     from specpolicy.evaluation.player import EXPERT, Job, Player, Setup
     from specpolicy.evaluation.viewer import window
     from specpolicy.loading import load_policy
@@ -67,13 +67,13 @@ def run(config: DictConfig) -> None:
         video_size=read_video_size(config.video_size),
         any_rate=config.any_rate,
     )
-    arm = Arm(label)
+    condition = Condition(label)
     with claim(output, "rollout"):
         check_own(output, "rollout", ["config.yaml", *([f"videos/{glob.escape(video.name)}"] if video else [])])
-        runner.check(runner.Evaluation(setup, (arm,), episodes=1, seed=config.seed))
+        runner.check(runner.Evaluation(setup, (condition,), episodes=1, seed=config.seed))
         save_config(config, output, "rollout")
         with contextlib.closing(Player(setup)) as player:
-            played = player(Job(arm, config.seed, str(video) if video else None), watch=window if show else None)
+            played = player(Job(condition, config.seed, str(video) if video else None), watch=window if show else None)
     print(describe(played))
     if played.no_video:
         print(f"no video: {played.no_video}", file=sys.stderr)
@@ -86,9 +86,11 @@ def describe(played: Played) -> str:
     from specpolicy.evaluation.results import episode_row
 
     episode = played.episode
-    row: dict[str, Any] = episode_row("", played.arm, episode, played.execution_horizon)
+    row: dict[str, Any] = episode_row("", played.condition, episode, played.execute_steps)
     outcome = "solved" if episode.success else "not solved"
-    lines = f"{played.arm.label}, seed {episode.seed}: {outcome} in {episode.length} steps ({episode.seconds:.1f} s)"
+    lines = (
+        f"{played.condition.label}, seed {episode.seed}: {outcome} in {episode.length} steps ({episode.seconds:.1f} s)"
+    )
     if episode.max_coverage is not None:
         lines += f", maximum coverage {episode.max_coverage:.2f}"
     lines += f", return {episode.total_reward:.3g}"

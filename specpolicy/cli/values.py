@@ -18,7 +18,7 @@ LARGEST = 2**63  # whole numbers beyond fit no tensor and no clock
 
 # Of keys whose default is null, so that it does not say it; null itself is always taken.
 KINDS: Mapping[str, type] = {
-    **dict.fromkeys(("lead", "pad_after", "replan_every", "threads", "workers"), int),
+    **dict.fromkeys(("lead", "pad_after", "execute_steps", "threads", "workers"), int),
     **dict.fromkeys(("hz", "inference_timeout"), float),
 }
 NUMBERS = ("start",)  # a number, or a list of them

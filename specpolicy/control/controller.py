@@ -48,7 +48,7 @@ class Controller:
             action; or a clock of your own.
         worker: where inference runs beside the wall clock: "process", "thread", or a worker of your own. For the
             default a script needs the usual `if __name__ == "__main__":`.
-        replan_every, lead, on_miss, stitching, ensemble_decay, hold: see `Execution`.
+        execute_steps, lead, on_miss, stitching, ensemble_decay, hold: see `Execution`.
         limits: of the actions, see `Limits`. A rate limit needs the robot's first position, from `robot.position()` or
             `start`. Without it, the rate limit is refused on the wall clock; in a simulated world the first action then
             has no rate limit.
@@ -74,7 +74,7 @@ class Controller:
         sampler: Any = None,
         clock: str | Clock = "wall",
         worker: str | Worker = "process",
-        replan_every: int | None = None,
+        execute_steps: int | None = None,
         lead: int | None = None,
         on_miss: str = "continue_chunk",
         stitching: str = "continue_chunk",
@@ -100,7 +100,7 @@ class Controller:
             raise SpecpolicyError(f"warm_up={warm_up}: expected 0 or more calls")
         self.robot, self.hz, self.limits = robot, float(hz), limits
         self._start = start
-        self.execution = Execution(replan_every, lead, on_miss, stitching, ensemble_decay, hold)
+        self.execution = Execution(execute_steps, lead, on_miss, stitching, ensemble_decay, hold)
         self.clock = make_clock(clock, hz) if isinstance(clock, str) else clock
         planner = as_planner(policy, sampler)
         trained = getattr(planner, "control_hz", None)

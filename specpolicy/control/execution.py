@@ -18,8 +18,8 @@ class DeadlineMissed(SpecpolicyError):
 class Execution:
     """How chunks become actions.
 
-    A chunk is requested every `replan_every` control steps, and is due `lead` steps after its newest observation. Until
-    then the previous chunk is executed. If the new one is late, or if no chunk has an action for a control step,
+    A chunk is requested every `execute_steps` control steps, and is due `lead` steps after its newest observation.
+    Until then the previous chunk is executed. If the new one is late, or if no chunk has an action for a control step,
     `on_miss` decides:
 
     | on_miss | meanwhile |
@@ -37,7 +37,7 @@ class Execution:
     | `sync_pause` | the last action is held | begins with its first action on arrival |
 
     Attributes:
-        replan_every: None for the policy's own `n_action_steps`.
+        execute_steps: None for the policy's own `n_action_steps`.
         lead: None for the control steps that inference takes when the loop begins: zero in the paused clock.
             `sync_pause` has none.
         on_miss: see above. Pauses of `sync_pause` are not misses.
@@ -47,7 +47,7 @@ class Execution:
             that are changes of position or velocities, holding means zeros, not the last action again.
     """
 
-    replan_every: int | None = None
+    execute_steps: int | None = None
     lead: int | None = None
     on_miss: str = "continue_chunk"
     stitching: str = "continue_chunk"
@@ -58,8 +58,8 @@ class Execution:
         for name, value, known in (("on_miss", self.on_miss, ON_MISS), ("stitching", self.stitching, STITCHING)):
             if value not in known:
                 raise SpecpolicyError(f"unknown {name} '{value}': use one of {', '.join(known)}")
-        if self.replan_every is not None and self.replan_every < 1:
-            raise SpecpolicyError(f"replan_every={self.replan_every}: expected at least one control step")
+        if self.execute_steps is not None and self.execute_steps < 1:
+            raise SpecpolicyError(f"execute_steps={self.execute_steps}: expected at least one control step")
         if self.lead is not None and self.lead < 0:
             raise SpecpolicyError(f"lead={self.lead}: expected 0 or more control steps")
         if self.ensemble_decay < 0:

@@ -72,7 +72,7 @@ class Pilot:
         self._worker, self._clock, self._period = worker, clock, 1.0 / hz
         self._execution, self._limits = execution or Execution(), limits
         self._action_shape, self.timeout, self._on_chunk = action_shape, timeout, on_chunk
-        self._every = self._execution.replan_every or worker.n_action_steps
+        self._every = self._execution.execute_steps or worker.n_action_steps
         self._frames: deque[Mapping[str, np.ndarray]] = deque(maxlen=worker.n_obs_steps)
         ensembling = self._execution.stitching == "temporal_ensembling"
         self._queue = ChunkQueue(self._execution.ensemble_decay if ensembling else None)

@@ -11,7 +11,7 @@ class Setting:
     """One setting of a method, as it was played.
 
     Attributes:
-        label: of its arm.
+        label: of its condition.
         seconds: 95th percentile of its time per chunk.
         outcomes: (n,) bool, by seed, the same seeds for all settings.
     """

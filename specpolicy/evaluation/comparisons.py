@@ -1,4 +1,4 @@
-"""Which arms are compared with which, and how: paired by seed."""
+"""Which conditions are compared with which, and how: paired by seed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -7,30 +7,36 @@ from typing import Any
 import numpy as np
 
 from specpolicy.evaluation import statistics
-from specpolicy.evaluation.arms import Arm
+from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.equivalence import equivalence
 
 
-def pairs(arms: Sequence[Arm], references: Sequence[str] = ()) -> list[tuple[Arm, Arm, str]]:
-    """(arm, reference, kind) for each comparison.
+def pairs(conditions: Sequence[Condition], references: Sequence[str] = ()) -> list[tuple[Condition, Condition, str]]:
+    """(condition, reference, kind) for each comparison.
 
-    "sampler": with each of the reference samplers under the same condition. "condition": with the same sampler's own
-    first condition, which the tracks make the one that costs the least time.
+    "sampler": with each of the reference samplers, all else equal. "circumstances": with the same sampler's own first
+    condition, which the tracks make the one that costs the least time.
 
     Args:
         references: labels of samplers; none: the first.
     """
-    own: dict[str, Arm] = {}
-    for arm in arms:
-        own.setdefault(arm.sampler, arm)
-    references = list(references) or [arms[0].sampler]
+    own: dict[str, Condition] = {}
+    for condition in conditions:
+        own.setdefault(condition.sampler, condition)
+    references = list(references) or [conditions[0].sampler]
     found = []
     for number, reference in enumerate(references):
-        beside = {arm.condition: arm for arm in arms if arm.sampler == reference}
-        for arm in arms:  # of two references the second is compared with the first, not both with each other
-            if arm.sampler not in references[: number + 1]:
-                found.append((arm, beside.get(arm.condition, own[reference]), "sampler"))
-    return found + [(arm, own[arm.sampler], "condition") for arm in arms if own[arm.sampler] != arm]
+        beside = {condition.circumstances: condition for condition in conditions if condition.sampler == reference}
+        for (
+            condition
+        ) in conditions:  # of two references the second is compared with the first, not both with each other
+            if condition.sampler not in references[: number + 1]:
+                found.append((condition, beside.get(condition.circumstances, own[reference]), "sampler"))
+    return found + [
+        (condition, own[condition.sampler], "circumstances")
+        for condition in conditions
+        if own[condition.sampler] != condition
+    ]
 
 
 def difference(
@@ -44,7 +50,7 @@ def difference(
     """`label` minus `reference` over the seeds that both have played.
 
     Args:
-        played: rows of episodes.csv by arm and seed.
+        played: rows of episodes.csv by condition and seed.
         margin: of the equivalence test.
         means: columns whose mean difference is wanted.
     """
@@ -53,7 +59,7 @@ def difference(
     solved, solved_there = (np.array([row["success"] == "1" for row in rows]) for rows in (ours, theirs))
     tests = equivalence(solved, solved_there, margin)
     found: dict[str, Any] = {
-        "arm": label,
+        "condition": label,
         "reference": reference,
         "kind": kind,
         "episodes": len(common),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from specpolicy.control.trace import read_counts, read_trace
-from specpolicy.evaluation.arms import Arm
+from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.player import EXPERT
 from specpolicy.evaluation.results import Results, Row
 from specpolicy.evaluation.runner import Evaluation
@@ -28,35 +28,37 @@ class Recorded:
 def recorded(evaluation: Evaluation) -> dict[str, Recorded]:
     """The chunks of the trace, for each sampler that is charged them: what its chunks cost, wherever played."""
     found = {}
-    for arm in evaluation.arms:
-        if arm.trace is not None and arm.sampler not in found:
-            counts = read_counts(arm.trace, arm.sampler)
-            found[arm.sampler] = Recorded(read_trace(arm.trace, arm.sampler), counts.get("calls"), counts.get("rows"))
+    for condition in evaluation.conditions:
+        if condition.trace is not None and condition.sampler not in found:
+            counts = read_counts(condition.trace, condition.sampler)
+            found[condition.sampler] = Recorded(
+                read_trace(condition.trace, condition.sampler), counts.get("calls"), counts.get("rows")
+            )
     return found
 
 
 def chunk_rows(evaluation: Evaluation, results: Results) -> dict[str, list[Row]]:
-    """The rows of `chunks.csv` that the evaluation asks for, by arm."""
+    """The rows of `chunks.csv` that the evaluation asks for, by condition."""
     seeds = set(evaluation.seeds)
-    chunks: dict[str, list[Row]] = {arm.label: [] for arm in evaluation.arms}
+    chunks: dict[str, list[Row]] = {condition.label: [] for condition in evaluation.conditions}
     for row in results.chunks.rows:
-        if row["arm"] in chunks and int(row["seed"]) in seeds:
-            chunks[row["arm"]].append(row)
+        if row["condition"] in chunks and int(row["seed"]) in seeds:
+            chunks[row["condition"]].append(row)
     return chunks
 
 
-def chunk_seconds(arm: Arm, rows: Sequence[Row], trace: Recorded | None) -> np.ndarray:
-    """(M,) the times of an arm's chunks as its world was charged them; as measured in a world that waits."""
-    return arm.factor * (_column(rows, "seconds") if trace is None else trace.seconds)
+def chunk_seconds(condition: Condition, rows: Sequence[Row], trace: Recorded | None) -> np.ndarray:
+    """(M,) the times of a condition's chunks as its world was charged them; as measured in a world that waits."""
+    return condition.factor * (_column(rows, "seconds") if trace is None else trace.seconds)
 
 
-def chunk_costs(arm: Arm, rows: Sequence[Row], trace: Recorded | None) -> dict[str, Any]:
-    """The figures of an arm's chunks, for the summary; None what is not known."""
+def chunk_costs(condition: Condition, rows: Sequence[Row], trace: Recorded | None) -> dict[str, Any]:
+    """The figures of a condition's chunks, for the summary; None what is not known."""
     if not rows:  # every episode was solved by the reset
         return {"chunks": 0, "chunk_seconds": None, "calls": None, "rows": None, "network_share": None}
     calls, states = (trace.calls, trace.rows) if trace else (_column(rows, "calls"), _column(rows, "rows"))
     network, measured = _column(rows, "network_seconds"), _column(rows, "seconds")
-    seconds = chunk_seconds(arm, rows, trace)
+    seconds = chunk_seconds(condition, rows, trace)
     p50, p95, p99 = map(float, np.quantile(seconds, [0.5, 0.95, 0.99]))
     return {
         "chunks": len(rows),
@@ -74,14 +76,14 @@ def chunk_costs(arm: Arm, rows: Sequence[Row], trace: Recorded | None) -> dict[s
 
 
 def chunk_figures(evaluation: Evaluation, results: Results) -> dict[str, dict[str, np.ndarray]]:
-    """`seconds` and `calls` of every chunk of each sampler that calls a network, over all of its arms and without their
-    factors; with a trace those of the trace, and without `calls` where it does not tell them."""
+    """`seconds` and `calls` of every chunk of each sampler that calls a network, over all of its conditions and without
+    their factors; with a trace those of the trace, and without `calls` where it does not tell them."""
     traces = recorded(evaluation)
     rows: dict[str, list[Row]] = {}
     chunks = chunk_rows(evaluation, results)
-    for arm in evaluation.arms:
-        if evaluation.setup.samplers[arm.sampler]["name"] != EXPERT:
-            rows.setdefault(arm.sampler, []).extend(chunks[arm.label])
+    for condition in evaluation.conditions:
+        if evaluation.setup.samplers[condition.sampler]["name"] != EXPERT:
+            rows.setdefault(condition.sampler, []).extend(chunks[condition.label])
     figures: dict[str, dict[str, np.ndarray]] = {}
     for sampler, own in rows.items():
         if not own:  # every episode was solved by the reset

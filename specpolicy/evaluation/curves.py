@@ -1,4 +1,4 @@
-"""Plots of success: over the arms, against delay, execution horizon, machine speed, latency and budget."""
+"""Plots of success: over the conditions, against delay, execution horizon, machine speed, latency and budget."""
 
 from __future__ import annotations
 
@@ -20,62 +20,68 @@ from specpolicy.evaluation.figures import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Arms = Sequence[Mapping[str, Any]]
+Conditions = Sequence[Mapping[str, Any]]
 
 
 def outcome(summary: Mapping[str, Any], name: str, label: str) -> Figure:
-    """A dot with its interval for each arm."""
-    arms, palette = summary["arms"], colours(summary)
-    figure, (axes,) = new_figure(0.9 + 0.27 * len(arms))
-    for row, arm in enumerate(arms):
-        value, (colour, mark) = arm[name], palette[arm["sampler"]]
+    """A dot with its interval for each condition."""
+    conditions, palette = summary["conditions"], colours(summary)
+    figure, (axes,) = new_figure(0.9 + 0.27 * len(conditions))
+    for row, condition in enumerate(conditions):
+        value, (colour, mark) = condition[name], palette[condition["sampler"]]
         axes.plot([value["low"], value["high"]], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
         axes.plot(value["estimate"], row, mark, color=colour, markersize=6)
-    axes.set_yticks(range(len(arms)), [arm["label"] for arm in arms])
-    axes.set_ylim(len(arms) - 0.4, -0.6)
+    axes.set_yticks(range(len(conditions)), [condition["label"] for condition in conditions])
+    axes.set_ylim(len(conditions) - 0.4, -0.6)
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel(f"{label} (95 % interval, {summary['episodes']} episodes)")
     axes.grid(visible=False, axis="y")
     return figure
 
 
-def against_delay(summary: Mapping[str, Any], arms: Arms) -> Figure:
+def against_delay(summary: Mapping[str, Any], conditions: Conditions) -> Figure:
     """Success over the delay, each with the shortest execution horizon it allows; below, what no chunk covered."""
     step = "" if summary["hz"] is None else f" of {1e3 / summary['hz']:g} ms"
-    return _over(summary, arms, lambda arm: arm["delay"], f"delay in control steps{step}")
+    return _over(summary, conditions, lambda condition: condition["delay"], f"delay in control steps{step}")
 
 
-def against_horizon(summary: Mapping[str, Any], arms: Arms) -> Figure:
+def against_horizon(summary: Mapping[str, Any], conditions: Conditions) -> Figure:
     """Success over the execution horizon, at one delay."""
-    label = f"execution horizon in control steps, at a delay of {arms[0]['delay']}"
-    return _over(summary, arms, lambda arm: arm["execution_horizon"], label)
+    label = f"execution horizon in control steps, at a delay of {conditions[0]['delay']}"
+    return _over(summary, conditions, lambda condition: condition["execute_steps"], label)
 
 
-def against_factor(summary: Mapping[str, Any], arms: Arms) -> Figure:
+def against_factor(summary: Mapping[str, Any], conditions: Conditions) -> Figure:
     """Success over the factor on the times of inference."""
     label = "factor on the time of inference (0: the world waits)"
-    return _over(summary, arms, lambda arm: 0.0 if arm["clock"] == "paused" else arm["factor"], label)
+    return _over(
+        summary, conditions, lambda condition: 0.0 if condition["clock"] == "paused" else condition["factor"], label
+    )
 
 
-def against_latency(summary: Mapping[str, Any], arms: Arms) -> Figure:
+def against_latency(summary: Mapping[str, Any], conditions: Conditions) -> Figure:
     """Success over the 95th percentile of the time per chunk, and who is best at what latency.
 
-    Hollow where the world waits, if there are arms where it does not.
+    Hollow where the world waits, if there are conditions where it does not.
     """
     palette = colours(summary)
-    moving = [arm for arm in arms if not _waits(arm)]
+    moving = [condition for condition in conditions if not _waits(condition)]
     figure, (axes,) = new_figure(3.8)
-    decisive = moving or arms
-    front = _front([(1e3 * arm["chunk_seconds"]["p95"], arm["success_rate"]["estimate"]) for arm in decisive])
+    decisive = moving or conditions
+    front = _front(
+        [(1e3 * condition["chunk_seconds"]["p95"], condition["success_rate"]["estimate"]) for condition in decisive]
+    )
     axes.step(*zip(*front, strict=True), where="post", color="#BBBBBB", linewidth=1.2, zorder=1)
-    for arm in arms:
-        colour, mark = _style(arm, arms, palette)
-        latency, rate = 1e3 * arm["chunk_seconds"]["p95"], arm["success_rate"]
-        interval(axes, latency, rate, colour, mark, hollow=bool(moving) and _waits(arm))
-    for arm in decisive:  # a list of names is easier to keep legible than names beside marks that may lie together
-        colour, mark = _style(arm, arms, palette)
-        axes.plot([], [], mark, color=colour, label=_name(arm, arms))
-    if moving and len(moving) < len(arms):
+    for condition in conditions:
+        colour, mark = _style(condition, conditions, palette)
+        latency, rate = 1e3 * condition["chunk_seconds"]["p95"], condition["success_rate"]
+        interval(axes, latency, rate, colour, mark, hollow=bool(moving) and _waits(condition))
+    for (
+        condition
+    ) in decisive:  # a list of names is easier to keep legible than names beside marks that may lie together
+        colour, mark = _style(condition, conditions, palette)
+        axes.plot([], [], mark, color=colour, label=_name(condition, conditions))
+    if moving and len(moving) < len(conditions):
         axes.plot([], [], "o", color=INK, markerfacecolor="white", label="hollow: the world waits")
     axes.set_xscale("log")
     axes.margins(x=0.12)
@@ -90,7 +96,7 @@ def against_budget(summary: Mapping[str, Any]) -> Figure:
     """Success of each method at its best setting that keeps a latency budget."""
     figure, (axes,) = new_figure(3.6)
     methods = list(dict.fromkeys(entry["method"] for entry in summary["budgets"]))
-    palette = list(colours({"arms": [{"sampler": name} for name in methods]}).values())
+    palette = list(colours({"conditions": [{"sampler": name} for name in methods]}).values())
     for number, (name, (colour, mark)) in enumerate(zip(methods, palette, strict=True)):
         found = [entry for entry in summary["budgets"] if entry["method"] == name and entry["settings"]]
         dodge = 1.015 ** (number - (len(methods) - 1) / 2)
@@ -115,29 +121,35 @@ def against_budget(summary: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _over(summary: Mapping[str, Any], arms: Arms, place: Callable[[Mapping[str, Any]], float], label: str) -> Figure:
+def _over(
+    summary: Mapping[str, Any], conditions: Conditions, place: Callable[[Mapping[str, Any]], float], label: str
+) -> Figure:
     """A line for each sampler and way of stitching, with intervals; below it the steps that had no action."""
-    starved = any(arm["timing"]["starved_steps"] for arm in arms)
+    starved = any(condition["timing"]["starved_steps"] for condition in conditions)
     figure, axes = new_figure(4.6 if starved else 3.6, (3, 1) if starved else (1,))
     palette = colours(summary)
-    stitchings = list(dict.fromkeys(arm["stitching"] for arm in arms))
-    lines = dict.fromkeys((arm["sampler"], arm["stitching"]) for arm in arms)
-    places = sorted({place(arm) for arm in arms})
+    stitchings = list(dict.fromkeys(condition["stitching"] for condition in conditions))
+    lines = dict.fromkeys((condition["sampler"], condition["stitching"]) for condition in conditions)
+    places = sorted({place(condition) for condition in conditions})
     span = (places[-1] - places[0]) or 1.0
     for number, (sampler, stitching) in enumerate(lines):
-        own = [arm for arm in arms if (arm["sampler"], arm["stitching"]) == (sampler, stitching)]
+        own = [
+            condition
+            for condition in conditions
+            if (condition["sampler"], condition["stitching"]) == (sampler, stitching)
+        ]
         own.sort(key=place)
         shift = 0.009 * span * (number - (len(lines) - 1) / 2)  # so that the bars of several lines are all seen
-        x = [place(arm) + shift for arm in own]
+        x = [place(condition) + shift for condition in own]
         colour, mark = palette[sampler]
         style: Any = LINES[stitchings.index(stitching) % len(LINES)]
         name = sampler if len(stitchings) == 1 else f"{sampler}, {stitching.replace('_', ' ')}"
-        rates = [arm["success_rate"]["estimate"] for arm in own]
+        rates = [condition["success_rate"]["estimate"] for condition in own]
         axes[0].plot(x, rates, color=colour, linestyle=style, linewidth=1.3, marker=mark, markersize=5, label=name)
-        for value, arm in zip(x, own, strict=True):
-            interval(axes[0], value, arm["success_rate"], colour, mark)
+        for value, condition in zip(x, own, strict=True):
+            interval(axes[0], value, condition["success_rate"], colour, mark)
         if starved:
-            shares = [100 * (arm["timing"]["starved_share"] or 0.0) for arm in own]
+            shares = [100 * (condition["timing"]["starved_share"] or 0.0) for condition in own]
             axes[1].plot(x, shares, color=colour, linestyle=style, linewidth=1.3, marker=mark, markersize=4)
     success_axis(axes[0])
     if starved:
@@ -158,20 +170,22 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def _waits(arm: Mapping[str, Any]) -> bool:
-    return arm["clock"] == "paused" or (arm["clock"] == "delay" and arm["delay"] == 0)
+def _waits(condition: Mapping[str, Any]) -> bool:
+    return condition["clock"] == "paused" or (condition["clock"] == "delay" and condition["delay"] == 0)
 
 
-def _name(arm: Mapping[str, Any], arms: Arms) -> str:
-    several = len({other["stitching"] for other in arms}) > 1
-    return f"{arm['sampler']}, {arm['stitching'].replace('_', ' ')}" if several else arm["sampler"]
+def _name(condition: Mapping[str, Any], conditions: Conditions) -> str:
+    several = len({other["stitching"] for other in conditions}) > 1
+    return f"{condition['sampler']}, {condition['stitching'].replace('_', ' ')}" if several else condition["sampler"]
 
 
-def _style(arm: Mapping[str, Any], arms: Arms, palette: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
+def _style(
+    condition: Mapping[str, Any], conditions: Conditions, palette: Mapping[str, tuple[str, str]]
+) -> tuple[str, str]:
     """Colour and mark: the mark tells ways of stitching apart where there are several, and samplers of one colour."""
-    colour, mark = palette[arm["sampler"]]
-    stitchings = list(dict.fromkeys(other["stitching"] for other in arms))
-    number = MARKS.index(mark) * len(stitchings) + stitchings.index(arm["stitching"])
+    colour, mark = palette[condition["sampler"]]
+    stitchings = list(dict.fromkeys(other["stitching"] for other in conditions))
+    number = MARKS.index(mark) * len(stitchings) + stitchings.index(condition["stitching"])
     return colour, MARKS[number % len(MARKS)]
 
 

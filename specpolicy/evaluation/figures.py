@@ -36,7 +36,7 @@ def new_figure(height: float, rows: Sequence[float] = (1,)) -> tuple[Figure, lis
 
 def colours(summary: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """(colour, mark) of each sampler, the same in all plots."""
-    labels = dict.fromkeys(arm["sampler"] for arm in summary["arms"])
+    labels = dict.fromkeys(condition["sampler"] for condition in summary["conditions"])
     return {
         label: (COLOURS[number % len(COLOURS)], MARKS[number // len(COLOURS) % len(MARKS)])
         for number, label in enumerate(labels)

@@ -1,4 +1,4 @@
-"""What a worker process does: play one episode of one arm, and film it if asked."""
+"""What a worker process does: play one episode of one condition, and film it if asked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from specpolicy.control.chunk import Planner, history_of
 from specpolicy.control.clock import Clock
-from specpolicy.evaluation.arms import Arm
+from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.episode import Episode, run_episode
 from specpolicy.evaluation.planners import ExpertPlanner, PolicyPlanner
 from specpolicy.evaluation.video import choose_renderer, video_writer
@@ -66,7 +66,7 @@ class Setup:
 class Job:
     """One episode to play; `video` is the file to film it into."""
 
-    arm: Arm
+    condition: Condition
     seed: int
     video: str | None = None
 
@@ -76,13 +76,13 @@ class Played:
     """A played episode.
 
     Attributes:
-        execution_horizon: control steps from one request for a chunk to the next.
+        execute_steps: control steps from one request for a chunk to the next.
         no_video: why it was not filmed although it should have been.
     """
 
-    arm: Arm
+    condition: Condition
     episode: Episode
-    execution_horizon: int
+    execute_steps: int
     no_video: str | None = None
 
 
@@ -95,14 +95,14 @@ class Player:
         self._envs: dict[bool, gymnasium.Env] = {}
         self._planners: dict[str, Planner] = {}
         self._slowest: dict[str, float] = {}  # seconds of the slowest warm-up chunk of each sampler
-        self._clocks: dict[Arm, Clock] = {}
+        self._clocks: dict[Condition, Clock] = {}
         self._policy: Any = None
         torch.set_num_threads(1)  # sums over threads round differently: results must not depend on their number
         choose_renderer()
 
     def __call__(self, job: Job, watch: Callable[[gymnasium.Env], Watch] | None = None) -> Played:
         """Play one episode; `watch` opens a window on its environment."""
-        planner = self.planner(job.arm.sampler)
+        planner = self.planner(job.condition.sampler)
         filming = self._filming_env() if job.video else None
         env = filming or self._env()
         on_frame: list[Callable[[], None]] = []
@@ -115,15 +115,15 @@ class Player:
             episode = run_episode(
                 env,
                 planner,
-                self._clock(job.arm, env),
+                self._clock(job.condition, env),
                 job.seed,
                 self.setup.max_seconds,
                 lambda: [call() for call in on_frame],
-                job.arm.execution,
-                self._slowest[job.arm.sampler],
+                job.condition.execution,
+                self._slowest[job.condition.sampler],
             )
-        horizon = job.arm.execution_horizon or planner.n_action_steps
-        return Played(job.arm, episode, horizon, self.no_video if job.video else None)
+        horizon = job.condition.execute_steps or planner.n_action_steps
+        return Played(job.condition, episode, horizon, self.no_video if job.video else None)
 
     def close(self) -> None:
         """Release the environments."""
@@ -150,10 +150,10 @@ class Player:
                 self.no_video = " ".join(f"{error}".split())[:300] or type(error).__name__
         return self._envs.get(True)
 
-    def _clock(self, arm: Arm, env: gymnasium.Env) -> Clock:
-        if arm not in self._clocks:
-            self._clocks[arm] = arm.make_clock(control_hz(env))
-        return self._clocks[arm]
+    def _clock(self, condition: Condition, env: gymnasium.Env) -> Clock:
+        if condition not in self._clocks:
+            self._clocks[condition] = condition.make_clock(control_hz(env))
+        return self._clocks[condition]
 
     def planner(self, label: str) -> Planner:
         """The planner of a sampler, warmed up."""

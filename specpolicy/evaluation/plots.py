@@ -34,33 +34,39 @@ def write_plots(
 
 
 def _success(summary: Mapping[str, Any]) -> dict[str, Any]:
-    arms, track = summary["arms"], summary["track"]
-    policies = [arm for arm in arms if has_network(arm)]
-    delayed = [arm for arm in policies if arm["clock"] == "delay"]
+    conditions, track = summary["conditions"], summary["track"]
+    policies = [condition for condition in conditions if has_network(condition)]
+    delayed = [condition for condition in policies if condition["clock"] == "delay"]
     plots: dict[str, Any] = {}
     # Each delay with the shortest execution horizon that it allows.
-    main = [arm for arm in delayed if arm["execution_horizon"] == max(arm["delay"], track["execution_horizon"])]
-    if len({arm["delay"] for arm in main}) > 1:
+    main = [
+        condition
+        for condition in delayed
+        if condition["execute_steps"] == max(condition["delay"], track["execute_steps"])
+    ]
+    if len({condition["delay"] for condition in main}) > 1:
         plots["Success against delay"] = curves.against_delay(summary, main)
-    swept = [arm for arm in delayed if arm["delay"] == track["horizons_at"]]
-    if len({arm["execution_horizon"] for arm in swept}) > 1:
+    swept = [condition for condition in delayed if condition["delay"] == track["swept_at"]]
+    if len({condition["execute_steps"] for condition in swept}) > 1:
         plots["Success against execution horizon"] = curves.against_horizon(summary, swept)
     if summary["budgets"]:
         plots["Success against latency budget"] = curves.against_budget(summary)
-    factors = {arm["factor"] for arm in policies if arm["clock"] not in ("paused", "delay")}
+    factors = {condition["factor"] for condition in policies if condition["clock"] not in ("paused", "delay")}
     factor = 1.0 if 1.0 in factors else max(factors, default=1.0)
-    least = min((arm["delay"] for arm in main), default=0)
+    least = min((condition["delay"] for condition in main), default=0)
     timed = [
-        arm for arm in policies if arm["clock"] == "paused" or (arm["clock"] != "delay" and arm["factor"] == factor)
+        condition
+        for condition in policies
+        if condition["clock"] == "paused" or (condition["clock"] != "delay" and condition["factor"] == factor)
     ]
-    timed += [arm for arm in main if arm["delay"] == least]
+    timed += [condition for condition in main if condition["delay"] == least]
     if timed:
         plots["Success against latency"] = curves.against_latency(summary, timed)
     if len(factors) > 1:
         plots["Success against machine speed"] = curves.against_factor(summary, policies)
-    if len(arms) <= MOST_ARMS:
+    if len(conditions) <= MOST_ARMS:
         plots["Success rate"] = curves.outcome(summary, "success_rate", "success rate")
-        if all(arm["max_coverage"] for arm in arms):
+        if all(condition["max_coverage"] for condition in conditions):
             plots["Maximum coverage"] = curves.outcome(summary, "max_coverage", "mean maximum coverage")
     return plots
 

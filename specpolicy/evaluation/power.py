@@ -97,9 +97,9 @@ def sample_size_note(episodes: int, success: float, margin: float) -> str:
     needed = episodes_for_equivalence(margin, success)
     verdict = "which is given" if episodes >= needed else "which is more than are played"
     return (
-        f"{episodes} episodes of each arm, paired by seed: where the reference solves {100 * success:g} %, {seen} with "
-        f"{100 * POWER:g} % probability (5 % level). Showing that two arms are equal within {100 * margin:g} points "
-        f"takes about {needed}, {verdict}."
+        f"{episodes} episodes of each condition, paired by seed: where the reference solves {100 * success:g} %, "
+        f"{seen} with {100 * POWER:g} % probability (5 % level). Showing that two conditions are equal "
+        f"within {100 * margin:g} points takes about {needed}, {verdict}."
     )
 
 

@@ -9,7 +9,7 @@ from specpolicy.evaluation.results import EPISODE_COLUMNS, Row
 from specpolicy.evaluation.tables import budget_table, differences_table
 from specpolicy.logging import MetricLogger
 
-ARM = ("label", "sampler", "clock", "delay", "factor", "execution_horizon", "stitching", "episodes", "successes")
+CONDITION = ("label", "sampler", "clock", "delay", "factor", "execute_steps", "stitching", "episodes", "successes")
 INTERVALS = ("success_rate", "max_coverage", "return", "length", "time_to_success", "successes_per_minute")
 COSTS = ("calls", "rows", "network_share")
 TIMING = (
@@ -21,7 +21,7 @@ TIMING = (
     "switch_jump",
     "inner_jump",
 )
-TEXTS = ("task", "arm", "sampler", "clock", "stitching")  # columns of episodes.csv that hold no numbers
+TEXTS = ("task", "condition", "sampler", "clock", "stitching")  # columns of episodes.csv that hold no numbers
 FILES = ("summary.json", "episodes.csv", "chunks.csv", "report.html")
 
 
@@ -40,15 +40,17 @@ def publish(
         plots: {title: file name in `output`}.
     """
     videos = {
-        f"videos/{arm['label']}-{video['seed']}": video["path"] for arm in summary["arms"] for video in arm["videos"]
+        f"videos/{condition['label']}-{video['seed']}": video["path"]
+        for condition in summary["conditions"]
+        for video in condition["videos"]
     }
-    rows = [_figures(arm) for arm in summary["arms"]]
+    rows = [_figures(condition) for condition in summary["conditions"]]
     logger.summary(
         {
             f"{row['label']}/{name}": value
             for row in rows
             for name, value in row.items()
-            if name not in ARM and value is not None
+            if name not in CONDITION and value is not None
         }
     )
     # Numbers, not text, so that they can be sorted and plotted there.
@@ -71,14 +73,16 @@ def publish(
 def _episodes(summary: Mapping[str, Any], episodes: Sequence[Row], output: Path) -> list[list[Any]]:
     """A row for each episode: what episodes.csv says, and its video where it was filmed."""
     videos = {
-        (arm["label"], video["seed"]): output / video["path"] for arm in summary["arms"] for video in arm["videos"]
+        (condition["label"], video["seed"]): output / video["path"]
+        for condition in summary["conditions"]
+        for video in condition["videos"]
     }
-    labels = {arm["label"] for arm in summary["arms"]}
+    labels = {condition["label"] for condition in summary["conditions"]}
     seeds = range(summary["seed"], summary["seed"] + summary["episodes"])
     return [
-        [*(_value(name, row[name]) for name in EPISODE_COLUMNS), videos.get((row["arm"], int(row["seed"])))]
+        [*(_value(name, row[name]) for name in EPISODE_COLUMNS), videos.get((row["condition"], int(row["seed"])))]
         for row in episodes
-        if row["arm"] in labels and int(row["seed"]) in seeds
+        if row["condition"] in labels and int(row["seed"]) in seeds
     ]
 
 
@@ -91,13 +95,13 @@ def _value(column: str, text: str) -> Any:
     return text
 
 
-def _figures(arm: Mapping[str, Any]) -> dict[str, Any]:
-    """All figures of an arm under plain names."""
-    figures: dict[str, Any] = {name: arm[name] for name in ARM}
+def _figures(condition: Mapping[str, Any]) -> dict[str, Any]:
+    """All figures of a condition under plain names."""
+    figures: dict[str, Any] = {name: condition[name] for name in CONDITION}
     for name in INTERVALS:
-        value = arm[name] or {"estimate": None, "low": None, "high": None}
+        value = condition[name] or {"estimate": None, "low": None, "high": None}
         figures |= {name: value["estimate"], f"{name}_low": value["low"], f"{name}_high": value["high"]}
-    times = arm["chunk_seconds"] or dict.fromkeys(("mean", "p50", "p95", "p99", "max"))
+    times = condition["chunk_seconds"] or dict.fromkeys(("mean", "p50", "p95", "p99", "max"))
     figures |= {f"chunk_seconds_{name}": value for name, value in times.items()}
-    figures |= {name: arm[name] for name in COSTS}
-    return figures | {name: arm["timing"][name] for name in TIMING}
+    figures |= {name: condition[name] for name in COSTS}
+    return figures | {name: condition["timing"][name] for name in TIMING}

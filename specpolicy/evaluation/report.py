@@ -16,12 +16,12 @@ CAPTIONS = {
     "steps, or every d where the delay d is longer.",
     "Success against execution horizon": "Success against how much of each chunk is executed.",
     "Success against latency budget": "Success of each method at its best setting within a latency budget.",
-    "Success against latency": "Success against latency. The grey line joins what no other arm beats in both.",
+    "Success against latency": "Success against latency. The grey line joins what no other condition beats in both.",
     "Success against machine speed": "Success against the speed of the machine.",
-    "Success rate": "Success rate of each arm.",
+    "Success rate": "Success rate of each condition.",
     "Maximum coverage": "Highest coverage reached, mean over episodes.",
-    "Time per chunk": "Time per chunk, before any factor on it, over all arms of a sampler.",
-    "Calls per chunk": "Sequential network calls per chunk, over all arms of a sampler.",
+    "Time per chunk": "Time per chunk, before any factor on it, over all conditions of a sampler.",
+    "Calls per chunk": "Sequential network calls per chunk, over all conditions of a sampler.",
 }
 WORLDS = {
     "paused": "The world waits while the policy computes.",
@@ -50,9 +50,9 @@ def write_report(summary: Mapping[str, Any], plots: Mapping[str, str], output: P
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["wrap"] = _wrap
-    samplers = list(dict.fromkeys(arm["sampler"] for arm in summary["arms"]))
+    samplers = list(dict.fromkeys(condition["sampler"] for condition in summary["conditions"]))
     images = [
-        (CAPTIONS[title].format(horizon=summary["track"]["execution_horizon"]), _data_uri(output / file, "image/png"))
+        (CAPTIONS[title].format(horizon=summary["track"]["execute_steps"]), _data_uri(output / file, "image/png"))
         for title, file in plots.items()
     ]
     differences = tables.differences_table(summary)
@@ -71,7 +71,7 @@ def write_report(summary: Mapping[str, Any], plots: Mapping[str, str], output: P
         points=f"{100 * summary['margin']:g}",
         plots=images,
         videos=_videos(summary, output),
-        has_coverage=any(arm["max_coverage"] for arm in summary["arms"]),
+        has_coverage=any(condition["max_coverage"] for condition in summary["conditions"]),
         date=datetime.date.today().isoformat(),
     )
     path = output / "report.html"
@@ -84,8 +84,8 @@ def _world(summary: Mapping[str, Any]) -> str:
     track = summary["track"]
     source = "measured" if track.get("trace") is None else "recorded"
     text = WORLDS[track["name"]].format(source=source)
-    if track["name"] == "charged" and any(arm["clock"] == "paused" for arm in summary["arms"]):
-        text += " Arms whose world waits are there to compare with."
+    if track["name"] == "charged" and any(condition["clock"] == "paused" for condition in summary["conditions"]):
+        text += " Conditions whose world waits are there to compare with."
     if track.get("trace") is not None:
         text += f" The recorded times are those of {track['trace']}."
     if summary["hz"] is not None and track["name"] != "paused":
@@ -94,18 +94,18 @@ def _world(summary: Mapping[str, Any]) -> str:
 
 
 def _videos(summary: Mapping[str, Any], output: Path) -> list[tuple[str, list[dict[str, str]]]]:
-    """(arm, its videos with `source` and `caption`)."""
+    """(condition, its videos with `source` and `caption`)."""
     left, found = EMBEDDED_VIDEOS, []
-    for arm in summary["arms"]:
+    for condition in summary["conditions"]:
         films = []
-        for video in arm["videos"]:
+        for video in condition["videos"]:
             path = output / video["path"]
             left -= path.stat().st_size
             source = _data_uri(path, "video/mp4") if left >= 0 else video["path"]
             outcome = "solved" if video["success"] else "not solved"
             films.append({"source": source, "caption": f"seed {video['seed']}, {outcome}"})
         if films:
-            found.append((arm["label"], films))
+            found.append((condition["label"], films))
     return found
 
 

@@ -11,20 +11,31 @@ import numpy as np
 
 from specpolicy.control.timing import TimingLog, longest_run, mean
 from specpolicy.errors import SpecpolicyError
-from specpolicy.evaluation.arms import Arm
+from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.episode import Episode
 from specpolicy.files import write_text, writing
 
 # fmt: off
 EPISODE_COLUMNS = (
-    "task", "arm", "sampler", "clock", "delay", "factor", "execution_horizon", "stitching", "seed",
+    "task", "condition", "sampler", "clock", "delay", "factor", "execute_steps", "stitching", "seed",
     "success", "return", "length", "seconds", "max_coverage", "chunks", "calls", "rows",
     "chunk_seconds_mean", "chunk_seconds_p50", "chunk_seconds_p95", "chunk_seconds_max", "network_share",
     "late_chunks", "longest_run_of_late_chunks", "expired_chunks", "starved_steps",
     "observation_age_mean", "observation_age_max", "switches", "switch_jump_mean", "inner_jump_mean",
 )
 # fmt: on
-CHUNK_COLUMNS = ("arm", "sampler", "seed", "chunk", "step", "used_at", "seconds", "network_seconds", "calls", "rows")
+CHUNK_COLUMNS = (
+    "condition",
+    "sampler",
+    "seed",
+    "chunk",
+    "step",
+    "used_at",
+    "seconds",
+    "network_seconds",
+    "calls",
+    "rows",
+)
 
 Row = dict[str, str]
 
@@ -84,16 +95,16 @@ class Results:
 
     @property
     def done(self) -> set[tuple[str, int]]:
-        """(label of the arm, seed) of the finished episodes."""
-        return {(row["arm"], int(row["seed"])) for row in self.episodes.rows}
+        """(label of the condition, seed) of the finished episodes."""
+        return {(row["condition"], int(row["seed"])) for row in self.episodes.rows}
 
-    def add(self, task: str, arm: Arm, episode: Episode, execution_horizon: int) -> None:
+    def add(self, task: str, condition: Condition, episode: Episode, execute_steps: int) -> None:
         """Record a finished episode."""
         steps, used_at = chunk_steps(episode.timing)
         self.chunks.append(
             {
-                "arm": arm.label,
-                "sampler": arm.sampler,
+                "condition": condition.label,
+                "sampler": condition.sampler,
                 "seed": episode.seed,
                 "chunk": number,
                 "step": steps.get(number),
@@ -105,7 +116,7 @@ class Results:
             }
             for number, chunk in enumerate(episode.chunks)
         )
-        self.episodes.append([episode_row(task, arm, episode, execution_horizon)])
+        self.episodes.append([episode_row(task, condition, episode, execute_steps)])
 
 
 def whole_episodes(episodes: Iterable[Row], chunks: Iterable[Row]) -> tuple[list[Row], list[Row]]:
@@ -117,14 +128,14 @@ def whole_episodes(episodes: Iterable[Row], chunks: Iterable[Row]) -> tuple[list
     """
     written: dict[tuple[str, str], list[list[Row]]] = {}
     for row in chunks:
-        takes = written.setdefault((row["arm"], row["seed"]), [])
+        takes = written.setdefault((row["condition"], row["seed"]), [])
         if not takes or int(row["chunk"]) != len(takes[-1]):
             takes.append([])
         takes[-1].append(row)
     kept: dict[tuple[str, str], list[Row]] = {}
     rows = []
     for row in episodes:
-        key, wanted = (row["arm"], row["seed"]), (int(row["chunks"]), float(row["calls"]))
+        key, wanted = (row["condition"], row["seed"]), (int(row["chunks"]), float(row["calls"]))
         takes = written.get(key, []) or [[]]
         own = [take for take in takes if (len(take), sum(float(one["calls"]) for one in take)) == wanted]
         if key not in kept and own:
@@ -133,20 +144,20 @@ def whole_episodes(episodes: Iterable[Row], chunks: Iterable[Row]) -> tuple[list
     return rows, [row for take in kept.values() for row in take]
 
 
-def episode_row(task: str, arm: Arm, episode: Episode, execution_horizon: int) -> dict[str, object]:
+def episode_row(task: str, condition: Condition, episode: Episode, execute_steps: int) -> dict[str, object]:
     """The row of `episodes.csv`."""
     seconds = np.array([chunk.seconds for chunk in episode.chunks] or [0.0])
     p50, p95 = np.quantile(seconds, [0.5, 0.95])
     network = sum(chunk.network_seconds for chunk in episode.chunks)
     return {
         "task": task,
-        "arm": arm.label,
-        "sampler": arm.sampler,
-        "clock": arm.clock,
-        "delay": arm.delay,
-        "factor": arm.factor,
-        "execution_horizon": execution_horizon,
-        "stitching": arm.stitching,
+        "condition": condition.label,
+        "sampler": condition.sampler,
+        "clock": condition.clock,
+        "delay": condition.delay,
+        "factor": condition.factor,
+        "execute_steps": execute_steps,
+        "stitching": condition.stitching,
         "seed": episode.seed,
         "success": int(episode.success),
         "return": episode.total_reward,

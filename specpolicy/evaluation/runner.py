@@ -1,4 +1,4 @@
-"""An evaluation: every arm on the same seeds, over processes, resumable."""
+"""An evaluation: every condition on the same seeds, over processes, resumable."""
 
 import contextlib
 import itertools
@@ -10,8 +10,8 @@ from typing import Any
 
 from specpolicy.engines import AUTO, check_engine_name
 from specpolicy.errors import SpecpolicyError
-from specpolicy.evaluation.arms import Arm
 from specpolicy.evaluation.calibrations import calibration_digest
+from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.planners import ExpertPlanner, check_policy_fits
 from specpolicy.evaluation.player import EXPERT, Job, Played, Setup
 from specpolicy.evaluation.provenance import fingerprint, hardware
@@ -24,7 +24,7 @@ from specpolicy.processes import run_jobs
 from specpolicy.sampler_names import beyond_defaults, make_sampler
 from specpolicy.tasks import kept_task, make_task_env
 
-FORMAT = 2
+FORMAT = 3
 SETTINGS = "settings.json"
 BATCHES = 4  # of a block: more keep the batch full for longer, and cost more when a run is interrupted
 WRITTEN = ("episodes.csv", "chunks.csv", "summary.json", "report.html", "metrics.csv", "plot_*.png")
@@ -44,14 +44,14 @@ class Evaluation:
 
     Attributes:
         setup: task, policy, samplers and limits.
-        arms: the ways in which the samplers are played; the first is the reference.
-        episodes: episodes of each arm.
-        seed: of the first episode; the others follow. All arms play the same seeds.
-        videos: how many of the first episodes of each arm are filmed.
+        conditions: the ways in which the samplers are played; the first is the reference.
+        episodes: episodes of each condition.
+        seed: of the first episode; the others follow. All conditions play the same seeds.
+        videos: how many of the first episodes of each condition are filmed.
     """
 
     setup: Setup
-    arms: tuple[Arm, ...]
+    conditions: tuple[Condition, ...]
     episodes: int
     seed: int
     videos: int = 0
@@ -87,12 +87,12 @@ def check(evaluation: Evaluation) -> Origin:
         raise SpecpolicyError("episodes and max_seconds must be positive, seed and videos not negative")
     if setup.batch < 1:
         raise SpecpolicyError(f"batch={setup.batch}: expected at least one episode")
-    if setup.batch > 1 and any(arm.clock == "charged" for arm in evaluation.arms):
+    if setup.batch > 1 and any(condition.clock == "charged" for condition in evaluation.conditions):
         raise SpecpolicyError(
             f"batch={setup.batch}: chunks drawn together have no time of their own to charge: "
             "use batch=1, or charge the times of a track.trace"
         )
-    if not setup.samplers or not evaluation.arms:
+    if not setup.samplers or not evaluation.conditions:
         raise SpecpolicyError("samplers is empty: name at least one, such as samplers=[ddpm]")
     check_engine_name(setup.engine)
     if setup.engine == AUTO:
@@ -108,9 +108,9 @@ def check(evaluation: Evaluation) -> Origin:
         if policy is None:
             return Origin()
         check_policy_fits(policy, env, str(setup.task["id"]), setup.any_rate)
-        for arm in evaluation.arms:
-            if arm.hold is not None and len(arm.hold) != policy.action_dim:
-                raise SpecpolicyError(f"hold has {len(arm.hold)} entries, an action has {policy.action_dim}")
+        for condition in evaluation.conditions:
+            if condition.hold is not None and len(condition.hold) != policy.action_dim:
+                raise SpecpolicyError(f"hold has {len(condition.hold)} entries, an action has {policy.action_dim}")
     for options in specs.values():
         policy.bound(make_sampler(**options))
     digests = {label: calibration_digest(policy, spec, setup.engine) for label, spec in specs.items()}
@@ -120,15 +120,17 @@ def check(evaluation: Evaluation) -> Origin:
 def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool = False) -> Results:
     """Make the output directory ready and return the results it holds already.
 
-    A directory of the same settings is continued; more episodes or other arms may be asked for than before.
+    A directory of the same settings is continued; more episodes or other conditions may be asked for than before.
 
     Raises:
         SpecpolicyError: it holds other settings, or files that no evaluation has written, which nothing overwrites.
     """
-    # The others change no result, or are known by what follows: the policy by its fingerprint, samplers by their arms.
+    # The others change no result, or are known by what follows: policy by fingerprint, samplers by conditions.
     setup = {name: getattr(evaluation.setup, name) for name in ("task", "device", "engine", "max_seconds", "batch")}
     setup["task"] = kept_task(evaluation.setup.task)
-    setup["arms"] = {arm.label: _settings(arm, evaluation.setup, origin) for arm in evaluation.arms}
+    setup["conditions"] = {
+        condition.label: _settings(condition, evaluation.setup, origin) for condition in evaluation.conditions
+    }
     wanted = json.loads(json.dumps({"format": FORMAT, **setup, "policy": origin.policy, "seed": evaluation.seed}))
     path = output / SETTINGS
     machines = [hardware()]
@@ -139,13 +141,13 @@ def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool 
         remove(output, REMOVED)
     elif found is not None:
         machines = [*found["machines"], *(machine for machine in machines if machine not in found["machines"])]
-        # Rows belong to an arm and a seed, so other arms may join; one of the same label must be the same.
-        _require_same({key: value for key, value in wanted.items() if key != "arms"}, found, output)
-        wanted["arms"] = {**found["arms"], **wanted["arms"]}
-        for label, arm in found["arms"].items():
-            now = wanted["arms"][label]
-            _require_same({label: _comparable(now)}, {label: _comparable(arm)}, output)
-            if now.get("calibration") != arm.get("calibration"):
+        # Rows belong to a condition and a seed, so other conditions may join; one of the same label must be the same.
+        _require_same({key: value for key, value in wanted.items() if key != "conditions"}, found, output)
+        wanted["conditions"] = {**found["conditions"], **wanted["conditions"]}
+        for label, condition in found["conditions"].items():
+            now = wanted["conditions"][label]
+            _require_same({label: _comparable(now)}, {label: _comparable(condition)}, output)
+            if now.get("calibration") != condition.get("calibration"):
                 raise SpecpolicyError(
                     f"{output}: the policy's calibration or draft model is not known to be the one that '{label}' was "
                     "played with: choose another output, or set overwrite=true"
@@ -163,7 +165,7 @@ def play(
 ) -> None:
     """Play the episodes that `results` lacks and record each as it ends.
 
-    A row depends on the policy, the arm and the seed alone, its measured times apart and unless the clock charges
+    A row depends on the policy, the condition and the seed alone, its measured times apart and unless the clock charges
     them: not on `workers`, on the order or on an interruption. With a batch its rounding depends on the episodes that
     it is played beside, always the same ones: a block that was interrupted is played again.
 
@@ -173,33 +175,35 @@ def play(
     """
     done = results.done
     missing = [
-        block for block in blocks(evaluation, output) if any((job.arm.label, job.seed) not in done for job in block)
+        block
+        for block in blocks(evaluation, output)
+        if any((job.condition.label, job.seed) not in done for job in block)
     ]
     with contextlib.closing(run_jobs(Players, evaluation.setup, missing, min(workers, len(missing)))) as finished:
         for played in itertools.chain.from_iterable(finished):
-            if (played.arm.label, played.episode.seed) not in done:
-                results.add(evaluation.task_name, played.arm, played.episode, played.execution_horizon)
+            if (played.condition.label, played.episode.seed) not in done:
+                results.add(evaluation.task_name, played.condition, played.episode, played.execute_steps)
                 on_episode(played)
 
 
 def schedule(evaluation: Evaluation, output: Path) -> list[Job]:
-    """All episodes, seed by seed: the arms progress together, so that their times are measured side by side."""
+    """All episodes, seed by seed: the conditions progress together, so that their times are measured side by side."""
     return [
-        Job(arm, seed, str(video_path(output, arm.label, seed)) if number < evaluation.videos else None)
+        Job(condition, seed, str(video_path(output, condition.label, seed)) if number < evaluation.videos else None)
         for number, seed in enumerate(evaluation.seeds)
-        for arm in evaluation.arms
+        for condition in evaluation.conditions
     ]
 
 
 def blocks(evaluation: Evaluation, output: Path) -> list[list[Job]]:
-    """The schedule in pieces that a process takes at a time: single episodes, or with a batch some batches of an arm's
-    episodes, by their number. Episodes that are filmed are played alone."""
+    """The schedule in pieces that a process takes at a time: single episodes, or with a batch some batches of the
+    episodes of a condition, by their number. Episodes that are filmed are played alone."""
     size = BATCHES * evaluation.setup.batch if evaluation.setup.batch > 1 else 1
     found: dict[tuple[int, str, bool], list[Job]] = {}
     for job in schedule(evaluation, output):
         number = job.seed - evaluation.seed
         filmed = job.video is not None
-        found.setdefault((number if filmed else number // size, job.arm.label, filmed), []).append(job)
+        found.setdefault((number if filmed else number // size, job.condition.label, filmed), []).append(job)
     return list(found.values())
 
 
@@ -207,7 +211,7 @@ def unfilmed(evaluation: Evaluation, results: Results, output: Path) -> int:
     """How many of the episodes to be filmed are done without a video: they are not played again for one."""
     done = results.done
     jobs = [job for job in schedule(evaluation, output) if job.video is not None]
-    return sum((job.arm.label, job.seed) in done and not Path(str(job.video)).exists() for job in jobs)
+    return sum((job.condition.label, job.seed) in done and not Path(str(job.video)).exists() for job in jobs)
 
 
 def video_path(output: Path, label: str, seed: int) -> Path:
@@ -215,19 +219,19 @@ def video_path(output: Path, label: str, seed: int) -> Path:
     return output / "videos" / f"{file_name(label)}-{seed}.mp4"
 
 
-def _settings(arm: Arm, setup: Setup, origin: Origin) -> dict[str, Any]:
-    """What the arm's results depend on; a trace and a calibration are known by their content."""
-    options = {name: value for name, value in asdict(arm).items() if name not in ("sampler", "trace")}
-    digest = origin.calibrations.get(arm.sampler)
+def _settings(condition: Condition, setup: Setup, origin: Origin) -> dict[str, Any]:
+    """What the condition's results depend on; a trace and a calibration are known by their content."""
+    options = {name: value for name, value in asdict(condition).items() if name not in ("sampler", "trace")}
+    digest = origin.calibrations.get(condition.sampler)
     return {
-        "sampler": dict(setup.samplers[arm.sampler]),
+        "sampler": dict(setup.samplers[condition.sampler]),
         **options,
         **({} if digest is None else {"calibration": digest}),
     }
 
 
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of an arm but its calibration; a later version may know more options of its sampler."""
+    """Settings of a condition but its calibration; a later version may know more options of its sampler."""
     others = {name: value for name, value in settings.items() if name != "calibration"}
     return {**others, "sampler": beyond_defaults(settings["sampler"])}
 
@@ -245,7 +249,7 @@ def _read_settings(path: Path) -> dict[str, Any] | None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = None
-    if not isinstance(found, dict) or not {"arms", "machines", "format"} <= found.keys():
+    if not isinstance(found, dict) or not {"conditions", "machines", "format"} <= found.keys():
         raise SpecpolicyError(f"{path} is not of an evaluation: choose another output")
     return found
 

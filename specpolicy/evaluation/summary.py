@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from specpolicy.evaluation import budget, comparisons, costs, statistics
-from specpolicy.evaluation.arms import Arm, method
+from specpolicy.evaluation.conditions import Condition, method
 from specpolicy.evaluation.player import EXPERT
 from specpolicy.evaluation.provenance import versions
 from specpolicy.evaluation.results import Results, Row
@@ -16,7 +16,7 @@ from specpolicy.evaluation.runner import FORMAT, Evaluation, video_path
 from specpolicy.evaluation.tracks import budgets
 
 MEANS = ("return", "length", "seconds", "max_coverage")
-Played = dict[str, dict[int, Row]]  # rows of episodes.csv by arm and seed
+Played = dict[str, dict[int, Row]]  # rows of episodes.csv by condition and seed
 
 
 def summarise(
@@ -32,7 +32,7 @@ def summarise(
 
     Args:
         provenance: `policy`, `machines`, `command`, `config` and whatever else should stand in the file.
-        track: its name and options, and `execution_horizon`, that of the policy or the one asked for in its place.
+        track: its name and options, and `execute_steps`, that of the policy or the one asked for in its place.
         margin: of the equivalence tests.
         references: labels of the samplers that the others are compared with; none: the first.
     """
@@ -47,19 +47,19 @@ def summarise(
         "seed": evaluation.seed,
         "confidence": statistics.CONFIDENCE,
         "margin": margin,
-        "arms": [
+        "conditions": [
             {
-                **_arm(arm, evaluation),
-                **_outcomes(list(played[arm.label].values())),
-                **costs.chunk_costs(arm, chunks[arm.label], recorded.get(arm.sampler)),
-                "timing": _timing(list(played[arm.label].values()), chunks[arm.label]),
-                "videos": _videos(evaluation, output, arm.label, played[arm.label]),
+                **_condition(condition, evaluation),
+                **_outcomes(list(played[condition.label].values())),
+                **costs.chunk_costs(condition, chunks[condition.label], recorded.get(condition.sampler)),
+                "timing": _timing(list(played[condition.label].values()), chunks[condition.label]),
+                "videos": _videos(evaluation, output, condition.label, played[condition.label]),
             }
-            for arm in evaluation.arms
+            for condition in evaluation.conditions
         ],
         "differences": [
-            comparisons.difference(played, arm.label, reference.label, kind, margin, MEANS)
-            for arm, reference, kind in comparisons.pairs(evaluation.arms, references)
+            comparisons.difference(played, condition.label, reference.label, kind, margin, MEANS)
+            for condition, reference, kind in comparisons.pairs(evaluation.conditions, references)
         ],
         "budgets": _budgets(evaluation, played, chunks, recorded, budgets(track)),
         "versions": versions(),
@@ -69,35 +69,41 @@ def summarise(
 
 def _episodes(evaluation: Evaluation, results: Results) -> Played:
     seeds = set(evaluation.seeds)
-    played: Played = {arm.label: {} for arm in evaluation.arms}
+    played: Played = {condition.label: {} for condition in evaluation.conditions}
     for row in results.episodes.rows:
-        if row["arm"] in played and int(row["seed"]) in seeds:
-            played[row["arm"]][int(row["seed"])] = row
+        if row["condition"] in played and int(row["seed"]) in seeds:
+            played[row["condition"]][int(row["seed"])] = row
     return played
 
 
 def _rate(played: Played) -> float | None:
     """Control steps per second of the task."""
-    rows = [row for arm in played.values() for row in arm.values() if float(row["seconds"]) > 0]
+    rows = [row for condition in played.values() for row in condition.values() if float(row["seconds"]) > 0]
     return round(float(rows[0]["length"]) / float(rows[0]["seconds"]), 6) if rows else None
 
 
-def _arm(arm: Arm, evaluation: Evaluation) -> dict[str, Any]:
-    options = asdict(arm)
-    options["hold"] = None if arm.hold is None else list(arm.hold)
-    spec = dict(evaluation.setup.samplers[arm.sampler])
-    return {"label": arm.label, **options, "condition": arm.condition, "spec": spec, "method": method(spec)}
+def _condition(condition: Condition, evaluation: Evaluation) -> dict[str, Any]:
+    options = asdict(condition)
+    options["hold"] = None if condition.hold is None else list(condition.hold)
+    spec = dict(evaluation.setup.samplers[condition.sampler])
+    return {
+        "label": condition.label,
+        **options,
+        "circumstances": condition.circumstances,
+        "spec": spec,
+        "method": method(spec),
+    }
 
 
 def _outcomes(rows: list[Row]) -> dict[str, Any]:
     solved = np.array([row["success"] == "1" for row in rows])
     seconds = np.array([float(row["seconds"]) for row in rows])
-    horizons = sorted({int(row["execution_horizon"]) for row in rows})
+    horizons = sorted({int(row["execute_steps"]) for row in rows})
     begun = seconds > 0  # an episode that the reset solves takes no time, and says nothing on a rate over time
     return {
         "episodes": len(rows),
         "successes": int(solved.sum()),
-        "execution_horizon": horizons[0] if len(horizons) == 1 else horizons,
+        "execute_steps": horizons[0] if len(horizons) == 1 else horizons,
         "success_rate": asdict(statistics.wilson(int(solved.sum()), len(rows))),
         **{name: _mean(rows, name) for name in MEANS},
         # Of the solved episodes only: a mean over others would depend on when an episode is given up.
@@ -158,14 +164,16 @@ def _budgets(
 ) -> list[dict[str, Any]]:
     """Each method's success within each budget; "settings" is empty where none keeps it."""
     methods: dict[str, list[budget.Setting]] = {}
-    for arm in evaluation.arms:
-        seconds = costs.chunk_seconds(arm, chunks[arm.label], recorded.get(arm.sampler))
-        if not len(seconds) or evaluation.setup.samplers[arm.sampler]["name"] == EXPERT:
+    for condition in evaluation.conditions:
+        seconds = costs.chunk_seconds(condition, chunks[condition.label], recorded.get(condition.sampler))
+        if not len(seconds) or evaluation.setup.samplers[condition.sampler]["name"] == EXPERT:
             continue  # the scripted expert has no settings
-        outcomes = np.array([played[arm.label][seed]["success"] == "1" for seed in evaluation.seeds])
-        name = method(evaluation.setup.samplers[arm.sampler])
-        name = name if arm.stitching == "continue_chunk" else f"{name} {arm.stitching}"
-        methods.setdefault(name, []).append(budget.Setting(arm.label, float(np.quantile(seconds, 0.95)), outcomes))
+        outcomes = np.array([played[condition.label][seed]["success"] == "1" for seed in evaluation.seeds])
+        name = method(evaluation.setup.samplers[condition.sampler])
+        name = name if condition.stitching == "continue_chunk" else f"{name} {condition.stitching}"
+        methods.setdefault(name, []).append(
+            budget.Setting(condition.label, float(np.quantile(seconds, 0.95)), outcomes)
+        )
     found = []
     for name, milliseconds, choice in budget.choices(methods, budgets_ms):
         solved = 0 if choice is None else int(choice.outcomes.sum())

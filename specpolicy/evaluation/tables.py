@@ -1,4 +1,4 @@
-"""The tables of an evaluation as text: a heading, then a row per arm. For the terminal, the report and loggers."""
+"""The tables of an evaluation as text: a heading, then a row per condition."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,26 +12,26 @@ NONE = "–"
 
 def results_table(summary: Summary, brief: bool = False) -> Table:
     """Success, time to success and what chunks cost; `brief`: what fits into a terminal."""
-    conditions = condition_columns(summary)
-    has_coverage = any(arm["max_coverage"] for arm in summary["arms"])
-    head = ["sampler", *(name for name, _ in conditions), "solved", "success rate"]
+    varied = varied_columns(summary)
+    has_coverage = any(condition["max_coverage"] for condition in summary["conditions"])
+    head = ["sampler", *(name for name, _ in varied), "solved", "success rate"]
     head += [*(["max coverage"] if has_coverage else []), "s to success", "successes per min"]
     table = [[*head, "ms per chunk p50", "p95", "p99", "max", "calls", "network"]]
-    for arm in summary["arms"]:
-        seconds = arm["chunk_seconds"] if has_network(arm) else None
+    for condition in summary["conditions"]:
+        seconds = condition["chunk_seconds"] if has_network(condition) else None
         times = [milliseconds(seconds[name]) if seconds else NONE for name in ("p50", "p95", "p99", "max")]
         table.append(
             [
-                arm["sampler"],
-                *(value(arm) for _, value in conditions),
-                f"{arm['successes']}/{arm['episodes']}",
-                interval(arm["success_rate"]),
-                *([interval(arm["max_coverage"])] if has_coverage else []),
-                interval(arm["time_to_success"], 1),
-                interval(arm["successes_per_minute"], 1),
+                condition["sampler"],
+                *(value(condition) for _, value in varied),
+                f"{condition['successes']}/{condition['episodes']}",
+                interval(condition["success_rate"]),
+                *([interval(condition["max_coverage"])] if has_coverage else []),
+                interval(condition["time_to_success"], 1),
+                interval(condition["successes_per_minute"], 1),
                 *times,
-                f"{arm['calls']:.4g}" if seconds and arm["calls"] is not None else NONE,
-                percent(arm["network_share"]) if seconds else NONE,
+                f"{condition['calls']:.4g}" if seconds and condition["calls"] is not None else NONE,
+                percent(condition["network_share"]) if seconds else NONE,
             ]
         )
     if brief:
@@ -43,28 +43,29 @@ def results_table(summary: Summary, brief: bool = False) -> Table:
 
 def timing_table(summary: Summary) -> Table:
     """What became of chunks and control steps; no rows in classic evaluation, where nothing can be late."""
-    conditions = condition_columns(summary)
+    varied = varied_columns(summary)
     head = [
         "sampler",
-        *(name for name, _ in conditions),
+        *(name for name, _ in varied),
         "delay in steps",
         "late chunks",
         "longest run",
         "useless chunks",
     ]
     head += ["steps without action", "observation age in ms", "oldest", "jump at a switch", "within a chunk"]
-    arms = summary["arms"]
-    if all(arm["clock"] == "paused" for arm in arms) and len({arm["stitching"] for arm in arms}) == 1:
+    conditions = summary["conditions"]
+    stitchings = {condition["stitching"] for condition in conditions}
+    if all(condition["clock"] == "paused" for condition in conditions) and len(stitchings) == 1:
         return [head]
     table = [head]
-    for arm in arms:
-        timing = arm["timing"]
+    for condition in conditions:
+        timing = condition["timing"]
         delay = timing["delay_steps"]
         age, oldest = timing["observation_age"], timing["observation_age_max"]
         table.append(
             [
-                arm["sampler"],
-                *(value(arm) for _, value in conditions),
+                condition["sampler"],
+                *(value(condition) for _, value in varied),
                 NONE if delay is None else f"{delay['mean']:.3g}",
                 percent(timing["late_share"]),
                 str(timing["longest_run_of_late_chunks"]),
@@ -82,13 +83,22 @@ def timing_table(summary: Summary) -> Table:
 def differences_table(summary: Summary) -> Table:
     """Paired differences in success, and the tests of equality within the margin."""
     points = f"{100 * summary['margin']:g} points"
-    head = ["arm", "minus", "pairs", "success rate", "McNemar p", f"equal within {points}", "p", f"loss below {points}"]
+    head = [
+        "condition",
+        "minus",
+        "pairs",
+        "success rate",
+        "McNemar p",
+        f"equal within {points}",
+        "p",
+        f"loss below {points}",
+    ]
     table = [[*head, "p", "s per episode"]]
     for difference in summary["differences"]:
         tests = difference["equivalence"]
         table.append(
             [
-                difference["arm"],
+                difference["condition"],
                 difference["reference"],
                 str(difference["episodes"]),
                 signed(difference["success_rate"]),
@@ -114,24 +124,24 @@ def budget_table(summary: Summary) -> Table:
     return table
 
 
-def condition_columns(summary: Summary) -> list[tuple[str, Callable[[Mapping[str, Any]], str]]]:
-    """(heading, cell of an arm) for what varies between arms besides the sampler."""
-    arms = summary["arms"]
-    clocks = {arm["clock"] for arm in arms}
+def varied_columns(summary: Summary) -> list[tuple[str, Callable[[Mapping[str, Any]], str]]]:
+    """(heading, cell of a condition) for what varies between conditions besides the sampler."""
+    conditions = summary["conditions"]
+    clocks = {condition["clock"] for condition in conditions}
     columns: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = []
     if "delay" in clocks:
-        columns.append(("delay", lambda arm: str(arm["delay"]) if arm["clock"] == "delay" else NONE))
-        columns.append(("horizon", lambda arm: str(arm["execution_horizon"])))
+        columns.append(("delay", lambda condition: str(condition["delay"]) if condition["clock"] == "delay" else NONE))
+        columns.append(("horizon", lambda condition: str(condition["execute_steps"])))
     if clocks & {"charged", "trace"}:
         columns.append(("world", _world))
-    if len({arm["stitching"] for arm in arms}) > 1:
-        columns.append(("stitching", lambda arm: arm["stitching"].replace("_", " ")))
+    if len({condition["stitching"] for condition in conditions}) > 1:
+        columns.append(("stitching", lambda condition: condition["stitching"].replace("_", " ")))
     return columns
 
 
-def has_network(arm: Mapping[str, Any]) -> bool:
-    """Whether chunks of the arm were drawn by a policy: the scripted expert has no network whose time would count."""
-    return arm["spec"]["name"] != EXPERT and arm["chunk_seconds"] is not None
+def has_network(condition: Mapping[str, Any]) -> bool:
+    """Whether a policy drew the condition's chunks: the scripted expert has no network whose time would count."""
+    return condition["spec"]["name"] != EXPERT and condition["chunk_seconds"] is not None
 
 
 def text_table(table: Sequence[Sequence[str]]) -> str:
@@ -185,7 +195,7 @@ def _choice(entry: Mapping[str, Any]) -> str:
     return f"{interval(entry['success_rate'])} ({' / '.join(entry['settings'])})"
 
 
-def _world(arm: Mapping[str, Any]) -> str:
-    if arm["clock"] == "paused":
+def _world(condition: Mapping[str, Any]) -> str:
+    if condition["clock"] == "paused":
         return "waits"
-    return "moves on" if arm["factor"] == 1 else f"moves on, time x{arm['factor']:g}"
+    return "moves on" if condition["factor"] == 1 else f"moves on, time x{condition['factor']:g}"

@@ -1,4 +1,4 @@
-"""Several episodes of an arm played side by side in one process, whose chunks are drawn in one batch."""
+"""Several episodes of a condition played side by side in one process, whose chunks are drawn in one batch."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Players:
         self._envs: list[gymnasium.Env] = []
 
     def __call__(self, block: Sequence[Job]) -> list[Played]:
-        """Play the episodes of a block, which are of one arm."""
-        planner = self._player.planner(block[0].arm.sampler)
+        """Play the episodes of a block, which are of one condition."""
+        planner = self._player.planner(block[0].condition.sampler)
         if len(block) == 1 or not isinstance(planner, PolicyPlanner):  # the scripted expert has nothing to batch
             return [self._player(job) for job in block]
         while len(self._envs) < min(self.setup.batch, len(block)):
@@ -49,9 +49,11 @@ class Players:
 
         def work(seat: int, job: Job, ask: Ask) -> Played:
             env, member = self._envs[seat], Member(planner, ask)
-            clock = job.arm.make_clock(control_hz(env))
-            episode = run_episode(env, member, clock, job.seed, self.setup.max_seconds, execution=job.arm.execution)
-            return Played(job.arm, episode, job.arm.execution_horizon or planner.n_action_steps)
+            clock = job.condition.make_clock(control_hz(env))
+            episode = run_episode(
+                env, member, clock, job.seed, self.setup.max_seconds, execution=job.condition.execution
+            )
+            return Played(job.condition, episode, job.condition.execute_steps or planner.n_action_steps)
 
         return in_lockstep(block, self.setup.batch, work, lambda questions: draw(planner, questions))
 

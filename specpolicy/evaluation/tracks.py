@@ -1,4 +1,4 @@
-"""Tracks: the arms that an experiment about time consists of.
+"""Tracks: the conditions that an experiment about time consists of.
 
 | track | what inference costs the world | what varies |
 |---|---|---|
@@ -19,10 +19,10 @@ from typing import Any
 
 from specpolicy.control.trace import read_counts, read_trace
 from specpolicy.errors import SpecpolicyError
-from specpolicy.evaluation.arms import Arm
+from specpolicy.evaluation.conditions import Condition
 
 TRACKS = ("paused", "delay", "charged", "budget")
-# The arms' actions are changes of the gripper's pose: holding still is zeros, and the gripper stays as it is.
+# The conditions' actions are changes of the gripper's pose: holding still is zeros, and the gripper stays as it is.
 AT_REST = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, None)
 HOLD: dict[str, tuple[float | None, ...]] = {
     f"specpolicy/{name}-v0": AT_REST for name in ("Lift", "LiftConveyor", "PickPlaceCan", "NutAssemblySquare")
@@ -41,25 +41,25 @@ def held_action(hold: Any, task_id: str) -> tuple[float | None, ...] | None:
 
 @dataclass(frozen=True)
 class Joining:
-    """How chunks become actions, in all arms of an evaluation.
+    """How chunks become actions, in all conditions of an evaluation.
 
     Attributes:
-        stitching: ways to join chunks; each is an arm of its own.
-        execution_horizon: control steps from one request for a chunk to the next; None: the policy's own.
+        stitching: ways to join chunks; each is a condition of its own.
+        execute_steps: control steps from one request for a chunk to the next; None: the policy's own.
         on_miss, ensemble_decay, hold: see `specpolicy.control.Execution`.
     """
 
     stitching: tuple[str, ...] = ("continue_chunk",)
-    execution_horizon: int | None = None
+    execute_steps: int | None = None
     on_miss: str = "continue_chunk"
     ensemble_decay: float = 0.01
     hold: tuple[float | None, ...] | None = None
 
 
-def make_arms(
+def make_conditions(
     track: Mapping[str, Any], samplers: Iterable[str], joining: Joining, n_action_steps: int = 1
-) -> tuple[Arm, ...]:
-    """The arms of a track, those of one condition side by side; first the condition that costs the least time.
+) -> tuple[Condition, ...]:
+    """The conditions of a track: samplers side by side, first in the world that costs the least time.
 
     Args:
         track: `name` and the options of configs/track/<name>.yaml.
@@ -74,14 +74,14 @@ def make_arms(
         raise SpecpolicyError(f"unknown track '{name}': use one of {', '.join(TRACKS)}")
     if not joining.stitching:
         raise SpecpolicyError("stitching is empty: name at least one, such as stitching=[continue_chunk]")
-    common = Arm(
+    common = Condition(
         "",
-        execution_horizon=joining.execution_horizon,
+        execute_steps=joining.execute_steps,
         on_miss=joining.on_miss,
         ensemble_decay=joining.ensemble_decay,
         hold=joining.hold,
     )
-    conditions: Sequence[Arm] = [common]
+    conditions: Sequence[Condition] = [common]
     if name == "delay":
         conditions = _delays(track, common, n_action_steps)
     elif name == "charged":
@@ -90,20 +90,20 @@ def make_arms(
         budgets(track)
         conditions = _charged(track, common, [_positive(track["factor"], "track.factor")])
     labels = list(samplers)
-    arms = [
+    conditions = [
         replace(condition, sampler=label, stitching=stitching)
         for condition in conditions
         for stitching in joining.stitching
         for label in labels
     ]
-    for arm in arms:
-        _ = arm.execution  # checks its options
-        if arm.trace is not None:  # checks its columns
-            read_trace(arm.trace, arm.sampler)
-            read_counts(arm.trace, arm.sampler)
-    if len({arm.label for arm in arms}) < len(arms):
+    for condition in conditions:
+        _ = condition.execution  # checks its options
+        if condition.trace is not None:  # checks its columns
+            read_trace(condition.trace, condition.sampler)
+            read_counts(condition.trace, condition.sampler)
+    if len({condition.label for condition in conditions}) < len(conditions):
         raise SpecpolicyError("track and stitching: a value is given twice")
-    return tuple(arms)
+    return tuple(conditions)
 
 
 def budgets(track: Mapping[str, Any]) -> list[float]:
@@ -118,23 +118,23 @@ def times_are_measured(track: Mapping[str, Any]) -> bool:
     return track["name"] in ("charged", "budget") and track.get("trace") is None
 
 
-def _delays(track: Mapping[str, Any], common: Arm, n_action_steps: int) -> list[Arm]:
+def _delays(track: Mapping[str, Any], common: Condition, n_action_steps: int) -> list[Condition]:
     """First the delays, rising, each with the shortest execution horizon that it allows; then the horizons at one
     delay."""
-    shortest = common.execution_horizon or n_action_steps
+    shortest = common.execute_steps or n_action_steps
     pairs = [(delay, max(delay, shortest)) for delay in sorted(_steps(track["delays"], "track.delays", 0))]
-    at = _steps([track["horizons_at"]], "track.horizons_at", 0)[0]
-    for horizon in _steps(track["execution_horizons"] or [], "track.execution_horizons", 1, empty=True):
+    at = _steps([track["swept_at"]], "track.swept_at", 0)[0]
+    for horizon in _steps(track["swept_execute_steps"] or [], "track.swept_execute_steps", 1, empty=True):
         if horizon < at:
             raise SpecpolicyError(
-                f"track.execution_horizons: {horizon} is less than the delay of {at} control steps (track.horizons_at)"
+                f"track.swept_execute_steps: {horizon} is less than the delay of {at} control steps (track.swept_at)"
             )
         if (at, horizon) not in pairs:
             pairs.append((at, horizon))
-    return [replace(common, clock="delay", delay=delay, execution_horizon=horizon) for delay, horizon in pairs]
+    return [replace(common, clock="delay", delay=delay, execute_steps=horizon) for delay, horizon in pairs]
 
 
-def _charged(track: Mapping[str, Any], common: Arm, factors: Sequence[float]) -> list[Arm]:
+def _charged(track: Mapping[str, Any], common: Condition, factors: Sequence[float]) -> list[Condition]:
     trace = track.get("trace")
     digest = None if trace is None else hashlib.sha256(Path(trace).read_bytes()).hexdigest()[:16]
     clock = "charged" if trace is None else "trace"

@@ -21,7 +21,7 @@ SPELLINGS = (
 # Keys of verbs that are no text though their default may be a string or nothing: choices, numbers, lists.
 OTHERS = {
     *("clock", "engine", "format", "graphs", "objective", "on_miss", "precision", "stitching", "viewer", "worker"),
-    *("execution_horizon", "hz", "data_hz", "control_hz", "inference_timeout", "lead", "pad_after", "replan_every"),
+    *("execute_steps", "hz", "data_hz", "control_hz", "inference_timeout", "lead", "pad_after", "execute_steps"),
     *("hold", "network", "samplers", "start", "steps", "task", "threads", "window", "workers"),
 }
 

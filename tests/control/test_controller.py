@@ -47,7 +47,7 @@ def test_actions_are_those_of_their_control_step(robots):
 
     clock.wait_until = wait_until
     robot.observe = lambda: {"step": np.array(float(seen[-1]))}
-    log = controller(robot, Steps(length=60), clock=clock, replan_every=5).run(seconds=1.0)
+    log = controller(robot, Steps(length=60), clock=clock, execute_steps=5).run(seconds=1.0)
     assert log.starved_ticks == 0 and log.summary()["missed_periods"] > 0
     assert [tick.step for tick in log.ticks] == [action[0] for action in robot.actions]
 

@@ -64,13 +64,13 @@ def test_the_history_holds_the_newest_frames():
 
 
 def test_replanning_more_often_makes_observations_fresher():
-    _, _, log = fly(Steps(), DelayClock(1), replan_every=1)
+    _, _, log = fly(Steps(), DelayClock(1), execute_steps=1)
     assert ages(log)[1:] == 15 * [1] and requests(log) == [0, *range(16)]
 
 
 def test_inference_slower_than_the_plan_is_asked_again_when_it_is_done():
     """Replanning every 2 steps with a delay of 5: requests every 5 steps, and every chunk is late by 4."""
-    actions, _, log = fly(Steps(length=12), DelayClock(5), steps=17, replan_every=2, lead=1)
+    actions, _, log = fly(Steps(length=12), DelayClock(5), steps=17, execute_steps=2, lead=1)
     assert requests(log) == [0, 1, 6, 11, 16] and actions == list(range(17))
     assert [chunk.late_steps for chunk in log.chunks[1:4]] == [4, 4, 4] and log.misses == 3
 
@@ -102,7 +102,7 @@ def test_stopping_at_a_missed_deadline():
     actions, _, _ = fly(Steps(), DelayClock(3), on_miss="stop")
     assert actions == list(range(16))
     with pytest.raises(DeadlineMissed, match="control step 6"):  # on time, but too short
-        fly(Steps(length=6), DelayClock(6), replan_every=6, on_miss="stop")
+        fly(Steps(length=6), DelayClock(6), execute_steps=6, on_miss="stop")
 
 
 def test_what_is_held_can_be_chosen_per_dimension():
@@ -137,7 +137,7 @@ def test_temporal_ensembling_blends_all_chunks_that_know_a_step():
             chunk.actions[:] = 100.0 * (len(self.histories) - 1)
             return chunk
 
-    options = {"replan_every": 2, "stitching": "temporal_ensembling", "ensemble_decay": 0.5}
+    options = {"execute_steps": 2, "stitching": "temporal_ensembling", "ensemble_decay": 0.5}
     actions, _, log = fly(Counted(length=6), DelayClock(1), steps=10, **options)
     # Chunk k >= 1 is of step 2 k - 1, there at step 2 k, and reaches to step 2 k + 4.
     weights = np.exp(-0.5 * np.arange(3))
@@ -192,7 +192,7 @@ def test_a_robot_may_fill_the_same_observation_again():
     planner, worker = Steps(n_obs_steps=3), None
     worker = InlineWorker(planner)
     worker.reset(0)
-    pilot = Pilot(worker, PausedClock(), 10, Execution(replan_every=1))
+    pilot = Pilot(worker, PausedClock(), 10, Execution(execute_steps=1))
     frame = observation(0)
     pilot.begin(frame)
     for step in range(4):
@@ -233,7 +233,7 @@ def test_a_broken_chunk_is_refused_whole(fault, message):
     (
         ({"on_miss": "panic"}, "unknown on_miss 'panic'"),
         ({"stitching": "glue"}, "unknown stitching 'glue'"),
-        ({"replan_every": 0}, "replan_every=0"),
+        ({"execute_steps": 0}, "execute_steps=0"),
         ({"lead": -1}, "lead=-1"),
         ({"ensemble_decay": -1.0}, "ensemble_decay"),
         ({"hold": (0.0,)}, "hold has 1 entries, an action has 2"),

@@ -89,7 +89,9 @@ def test_a_sampler_of_another_kind_is_refused(kind, checkpoint):
 
 def test_evaluate(kind, run, tmp_path):
     assert run("evaluate") == 0
-    labels = {arm["label"] for arm in json.loads((tmp_path / "out" / "summary.json").read_text())["arms"]}
+    labels = {
+        condition["label"] for condition in json.loads((tmp_path / "out" / "summary.json").read_text())["conditions"]
+    }
     assert labels == {"cosine-12" if kind == "tokens" else BEST[kind]}
     assert list(OmegaConf.load(tmp_path / "out" / "config.yaml").samplers) == [BEST[kind]]
 

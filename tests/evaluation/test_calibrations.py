@@ -43,22 +43,22 @@ def evaluation(drift_task, drift_policy) -> Evaluation:
 
 
 def claim(evaluation, output):
-    """Begin or continue the results in a directory; the settings of its arms."""
+    """Begin or continue the results in a directory; the settings of its conditions."""
     runner.claim(evaluation, runner.check(evaluation), output)
-    return json.loads((output / "settings.json").read_text())["arms"]
+    return json.loads((output / "settings.json").read_text())["conditions"]
 
 
 def only(evaluation, *labels):
     samplers = {label: evaluation.setup.samplers[label] for label in labels}
     return dataclasses.replace(
-        evaluation, setup=dataclasses.replace(evaluation.setup, samplers=samplers), arms=paused(samplers)
+        evaluation, setup=dataclasses.replace(evaluation.setup, samplers=samplers), conditions=paused(samplers)
     )
 
 
 def test_results_are_not_continued_under_another_calibration(evaluation, drift_policy, tmp_path):
     policy = load_policy(drift_policy)
     before = claim(evaluation, tmp_path / "without")
-    assert not any("calibration" in arm for arm in before.values())
+    assert not any("calibration" in condition for condition in before.values())
     calibration(policy).save(drift_policy)
     first = claim(evaluation, tmp_path / "with")
     assert first["ddpm"] == before["ddpm"] and first["asd"] == before["asd"]  # they take nothing from it

@@ -25,9 +25,9 @@ def test_the_front_is_what_no_other_point_beats(found):
         assert not (one[0] <= other[0] and one[1] >= other[1])
 
 
-def arm(sampler, rate, p95=0.1, **others):
+def condition(sampler, rate, p95=0.1, **others):
     """As in summary.json, as far as plots read it."""
-    usual = {"clock": "charged", "delay": 0, "factor": 1.0, "stitching": "continue_chunk", "execution_horizon": 4}
+    usual = {"clock": "charged", "delay": 0, "factor": 1.0, "stitching": "continue_chunk", "execute_steps": 4}
     return {
         "label": sampler,
         "sampler": sampler,
@@ -39,8 +39,8 @@ def arm(sampler, rate, p95=0.1, **others):
     }
 
 
-def summary(arms, **others):
-    return {"arms": arms, "hz": 10.0, "episodes": 50, "budgets": [], **others}
+def summary(conditions, **others):
+    return {"conditions": conditions, "hz": 10.0, "episodes": 50, "budgets": [], **others}
 
 
 def marks(axes):
@@ -54,20 +54,20 @@ def marks(axes):
 
 
 def test_success_against_latency():
-    arms = [
-        arm("ddpm", 0.9, 0.4),
-        arm("ddim-10", 0.7, 0.05),
-        arm("asd", 0.6, 0.1),
-        arm("ddpm", 0.95, 0.4, clock="paused", label="ddpm waits"),
+    conditions = [
+        condition("ddpm", 0.9, 0.4),
+        condition("ddim-10", 0.7, 0.05),
+        condition("asd", 0.6, 0.1),
+        condition("ddpm", 0.95, 0.4, clock="paused", label="ddpm waits"),
     ]
-    axes = curves.against_latency(summary(arms), arms).axes[0]
-    palette = colours(summary(arms))
+    axes = curves.against_latency(summary(conditions), conditions).axes[0]
+    palette = colours(summary(conditions))
     found = marks(axes)
-    places = [(1e3 * one["chunk_seconds"]["p95"], one["success_rate"]["estimate"]) for one in arms]
+    places = [(1e3 * one["chunk_seconds"]["p95"], one["success_rate"]["estimate"]) for one in conditions]
     np.testing.assert_allclose([(x, y) for x, y, *_ in found], places)
-    assert [(colour, mark) for _, _, colour, mark, _ in found] == [palette[one["sampler"]] for one in arms]
+    assert [(colour, mark) for _, _, colour, mark, _ in found] == [palette[one["sampler"]] for one in conditions]
     assert [hollow for *_, hollow in found] == [False, False, False, True]
-    front = axes.lines[0]  # of the arms whose world moves on: asd is slower and worse than DDIM
+    front = axes.lines[0]  # of the conditions whose world moves on: asd is slower and worse than DDIM
     np.testing.assert_allclose(np.transpose(front.get_data()), [[50, 0.7], [400, 0.9]])
     bars = [line.get_ydata() for line in axes.lines if len(line.get_xdata()) == 2 and line is not front]
     np.testing.assert_allclose(bars, [[rate - 0.1, rate + 0.05] for rate in (0.9, 0.7, 0.6, 0.95)])
@@ -75,34 +75,34 @@ def test_success_against_latency():
 
 def test_every_sampler_and_way_of_stitching_looks_different():
     """Also the ninth sampler, which has the colour of the first."""
-    arms = [
-        arm(f"s{number}", 0.5, stitching=stitching)
+    conditions = [
+        condition(f"s{number}", 0.5, stitching=stitching)
         for number in range(16)
         for stitching in ("continue_chunk", "naive_switch", "sync_pause", "temporal_ensembling")
     ]
-    palette = colours(summary(arms))
-    assert len({curves._style(one, arms, palette) for one in arms}) == len(arms)
-    alone = [one for one in arms if one["stitching"] == "sync_pause"]
+    palette = colours(summary(conditions))
+    assert len({curves._style(one, conditions, palette) for one in conditions}) == len(conditions)
+    alone = [one for one in conditions if one["stitching"] == "sync_pause"]
     assert all(curves._style(one, alone, palette) == palette[one["sampler"]] for one in alone)
     assert len(set(MARKS)) == len(MARKS)
 
 
 def test_success_against_delay_and_the_steps_without_an_action():
     starved = {"starved_steps": 30, "starved_share": 0.25}
-    arms = [arm("ddpm", rate, clock="delay", delay=delay) for delay, rate in ((8, 0.3), (0, 0.9), (2, 0.8))]
-    arms[0]["timing"] = starved
-    upper, lower = curves.against_delay(summary(arms), arms).axes
+    conditions = [condition("ddpm", rate, clock="delay", delay=delay) for delay, rate in ((8, 0.3), (0, 0.9), (2, 0.8))]
+    conditions[0]["timing"] = starved
+    upper, lower = curves.against_delay(summary(conditions), conditions).axes
     (line,) = [line for line in upper.lines if len(line.get_xdata()) == 3]
     assert line.get_xdata() == pytest.approx([0, 2, 8]) and line.get_ydata() == pytest.approx([0.9, 0.8, 0.3])
     assert lower.lines[0].get_ydata() == pytest.approx([0, 0, 25])
     assert lower.get_xlabel() == "delay in control steps of 100 ms"
-    arms[0]["timing"] = arms[1]["timing"]
-    assert len(curves.against_delay(summary(arms), arms).axes) == 1
+    conditions[0]["timing"] = conditions[1]["timing"]
+    assert len(curves.against_delay(summary(conditions), conditions).axes) == 1
 
 
 def test_success_against_machine_speed_puts_a_waiting_world_at_zero():
-    arms = [arm("asd", 0.9, clock="paused"), arm("asd", 0.7), arm("asd", 0.4, factor=2.0)]
-    (axes,) = curves.against_factor(summary(arms), arms).axes
+    conditions = [condition("asd", 0.9, clock="paused"), condition("asd", 0.7), condition("asd", 0.4, factor=2.0)]
+    (axes,) = curves.against_factor(summary(conditions), conditions).axes
     (line,) = [line for line in axes.lines if len(line.get_xdata()) == 3]
     assert line.get_xdata() == pytest.approx([0, 1, 2]) and line.get_ydata() == pytest.approx([0.9, 0.7, 0.4])
 
@@ -125,9 +125,9 @@ def test_success_against_budget_names_methods_that_keep_none():
     assert lines["ddim"].get_ydata() == pytest.approx([0.8]) and not len(lines["ddpm: no budget suffices"].get_xdata())
 
 
-def test_a_dot_with_its_interval_for_each_arm():
-    arms = [arm("ddpm", 0.9), arm("asd", 0.6)]
-    (axes,) = curves.outcome(summary(arms), "success_rate", "success rate").axes
+def test_a_dot_with_its_interval_for_each_condition():
+    conditions = [condition("ddpm", 0.9), condition("asd", 0.6)]
+    (axes,) = curves.outcome(summary(conditions), "success_rate", "success rate").axes
     assert [(x, y) for x, y, *_ in marks(axes)] == [(0.9, 0), (0.6, 1)]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["ddpm", "asd"]
     assert axes.get_ylim()[0] > axes.get_ylim()[1] and "50 episodes" in axes.get_xlabel()

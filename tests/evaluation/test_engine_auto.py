@@ -10,7 +10,7 @@ from specpolicy.cli import main, observations
 from specpolicy.engines import auto
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation import runner
-from specpolicy.evaluation.arms import Arm
+from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.player import Setup
 
 TASK = ["task=gym", "task.name=drift", "task.id=drift_env:Drift-v0", "+task.kwargs.radius=2.6"]
@@ -45,7 +45,7 @@ def test_an_evaluation_goes_on_with_its_engine_though_another_is_faster_by_now(
     monkeypatch.setattr(auto, "time_engine", lambda engine, sizes: {1: float(engine.name != "eager")})
     assert main(["evaluate", *arguments, "episodes=2"]) == 0
     summary = json.loads((output / "summary.json").read_text())
-    assert summary["engine"] == "openvino" and summary["arms"][0]["episodes"] == 2
+    assert summary["engine"] == "openvino" and summary["conditions"][0]["episodes"] == 2
     other = tmp_path / "other"
     assert main(["evaluate", *arguments[:-1], f"output={other}", "episodes=1"]) == 0
     assert json.loads((other / "summary.json").read_text())["engine"] == "eager"
@@ -59,7 +59,7 @@ def test_the_expert_has_no_engine(tmp_path):
 
 def test_processes_do_not_choose_each_for_itself(drift_policy, drift_task):
     setup = Setup(drift_task, drift_policy, {"ddim": {"name": "ddim", "steps": 2}}, engine="auto")
-    evaluation = runner.Evaluation(setup, (Arm("ddim"),), episodes=1, seed=100)
+    evaluation = runner.Evaluation(setup, (Condition("ddim"),), episodes=1, seed=100)
     with pytest.raises(SpecpolicyError, match="name one"):
         runner.check(evaluation)
 

@@ -77,7 +77,7 @@ def test_the_interval_and_the_tests_say_the_same(table, margin):
 
 @given(counts, st.floats(0.02, 0.5))
 @example((0, 15, 15), 1 / 3)
-def test_swapping_the_arms_mirrors_the_interval(table, margin):
+def test_swapping_the_conditions_mirrors_the_interval(table, margin):
     one, other = equivalence(*outcomes(*table), margin), equivalence(*outcomes(table[1], table[0], table[2]), margin)
     # Near a double root of Tango's quadratic rounding leaves half of the digits: 1e-8 of the rate.
     assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-7)
@@ -155,7 +155,7 @@ def test_more_episodes_see_smaller_differences():
 
 def test_the_note_states_what_to_expect():
     note = sample_size_note(700, 0.9, 0.05)
-    assert note.startswith("700 episodes of each arm") and "about 626, which is given" in note
+    assert note.startswith("700 episodes of each condition") and "about 626, which is given" in note
     assert "more than are played" in sample_size_note(50, 0.9, 0.05)
     assert "no difference is sure to be seen" in sample_size_note(2, 0.9, 0.05)
 

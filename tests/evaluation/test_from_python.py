@@ -25,7 +25,9 @@ def test_a_policy_in_memory_plays_as_its_checkpoint_does(drift_policy, drift_tas
     outcomes = [specpolicy.evaluate(one, drift_task, samplers, 3, **CHEAP) for one in (policy, drift_policy)]
     assert rows(outcomes[0]) == rows(outcomes[1]) and len(rows(outcomes[0])) == 9
     summary = outcomes[0].summary
-    assert [arm["label"] for arm in summary["arms"]] == ["ddpm", "ddim-4", "two"] and summary["episodes"] == 3
+    assert [condition["label"] for condition in summary["conditions"]] == ["ddpm", "ddim-4", "two"] and summary[
+        "episodes"
+    ] == 3
     assert summary["policy"]["path"] == "(in memory)" and summary["command"].startswith("specpolicy.evaluate(")
     report = outcomes[0].report(tmp_path / "out")
     assert report == tmp_path / "out" / "report.html" and "ddim-4" in report.read_text()
@@ -38,7 +40,7 @@ def test_options_are_those_of_the_verb_and_results_go_on(drift_policy, drift_tas
     policy = specpolicy.load_policy(drift_policy)
     options = {"output": tmp_path / "out", "track": "delay", "track.delays": [0, 2], **CHEAP}
     first = specpolicy.evaluate(policy, drift_task, ["ddim-4"], 1, **options)
-    assert [arm["delay"] for arm in first.summary["arms"]] == [0, 2] and capsys.readouterr().out == ""
+    assert [condition["delay"] for condition in first.summary["conditions"]] == [0, 2] and capsys.readouterr().out == ""
     more = specpolicy.evaluate(policy, drift_task, ["ddim-4"], 2, **options)
     assert [row for row in rows(more) if row in rows(first)] == rows(first) and len(rows(more)) == 4
 

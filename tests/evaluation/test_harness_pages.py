@@ -40,7 +40,7 @@ def lines_of(page, start):
 
 
 def test_the_delay_page(pages, evaluate, tmp_path):
-    delays = ["track=delay", "samplers=[ddim-2]", "track.delays=[5,0]", "track.execution_horizons=[1,2]"]
+    delays = ["track=delay", "samplers=[ddim-2]", "track.delays=[5,0]", "track.swept_execute_steps=[1,2]"]
     one = evaluate("one", *delays)
     evaluate("two", *delays, "track.delays=[0]")
     page = tmp_path / "docs" / "delay.md"
@@ -49,11 +49,13 @@ def test_the_delay_page(pages, evaluate, tmp_path):
     assert text.startswith("# Success against delay") and (page.parent / "delay.png").stat().st_size > 0
     assert "| task | rate | d = 0 | d = 5 | first loss |" in text and "sampler ddim-2" in text
     row, other = lines_of(page, "| one | 10 Hz")[0], lines_of(page, "| two | 10 Hz")[0]
-    arms = {arm["label"]: arm for arm in one["arms"]}
+    conditions = {condition["label"]: condition for condition in one["conditions"]}
     for label in ("ddim-2 d0 e4", "ddim-2 d5 e5"):
-        rate = arms[label]["success_rate"]
+        rate = conditions[label]["success_rate"]
         assert f"{rate['estimate']:.2f} [{rate['low']:.2f}, {rate['high']:.2f}]" in row
-    change = next(one for one in one["differences"] if one["arm"] == "ddim-2 d5 e5" and one["kind"] == "condition")
+    change = next(
+        one for one in one["differences"] if one["condition"] == "ddim-2 d5 e5" and one["kind"] == "circumstances"
+    )
     changed, none = lines_of(page, "| one | ")[1], lines_of(page, "| two | ")[1]
     assert changed == f"| one | {signed(change['success_rate'])}, p {probability(change['success_p_value'])} |"
     assert none == "| two | – |"
@@ -89,7 +91,7 @@ def test_the_equivalence_page(pages, evaluate, tmp_path):
     for line, difference in zip(verdicts, summary["differences"], strict=True):
         tests = difference["equivalence"]
         said = "equal" if tests["equivalent"] else "equality not shown"
-        assert line.startswith(f"- {difference['arm']} and ddpm: {said} within 50 points (90 % interval")
+        assert line.startswith(f"- {difference['condition']} and ddpm: {said} within 50 points (90 % interval")
         assert f"{tests['low']:+.3f} to {tests['high']:+.3f}" in line and "3 pairs" in line
     assert "ms per chunk" not in page.read_text()  # they are those of whole batches
     assert (tmp_path / "equivalence.png").stat().st_size > 0
@@ -121,23 +123,23 @@ def test_only_what_stands_between_the_marks_is_replaced(pages, evaluate, tmp_pat
     assert page.read_text() == "no marks"
 
 
-def arm(label, sampler, **others):
+def condition(label, sampler, **others):
     rate = {"estimate": others.pop("rate", 0.5), "low": 0.0, "high": 1.0}
-    usual = {"delay": 0, "execution_horizon": 4, "clock": "delay", "method": sampler, "success_rate": rate}
+    usual = {"delay": 0, "execute_steps": 4, "clock": "delay", "method": sampler, "success_rate": rate}
     return {"label": label, "sampler": sampler, **usual, **others}
 
 
-def difference(one, other, low, high, kind="condition"):
+def difference(one, other, low, high, kind="circumstances"):
     rate = {"estimate": (low + high) / 2, "low": low, "high": high}
-    return {"arm": one, "reference": other, "kind": kind, "success_rate": rate}
+    return {"condition": one, "reference": other, "kind": kind, "success_rate": rate}
 
 
 def test_the_first_loss_is_the_smallest_delay_that_is_beyond_doubt(pages):
-    arms = [arm(f"a d{delay}", "a", delay=delay, execution_horizon=max(delay, 4)) for delay in (0, 2, 4, 8)]
-    arms.append(arm("a d2 e8", "a", delay=2, execution_horizon=8))  # not the shortest horizon
+    conditions = [condition(f"a d{delay}", "a", delay=delay, execute_steps=max(delay, 4)) for delay in (0, 2, 4, 8)]
+    conditions.append(condition("a d2 e8", "a", delay=2, execute_steps=8))  # not the shortest horizon
     intervals = {"a d2": (-0.2, 0.1), "a d4": (-0.4, -0.1), "a d8": (-0.9, -0.5), "a d2 e8": (-0.9, -0.5)}
     differences = [difference(label, "a d0", *interval) for label, interval in intervals.items()]
-    summary = {"track": {"execution_horizon": 4}, "arms": arms, "differences": differences}
+    summary = {"track": {"execute_steps": 4}, "conditions": conditions, "differences": differences}
     assert pages.first_loss(summary) == "d = 4"
     assert pages.first_loss({**summary, "differences": differences[:1]}) == "none"
     other = difference("a d2", "b d2", -0.9, -0.5, kind="sampler")  # worse than another sampler is no loss by delay
@@ -145,14 +147,14 @@ def test_the_first_loss_is_the_smallest_delay_that_is_beyond_doubt(pages):
 
 
 def test_verdicts_name_losses_gains_and_what_is_not_shown(pages):
-    arms = []
+    conditions = []
     for sampler, method, waits, moves in (
         ("ddpm", "ddpm", 0.9, 0.2),
         ("ddim-10", "ddim", 0.8, 0.85),
         ("recycled", "recycled", 0.9, 0.95),
     ):
-        arms.append(arm(sampler, sampler, method=method, clock="paused", rate=waits))
-        arms.append(arm(f"{sampler} trace", sampler, method=method, clock="trace", rate=moves))
+        conditions.append(condition(sampler, sampler, method=method, clock="paused", rate=waits))
+        conditions.append(condition(f"{sampler} trace", sampler, method=method, clock="trace", rate=moves))
     differences = [
         difference("recycled", "ddim-10", 0.0, 0.2, kind="sampler"),  # where the world waits: no question here
         difference("recycled trace", "ddpm trace", 0.6, 0.8, kind="sampler"),
@@ -161,7 +163,7 @@ def test_verdicts_name_losses_gains_and_what_is_not_shown(pages):
         difference("ddim-10 trace", "ddim-10", -0.05, 0.15),
         difference("recycled trace", "recycled", 0.01, 0.09),
     ]
-    assert pages.verdicts({"arms": arms, "differences": differences}) == [
+    assert pages.verdicts({"conditions": conditions, "differences": differences}) == [
         "recycled trace minus ddim-10 trace: +0.10 [+0.02, +0.18]",
         "ddpm, a loss: 0.90 where the world waits, 0.20 where not, -0.70 [-0.80, -0.60]",
         "ddim-10, no difference shown: 0.80 where the world waits, 0.85 where not, +0.05 [-0.05, +0.15]",

@@ -12,7 +12,7 @@ from specpolicy.cli import main
 from specpolicy.control import Controller, GymRobot, PolicyPlanner
 from specpolicy.control.clock import PausedClock
 from specpolicy.evaluation import runner
-from specpolicy.evaluation.arms import Arm
+from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.episode import run_episode
 from specpolicy.evaluation.planners import ExpertPlanner
 from specpolicy.evaluation.player import Setup
@@ -126,7 +126,7 @@ def test_a_runner_keeps_frames_without_drawing_them(policy, drawn):
 @pytest.fixture
 def evaluation(policy, tmp_path):
     setup = Setup(WATCHED, str(policy.save(tmp_path / "policy")), {"ddpm": {"name": "ddpm"}}, max_seconds=SECONDS)
-    return Evaluation(setup, (Arm("ddpm"),), episodes=3, seed=100)
+    return Evaluation(setup, (Condition("ddpm"),), episodes=3, seed=100)
 
 
 def rows(evaluation, output, workers=0):

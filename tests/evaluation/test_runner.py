@@ -7,7 +7,7 @@ import pytest
 
 from specpolicy import SpecpolicyError, load_policy
 from specpolicy.evaluation import runner
-from specpolicy.evaluation.arms import Arm
+from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.player import Setup
 from specpolicy.evaluation.runner import Evaluation
 
@@ -21,8 +21,8 @@ def evaluation(drift_task, drift_policy) -> Evaluation:
 
 
 def paused(samplers):
-    """An arm for each sampler, in a world that waits."""
-    return tuple(map(Arm, samplers))
+    """A condition for each sampler, in a world that waits."""
+    return tuple(map(Condition, samplers))
 
 
 def changed(evaluation, **changes):
@@ -31,7 +31,7 @@ def changed(evaluation, **changes):
     setup = {name: value for name, value in changes.items() if name in names}
     rest = {name: value for name, value in changes.items() if name not in names}
     if "samplers" in changes:
-        rest.setdefault("arms", paused(changes["samplers"]))
+        rest.setdefault("conditions", paused(changes["samplers"]))
     return dataclasses.replace(evaluation, setup=dataclasses.replace(evaluation.setup, **setup), **rest)
 
 
@@ -47,7 +47,7 @@ def outcomes(results):
         {name: value for name, value in row.items() if "seconds_" not in name and name != "network_share"}
         for row in results.episodes.rows
     ]
-    return sorted(rows, key=lambda row: (row["arm"], row["seed"]))
+    return sorted(rows, key=lambda row: (row["condition"], row["seed"]))
 
 
 def test_rows_do_not_depend_on_the_number_of_processes(evaluation, tmp_path):
@@ -59,7 +59,7 @@ def test_rows_do_not_depend_on_the_number_of_processes(evaluation, tmp_path):
 
 def test_samplers_are_paired_by_seed_and_progress_together(evaluation, tmp_path):
     jobs = runner.schedule(changed(evaluation, videos=1), tmp_path)
-    assert [(job.seed, job.arm.label) for job in jobs][:4] == [
+    assert [(job.seed, job.condition.label) for job in jobs][:4] == [
         (100, "ddpm"),
         (100, "ddim-4"),
         (101, "ddpm"),
@@ -93,7 +93,7 @@ def test_an_interrupted_run_goes_on(evaluation, tmp_path, after):
 def as_numbers(rows):
     """Outcomes whose figures are numbers."""
     return [
-        {name: float(value) if "." in value and name not in ("arm", "sampler") else value}
+        {name: float(value) if "." in value and name not in ("condition", "sampler") else value}
         for row in rows
         for name, value in row.items()
     ]
@@ -102,14 +102,18 @@ def as_numbers(rows):
 def rounded(rows):
     """Outcomes whose figures are compared to a thousandth: a batch may change the last digits."""
     return [
-        {name: pytest.approx(float(value), rel=1e-3) if "." in value and name not in ("arm", "sampler") else value}
+        {
+            name: pytest.approx(float(value), rel=1e-3)
+            if "." in value and name not in ("condition", "sampler")
+            else value
+        }
         for row in rows
         for name, value in row.items()
     ]
 
 
 def test_episodes_played_side_by_side_are_those_played_alone(evaluation, tmp_path):
-    """Nine of each arm, two at a time, in blocks of eight: the last one is a single episode."""
+    """Nine of each condition, two at a time, in blocks of eight: the last one is a single episode."""
     speculative = {"ddpm": DDPM, "recycled": {"name": "recycled"}}
     evaluation = changed(evaluation, samplers=speculative, episodes=9)
     alone = outcomes(run(evaluation, tmp_path / "alone"))
@@ -121,17 +125,17 @@ def test_episodes_played_side_by_side_are_those_played_alone(evaluation, tmp_pat
         run(evaluation, tmp_path / "together")
 
 
-def test_a_block_is_of_one_arm_and_filmed_episodes_are_alone(evaluation, tmp_path):
+def test_a_block_is_of_one_condition_and_filmed_episodes_are_alone(evaluation, tmp_path):
     many = changed(evaluation, episodes=20, batch=2, videos=1)
     found = runner.blocks(many, tmp_path)
-    assert [[job.seed for job in block] for block in found if block[0].arm.sampler == "ddpm"] == [
+    assert [[job.seed for job in block] for block in found if block[0].condition.sampler == "ddpm"] == [
         [100],
         [*range(101, 108)],
         [*range(108, 116)],
         [*range(116, 120)],
     ]
     for block in found:
-        assert len({job.arm for job in block}) == 1
+        assert len({job.condition for job in block}) == 1
         assert len(block) == 1 or not any(job.video for job in block)
 
 
@@ -152,7 +156,7 @@ def test_an_interrupted_block_is_played_again_and_gives_the_same_rows(evaluation
 
 
 def test_what_is_charged_cannot_be_drawn_together(evaluation, tmp_path):
-    charged = changed(evaluation, batch=2, arms=(Arm("ddpm", clock="charged"),))
+    charged = changed(evaluation, batch=2, conditions=(Condition("ddpm", clock="charged"),))
     with pytest.raises(SpecpolicyError, match="batch=2: chunks drawn together"):
         runner.check(charged)
 
@@ -163,7 +167,7 @@ def test_more_episodes_and_other_samplers_add_to_a_run(evaluation, tmp_path):
     played = []
     results = run(evaluation, tmp_path, on_episode=played.append)
     assert len(played) == 5 and len(results.episodes.rows) == 6
-    assert set(json.loads((tmp_path / "settings.json").read_text())["arms"]) == {"ddpm", "ddim-4"}
+    assert set(json.loads((tmp_path / "settings.json").read_text())["conditions"]) == {"ddpm", "ddim-4"}
     run(changed(evaluation, samplers=one), tmp_path, on_episode=lambda _: pytest.fail("all was there"))
 
 

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from specpolicy.evaluation.arms import Arm
+from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.player import Job, Player, Setup
 from specpolicy.evaluation.viewer import has_physics
 from specpolicy.tasks import make_task_env
@@ -24,9 +24,9 @@ def test_an_episode_depends_on_its_seed_alone(name, tmp_path):
         return episode.max_coverage, episode.success, episode.length, episode.total_reward, actions
 
     with contextlib.closing(Player(setup)) as player:
-        first, other = outcome(player(Job(Arm("expert"), 5))), outcome(player(Job(Arm("expert"), 6)))
-        filmed = player(Job(Arm("expert"), 5, str(tmp_path / "film.mp4")))
-        assert outcome(player(Job(Arm("expert"), 5))) == first == outcome(filmed) != other
+        first, other = outcome(player(Job(Condition("expert"), 5))), outcome(player(Job(Condition("expert"), 6)))
+        filmed = player(Job(Condition("expert"), 5, str(tmp_path / "film.mp4")))
+        assert outcome(player(Job(Condition("expert"), 5))) == first == outcome(filmed) != other
     assert (first[0] is None) == (name == "lift")
     assert (tmp_path / "film.mp4").exists() == (filmed.no_video is None)
 

@@ -32,7 +32,7 @@ def arguments(drift_policy, drift_task, tmp_path):
     ]
 
 
-DELAYS = ["track=delay", "track.delays=[0,2,5]", "samplers=[ddim-2,ddim-4]", "execution_horizon=3"]
+DELAYS = ["track=delay", "track.delays=[0,2,5]", "samplers=[ddim-2,ddim-4]", "execute_steps=3"]
 
 
 def evaluate(*arguments):
@@ -43,7 +43,7 @@ def rows(directory):
     """The rows of episodes.csv without what is measured, in an order of their own."""
     with (directory / "episodes.csv").open() as file:
         found = [{name: cell for name, cell in row.items() if name not in MEASURED} for row in csv.DictReader(file)]
-    return sorted(found, key=lambda row: (row["arm"], row["seed"]))
+    return sorted(found, key=lambda row: (row["condition"], row["seed"]))
 
 
 def summary(directory):
@@ -72,7 +72,7 @@ def test_the_delay_track_is_the_same_to_the_bit_however_it_is_run(arguments, tmp
 def test_the_steps_that_no_chunk_covers_are_counted(arguments, tmp_path):
     """Chunks of 7 actions: at a delay of 5 and a horizon of 5, three steps of five have no action."""
     evaluate(*arguments, *DELAYS, "episodes=2", "hold=[0,0]", "+task.kwargs.max_steps=28", "task.kwargs.radius=99")
-    timing = {arm["label"]: arm["timing"] for arm in summary(tmp_path / "out")["arms"]}
+    timing = {condition["label"]: condition["timing"] for condition in summary(tmp_path / "out")["conditions"]}
     assert timing["ddim-4 d0 e3"]["starved_steps"] == timing["ddim-4 d2 e3"]["starved_steps"] == 0
     # Two chunks for step 0 cover steps 0 to 6; then, every five steps, two actions are left of each.
     assert timing["ddim-4 d5 e5"]["starved_steps"] == 2 * 13
@@ -89,11 +89,11 @@ def test_a_recorded_trace_is_charged_in_place_of_the_measured_times(arguments, t
     settings = ["track=charged", f"track.trace={trace}", "samplers=[ddpm,ddim-4]", "episodes=3"]
     evaluate(*arguments, *settings, "task.kwargs.radius=99")
     found = summary(tmp_path / "out")
-    delays = {arm["label"]: arm["timing"]["delay_steps"]["mean"] for arm in found["arms"]}
+    delays = {condition["label"]: condition["timing"]["delay_steps"]["mean"] for condition in found["conditions"]}
     assert delays == {"ddpm": 0, "ddim-4": 0, "ddpm trace": 4, "ddim-4 trace": 1}
-    times = {arm["label"]: arm["chunk_seconds"]["p95"] for arm in found["arms"]}
+    times = {condition["label"]: condition["chunk_seconds"]["p95"] for condition in found["conditions"]}
     assert times == {"ddpm": 0.31, "ddim-4": 0.02, "ddpm trace": 0.31, "ddim-4 trace": 0.02}
-    kinds = [(difference["arm"], difference["reference"]) for difference in found["differences"]]
+    kinds = [(difference["condition"], difference["reference"]) for difference in found["differences"]]
     assert ("ddpm trace", "ddpm") in kinds and ("ddim-4 trace", "ddpm trace") in kinds
     before = rows(tmp_path / "out")
     moved = trace.rename(tmp_path / "elsewhere.csv")
@@ -142,7 +142,7 @@ def test_the_budget_track_reports_the_best_setting_of_each_method(arguments, tmp
 
 
 def test_the_report_of_a_delay_track(arguments, tmp_path, capsys):
-    evaluate(*arguments, *DELAYS, "track.execution_horizons=[1,3]", "track.delays=[0,1]", "episodes=2")
+    evaluate(*arguments, *DELAYS, "track.swept_execute_steps=[1,3]", "track.delays=[0,1]", "episodes=2")
     page = (tmp_path / "out" / "report.html").read_text()
     captions = re.findall("<figcaption>([^<]+)</figcaption>", page)
     assert captions[0].startswith("Success against the delay of inference. A chunk is asked for every 3 control steps")
@@ -150,12 +150,12 @@ def test_the_report_of_a_delay_track(arguments, tmp_path, capsys):
     assert "What became of the chunks" in page and "reproducible" not in page and "to the bit" in page
     assert "A control step is 100 ms" in page and "within 5 points" in page
     printed = capsys.readouterr().out
-    assert "6 arms. 2 episodes of each arm" in printed and "delay" in printed.splitlines()[2]
+    assert "6 conditions. 2 episodes of each condition" in printed and "delay" in printed.splitlines()[2]
 
 
-def test_an_arm_that_starves_can_be_stopped(arguments, tmp_path):
+def test_an_condition_that_starves_can_be_stopped(arguments, tmp_path):
     evaluate(*arguments, *DELAYS, "on_miss=stop", "episodes=1", "task.kwargs.radius=99")
-    lengths = {row["arm"]: int(row["length"]) for row in rows(tmp_path / "out")}
+    lengths = {row["condition"]: int(row["length"]) for row in rows(tmp_path / "out")}
     assert lengths["ddim-4 d0 e3 on_miss stop"] == 30 > lengths["ddim-4 d5 e5 on_miss stop"]
 
 
@@ -167,7 +167,7 @@ def test_an_arm_that_starves_can_be_stopped(arguments, tmp_path):
         (["track=delay", "track.delays=[0,x]"], "track.delays"),
         (["track=charged", "track.trace=nowhere.csv"], "nowhere.csv"),
         (["stitching=glue"], "unknown stitching 'glue'"),
-        (["execution_horizon=0"], "execution_horizon=0"),
+        (["execute_steps=0"], "execute_steps=0"),
         (["hold=[0]"], "hold has 1 entries"),
         (["hold=still"], "hold=still"),
         (["margin=2.0"], "margin"),
@@ -194,15 +194,19 @@ def test_everything_reaches_wandb(arguments, tmp_path, monkeypatch):
     assert run.config["task"]["id"] == "drift_env:Drift-v0"
     table = json.loads((directory / "files" / run.logged("results/path")).read_text())
     logged = [dict(zip(table["columns"], line, strict=True)) for line in table["data"]]
-    assert len(logged) == len(found["arms"]) == 6
-    for line, arm in zip(logged, found["arms"], strict=True):
-        assert (line["label"], line["delay"], line["successes"]) == (arm["label"], arm["delay"], arm["successes"])
-        assert line["success_rate_low"] == pytest.approx(arm["success_rate"]["low"])
-        assert line["chunk_seconds_p95"] == pytest.approx(arm["chunk_seconds"]["p95"])
-        assert line["starved_share"] == pytest.approx(arm["timing"]["starved_share"])
-        assert run.summary[f"{arm['label']}/calls"] == pytest.approx(arm["calls"])
-        video = run.logged(f"videos/{arm['label']}-100000/path")
-        assert (directory / "files" / video).read_bytes() == (output / arm["videos"][0]["path"]).read_bytes()
+    assert len(logged) == len(found["conditions"]) == 6
+    for line, condition in zip(logged, found["conditions"], strict=True):
+        assert (line["label"], line["delay"], line["successes"]) == (
+            condition["label"],
+            condition["delay"],
+            condition["successes"],
+        )
+        assert line["success_rate_low"] == pytest.approx(condition["success_rate"]["low"])
+        assert line["chunk_seconds_p95"] == pytest.approx(condition["chunk_seconds"]["p95"])
+        assert line["starved_share"] == pytest.approx(condition["timing"]["starved_share"])
+        assert run.summary[f"{condition['label']}/calls"] == pytest.approx(condition["calls"])
+        video = run.logged(f"videos/{condition['label']}-100000/path")
+        assert (directory / "files" / video).read_bytes() == (output / condition["videos"][0]["path"]).read_bytes()
     differences = json.loads((directory / "files" / run.logged("differences/path")).read_text())
     assert len(differences["data"]) == len(found["differences"]) == 3 + 2 * 2
     plots = {key.split("/")[1] for row in run.rows for key in row if key.startswith("plots/") and key.endswith("/path")}
@@ -224,12 +228,16 @@ def check_episodes(run, directory, found, output):
     assert table.kind == "run_table"
     shown = json.loads(table.files["episodes.table.json"])
     assert shown["columns"] == [*rows[0], "video"] and len(shown["data"]) == len(rows) == 12
-    videos = {(arm["label"], video["seed"]): video["path"] for arm in found["arms"] for video in arm["videos"]}
-    assert len(videos) == 6  # the first episode of each arm
+    videos = {
+        (condition["label"], video["seed"]): video["path"]
+        for condition in found["conditions"]
+        for video in condition["videos"]
+    }
+    assert len(videos) == 6  # the first episode of each condition
     for line, row in zip((dict(zip(shown["columns"], line, strict=True)) for line in shown["data"]), rows, strict=True):
-        assert line["arm"] == row["arm"] and line["success"] == float(row["success"])
+        assert line["condition"] == row["condition"] and line["success"] == float(row["success"])
         assert line["chunk_seconds_p50"] == float(row["chunk_seconds_p50"])
-        path = videos.get((row["arm"], int(row["seed"])))
+        path = videos.get((row["condition"], int(row["seed"])))
         assert (line["video"] is None) == (path is None)
         if path is not None:
             assert line["video"]["_type"] == "video-file"
@@ -241,7 +249,7 @@ def test_columns_are_those_of_the_document():
     text = DOCUMENT.read_text()
     table = text.split("| column of the report | meaning |")[1].split("\n\n")[0]
     described = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
-    head = timing_table({"arms": []})[0]
+    head = timing_table({"conditions": []})[0]
     assert len(described) == 6
     for name in ", ".join(described).split(", "):
         assert any(column.startswith(name) for column in head), name

@@ -1,41 +1,41 @@
-"""Tracks as lists of arms: which conditions, in which order, with which clocks; and what is compared with what."""
+"""Tracks as lists of conditions: which, in which order, with which clocks; and what is compared with what."""
 
 import pytest
 
 from specpolicy import SpecpolicyError
 from specpolicy.control.clock import ChargedClock, DelayClock, PausedClock
-from specpolicy.evaluation.arms import Arm, method
 from specpolicy.evaluation.comparisons import pairs
-from specpolicy.evaluation.tracks import Joining, budgets, make_arms, times_are_measured
+from specpolicy.evaluation.conditions import Condition, method
+from specpolicy.evaluation.tracks import Joining, budgets, make_conditions, times_are_measured
 
-DELAY = {"name": "delay", "delays": [0, 1, 8], "execution_horizons": [2, 4], "horizons_at": 1}
+DELAY = {"name": "delay", "delays": [0, 1, 8], "swept_execute_steps": [2, 4], "swept_at": 1}
 CHARGED = {"name": "charged", "factors": [0, 1, 0.5], "trace": None}
 BUDGET = {"name": "budget", "budgets_ms": [50, 10], "factor": 2.0, "trace": None}
 
 
-def labels(arms):
-    return [arm.label for arm in arms]
+def labels(conditions):
+    return [condition.label for condition in conditions]
 
 
-def test_classic_evaluation_is_an_arm_for_each_sampler():
-    arms = make_arms({"name": "paused"}, ["ddpm", "ddim-4"], Joining())
-    assert labels(arms) == ["ddpm", "ddim-4"]
-    assert all(isinstance(arm.make_clock(20), PausedClock) and arm.waits for arm in arms)
+def test_classic_evaluation_is_an_condition_for_each_sampler():
+    conditions = make_conditions({"name": "paused"}, ["ddpm", "ddim-4"], Joining())
+    assert labels(conditions) == ["ddpm", "ddim-4"]
+    assert all(isinstance(condition.make_clock(20), PausedClock) and condition.waits for condition in conditions)
 
 
 def test_each_delay_has_the_shortest_horizon_it_allows_and_then_the_horizons_vary():
-    arms = make_arms(DELAY, ["ddpm"], Joining(), n_action_steps=4)
-    assert labels(arms) == ["ddpm d0 e4", "ddpm d1 e4", "ddpm d8 e8", "ddpm d1 e2"]  # d1 e4 is there already
-    assert [arm.execution.replan_every for arm in arms] == [4, 4, 8, 2]
-    clock = arms[2].make_clock(20)
+    conditions = make_conditions(DELAY, ["ddpm"], Joining(), n_action_steps=4)
+    assert labels(conditions) == ["ddpm d0 e4", "ddpm d1 e4", "ddpm d8 e8", "ddpm d1 e2"]  # d1 e4 is there already
+    assert [condition.execution.execute_steps for condition in conditions] == [4, 4, 8, 2]
+    clock = conditions[2].make_clock(20)
     assert isinstance(clock, DelayClock) and clock.usable_step(3, 99.0) == 11
-    assert labels(make_arms(DELAY, ["ddpm"], Joining(execution_horizon=1), 4))[:2] == ["ddpm d0 e1", "ddpm d1 e1"]
+    assert labels(make_conditions(DELAY, ["ddpm"], Joining(execute_steps=1), 4))[:2] == ["ddpm d0 e1", "ddpm d1 e1"]
 
 
 def test_samplers_and_ways_of_stitching_are_crossed():
     joining = Joining(stitching=("continue_chunk", "sync_pause"), hold=(0.0, None))
-    arms = make_arms(CHARGED, ["ddpm", "asd"], joining)
-    assert labels(arms) == [
+    conditions = make_conditions(CHARGED, ["ddpm", "asd"], joining)
+    assert labels(conditions) == [
         "ddpm",
         "asd",
         "ddpm sync_pause",
@@ -49,37 +49,37 @@ def test_samplers_and_ways_of_stitching_are_crossed():
         "ddpm charged sync_pause",
         "asd charged sync_pause",
     ]
-    assert all(arm.execution.hold == (0.0, None) for arm in arms)
-    clock = arms[4].make_clock(10)
+    assert all(condition.execution.hold == (0.0, None) for condition in conditions)
+    clock = conditions[4].make_clock(10)
     assert isinstance(clock, ChargedClock) and clock.usable_step(0, 0.5) == 3
 
 
 @pytest.mark.parametrize("track, name", ((DELAY, "delays"), (CHARGED, "factors")))
 def test_conditions_rise_in_whatever_order_they_are_given(track, name):
     """The cheapest one comes first, for it is the one that the others are compared with."""
-    rising = make_arms({**track, name: sorted(track[name])}, ["ddpm", "asd"], Joining(), 4)
-    falling = make_arms({**track, name: sorted(track[name], reverse=True)}, ["ddpm", "asd"], Joining(), 4)
+    rising = make_conditions({**track, name: sorted(track[name])}, ["ddpm", "asd"], Joining(), 4)
+    falling = make_conditions({**track, name: sorted(track[name], reverse=True)}, ["ddpm", "asd"], Joining(), 4)
     assert falling == rising and rising[0].waits
-    references = {reference.label for _, reference, kind in pairs(falling) if kind == "condition"}
-    assert references == {arm.label for arm in rising if arm.waits}
+    references = {reference.label for _, reference, kind in pairs(falling) if kind == "circumstances"}
+    assert references == {condition.label for condition in rising if condition.waits}
 
 
 def test_a_trace_takes_the_place_of_the_measured_times(tmp_path):
     trace = tmp_path / "calls.csv"
     trace.write_text("sampler,seconds\nddpm,0.25\nasd,0.05\n")
-    arms = make_arms({**CHARGED, "factors": [1, 2], "trace": str(trace)}, ["ddpm", "asd"], Joining())
-    assert labels(arms) == ["ddpm trace", "asd trace", "ddpm trace x2", "asd trace x2"]
-    assert [arm.make_clock(10).usable_step(0, 99.0) for arm in arms] == [3, 1, 5, 1]
+    conditions = make_conditions({**CHARGED, "factors": [1, 2], "trace": str(trace)}, ["ddpm", "asd"], Joining())
+    assert labels(conditions) == ["ddpm trace", "asd trace", "ddpm trace x2", "asd trace x2"]
+    assert [condition.make_clock(10).usable_step(0, 99.0) for condition in conditions] == [3, 1, 5, 1]
     assert not times_are_measured({**CHARGED, "trace": str(trace)}) and times_are_measured(CHARGED)
-    digest = arms[0].trace_digest
+    digest = conditions[0].trace_digest
     trace.write_text("sampler,seconds\nddpm,0.26\nasd,0.05\n")
-    assert make_arms({**CHARGED, "trace": str(trace)}, ["ddpm"], Joining())[1].trace_digest != digest
+    assert make_conditions({**CHARGED, "trace": str(trace)}, ["ddpm"], Joining())[1].trace_digest != digest
     with pytest.raises(SpecpolicyError, match="no calls of 'block'"):
-        make_arms({**CHARGED, "trace": str(trace)}, ["block"], Joining())
+        make_conditions({**CHARGED, "trace": str(trace)}, ["block"], Joining())
 
 
 def test_budgets_are_played_on_the_charged_clock():
-    assert labels(make_arms(BUDGET, ["ddpm"], Joining())) == ["ddpm charged x2"]
+    assert labels(make_conditions(BUDGET, ["ddpm"], Joining())) == ["ddpm charged x2"]
     assert budgets(BUDGET) == [10, 50] and budgets(DELAY) == []
 
 
@@ -91,8 +91,8 @@ def test_budgets_are_played_on_the_charged_clock():
         ({**DELAY, "delays": [1.5]}, {}, "track.delays"),
         ({**DELAY, "delays": [-1]}, {}, "track.delays"),
         ({**DELAY, "delays": [1, 1]}, {}, "given twice"),
-        ({**DELAY, "execution_horizons": [0]}, {}, "track.execution_horizons"),
-        ({**DELAY, "execution_horizons": [2], "horizons_at": 3}, {}, "less than the delay of 3"),
+        ({**DELAY, "swept_execute_steps": [0]}, {}, "track.swept_execute_steps"),
+        ({**DELAY, "swept_execute_steps": [2], "swept_at": 3}, {}, "less than the delay of 3"),
         ({**CHARGED, "factors": [-1]}, {}, "below zero"),
         ({**CHARGED, "factors": ["fast"]}, {}, "track.factors"),
         ({**BUDGET, "factor": 0}, {}, "track.factor"),
@@ -104,24 +104,24 @@ def test_budgets_are_played_on_the_charged_clock():
 )
 def test_what_makes_no_experiment_is_refused(track, joining, message):
     with pytest.raises(SpecpolicyError, match=message):
-        make_arms(track, ["ddpm"], Joining(**joining), 4)
+        make_conditions(track, ["ddpm"], Joining(**joining), 4)
 
 
-def test_arms_are_compared_across_samplers_and_with_their_own_first_condition():
-    arms = [*make_arms({**CHARGED, "factors": [0, 1]}, ["ddpm", "asd"], Joining()), Arm("expert")]
-    found = {(arm.label, reference.label, kind) for arm, reference, kind in pairs(arms)}
+def test_conditions_are_compared_across_samplers_and_with_their_own_first_condition():
+    conditions = [*make_conditions({**CHARGED, "factors": [0, 1]}, ["ddpm", "asd"], Joining()), Condition("expert")]
+    found = {(condition.label, reference.label, kind) for condition, reference, kind in pairs(conditions)}
     assert found == {
         ("asd", "ddpm", "sampler"),
         ("asd charged", "ddpm charged", "sampler"),
         ("expert", "ddpm", "sampler"),
-        ("ddpm charged", "ddpm", "condition"),
-        ("asd charged", "asd", "condition"),
+        ("ddpm charged", "ddpm", "circumstances"),
+        ("asd charged", "asd", "circumstances"),
     }
 
 
 def test_several_references_are_each_compared_once():
-    arms = make_arms({"name": "paused"}, ["ddpm", "ddim-10", "asd"], Joining())
-    found = [(arm.label, reference.label) for arm, reference, _ in pairs(arms, ["ddpm", "ddim-10"])]
+    conditions = make_conditions({"name": "paused"}, ["ddpm", "ddim-10", "asd"], Joining())
+    found = [(condition.label, reference.label) for condition, reference, _ in pairs(conditions, ["ddpm", "ddim-10"])]
     assert found == [("ddim-10", "ddpm"), ("asd", "ddpm"), ("asd", "ddim-10")]
 
 

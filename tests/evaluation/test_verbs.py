@@ -38,8 +38,8 @@ def test_evaluate_writes_everything_and_the_figures_agree(arguments, tmp_path, c
     summary = json.loads((output / "summary.json").read_text())
     rows = list(csv.DictReader((output / "episodes.csv").open()))
     chunks = list(csv.DictReader((output / "chunks.csv").open()))
-    assert [arm["label"] for arm in summary["arms"]] == ["ddpm", "ddim-4"] and len(rows) == 8
-    for sampler, calls in zip(summary["arms"], (12, 4), strict=True):
+    assert [condition["label"] for condition in summary["conditions"]] == ["ddpm", "ddim-4"] and len(rows) == 8
+    for sampler, calls in zip(summary["conditions"], (12, 4), strict=True):
         own = [row for row in rows if row["sampler"] == sampler["label"]]
         assert {row["seed"] for row in own} == {"100000", "100001", "100002", "100003"}
         assert sampler["successes"] == sum(int(row["success"]) for row in own)
@@ -52,8 +52,8 @@ def test_evaluate_writes_everything_and_the_figures_agree(arguments, tmp_path, c
         assert sampler["chunk_seconds"]["max"] == seconds[-1] >= sampler["chunk_seconds"]["p95"]
         assert (output / sampler["videos"][0]["path"]).stat().st_size > 0
     (difference,) = summary["differences"]
-    assert (difference["arm"], difference["reference"], difference["episodes"]) == ("ddim-4", "ddpm", 4)
-    first, second = (sampler["success_rate"]["estimate"] for sampler in summary["arms"])
+    assert (difference["condition"], difference["reference"], difference["episodes"]) == ("ddim-4", "ddpm", 4)
+    first, second = (sampler["success_rate"]["estimate"] for sampler in summary["conditions"])
     assert difference["success_rate"]["estimate"] == pytest.approx(second - first)
     assert summary["machines"][0]["cores"] >= 1 and "torch" in summary["versions"]
     assert summary["config"]["episodes"] == 4
@@ -61,7 +61,7 @@ def test_evaluate_writes_everything_and_the_figures_agree(arguments, tmp_path, c
     printed = capsys.readouterr().out
     assert (
         text_table(results_table(summary, brief=True)) in printed
-        and "2 arms. 4 episodes of each arm" in printed
+        and "2 conditions. 4 episodes of each condition" in printed
         and "report.html" in printed
     )
 
@@ -108,7 +108,7 @@ def test_a_worker_that_dies_gives_one_line_and_loses_nothing(arguments, tmp_path
     assert [row["seed"] for row in csv.DictReader(kept.splitlines())] == ["100000", "100001"]
     assert main(["evaluate", *arguments, *settings, "episodes=2"]) == 0  # the same, up to there: nothing to play
     assert (tmp_path / "out" / "episodes.csv").read_text() == kept
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["arms"][0]["episodes"] == 2
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["conditions"][0]["episodes"] == 2
 
 
 def test_videos_of_episodes_that_are_there_are_not_played_for(arguments, tmp_path, capsys):

@@ -149,8 +149,8 @@ def test_evaluate(trained, tmp_path):
     output = tmp_path / "evaluation"
     arguments = ["evaluate", "task=gym", "task.id=Pendulum-v1", f"policy={trained}", "samplers=[cosine,random_order]"]
     assert main([*arguments, "episodes=1", "videos=0", "max_seconds=0.5", "workers=0", f"output={output}"]) == 0
-    arms = json.loads((output / "summary.json").read_text())["arms"]
-    assert {arm["label"] for arm in arms} == {"cosine-12", "random_order"}
+    conditions = json.loads((output / "summary.json").read_text())["conditions"]
+    assert {condition["label"] for condition in conditions} == {"cosine-12", "random_order"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""An arm of an evaluation: a sampler, what its time means for the world, and how its chunks become actions."""
+"""A condition of an evaluation: a sampler, what its time means for the world, and how its chunks become actions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ DISTRIBUTIONS = ("eta", "tolerance")  # options that choose a distribution, not 
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One way to run a policy. All arms of an evaluation play the same seeds.
+class Condition:
+    """One way to run a policy. All conditions of an evaluation play the same seeds.
 
     Attributes:
         sampler: label of the sampler.
@@ -29,7 +29,7 @@ class Arm:
         factor: on the times; for "charged" and "trace".
         trace: the CSV file of the recorded calls.
         trace_digest: a hash of the trace, which knows it wherever it lies.
-        execution_horizon: control steps from one request for a chunk to the next; None: the policy's own.
+        execute_steps: control steps from one request for a chunk to the next; None: the policy's own.
         stitching, on_miss, ensemble_decay, hold: see `specpolicy.control.Execution`.
     """
 
@@ -39,7 +39,7 @@ class Arm:
     factor: float = 1.0
     trace: str | None = None
     trace_digest: str | None = None
-    execution_horizon: int | None = None
+    execute_steps: int | None = None
     stitching: str = "continue_chunk"
     on_miss: str = "continue_chunk"
     ensemble_decay: float = 0.01
@@ -47,19 +47,19 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """The arm's name in tables: the sampler, and whatever is not as in classic evaluation."""
-        return " ".join([self.sampler, *([self.condition] if self.condition else [])])
+        """The condition's name in tables: the sampler, and whatever is not as in classic evaluation."""
+        return " ".join([self.sampler, *([self.circumstances] if self.circumstances else [])])
 
     @property
-    def condition(self) -> str:
-        """What the arm shares with those of other samplers; empty for classic evaluation."""
+    def circumstances(self) -> str:
+        """What the condition shares with those of other samplers; empty for classic evaluation."""
         parts = []
         if self.clock == "delay":
             parts.append(f"d{self.delay}")
         elif self.clock != PAUSED:
             parts.append(self.clock if self.factor == 1 else f"{self.clock} x{self.factor:g}")
-        if self.execution_horizon is not None:
-            parts.append(f"e{self.execution_horizon}")
+        if self.execute_steps is not None:
+            parts.append(f"e{self.execute_steps}")
         if self.stitching != "continue_chunk":
             parts.append(self.stitching)
         if self.on_miss != "continue_chunk":
@@ -74,12 +74,10 @@ class Arm:
     @property
     def execution(self) -> Execution:
         """How chunks become actions."""
-        return Execution(
-            self.execution_horizon, None, self.on_miss, self.stitching, float(self.ensemble_decay), self.hold
-        )
+        return Execution(self.execute_steps, None, self.on_miss, self.stitching, float(self.ensemble_decay), self.hold)
 
     def make_clock(self, hz: float) -> Clock:
-        """The arm's clock in a world of `hz` control steps per second."""
+        """The condition's clock in a world of `hz` control steps per second."""
         if self.clock == "delay":
             return DelayClock(self.delay)
         if self.clock == "charged":
