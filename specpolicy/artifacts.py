@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.files import write_text, writing
+from specpolicy.files import cache_directory, write_text, writing
 from specpolicy.outputs import file_name
 
 PREFIX = "wandb:"
@@ -24,7 +24,6 @@ FORM = re.compile(r"wandb:(?:(?:([^/:]+)/)?([^/:]+)/)?([^/:]+)(?::([^/:]+))?")
 FIXED = re.compile(r"v\d+")  # a version; anything else is an alias
 DIGEST = re.compile(r"[A-Za-z0-9_=-]+")
 OFFLINE = ("offline", "disabled", "dryrun")  # values of WANDB_MODE
-CACHE = "SPECPOLICY_CACHE"
 
 
 @dataclass(frozen=True)
@@ -95,13 +94,6 @@ def fetch(reference: str) -> Artifact:
         _download(reference, artifact, fixed)
     write_text(_entry(fixed.reference), f"{digest}\n")
     return fixed
-
-
-def cache_directory() -> Path:
-    """Directory of cached artifacts: SPECPOLICY_CACHE, else `specpolicy` in the user's cache directory."""
-    if given := os.environ.get(CACHE):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specpolicy"
 
 
 def default_project() -> str:

@@ -17,8 +17,9 @@ from fake_wandb import Server
 from wandb_server import WRITTEN_FOR, serving
 
 import specpolicy
-from specpolicy.artifacts import cache_directory, fetch, is_reference
+from specpolicy.artifacts import fetch, is_reference
 from specpolicy.errors import SpecpolicyError
+from specpolicy.files import cache_directory
 from specpolicy.policy import DiffusionPolicy
 
 

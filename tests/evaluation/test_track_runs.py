@@ -255,11 +255,12 @@ def test_columns_are_those_of_the_document():
         assert any(column.startswith(name) for column in head), name
     sentence = re.search(r"`track.trace` is a CSV\s+file with the columns (.*?), such as the `chunks.csv`", text, re.S)
     assert set(re.findall("`([a-z]+)`", sentence[1])) == {"sampler", "seconds"} < set(results.CHUNK_COLUMNS)
-    counts = re.search(r"its columns (.*?); where it lacks them", text, re.S)
+    counts = re.search(r"\s+columns (`calls` and `rows`); without these columns", text, re.S)
     assert set(re.findall("`([a-z]+)`", counts[1])) == {"calls", "rows"} < set(results.CHUNK_COLUMNS)
 
 
 def test_the_announced_numbers_of_episodes_are_those_of_the_document():
-    sentence = re.search(r"Showing equality within 5 points takes (\d+) episodes where 99 % .*\.", DOCUMENT.read_text())
+    text = " ".join(DOCUMENT.read_text().split())
+    sentence = re.search(r"Showing equality within 5 points takes (\d+) episodes where 99 % .*?\.", text)
     found = [int(number) for number in re.findall(r"(\d+)(?! ?[%\d])(?! points)", sentence[0].split("takes")[1])]
     assert found == [episodes_for_equivalence(0.05, success) for success in (0.99, 0.95, 0.9)]
