@@ -144,6 +144,8 @@ def make_policy(
     from specpolicy.token_policy import TokenPolicy
     from specpolicy.tokens.tokeniser import make_tokeniser
 
+    if training.images:
+        raise SpecpolicyError(f"'{next(iter(training.images))}' is an image, and images are not trained on yet")
     normaliser = Normaliser.min_max(training.ranges())
     bins = None
     if options.tokens is not None:

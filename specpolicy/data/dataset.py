@@ -14,7 +14,7 @@ from specpolicy.data.episodes import DataSet, Sequences, cut
 from specpolicy.data.parts import choose
 from specpolicy.errors import SpecpolicyError
 
-__all__ = ["DataSet", "Sequences", "load_sequences", "observation_keys", "read_data", "windows"]
+__all__ = ["DataSet", "Sequences", "image_keys", "load_sequences", "observation_keys", "read_data", "windows"]
 
 READERS = {"robomimic": "robomimic_dataset", "lerobot": "lerobot_dataset", "zarr": "zarr_buffer"}
 
@@ -57,10 +57,15 @@ def windows(
     validation: float = 0.1,
     pad_after: int | None = None,
     stride: int = 1,
+    cache_bytes: int = 0,
 ) -> Sequences:
-    """Cut windows as `load_sequences` does, from data already read; every `stride`-th frame of an episode."""
+    """Cut windows as `load_sequences` does, from data already read; every `stride`-th frame of an episode.
+
+    Images stay on the disk until `Sequences.seen` asks for windows. Those read last are kept, for each camera and
+    process, as long as they take no more than `cache_bytes`.
+    """
     episodes = [data.episodes[name] for name in choose(data, split, validation)]
-    return cut([episode.every(stride) for episode in episodes], n_obs_steps, horizon, pad_after)
+    return cut([episode.every(stride) for episode in episodes], n_obs_steps, horizon, pad_after, cache_bytes)
 
 
 def observation_keys(path: str | Path) -> list[str]:
@@ -73,6 +78,12 @@ def observation_keys(path: str | Path) -> list[str]:
     if not keys:
         raise SpecpolicyError(f"{path} holds no observations that are vectors, and images are not learned from here")
     return keys
+
+
+def image_keys(path: str | Path) -> list[str]:
+    """Return the keys of the images of a data set, none if it has no images that are read here."""
+    reader = _reader(path)
+    return reader.image_keys(path) if hasattr(reader, "image_keys") else []
 
 
 def data_kind(path: str | Path) -> str:

@@ -2,26 +2,49 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from specpolicy.data.frames import Frames, ImageWindows
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import LENGTH
 
 
 @dataclass
 class Sequences:
-    """All training windows of a data set: observation {key: (N, To, D_key)} and action (N, H, D), float32."""
+    """All training windows of a data set.
+
+    Attributes:
+        observation: vectors by key, (N, To, D_key) float32.
+        action: (N, H, D) float32.
+        images: by key, (N, To, H, W, C) bytes, which are read when they are asked for.
+    """
 
     observation: dict[str, Tensor]
     action: Tensor
+    images: dict[str, ImageWindows] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.action)
+
+    def seen(self, rows: Any) -> dict[str, Tensor]:
+        """Return what windows observe: vectors (n, To, D) float32, and images (n, To, H, W, C) uint8, read now.
+
+        Args:
+            rows: numbers of the windows, an array or a tensor, or a slice.
+        """
+        vectors = {key: values[rows] for key, values in self.observation.items()}
+        return {**vectors, **{key: images[rows] for key, images in self.images.items()}}
+
+    def shapes(self) -> dict[str, int | tuple[int, int, int]]:
+        """Return the shape of one frame of each key as a policy's configuration has it: D, or (C, H, W) of an image."""
+        images = {key: (one.size[2], *one.size[:2]) for key, one in self.images.items()}
+        return {**{key: values.shape[-1] for key, values in self.observation.items()}, **images}
 
     def ranges(self) -> dict[str, tuple[Tensor, Tensor]]:
         """(minimum, maximum) of each dimension, by key; the actions under 'action'."""
@@ -31,17 +54,26 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Episode:
-    """One demonstration of T control steps: actions (T, D) and observations {key: (T, D_key)}, float32."""
+    """One demonstration of T control steps.
+
+    Attributes:
+        action: (T, D) float32.
+        observation: by key (T, D_key) float32; of a camera its images, which are read when they are asked for.
+    """
 
     action: np.ndarray
-    observation: Mapping[str, np.ndarray]
+    observation: Mapping[str, np.ndarray | Frames]
 
     def __len__(self) -> int:
         return len(self.action)
 
     def every(self, stride: int) -> "Episode":
         """Keep every `stride`-th frame with its action, from the first one on."""
-        return Episode(self.action[::stride], {key: values[::stride] for key, values in self.observation.items()})
+        observation = {
+            key: values.every(stride) if isinstance(values, Frames) else values[::stride]
+            for key, values in self.observation.items()
+        }
+        return Episode(self.action[::stride], observation)
 
 
 @dataclass(frozen=True)
@@ -74,11 +106,17 @@ class DataSet:
         for episode in self.episodes.values():
             for key, values in [*sorted(episode.observation.items()), ("action", episode.action)]:
                 digest.update(f"{key} {values.dtype} {values.shape}".encode())
-                digest.update(np.ascontiguousarray(values).tobytes())
+                digest.update(np.ascontiguousarray(values).tobytes())  # of images, those of one episode at a time
         return digest.hexdigest()[:LENGTH]
 
 
-def cut(episodes: Sequence[Episode], n_obs_steps: int, horizon: int, pad_after: int | None = None) -> Sequences:
+def cut(
+    episodes: Sequence[Episode],
+    n_obs_steps: int,
+    horizon: int,
+    pad_after: int | None = None,
+    cache_bytes: int = 0,
+) -> Sequences:
     """Cut all overlapping windows from all episodes.
 
     Window i of an episode holds the observations i - To + 1 ... i and the actions i - To + 1 ... i - To + H. Beyond
@@ -91,6 +129,7 @@ def cut(episodes: Sequence[Episode], n_obs_steps: int, horizon: int, pad_after: 
         pad_after: most actions of a window beyond the end of its episode. None: horizon - n_obs_steps, which gives a
             window for every frame, as in robomimic. n_action_steps - 1, as in diffusion_policy and LeRobot, leaves out
             the windows in which an executed action would be a repeated one.
+        cache_bytes: memory for images that were read, for each camera and process; 0 keeps none.
 
     Raises:
         SpecpolicyError: lengths that make no window; no episode is long enough.
@@ -104,19 +143,26 @@ def cut(episodes: Sequence[Episode], n_obs_steps: int, horizon: int, pad_after: 
         )
     left_out = 0 if pad_after is None else most - pad_after
     frames: dict[str, list[np.ndarray]] = {key: [] for key in episodes[0].observation}
-    actions = []
+    images: dict[str, list[Frames]] = {}
+    looked_at, actions = [], []
     for episode in episodes:
         step, last = np.arange(max(0, len(episode) - left_out))[:, None], len(episode) - 1
         seen = np.clip(step + np.arange(1 - n_obs_steps, 1), 0, last)
+        looked_at.append(seen)
         for key, values in episode.observation.items():
-            frames[key].append(values[seen])
+            if isinstance(values, Frames):
+                images.setdefault(key, []).append(values)
+            else:
+                frames[key].append(values[seen])
         actions.append(episode.action[np.clip(step + np.arange(1 - n_obs_steps, 1 - n_obs_steps + horizon), 0, last)])
     if not sum(map(len, actions)):
         raise SpecpolicyError(
             f"no episode is longer than {left_out} steps, so that pad_after={pad_after} leaves no window: "
             "raise pad_after or lower the horizon"
         )
-    return Sequences({key: _tensor(windows) for key, windows in frames.items()}, _tensor(actions))
+    vectors = {key: _tensor(windows) for key, windows in frames.items() if key not in images}
+    pictures = {key: ImageWindows(found, looked_at, cache_bytes) for key, found in images.items()}
+    return Sequences(vectors, _tensor(actions), pictures)
 
 
 def as_vectors(values: np.ndarray, name: str, path: Path | str) -> np.ndarray:

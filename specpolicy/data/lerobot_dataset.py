@@ -1,4 +1,4 @@
-"""LeRobot data sets, versions 2 and 3: the vectors in their parquet files, read with pyarrow. Needs the extra `data`.
+"""LeRobot data sets, versions 2 and 3: the vectors and images in their parquet files. Needs the extra `data`.
 
 Both versions hold the rows of all episodes in `data/**/*.parquet` (2: a file an episode, 3: many in one) and describe
 them in `meta/info.json`. A data set of `specpolicy collect format=lerobot` also has `meta/specpolicy.json`, which names
@@ -16,6 +16,8 @@ import numpy as np
 
 from specpolicy.data.bounds import check_table
 from specpolicy.data.episodes import DataSet, Episode, as_vectors
+from specpolicy.data.frames import Frames
+from specpolicy.data.parquet_images import ParquetImages
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import check_regular, parse, read_json, shown
 from specpolicy.rates import parse_hz
@@ -38,6 +40,11 @@ class Feature:
         """Whether policies can learn from it."""
         return self.dtype.startswith(("float", "int", "bool", "uint"))
 
+    @property
+    def is_image(self) -> bool:
+        """Whether its entries are images in the parquet files."""
+        return self.dtype == "image"
+
 
 @dataclass(frozen=True)
 class Info:
@@ -53,7 +60,8 @@ class Info:
 def read(path: str | Path, observation_keys: Sequence[str]) -> DataSet:
     """See `specpolicy.data.dataset.read_data`. The parts are the splits of `meta/info.json`."""
     root, info = Path(path), read_info(path)
-    slices = {key: _locate(root, info, key) for key in observation_keys}
+    images = {key: feature for key in observation_keys if (feature := _image_feature(root, info, key)) is not None}
+    slices = {key: _locate(root, info, key) for key in observation_keys if key not in images}
     slices[ACTION] = _whole(info, ACTION)
     columns = read_columns(root, info, {feature for feature, _, _ in slices.values()})
     for key, (feature, start, end) in slices.items():
@@ -70,14 +78,17 @@ def read(path: str | Path, observation_keys: Sequence[str]) -> DataSet:
             f"{root} has frames of {len(numbers)} of the {promised} episodes that {INFO} promises: "
             "files are missing, or an episode is empty"
         )
+    source = ParquetImages(parquet_files(root))
     episodes = {}
     for number, rows in zip(numbers, np.split(order, starts[1:]), strict=True):
         if (np.diff(columns["frame_index"][rows]) != 1).any():
             raise SpecpolicyError(f"{root}: the frames of episode {number} are not numbered one after the other")
-        episodes[str(number)] = Episode(
-            columns[ACTION][rows],
-            {key: columns[slices[key][0]][rows, slice(*slices[key][1:])] for key in observation_keys},
-        )
+        seen: dict[str, np.ndarray | Frames] = {
+            key: columns[feature][rows, start:end] for key, (feature, start, end) in slices.items() if key != ACTION
+        }
+        for key, feature in images.items():
+            seen[key] = Frames(source, feature, rows, source.measure(feature))
+        episodes[str(number)] = Episode(columns[ACTION][rows], {key: seen[key] for key in observation_keys})
     return DataSet(root, episodes, _splits(root, info, episodes), parse_hz(info.fps, f"{root / INFO}: fps"))
 
 
@@ -87,6 +98,13 @@ def observation_keys(path: str | Path) -> list[str]:
     return sorted(_own_parts(root)) or [
         key for key, feature in info.features.items() if key.startswith("observation") and feature.is_vector
     ]
+
+
+def image_keys(path: str | Path) -> list[str]:
+    """See `specpolicy.data.dataset.image_keys`."""
+    root, info = Path(path), read_info(path)
+    own = _own_images(root)
+    return sorted(own) or [key for key, feature in info.features.items() if feature.is_image]
 
 
 def read_info(path: str | Path) -> Info:
@@ -108,13 +126,19 @@ def read_info(path: str | Path) -> Info:
     return info
 
 
+def parquet_files(root: Path) -> list[Path]:
+    """Return the files with the rows, in the order of the rows."""
+    files = sorted((root / "data").rglob("*.parquet"))
+    if not files:
+        raise SpecpolicyError(f"{root / 'data'} has no parquet files: is the data set downloaded?")
+    return files
+
+
 def read_columns(root: Path, info: Info, names: set[str]) -> dict[str, np.ndarray]:
     """Return columns of all rows, (N, D) for features and (N,) for the indices."""
     from pyarrow import ArrowException, parquet
 
-    files = sorted((root / "data").rglob("*.parquet"))
-    if not files:
-        raise SpecpolicyError(f"{root / 'data'} has no parquet files: is the data set downloaded?")
+    files = parquet_files(root)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in (*sorted(names), "episode_index", "frame_index")}
     for file in files:
         check_regular(file)
@@ -181,10 +205,19 @@ def _locate(root: Path, info: Info, key: str) -> Slice:
         return own[key]
     if key in features and key != ACTION:
         if not features[key].is_vector:
-            raise SpecpolicyError(f"{root}: '{key}' holds {features[key].dtype}: only vectors can be trained on")
+            raise SpecpolicyError(f"{root}: '{key}' holds {features[key].dtype}: only vectors and images can be read")
         return _whole(info, key)
-    known = ", ".join(sorted(own) or [name for name, one in features.items() if one.is_vector and name != ACTION])
+    there = [name for name, one in features.items() if (one.is_vector or one.is_image) and name != ACTION]
+    known = ", ".join(sorted([*own, *_own_images(root)]) or there)
     raise SpecpolicyError(f"{root} has no observation '{key}' (it has {known}): give task.observation_keys")
+
+
+def _image_feature(root: Path, info: Info, key: str) -> str | None:
+    """Find the feature of an observation that is an image; None for another observation."""
+    own = _own_images(root)
+    if key in own:
+        return own[key]
+    return key if key in info.features and info.features[key].is_image else None
 
 
 def _whole(info: Info, feature: str) -> Slice:
@@ -203,6 +236,14 @@ def _own_parts(root: Path) -> dict[str, Slice]:
         return {key: (str(feature), int(start), int(end)) for key, (feature, start, end) in parts.items()}
     except (TypeError, ValueError, AttributeError):
         raise SpecpolicyError(f"{root / OURS} is damaged: delete it to read the data set by its features") from None
+
+
+def _own_images(root: Path) -> dict[str, str]:
+    """Return the features of our images by key, as `specpolicy collect` wrote them."""
+    images = read_json(root / OURS).get("images", {}) if (root / OURS).is_file() else {}
+    if not isinstance(images, dict) or not all(isinstance(feature, str) for feature in images.values()):
+        raise SpecpolicyError(f"{root / OURS} is damaged: delete it to read the data set by its features")
+    return images
 
 
 def _splits(root: Path, info: Info, episodes: Mapping[str, Episode]) -> dict[str, list[str]]:

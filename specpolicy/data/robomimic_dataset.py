@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 
 from specpolicy.data.bounds import check_dataset
 from specpolicy.data.episodes import DataSet, Episode, as_vectors
+from specpolicy.data.frames import Frames
+from specpolicy.data.robomimic_images import HDF5Images, check_images
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import check_regular, one_line
 from specpolicy.rates import one_rate, parse_hz
@@ -23,9 +26,9 @@ from specpolicy.rates import one_rate, parse_hz
 def read(path: str | Path, observation_keys: Sequence[str]) -> DataSet:
     """See `specpolicy.data.dataset.read_data`. The parts are the filter keys under `mask`."""
     with _opened(path) as file:
-        widths: dict[str, int] = {}
+        known = _Known(HDF5Images(path))
         episodes = {
-            name: _episode(path, f"data/{name}", file["data"][name], observation_keys, widths)
+            name: _episode(path, f"data/{name}", file["data"][name], observation_keys, known)
             for name in _names(path, file)
         }
         return DataSet(Path(path), episodes, _parts(path, file), _hz(path, file["data"].attrs))
@@ -40,6 +43,15 @@ def observation_keys(path: str | Path) -> list[str]:
         return sorted(
             key for key, values in demo["obs"].items() if isinstance(values, h5py.Dataset) and values.ndim == 2
         )
+
+
+@dataclass
+class _Known:
+    """What all demonstrations share: the file of their images, and by key the width of a vector or (H, W, C)."""
+
+    source: HDF5Images
+    widths: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
 
 @contextmanager
@@ -73,18 +85,31 @@ def _names(path: str | Path, file: h5py.File) -> list[str]:
     return sorted(file["data"], key=number)
 
 
-def _episode(path: str | Path, where: str, demo: Any, keys: Sequence[str], widths: dict[str, int]) -> Episode:
-    """Read one demonstration, which must have the `widths` of those read before it."""
+def _episode(path: str | Path, where: str, demo: Any, keys: Sequence[str], known: _Known) -> Episode:
+    """Read one demonstration, which must have the widths of those read before it."""
     _require_parts(path, where, demo)
     for key in keys:
         if key not in demo["obs"]:
             present = ", ".join(sorted(demo["obs"]))
             raise SpecpolicyError(f"{path}: {where}/obs has no key '{key}' (it has {present})")
-    actions = _read(path, where, "actions", demo, None, widths)
+    actions = np.asarray(_read(path, where, "actions", demo, None, known))
     told = demo.attrs.get("num_samples", len(actions))
     if np.ndim(told) or told != len(actions):
         raise SpecpolicyError(f"{path}: {where} says num_samples={told} and has {len(actions)} actions")
-    return Episode(actions, {key: _read(path, where, f"obs/{key}", demo, len(actions), widths) for key in keys})
+    return Episode(actions, {key: _read(path, where, f"obs/{key}", demo, len(actions), known) for key in keys})
+
+
+def image_keys(path: str | Path) -> list[str]:
+    """See `specpolicy.data.dataset.image_keys`."""
+    with _opened(path) as file:
+        first = _names(path, file)[0]
+        demo = file["data"][first]
+        _require_parts(path, f"data/{first}", demo)
+        return sorted(
+            key
+            for key, values in demo["obs"].items()
+            if isinstance(values, h5py.Dataset) and values.ndim == 4 and values.dtype == np.uint8
+        )
 
 
 def _require_parts(path: str | Path, where: str, demo: Any) -> None:
@@ -93,13 +118,18 @@ def _require_parts(path: str | Path, where: str, demo: Any) -> None:
 
 
 def _read(
-    path: str | Path, where: str, key: str, demo: h5py.Group, length: int | None, widths: dict[str, int]
-) -> np.ndarray:
+    path: str | Path, where: str, key: str, demo: h5py.Group, length: int | None, known: _Known
+) -> np.ndarray | Frames:
+    """Read vectors, or see to it that images can be read later."""
     array = demo[key]
     shape = array.shape if isinstance(array, h5py.Dataset) else None
+    first = key not in known.widths and key not in known.sizes
+    if shape and (key in known.sizes or (first and length is not None and len(shape) == 4)):
+        size = known.sizes[key] = check_images(array, f"{where}/{key}", path, length, known.sizes.get(key))
+        return Frames(known.source, f"{where}/{key}", np.arange(shape[0]), size)
     rows = length if length is not None or not shape else shape[0]
-    if not shape or len(shape) != 2 or shape != (rows, widths.setdefault(key, shape[1])):
-        expected = f"({'T' if rows is None else rows}, {widths.get(key, 'D')})"
+    if not shape or len(shape) != 2 or shape != (rows, known.widths.setdefault(key, shape[1])):
+        expected = f"({'T' if rows is None else rows}, {known.widths.get(key, 'D')})"
         raise SpecpolicyError(f"{path}: {where}/{key} has shape {shape}, expected {expected}")
     check_dataset(array, f"{where}/{key}", path)
     return as_vectors(array[()], f"{where}/{key}", path)
