@@ -1,4 +1,4 @@
-"""Success against a latency budget: each method at the best of its settings that keeps the budget."""
+"""Success within a latency budget: the best setting of each method that keeps the budget."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ class Setting:
     """One setting of a method, as it was played.
 
     Attributes:
-        label: of its condition.
-        seconds: 95th percentile of its time per chunk.
-        outcomes: (n,) bool, by seed, the same seeds for all settings.
+        label: label of its condition.
+        seconds: 95th percentile of its time per chunk, in seconds.
+        outcomes: (n,) bool, success by seed; all settings have the same seeds.
     """
 
     label: str
@@ -23,11 +23,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a method reaches within a budget.
+    """The success that a method reaches within a budget.
 
     Attributes:
-        settings: labels of the settings chosen, one or, if the two halves of the seeds disagree, two.
-        outcomes: (n,) bool, of the setting that the other half of the seeds has chosen.
+        settings: labels of the chosen settings: one, or two if the two halves of the seeds choose differently.
+        outcomes: (n,) bool, for each seed the success of the setting that the other half of the seeds chose.
     """
 
     settings: tuple[str, ...]
@@ -35,10 +35,10 @@ class Choice:
 
 
 def best_within(settings: list[Setting], budget: float) -> Choice | None:
-    """The best setting whose 95th percentile is within `budget` seconds; None if none is.
+    """Choose the best setting whose 95th percentile is within `budget` seconds; None if no setting is that fast.
 
-    The seed halves choose for each other: the best of many settings on some episodes looks better on these than it
-    is, so its success is counted on the others. Every episode counts once.
+    The best of many settings looks better on the episodes that chose it than it is. So each half of the seeds chooses a
+    setting, and its success is counted on the other half. Every episode counts once.
     """
     within = sorted((setting for setting in settings if setting.seconds <= budget), key=lambda one: one.seconds)
     if not within:
@@ -50,7 +50,7 @@ def best_within(settings: list[Setting], budget: float) -> Choice | None:
         counted = np.arange(n) % 2 == half
         if not counted.any():
             continue
-        best = max(within, key=lambda one: one.outcomes[~counted].sum())  # the quickest of equals
+        best = max(within, key=lambda one: one.outcomes[~counted].sum())  # of equal settings the fastest
         outcomes[counted] = best.outcomes[counted]
         if best.label not in chosen:
             chosen.append(best.label)
@@ -58,7 +58,7 @@ def best_within(settings: list[Setting], budget: float) -> Choice | None:
 
 
 def choices(methods: Mapping[str, list[Setting]], budgets_ms: list[float]) -> list[tuple[str, float, Choice | None]]:
-    """(method, budget in ms, choice) for each method and budget."""
+    """Return (method, budget in ms, choice) for each method and budget."""
     return [
         (name, budget, best_within(settings, 1e-3 * budget))
         for name, settings in methods.items()

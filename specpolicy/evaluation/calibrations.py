@@ -1,7 +1,7 @@
-"""Which calibration is behind a sampler's figures: a digest of what it takes from beside the policy's weights.
+"""A digest of the calibration and draft model behind a sampler's results.
 
-A calibration and a draft model change no distribution, but which of its draws come out, and what they cost: results
-under one must not be continued under another. The weights themselves are known by
+Calibrations and draft models do not change the distribution. They do change which chunks a seed gives and how long
+these take, so results made with one must not be continued with another. The policy's own weights have a digest in
 `specpolicy.evaluation.provenance.fingerprint`.
 """
 
@@ -19,16 +19,19 @@ from specpolicy.sampler_names import make_sampler
 
 
 def calibration_digest(policy: Policy, spec: Mapping[str, Any], engine: str) -> str | None:
-    """A hash of what the sampler {"name": ..., options} takes from a policy's calibration and draft models.
-
-    None: it takes nothing, as sequential samplers do, and a decoder for which calibration found that no draft pays.
+    """Hash what a sampler uses of a policy's calibration and draft models.
 
     Args:
-        policy: on the device it will run on.
-        engine: that will run its network.
+        policy: the policy, on the device it will run on.
+        spec: the sampler as {"name": ..., options}.
+        engine: the engine that will run the network.
+
+    Returns:
+        16 hexadecimal digits. None if the sampler uses nothing learnt: sequential samplers, and token decoders for
+        which the calibration found that drafts do not pay.
 
     Raises:
-        SpecpolicyError: a sampler of another kind of policy.
+        SpecpolicyError: the sampler is for another kind of policy.
     """
     sampler = policy.as_sampler(make_sampler(**spec))
     parts = list(sampler.learnt(policy.setting(), backend_name(policy.device, engine)))

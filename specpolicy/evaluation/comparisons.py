@@ -1,4 +1,4 @@
-"""Which conditions are compared with which, and how: paired by seed."""
+"""Comparisons between conditions, paired by seed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,13 +12,14 @@ from specpolicy.evaluation.equivalence import equivalence
 
 
 def pairs(conditions: Sequence[Condition], references: Sequence[str] = ()) -> list[tuple[Condition, Condition, str]]:
-    """(condition, reference, kind) for each comparison.
+    """List the comparisons to make, as (condition, reference, kind).
 
-    "sampler": with each of the reference samplers, all else equal. "circumstances": with the same sampler's own first
-    condition, which the tracks make the one that costs the least time.
+    Kind "sampler" compares a condition with each reference sampler, all else equal. Kind "circumstances" compares it
+    with the first condition of its own sampler; tracks put the one in which inference costs the least time first.
 
     Args:
-        references: labels of samplers; none: the first.
+        conditions: all conditions, in the order of the track.
+        references: labels of the reference samplers; empty: the first sampler.
     """
     own: dict[str, Condition] = {}
     for condition in conditions:
@@ -29,7 +30,7 @@ def pairs(conditions: Sequence[Condition], references: Sequence[str] = ()) -> li
         beside = {condition.circumstances: condition for condition in conditions if condition.sampler == reference}
         for (
             condition
-        ) in conditions:  # of two references the second is compared with the first, not both with each other
+        ) in conditions:  # of two references, the second is compared with the first and not the other way round
             if condition.sampler not in references[: number + 1]:
                 found.append((condition, beside.get(condition.circumstances, own[reference]), "sampler"))
     return found + [
@@ -47,12 +48,18 @@ def difference(
     margin: float,
     means: Sequence[str],
 ) -> dict[str, Any]:
-    """`label` minus `reference` over the seeds that both have played.
+    """Compare two conditions over the seeds that both have played: `label` minus `reference`.
 
     Args:
         played: rows of episodes.csv by condition and seed.
-        margin: of the equivalence test.
+        label: the condition to compare.
+        reference: the condition it is compared with.
+        kind: "sampler" or "circumstances", as from `pairs`.
+        margin: margin of the equivalence test.
         means: columns whose mean difference is wanted.
+
+    Returns:
+        Plain values for the summary. A mean difference is None if a value is missing.
     """
     common = sorted(played[label].keys() & played[reference].keys())
     ours, theirs = ([played[name][seed] for seed in common] for name in (label, reference))

@@ -1,4 +1,4 @@
-"""A condition of an evaluation: a sampler, what its time means for the world, and how its chunks become actions."""
+"""Conditions of an evaluation: a sampler, what its time means for the world, and how its chunks become actions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from specpolicy.control.trace import read_trace
 from specpolicy.sampler_names import option_defaults
 
 PAUSED = "paused"
-# Samplers whose `steps` are their own setting; for the others another number of steps is another chain.
+# For these samplers, `steps` is a setting of the sampler. For all others, other `steps` mean another chain.
 OWN_STEPS = ("ddim", "dpm_solver")
-DISTRIBUTIONS = ("eta", "tolerance")  # options that choose a distribution, not how fast it is drawn
+DISTRIBUTIONS = ("eta", "tolerance")  # options that change the distribution, not only the speed
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Condition:
 
     Attributes:
         sampler: label of the sampler.
-        clock: "paused", "delay" (a given number of control steps), "charged" (the measured time of every call), or
-            "trace" (the times of a recorded trace, one call after the other).
+        clock: "paused"; "delay", a fixed number of control steps; "charged", the measured time of every call; or
+            "trace", the times of a recorded trace, call by call.
         delay: control steps that a chunk takes; for the clock "delay".
-        factor: on the times; for "charged" and "trace".
-        trace: the CSV file of the recorded calls.
-        trace_digest: a hash of the trace, which knows it wherever it lies.
-        execute_steps: control steps from one request for a chunk to the next; None: the policy's own.
+        factor: factor on the times; for "charged" and "trace".
+        trace: path of the CSV file with the recorded calls.
+        trace_digest: hash of the trace's content, so that a moved file is recognised.
+        execute_steps: control steps from one request for a chunk to the next; None: the policy's own number.
         stitching, on_miss, ensemble_decay, hold: see `specpolicy.control.Execution`.
     """
 
@@ -47,12 +47,12 @@ class Condition:
 
     @property
     def label(self) -> str:
-        """The condition's name in tables: the sampler, and whatever is not as in classic evaluation."""
+        """The condition's name in tables: the sampler, then everything that differs from classic evaluation."""
         return " ".join([self.sampler, *([self.circumstances] if self.circumstances else [])])
 
     @property
     def circumstances(self) -> str:
-        """What the condition shares with those of other samplers; empty for classic evaluation."""
+        """Everything but the sampler, as text; empty for classic evaluation."""
         parts = []
         if self.clock == "delay":
             parts.append(f"d{self.delay}")
@@ -68,7 +68,7 @@ class Condition:
 
     @property
     def waits(self) -> bool:
-        """Whether inference costs the world no time."""
+        """Whether the world waits for inference."""
         return self.clock == PAUSED or (self.clock == "delay" and self.delay == 0)
 
     @property
@@ -77,7 +77,7 @@ class Condition:
         return Execution(self.execute_steps, None, self.on_miss, self.stitching, float(self.ensemble_decay), self.hold)
 
     def make_clock(self, hz: float) -> Clock:
-        """The condition's clock in a world of `hz` control steps per second."""
+        """Return the condition's clock for a world of `hz` control steps per second."""
         if self.clock == "delay":
             return DelayClock(self.delay)
         if self.clock == "charged":
@@ -89,14 +89,15 @@ class Condition:
 
 
 def method(spec: Mapping[str, Any]) -> str:
-    """The method that a sampler is a setting of: DDIM with 4 and with 10 steps are one, and so are all windows of ASD.
+    """Name the method of a sampler: DDIM with 4 and with 10 steps are one method, and so are all draft lengths of ASD.
 
-    A chain with fewer steps is another distribution, and so another method; so is an unusual `eta` or `tolerance`.
+    A chain with fewer steps has another distribution and counts as another method. So does an unusual `eta` or
+    `tolerance`.
     """
     name, steps = str(spec["name"]), spec.get("steps")
     found = name if steps is None or name in OWN_STEPS else f"{name}-{steps}"
     usual = option_defaults(name)
     for option in DISTRIBUTIONS:
         if spec.get(option) is not None and spec[option] != usual.get(option):
-            found += f"-{option}{float(spec[option])}"  # as in the labels of samplers
+            found += f"-{option}{float(spec[option])}"  # written as in the labels of samplers
     return found

@@ -1,4 +1,4 @@
-"""Plots of what chunks cost: the distribution of their times, and of their network calls."""
+"""Plots of cost per chunk: the distribution of its time, and its network calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BINS = 60
 
 
 def latency_histograms(summary: Mapping[str, Any], seconds: Mapping[str, np.ndarray]) -> Figure:
-    """A histogram of the times per chunk for each sampler, one above the other; the 95th percentile is marked."""
+    """Plot a histogram of the time per chunk for each sampler, one above the other, with the 95th percentile marked."""
     figure, axes = new_figure(0.8 + 0.62 * len(seconds), [1] * len(seconds))
     joined = 1e3 * np.concatenate(list(seconds.values()))
     low, high = joined.min() / 1.15, joined.max() * 1.15
@@ -25,7 +25,7 @@ def latency_histograms(summary: Mapping[str, Any], seconds: Mapping[str, np.ndar
     for panel, (label, values) in zip(axes, seconds.items(), strict=True):
         colour, _ = palette[label]
         panel.hist(1e3 * values, bins=edges, color=colour, alpha=0.75)  # type: ignore[arg-type]
-        panel.set_ylim(0, 1.5 * panel.get_ylim()[1])  # room for the words
+        panel.set_ylim(0, 1.5 * panel.get_ylim()[1])  # room for the text
         p95 = 1e3 * float(np.quantile(values, 0.95))
         panel.axvline(p95, color=INK, linewidth=1)
         beside = "right" if p95 > np.sqrt(low * high) else "left"
@@ -52,7 +52,7 @@ def latency_histograms(summary: Mapping[str, Any], seconds: Mapping[str, np.ndar
 
 
 def calls_per_chunk(summary: Mapping[str, Any], calls: Mapping[str, np.ndarray]) -> Figure:
-    """The mean number of network calls for each sampler, with a bar that holds nine tenths of the chunks."""
+    """Plot each sampler's mean number of network calls, with a bar that covers 90 % of the chunks."""
     figure, (axes,) = new_figure(0.9 + 0.36 * len(calls))
     palette = colours(summary)
     for row, (label, values) in enumerate(calls.items()):

@@ -1,4 +1,4 @@
-"""What chunks cost: their times, as measured or from a recorded trace, and the network calls behind them."""
+"""Cost of chunks: their times, as measured or from a recorded trace, and their network calls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,14 @@ from specpolicy.evaluation.runner import Evaluation
 
 @dataclass(frozen=True)
 class Recorded:
-    """A sampler's chunks in a latency trace, (M,) each; `calls` and `rows` are None if the trace does not tell.
+    """One sampler's chunks in a latency trace.
 
-    Those that were played do not stand in for them: they may have had other windows.
+    The chunks that were played cannot stand in for these: they may have used other draft lengths.
+
+    Attributes:
+        seconds: (M,) seconds of each chunk.
+        calls: (M,) network calls of each chunk; None if the trace does not say.
+        rows: (M,) rows of each chunk; None if the trace does not say.
     """
 
     seconds: np.ndarray
@@ -26,7 +31,7 @@ class Recorded:
 
 
 def recorded(evaluation: Evaluation) -> dict[str, Recorded]:
-    """The chunks of the trace, for each sampler that is charged them: what its chunks cost, wherever played."""
+    """Return the trace's chunks for each sampler that is charged the times of a trace."""
     found = {}
     for condition in evaluation.conditions:
         if condition.trace is not None and condition.sampler not in found:
@@ -38,7 +43,7 @@ def recorded(evaluation: Evaluation) -> dict[str, Recorded]:
 
 
 def chunk_rows(evaluation: Evaluation, results: Results) -> dict[str, list[Row]]:
-    """The rows of `chunks.csv` that the evaluation asks for, by condition."""
+    """Return the rows of `chunks.csv` that belong to the evaluation, by condition."""
     seeds = set(evaluation.seeds)
     chunks: dict[str, list[Row]] = {condition.label: [] for condition in evaluation.conditions}
     for row in results.chunks.rows:
@@ -48,13 +53,13 @@ def chunk_rows(evaluation: Evaluation, results: Results) -> dict[str, list[Row]]
 
 
 def chunk_seconds(condition: Condition, rows: Sequence[Row], trace: Recorded | None) -> np.ndarray:
-    """(M,) the times of a condition's chunks as its world was charged them; as measured in a world that waits."""
+    """Return (M,) seconds per chunk: as charged to the world, or as measured if the world waits."""
     return condition.factor * (_column(rows, "seconds") if trace is None else trace.seconds)
 
 
 def chunk_costs(condition: Condition, rows: Sequence[Row], trace: Recorded | None) -> dict[str, Any]:
-    """The figures of a condition's chunks, for the summary; None what is not known."""
-    if not rows:  # every episode was solved by the reset
+    """Return a condition's figures per chunk for the summary; None for what is not known."""
+    if not rows:  # the reset solved every episode
         return {"chunks": 0, "chunk_seconds": None, "calls": None, "rows": None, "network_share": None}
     calls, states = (trace.calls, trace.rows) if trace else (_column(rows, "calls"), _column(rows, "rows"))
     network, measured = _column(rows, "network_seconds"), _column(rows, "seconds")
@@ -76,8 +81,11 @@ def chunk_costs(condition: Condition, rows: Sequence[Row], trace: Recorded | Non
 
 
 def chunk_figures(evaluation: Evaluation, results: Results) -> dict[str, dict[str, np.ndarray]]:
-    """`seconds` and `calls` of every chunk of each sampler that calls a network, over all of its conditions and without
-    their factors; with a trace those of the trace, and without `calls` where it does not tell them."""
+    """Return `seconds` and `calls` of every chunk of each sampler that calls a network.
+
+    Chunks of all conditions of a sampler are joined, without the conditions' factors. With a trace the figures are
+    those of the trace, and `calls` is missing if the trace does not have them.
+    """
     traces = recorded(evaluation)
     rows: dict[str, list[Row]] = {}
     chunks = chunk_rows(evaluation, results)
@@ -86,7 +94,7 @@ def chunk_figures(evaluation: Evaluation, results: Results) -> dict[str, dict[st
             rows.setdefault(condition.sampler, []).extend(chunks[condition.label])
     figures: dict[str, dict[str, np.ndarray]] = {}
     for sampler, own in rows.items():
-        if not own:  # every episode was solved by the reset
+        if not own:  # the reset solved every episode
             continue
         if sampler in traces:
             trace = traces[sampler]

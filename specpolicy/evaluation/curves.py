@@ -1,4 +1,4 @@
-"""Plots of success: over the conditions, against delay, execution horizon, machine speed, latency and budget."""
+"""Plots of success: by condition, and against delay, execution horizon, machine speed, latency and budget."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Conditions = Sequence[Mapping[str, Any]]
 
 
 def outcome(summary: Mapping[str, Any], name: str, label: str) -> Figure:
-    """A dot with its interval for each condition."""
+    """Plot a dot with its interval for each condition."""
     conditions, palette = summary["conditions"], colours(summary)
     figure, (axes,) = new_figure(0.9 + 0.27 * len(conditions))
     for row, condition in enumerate(conditions):
@@ -40,19 +40,19 @@ def outcome(summary: Mapping[str, Any], name: str, label: str) -> Figure:
 
 
 def against_delay(summary: Mapping[str, Any], conditions: Conditions) -> Figure:
-    """Success over the delay, each with the shortest execution horizon it allows; below, what no chunk covered."""
+    """Plot success against delay, each with the shortest execution horizon it allows; below it, the uncovered steps."""
     step = "" if summary["hz"] is None else f" of {1e3 / summary['hz']:g} ms"
     return _over(summary, conditions, lambda condition: condition["delay"], f"delay in control steps{step}")
 
 
 def against_horizon(summary: Mapping[str, Any], conditions: Conditions) -> Figure:
-    """Success over the execution horizon, at one delay."""
+    """Plot success against the execution horizon, at one delay."""
     label = f"execution horizon in control steps, at a delay of {conditions[0]['delay']}"
     return _over(summary, conditions, lambda condition: condition["execute_steps"], label)
 
 
 def against_factor(summary: Mapping[str, Any], conditions: Conditions) -> Figure:
-    """Success over the factor on the times of inference."""
+    """Plot success against the factor on inference time."""
     label = "factor on the time of inference (0: the world waits)"
     return _over(
         summary, conditions, lambda condition: 0.0 if condition["clock"] == "paused" else condition["factor"], label
@@ -60,9 +60,9 @@ def against_factor(summary: Mapping[str, Any], conditions: Conditions) -> Figure
 
 
 def against_latency(summary: Mapping[str, Any], conditions: Conditions) -> Figure:
-    """Success over the 95th percentile of the time per chunk, and who is best at what latency.
+    """Plot success against the 95th percentile of the time per chunk, with the front of the best.
 
-    Hollow where the world waits, if there are conditions where it does not.
+    Marks are hollow for conditions in which the world waits, if there are others.
     """
     palette = colours(summary)
     moving = [condition for condition in conditions if not _waits(condition)]
@@ -76,9 +76,7 @@ def against_latency(summary: Mapping[str, Any], conditions: Conditions) -> Figur
         colour, mark = _style(condition, conditions, palette)
         latency, rate = 1e3 * condition["chunk_seconds"]["p95"], condition["success_rate"]
         interval(axes, latency, rate, colour, mark, hollow=bool(moving) and _waits(condition))
-    for (
-        condition
-    ) in decisive:  # a list of names is easier to keep legible than names beside marks that may lie together
+    for condition in decisive:  # names beside the marks could overlap
         colour, mark = _style(condition, conditions, palette)
         axes.plot([], [], mark, color=colour, label=_name(condition, conditions))
     if moving and len(moving) < len(conditions):
@@ -93,7 +91,7 @@ def against_latency(summary: Mapping[str, Any], conditions: Conditions) -> Figur
 
 
 def against_budget(summary: Mapping[str, Any]) -> Figure:
-    """Success of each method at its best setting that keeps a latency budget."""
+    """Plot the success of each method at its best setting within a latency budget."""
     figure, (axes,) = new_figure(3.6)
     methods = list(dict.fromkeys(entry["method"] for entry in summary["budgets"]))
     palette = list(colours({"conditions": [{"sampler": name} for name in methods]}).values())
@@ -124,7 +122,7 @@ def against_budget(summary: Mapping[str, Any]) -> Figure:
 def _over(
     summary: Mapping[str, Any], conditions: Conditions, place: Callable[[Mapping[str, Any]], float], label: str
 ) -> Figure:
-    """A line for each sampler and way of stitching, with intervals; below it the steps that had no action."""
+    """Plot one line per sampler and way of stitching, with intervals; below it, the steps without an action."""
     starved = any(condition["timing"]["starved_steps"] for condition in conditions)
     figure, axes = new_figure(4.6 if starved else 3.6, (3, 1) if starved else (1,))
     palette = colours(summary)
@@ -139,7 +137,7 @@ def _over(
             if (condition["sampler"], condition["stitching"]) == (sampler, stitching)
         ]
         own.sort(key=place)
-        shift = 0.009 * span * (number - (len(lines) - 1) / 2)  # so that the bars of several lines are all seen
+        shift = 0.009 * span * (number - (len(lines) - 1) / 2)  # shifted, so that the bars of all lines can be seen
         x = [place(condition) + shift for condition in own]
         colour, mark = palette[sampler]
         style: Any = LINES[stitchings.index(stitching) % len(LINES)]
@@ -162,7 +160,7 @@ def _over(
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points that no other one beats in both latency and success, from left to right."""
+    """Return the points that no other point beats in both latency and success, from left to right."""
     front: list[tuple[float, float]] = []
     for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or y > front[-1][1]:
@@ -182,7 +180,10 @@ def _name(condition: Mapping[str, Any], conditions: Conditions) -> str:
 def _style(
     condition: Mapping[str, Any], conditions: Conditions, palette: Mapping[str, tuple[str, str]]
 ) -> tuple[str, str]:
-    """Colour and mark: the mark tells ways of stitching apart where there are several, and samplers of one colour."""
+    """Return colour and mark of a condition.
+
+    The mark tells ways of stitching apart if there are several, else samplers that share a colour.
+    """
     colour, mark = palette[condition["sampler"]]
     stitchings = list(dict.fromkeys(other["stitching"] for other in conditions))
     number = MARKS.index(mark) * len(stitchings) + stitchings.index(condition["stitching"])

@@ -1,4 +1,4 @@
-"""One episode in a simulated world, as a function of the environment, the planner, the clock and the seed."""
+"""One episode in a simulated world, as a function of environment, planner, clock and seed."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Episode:
-    """What one episode came to.
+    """The outcome of one episode.
 
     Attributes:
-        seed: of the environment's reset and of the planner's random numbers.
+        seed: seed of the environment's reset and of the planner's random numbers.
         success: whether the task was solved.
         total_reward: sum of the rewards.
         length: control steps taken.
-        seconds: the same in simulated time.
-        max_coverage: the largest coverage reached, None if the task has none.
+        seconds: duration in simulated time.
+        max_coverage: largest coverage reached; None if the task has no coverage.
         chunks: the planned chunks, in order.
-        timing: what became of each chunk and of each control step: misses, starved ticks, ages, jumps.
+        timing: timing of each chunk and control step: misses, steps without an action, ages, jumps.
     """
 
     seed: int
@@ -56,23 +56,29 @@ def run_episode(
     execution: Execution | None = None,
     slowest: float = 0.0,
 ) -> Episode:
-    """Play one episode until the task is solved, the environment ends it or `max_seconds` of its time are over.
+    """Play one episode until the task is solved, the environment ends it or its time is up.
 
-    The planner sees its last `n_obs_steps` observations (the first one repeated at the start) and, unless `execution`
-    says otherwise, `n_action_steps` actions of each chunk are executed before the next is planned (receding horizon).
-    The clock says by how many control steps the world moves on while a chunk is computed; the first chunk is there
-    when the episode begins. Everything but the measured times, and what the `charged` clock makes of them, depends on
-    `env`, `planner`, `clock`, `execution` and `seed` alone.
+    The planner sees its last `n_obs_steps` observations; at the start the first one is repeated. Unless `execution`
+    says otherwise, `n_action_steps` actions of each chunk are executed before the next chunk is planned (receding
+    horizon). The clock decides how many control steps the world moves on while a chunk is computed. The first chunk is
+    there when the episode begins.
+
+    The result depends only on `env`, `planner`, `clock`, `execution` and `seed`. The exceptions are measured times, and
+    with the `charged` clock everything that follows from them.
 
     Args:
-        env: Dict observations, `info["is_success"]` at every step, a Box action space (see `make_task_env`).
-        clock: of a simulated world: `paused`, `delay` or `charged`.
+        env: an environment with Dict observations, `info["is_success"]` at every step and a Box action space (see
+            `make_task_env`).
+        planner: plans the chunks.
+        clock: a simulated clock: `paused`, `delay` or `charged`.
+        seed: seed of the reset and of the planner.
+        max_seconds: simulated seconds after which the episode ends.
         on_frame: called after the reset and after each step, for a video or a viewer.
-        execution: how chunks become actions. A deadline missed under `on_miss="stop"` ends the episode.
-        slowest: seconds of the slowest call so far, which the `charged` clock's lead allows for.
+        execution: how chunks become actions. A missed deadline with `on_miss="stop"` ends the episode.
+        slowest: seconds of the slowest call so far; the `charged` clock's lead allows for it.
 
     Raises:
-        SpecpolicyError: the clock is that of real time; the chunk does not fit the action space.
+        SpecpolicyError: the clock is a real-time clock, or the chunk does not fit the action space.
     """
     if not clock.simulated:
         raise SpecpolicyError(
@@ -110,7 +116,7 @@ def run_episode(
 
 
 def _coverage(info: dict[str, Any], largest: float | None) -> float | None:
-    """The largest coverage so far: the environment's own record, or ours of its `coverage`."""
+    """Return the largest coverage so far: the environment's own record, or the largest `coverage` seen."""
     found = info.get("max_coverage", info.get("coverage"))
     if found is None:
         return largest

@@ -1,4 +1,4 @@
-"""What all plots share: the look of a figure, a colour for each sampler, intervals, plain numbers on the axes."""
+"""Common look of all plots: figures, one colour for each sampler, intervals, plain numbers on the axes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; then the same with another mark.
+# Okabe and Ito's colours, which colour-blind readers can tell apart; then the same colours with another mark.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))  # one for each way of stitching
+LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))  # one mark for each way of stitching
 INK, RULE = "#333333", "#E5E5E5"
-WIDTH = 5.6  # inches, without the names of the lines
+WIDTH = 5.6  # inches, without the legend
 
 
 def new_figure(height: float, rows: Sequence[float] = (1,)) -> tuple[Figure, list[Axes]]:
-    """A figure with axes one above the other, of these relative heights, that share their x axis."""
+    """Return a figure with axes one above the other, with these relative heights and a common x axis."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
@@ -35,7 +35,7 @@ def new_figure(height: float, rows: Sequence[float] = (1,)) -> tuple[Figure, lis
 
 
 def colours(summary: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """(colour, mark) of each sampler, the same in all plots."""
+    """Return (colour, mark) for each sampler, the same in all plots."""
     labels = dict.fromkeys(condition["sampler"] for condition in summary["conditions"])
     return {
         label: (COLOURS[number % len(COLOURS)], MARKS[number // len(COLOURS) % len(MARKS)])
@@ -44,20 +44,20 @@ def colours(summary: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def interval(axes: Axes, x: float, value: Mapping[str, float], colour: str, mark: str, hollow: bool = False) -> None:
-    """A mark at the estimate and a bar from `low` to `high`."""
+    """Draw a mark at the estimate and a bar from `low` to `high`."""
     axes.plot([x, x], [value["low"], value["high"]], color=colour, linewidth=1.3, solid_capstyle="butt", alpha=0.8)
     face = "white" if hollow else colour
     axes.plot(x, value["estimate"], mark, color=colour, markersize=6, markerfacecolor=face, markeredgewidth=1.5)
 
 
 def success_axis(axes: Axes) -> None:
-    """The y axis of a success rate."""
+    """Set up the y axis for a success rate."""
     axes.set_ylim(-0.03, 1.03)
     axes.set_ylabel("success rate (95 % interval)")
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """The names of the lines, beside the plot, where they hide nothing."""
+    """Put the legend beside the plot, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
     if labels:
         figure.legend(
@@ -67,7 +67,7 @@ def legend(figure: Figure, axes: Axes) -> None:
 
 
 def plain_ticks(axes: Axes) -> None:
-    """Numbers such as 5 and 200 on a logarithmic x axis, also where it spans less than a decade."""
+    """Write numbers such as 5 and 200 on a logarithmic x axis, even if it spans less than a decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axes.get_xlim()

@@ -1,4 +1,4 @@
-"""Work that runs side by side in threads and asks its questions together, in the same groups every time."""
+"""Threads that work side by side and whose questions are answered together, in the same groups every time."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def in_lockstep(
     work: Callable[[int, Job, Callable[[Question], Answer]], Result],
     answer: Callable[[list[Question]], Sequence[Answer]],
 ) -> list[Result]:
-    """`work(seat, job, ask)` for every job, on `seats` threads; what it returns, in the order of `jobs`.
+    """Run `work(seat, job, ask)` for every job on `seats` threads; return the results in the order of `jobs`.
 
-    `ask(question)` waits until every seat has asked or has nothing left to do; then `answer` gets all questions at
-    once, in the calling thread. Who is asked with whom depends on the jobs, not on the speed of threads: a seat that
-    has finished a job gets its next one before anything is answered, lower seats first.
+    `ask(question)` waits until every seat has asked or has nothing left to do. Then `answer` gets all questions at
+    once, in the calling thread. Which questions are answered together depends on the jobs, not on the speed of the
+    threads: a seat that has finished a job gets its next one before anything is answered, lower seats first.
 
     An exception in `work` or `answer` ends all seats and is raised here.
     """
@@ -35,7 +35,7 @@ def in_lockstep(
     ]
     results: dict[int, Result] = {}
     left, asked = iter(enumerate(jobs)), dict[int, Question]()
-    holds: dict[int, int] = {}  # the job of each seat
+    holds: dict[int, int] = {}  # job of each seat
     try:
         for thread in threads:
             thread.start()
@@ -75,14 +75,14 @@ def in_lockstep(
 
 
 class _Ended(BaseException):
-    """Ends a seat that waits for an answer; no handler of ordinary exceptions shall catch it."""
+    """Ends a seat that waits for an answer; handlers of ordinary exceptions do not catch it."""
 
 
 _END = object()
 
 
 def _sit(seat: int, work: Any, inbox: queue.SimpleQueue[Any], outbox: queue.SimpleQueue[Any]) -> None:
-    """The life of a thread: jobs, one after the other."""
+    """Run one thread: its jobs, one after the other."""
 
     def ask(question: Any) -> Any:
         inbox.put((seat, "asked", question))
@@ -99,6 +99,6 @@ def _sit(seat: int, work: Any, inbox: queue.SimpleQueue[Any], outbox: queue.Simp
             inbox.put((seat, "done", work(seat, job, ask)))
         except _Ended:
             return
-        except BaseException as error:  # raised in the calling thread
+        except BaseException as error:  # the calling thread raises it
             inbox.put((seat, "failed", error))
             return

@@ -1,4 +1,4 @@
-"""Planners to evaluate: a policy with a sampler, and a task's scripted expert."""
+"""Planners to evaluate: a task's scripted expert, and checks that a policy fits an environment."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["ExpertPlanner", "PolicyPlanner", "check_policy_fits", "check_rate_fi
 
 
 class ExpertPlanner:
-    """The scripted expert of one of the shipped tasks, one action at a time: the ceiling of a comparison."""
+    """The scripted expert of a shipped task, one action at a time: the upper bound in a comparison."""
 
     n_obs_steps = 1
     n_action_steps = 1
-    pictures = ()  # it reads the scene's own numbers
+    pictures = ()  # it reads the state of the scene directly
 
     def __init__(self, task_id: str):
         from specpolicy_envs import make_expert
@@ -49,9 +49,13 @@ class ExpertPlanner:
 
 
 def check_policy_fits(policy: Policy, env: gymnasium.Env, task_id: str, any_rate: bool = False) -> None:
-    """Raise a clear error if the policy's observations, actions or rate are not those of the environment.
+    """Raise a clear error if the policy's observations, actions or rate do not fit the environment.
 
-    any_rate: let the rates differ.
+    Args:
+        policy: the policy to run.
+        env: the environment to run it in.
+        task_id: name of the task in messages.
+        any_rate: accept different rates.
     """
     shapes = policy.encoder.shapes
     own = {key: (shape,) if isinstance(shape, int) else tuple(shape) for key, shape in shapes.items()}
@@ -60,14 +64,17 @@ def check_policy_fits(policy: Policy, env: gymnasium.Env, task_id: str, any_rate
 
 
 def check_rate_fits(policy_hz: float | None, env: gymnasium.Env, task_id: str, any_rate: bool = False) -> None:
-    """The same for a policy known by its rate; what policy or environment do not say is not compared."""
+    """Raise a clear error if the policy's rate is not the environment's.
+
+    A rate that policy or environment do not state is not compared.
+    """
     check_rate(policy_hz, known_hz(env), task_id, "give the task it was trained on", any_rate)
 
 
 def check_shapes_fit(
     shapes: Mapping[str, tuple[int, ...]], action_dim: int | None, env: gymnasium.Env, task_id: str
 ) -> None:
-    """The same for a policy known by the shapes of its observations; `action_dim` None is not checked."""
+    """Raise a clear error if the shapes do not fit; an `action_dim` of None is not checked."""
     spaces = env.observation_space.spaces  # type: ignore[attr-defined]
     images = [key for key, wanted in shapes.items() if is_image(wanted)]
     for key, wanted in shapes.items():
@@ -78,7 +85,7 @@ def check_shapes_fit(
                 f"{hint or 'give the task it was trained on'}"
             )
         found = spaces[key].shape
-        if found not in (wanted, (*wanted[1:], wanted[0])):  # images may have their channels last
+        if found not in (wanted, (*wanted[1:], wanted[0])):  # an image may have its channels last
             ours = is_image(wanted) and key.removesuffix("_image") in getattr(env.unwrapped, "camera_names", ())
             hint = f"set task.camera_size=[{wanted[1]},{wanted[2]}]" if ours else "give the task it was trained on"
             raise SpecpolicyError(

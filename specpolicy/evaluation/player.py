@@ -1,4 +1,4 @@
-"""What a worker process does: play one episode of one condition, and film it if asked."""
+"""The work of one process: play one episode of one condition, and film it if asked."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     import gymnasium
 
 EXPERT = "expert"
-WARM_UP = 3  # chunks ahead of the measured ones
-Watch = contextlib.AbstractContextManager[Callable[[], None]]  # a window; the function is called once per frame
+WARM_UP = 3  # chunks drawn before measurement begins
+Watch = contextlib.AbstractContextManager[Callable[[], None]]  # opens a window; the function is called once per frame
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What all episodes of an evaluation share.
+    """Settings that all episodes of an evaluation share.
 
     Attributes:
         task: the task configuration.
-        policy: a checkpoint, or a policy in memory, which is on its device; unused if there is no sampler but "expert".
-        samplers: label: {"name": ..., options}. The name "expert" stands for the task's scripted expert.
-        device: where the policy runs.
-        engine: how its network is run, see `specpolicy.engines`.
-        max_seconds: an episode that has not succeeded by then has failed (a task may end it sooner).
-        video_size: height and width of a frame in pixels, for our own tasks.
+        policy: a checkpoint, or a policy in memory, already on its device; unused if the only sampler is "expert".
+        samplers: {label: {"name": ..., options}}. The name "expert" stands for the task's scripted expert.
+        device: device that the policy runs on.
+        engine: engine that runs its network, see `specpolicy.engines`.
+        max_seconds: simulated seconds after which an episode has failed (a task may end it sooner).
+        video_size: height and width of a video frame in pixels, for the shipped tasks.
         batch: episodes that a process plays side by side, see `specpolicy.evaluation.together`.
-        any_rate: play a policy in a task of another rate than it was trained at.
+        any_rate: accept a policy that was trained at another rate than the task's.
     """
 
     task: Mapping[str, Any]
@@ -58,13 +58,13 @@ class Setup:
     any_rate: bool = False
 
     def load(self) -> Any:
-        """The policy, without its engine."""
+        """Load the policy, without its engine."""
         return load_policy(self.policy, self.device) if isinstance(self.policy, str) else self.policy
 
 
 @dataclass(frozen=True)
 class Job:
-    """One episode to play; `video` is the file to film it into."""
+    """One episode to play; `video` is the file to film it to."""
 
     condition: Condition
     seed: int
@@ -77,7 +77,7 @@ class Played:
 
     Attributes:
         execute_steps: control steps from one request for a chunk to the next.
-        no_video: why it was not filmed although it should have been.
+        no_video: the reason why it was not filmed although it should have been.
     """
 
     condition: Condition
@@ -87,17 +87,17 @@ class Played:
 
 
 class Player:
-    """Environments, policy and planners, made when first needed and kept for all episodes of a process."""
+    """Plays episodes. Environments, policy and planners are made when first needed and kept for the whole process."""
 
     def __init__(self, setup: Setup):
         self.setup = setup
         self.no_video: str | None = None
         self._envs: dict[bool, gymnasium.Env] = {}
         self._planners: dict[str, Planner] = {}
-        self._slowest: dict[str, float] = {}  # seconds of the slowest warm-up chunk of each sampler
+        self._slowest: dict[str, float] = {}  # seconds of each sampler's slowest warm-up chunk
         self._clocks: dict[Condition, Clock] = {}
         self._policy: Any = None
-        torch.set_num_threads(1)  # sums over threads round differently: results must not depend on their number
+        torch.set_num_threads(1)  # sums round differently on more threads; results must not depend on their number
         choose_renderer()
 
     def __call__(self, job: Job, watch: Callable[[gymnasium.Env], Watch] | None = None) -> Played:
@@ -126,7 +126,7 @@ class Player:
         return Played(job.condition, episode, horizon, self.no_video if job.video else None)
 
     def close(self) -> None:
-        """Release the environments."""
+        """Close the environments."""
         for env in self._envs.values():
             env.close()
 
@@ -136,7 +136,7 @@ class Player:
         return self._envs[False]
 
     def _filming_env(self) -> gymnasium.Env | None:
-        """The environment that draws, or None if drawing does not work here; the reason is kept."""
+        """Return the environment that draws; None if drawing does not work here, and keep the reason."""
         if True not in self._envs and self.no_video is None:
             ours = str(self.setup.task["id"]).startswith("specpolicy/")
             size = {"render_size": self.setup.video_size} if ours else {}
@@ -146,7 +146,7 @@ class Player:
                 if np.asarray(env.render()).ndim != 3:
                     raise RuntimeError("the environment draws no frames")
                 self._envs[True] = env
-            except Exception as error:  # a missing OpenGL library shows in many ways
+            except Exception as error:  # a missing OpenGL library raises many kinds of errors
                 self.no_video = " ".join(f"{error}".split())[:300] or type(error).__name__
         return self._envs.get(True)
 
@@ -156,10 +156,10 @@ class Player:
         return self._clocks[condition]
 
     def planner(self, label: str) -> Planner:
-        """The planner of a sampler, warmed up."""
+        """Return the planner of a sampler, warmed up."""
         if label not in self._planners:
             planner = self._planners[label] = self._make_planner(label)
-            # Chunks ahead of the measured ones: the first pays for lazy initialisation, the others are what to expect.
+            # The first chunk pays for lazy initialisation; the others show what a chunk costs.
             observation, _ = self._env().reset(seed=0)
             history = history_of([observation] * planner.n_obs_steps, getattr(planner, "pictures", None))
             planner.reset(0)

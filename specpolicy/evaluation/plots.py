@@ -1,4 +1,4 @@
-"""All plots of an evaluation as PNG files: those that its results allow."""
+"""All plots of an evaluation that its results allow, as PNG files."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from specpolicy.evaluation import cost_plots, curves
 from specpolicy.evaluation.tables import has_network
 from specpolicy.files import atomic_path
 
-MOST_ARMS = 24  # shown one by one
+MOST_CONDITIONS = 24  # one figure for each
 
 
 def write_plots(
     summary: Mapping[str, Any], figures: Mapping[str, Mapping[str, np.ndarray]], output: Path
 ) -> dict[str, str]:
-    """Draw all plots that the results allow, the most telling first; returns {title: file name}.
+    """Draw all plots that the results allow and return {title: file name}, the most informative first.
 
     Args:
         summary: see `summarise`.
-        figures: sampler: {"seconds", "calls"}: (M,) of every chunk, `calls` where known, see `chunk_figures`.
+        figures: {sampler: {"seconds": (M,), "calls": (M,)}} of every chunk, `calls` where known; see `chunk_figures`.
+        output: directory for the files.
     """
     plots = {**_success(summary), **_costs(summary, figures)}
     files = {}
@@ -38,7 +39,7 @@ def _success(summary: Mapping[str, Any]) -> dict[str, Any]:
     policies = [condition for condition in conditions if has_network(condition)]
     delayed = [condition for condition in policies if condition["clock"] == "delay"]
     plots: dict[str, Any] = {}
-    # Each delay with the shortest execution horizon that it allows.
+    # Each delay, with the shortest execution horizon that it allows.
     main = [
         condition
         for condition in delayed
@@ -64,7 +65,7 @@ def _success(summary: Mapping[str, Any]) -> dict[str, Any]:
         plots["Success against latency"] = curves.against_latency(summary, timed)
     if len(factors) > 1:
         plots["Success against machine speed"] = curves.against_factor(summary, policies)
-    if len(conditions) <= MOST_ARMS:
+    if len(conditions) <= MOST_CONDITIONS:
         plots["Success rate"] = curves.outcome(summary, "success_rate", "success rate")
         if all(condition["max_coverage"] for condition in conditions):
             plots["Maximum coverage"] = curves.outcome(summary, "max_coverage", "mean maximum coverage")

@@ -1,4 +1,4 @@
-"""How many episodes show what: known before anything is played."""
+"""Statistical power: which differences a number of episodes can show, before anything is played."""
 
 import math
 from statistics import NormalDist
@@ -9,20 +9,23 @@ from specpolicy.evaluation.equivalence import both_reject
 
 POWER = 0.8
 CONFIDENCE = 0.95
-MANY = 200  # pairs that differ: with more of them the power rises smoothly enough
-WIDEST_TOOTH = 2.5  # times 1 / margin: pairs between two critical numbers of pairs, at most
+MANY = 200  # number of differing pairs above which the power rises smoothly enough
+WIDEST_TOOTH = 2.5  # times 1 / margin: the most pairs between two critical numbers of pairs
 
 
 def smallest_difference(
     episodes: int, success: float, power: float = POWER, confidence: float = CONFIDENCE
 ) -> float | None:
-    """The smallest loss of success that `episodes` pairs show with probability `power`; None if none is large enough.
+    """Return the smallest loss of success that `episodes` pairs show with probability `power`; None if no loss is.
 
-    The approximation of Connor (1987, Biometrics 43, 207) to McNemar's test, for pairs that have nothing but their
-    rates in common. Common seeds make outcomes more alike than that, and the difference seen smaller.
+    Uses the approximation of Connor (1987, Biometrics 43, 207) to McNemar's test, for pairs of independent outcomes.
+    Common seeds make the two outcomes more alike, so the difference that can be seen is smaller.
 
     Args:
-        success: rate of the reference, between 0 and 1.
+        episodes: number of pairs.
+        success: success rate of the reference, between 0 and 1.
+        power: wanted probability of showing the loss.
+        confidence: confidence level of the test.
     """
     _check(success)
     z, z_power = NormalDist().inv_cdf(0.5 + confidence / 2), NormalDist().inv_cdf(power)
@@ -42,10 +45,12 @@ def smallest_difference(
 
 
 def episodes_for_equivalence(margin: float, success: float, power: float = POWER) -> int:
-    """Pairs from which on both tests of `equivalence` reject, where the rates are equal, with probability `power`.
+    """Return the number of pairs from which on both tests of `equivalence` reject with probability `power`.
 
     Args:
-        success: both rates, between 0 and 1; the pairs have nothing else in common.
+        margin: margin of the tests.
+        success: rate of both, between 0 and 1; the two outcomes of a pair are taken as independent.
+        power: wanted probability.
     """
     _check(success)
     low, high = 0, 1
@@ -56,8 +61,8 @@ def episodes_for_equivalence(margin: float, success: float, power: float = POWER
         low, high = (middle, high) if equivalence_power(middle, margin, success) < power else (low, middle)
     if 2 * high * success * (1 - success) > MANY:
         return high
-    # The power rises in teeth: at a critical number of pairs one more of them may differ, and up to the next such
-    # number the power falls. Where few pairs differ, it may fall below what is wanted once more.
+    # The power is a sawtooth: it jumps at a critical number of pairs, where one more pair may differ, and falls
+    # until the next. If few pairs differ, it may fall below the wanted power once more.
     tooth = math.ceil(WIDEST_TOOTH / margin)
     beyond = range(high, high + tooth, max(1, tooth // 100))
     missed = [n for n in beyond if equivalence_power(n, margin, success) < power]
@@ -65,22 +70,24 @@ def episodes_for_equivalence(margin: float, success: float, power: float = POWER
 
 
 def equivalence_power(n: int, margin: float, success: float) -> float:
-    """The probability that both tests of `equivalence` reject, for `n` pairs whose two outcomes are independent.
+    """Return the probability that both tests of `equivalence` reject, for `n` pairs of independent outcomes.
 
-    The sum of the trinomial distribution of "only the first", "only the second" and the rest over what they reject. No
-    normal approximation: where nearly all episodes are solved, too few pairs differ for one.
+    Sums the trinomial distribution of "only the first", "only the second" and the rest over the outcomes that both
+    tests reject. A normal approximation would be poor: if nearly all episodes are solved, too few pairs differ.
 
     Args:
-        success: both rates, between 0 and 1.
+        n: number of pairs.
+        margin: margin of the tests.
+        success: rate of both, between 0 and 1.
     """
     _check(success)
-    rate = success * (1 - success)  # of "only the first", and of "only the second"
+    rate = success * (1 - success)  # rate of "only the first", and of "only the second"
     spread = math.sqrt(n * rate * (1 - rate))
-    reach = 8 * spread + 12  # what lies further from the mean has no probability to speak of
-    step = max(1, int(spread / 32))  # of very many counts, every `step`-th stands for its neighbours
+    reach = 8 * spread + 12  # counts further from the mean have almost no probability
+    step = max(1, int(spread / 32))  # if there are very many counts, every `step`-th stands for its neighbours
     counts = np.arange(max(0, math.ceil(n * rate - reach)), min(n, math.floor(n * rate + reach)) + 1, step)
     places = np.arange(len(counts))
-    rest = n - 2 * counts[0] - step * np.arange(2 * len(counts) - 1)  # by the sum of two places
+    rest = n - 2 * counts[0] - step * np.arange(2 * len(counts) - 1)  # indexed by the sum of two positions
     one = _log_terms(counts, rate)
     both = one[:, None] + one + _log_terms(rest, 1 - 2 * rate)[np.add.outer(places, places)]
     chances = np.exp(both - both.max())
@@ -89,7 +96,7 @@ def equivalence_power(n: int, margin: float, success: float) -> float:
 
 
 def sample_size_note(episodes: int, success: float, margin: float) -> str:
-    """What to expect of this many episodes, in a sentence or two."""
+    """Say in a sentence or two what this many episodes can show."""
     least = smallest_difference(episodes, success)
     seen = (
         "no difference is sure to be seen" if least is None else f"a loss of {100 * least:.0f} points or more is seen"
@@ -104,7 +111,7 @@ def sample_size_note(episodes: int, success: float, margin: float) -> str:
 
 
 def _log_terms(counts: np.ndarray, rate: float) -> np.ndarray:
-    """(k,) log(rate ** count / count!), a factor of a multinomial probability; minus infinity for a negative count."""
+    """Return (k,) log(rate ** count / count!), a factor of a multinomial probability; -inf for a negative count."""
     terms = [count * math.log(rate) - math.lgamma(count + 1) if count >= 0 else -math.inf for count in counts.tolist()]
     return np.array(terms)
 

@@ -1,4 +1,4 @@
-"""Where figures come from: the machine, the versions and the policy behind them."""
+"""Provenance of results: the machine, the versions and the policy behind them."""
 
 import hashlib
 import importlib.metadata
@@ -17,7 +17,7 @@ PACKAGES = ("specpolicy", "torch", "numpy", "gymnasium", "mujoco", "robosuite")
 
 
 def hardware() -> dict[str, Any]:
-    """CPU name, cores this process may use, memory in GiB, and GPU name (None without one)."""
+    """Return CPU name, cores this process may use, memory in GiB, and GPU name (None without one)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     return {
@@ -30,12 +30,12 @@ def hardware() -> dict[str, Any]:
 
 
 def load() -> float | None:
-    """How many cores' worth of work the machine has had in the last minute; None where that is not known."""
+    """Return the machine's load in the last minute, in cores; None where it is not known."""
     return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that the results depend on."""
+    """Return the versions of Python and of the packages that results depend on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -46,7 +46,7 @@ def versions() -> dict[str, str]:
 
 
 def fingerprint(policy: Policy) -> str:
-    """A hash of the policy's weights and configuration: the same policy elsewhere on the disk has the same."""
+    """Hash the policy's weights and configuration; a copy elsewhere on the disk has the same hash."""
     digest = hashlib.sha256(json.dumps(policy.config.to_dict(), sort_keys=True).encode())
     add_weights(digest, policy.state_dict())
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""An evaluation's results for a metric logger, such as Weights & Biases."""
+"""Publishing of an evaluation's results to a metric logger, such as Weights & Biases."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ TIMING = (
     "switch_jump",
     "inner_jump",
 )
-TEXTS = ("task", "condition", "sampler", "clock", "stitching")  # columns of episodes.csv that hold no numbers
+TEXTS = ("task", "condition", "sampler", "clock", "stitching")  # text columns of episodes.csv
 FILES = ("summary.json", "episodes.csv", "chunks.csv", "report.html")
 
 
@@ -32,12 +32,14 @@ def publish(
     output: Path,
     logger: MetricLogger,
 ) -> None:
-    """Hand the figures, the tables, the plots, the videos and the files to a logger.
+    """Hand the figures, tables, plots, videos and files to a logger.
 
     Args:
         summary: see `summarise`.
-        episodes: rows of episodes.csv; those that the summary speaks of are taken.
+        episodes: rows of episodes.csv; only rows that the summary covers are used.
         plots: {title: file name in `output`}.
+        output: directory of the evaluation.
+        logger: receives everything.
     """
     videos = {
         f"videos/{condition['label']}-{video['seed']}": video["path"]
@@ -53,7 +55,7 @@ def publish(
             if name not in CONDITION and value is not None
         }
     )
-    # Numbers, not text, so that they can be sorted and plotted there.
+    # Numbers, not text, so that the logger can sort and plot them.
     logger.log_table("results", list(rows[0]), [list(row.values()) for row in rows])
     for name, (columns, *lines) in {
         "differences": differences_table(summary),
@@ -71,7 +73,7 @@ def publish(
 
 
 def _episodes(summary: Mapping[str, Any], episodes: Sequence[Row], output: Path) -> list[list[Any]]:
-    """A row for each episode: what episodes.csv says, and its video where it was filmed."""
+    """Return a table row for each episode: its fields of episodes.csv, and its video if it was filmed."""
     videos = {
         (condition["label"], video["seed"]): output / video["path"]
         for condition in summary["conditions"]
@@ -87,7 +89,7 @@ def _episodes(summary: Mapping[str, Any], episodes: Sequence[Row], output: Path)
 
 
 def _value(column: str, text: str) -> Any:
-    """A field of episodes.csv: text, a number, None where it is empty."""
+    """Convert a field of episodes.csv to text or a number; None if it is empty."""
     if column in TEXTS or not text:
         return text or None
     with contextlib.suppress(ValueError):
@@ -96,7 +98,7 @@ def _value(column: str, text: str) -> Any:
 
 
 def _figures(condition: Mapping[str, Any]) -> dict[str, Any]:
-    """All figures of a condition under plain names."""
+    """Return all figures of a condition under plain names."""
     figures: dict[str, Any] = {name: condition[name] for name in CONDITION}
     for name in INTERVALS:
         value = condition[name] or {"estimate": None, "low": None, "high": None}

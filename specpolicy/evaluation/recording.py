@@ -1,4 +1,4 @@
-"""Observations that a policy meets when it acts: what drafters are calibrated on and samplers are timed on."""
+"""Recording of the observations that a policy meets when it acts, to calibrate drafters and time samplers."""
 
 from __future__ import annotations
 
@@ -41,8 +41,15 @@ class FrameRecorder(gymnasium.Wrapper):
 
 @dataclass(frozen=True)
 class Recording:
-    """What all recorded episodes share: a checkpoint, its task, after how many seconds an episode is given up, the
-    engine that runs the network (see `make_engine`), and whether policy and task may differ in their rates."""
+    """Settings that all recorded episodes share.
+
+    Attributes:
+        policy: path of the checkpoint.
+        task: the task configuration.
+        max_seconds: simulated seconds after which an episode is given up.
+        engine: engine that runs the network, see `make_engine`.
+        any_rate: accept a policy that was trained at another rate than the task's.
+    """
 
     policy: str
     task: Mapping[str, Any]
@@ -54,7 +61,7 @@ class Recording:
 class EpisodeRecorder:
     """Plays episodes and returns the observation histories of all their control steps.
 
-    The policy acts by a quick sampler (DDIM-10, or cosine steps); which one matters little for what is seen.
+    The policy acts with a fast sampler (DDIM-10, or cosine steps); the choice hardly changes the observations.
     """
 
     def __init__(self, recording: Recording):
@@ -67,7 +74,7 @@ class EpisodeRecorder:
         self.max_seconds = recording.max_seconds
 
     def __call__(self, seed: int) -> tuple[int, Histories]:
-        """The seed and {key: (steps, To, ...)} of its episode."""
+        """Play an episode; return its seed and {key: (steps, To, ...)}."""
         run_episode(self.env, self.planner, PausedClock(), seed, self.max_seconds)
         frames, count = self.env.frames, self.policy.n_obs_steps
         frames = [frames[0]] * (count - 1) + frames
@@ -78,7 +85,7 @@ class EpisodeRecorder:
         return seed, histories
 
     def close(self) -> None:
-        """Release the environment."""
+        """Close the environment."""
         self.env.close()
 
 
@@ -94,9 +101,24 @@ def record_histories(
     on_episode: Callable[[], object] = lambda: None,
     any_rate: bool = False,
 ) -> Histories:
-    """{key: (count, To, ...)} histories that a checkpoint's policy meets in its task: vectors float32, images bytes.
+    """Record observation histories that a checkpoint's policy meets in its task.
 
-    Drawn, with a seed, from all control steps of `episodes` episodes of the seeds from `seed` on. `workers`: processes.
+    The histories are drawn at random, with a seed, from all control steps of `episodes` episodes with the seeds `seed`,
+    `seed` + 1, ...
+
+    Args:
+        policy: path of the checkpoint.
+        task: the task configuration.
+        count: number of histories to return.
+        seed: first episode seed, and seed of the draw.
+        episodes: number of episodes to play.
+        workers: number of processes; 0 plays in this one.
+        max_seconds: simulated seconds after which an episode is given up.
+        engine: engine that runs the network.
+        on_episode: called after each episode.
+
+    Returns:
+        {key: (count, To, ...)}: vectors as float32, images as bytes.
     """
     played: dict[int, Histories] = {}
     jobs = range(seed, seed + episodes)
@@ -106,6 +128,6 @@ def record_histories(
         on_episode()
     joined = {key: np.concatenate([played[number][key] for number in jobs]) for key in played[seed]}
     available = len(next(iter(joined.values())))
-    # In the order of the episodes, so that whoever keeps the last part aside keeps whole episodes aside.
+    # In the order of the episodes, so that a held-out last part consists of whole episodes.
     chosen = np.sort(np.random.default_rng(seed).choice(available, count, replace=available < count))
     return {key: values[chosen] for key, values in joined.items()}

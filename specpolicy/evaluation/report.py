@@ -1,4 +1,4 @@
-"""`report.html`: the summary as one page to show to a colleague, with its plots and videos inside it."""
+"""`report.html`: the summary as one self-contained page, with plots and videos."""
 
 import base64
 import datetime
@@ -10,7 +10,7 @@ from typing import Any
 from specpolicy.evaluation import tables
 from specpolicy.files import write_text
 
-EMBEDDED_VIDEOS = 24 * 2**20  # bytes of videos inside the page; those beyond are linked from beside it
+EMBEDDED_VIDEOS = 24 * 2**20  # bytes of videos inside the page; further videos are linked
 CAPTIONS = {
     "Success against delay": "Success against the delay of inference. A chunk is asked for every {horizon} control "
     "steps, or every d where the delay d is longer.",
@@ -39,6 +39,7 @@ def write_report(summary: Mapping[str, Any], plots: Mapping[str, str], output: P
     Args:
         summary: see `summarise`.
         plots: {title: file name in `output`}.
+        output: directory of the evaluation.
     """
     import jinja2
 
@@ -80,7 +81,7 @@ def write_report(summary: Mapping[str, Any], plots: Mapping[str, str], output: P
 
 
 def _world(summary: Mapping[str, Any]) -> str:
-    """What the time of inference means, in a sentence."""
+    """Say in a sentence what inference time means for the world."""
     track = summary["track"]
     source = "measured" if track.get("trace") is None else "recorded"
     text = WORLDS[track["name"]].format(source=source)
@@ -94,7 +95,7 @@ def _world(summary: Mapping[str, Any]) -> str:
 
 
 def _videos(summary: Mapping[str, Any], output: Path) -> list[tuple[str, list[dict[str, str]]]]:
-    """(condition, its videos with `source` and `caption`)."""
+    """Return (condition, its videos with `source` and `caption`)."""
     left, found = EMBEDDED_VIDEOS, []
     for condition in summary["conditions"]:
         films = []
@@ -114,6 +115,6 @@ def _data_uri(path: Path, kind: str) -> str:
 
 
 def _wrap(command: str) -> str:
-    """A long command over several lines that a shell still reads."""
+    """Break a long command into several lines that a shell still reads."""
     lines = textwrap.wrap(command, 96, break_long_words=False, break_on_hyphens=False)
     return " \\\n    ".join(lines)

@@ -1,4 +1,4 @@
-"""The results of an evaluation on disk: `episodes.csv` and `chunks.csv`, appended to and safe against kills."""
+"""Results of an evaluation on disk: `episodes.csv` and `chunks.csv`, append-only and safe against kills."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ Row = dict[str, str]
 
 
 class Table:
-    """A CSV file in memory and on disk. Appended rows are on the disk when `append` returns.
+    """A CSV file in memory and on disk. Appended rows are on disk when `append` returns.
 
     A last line that a kill has cut short is dropped when the file is opened again.
     """
@@ -59,7 +59,7 @@ class Table:
             self._rewrite()
 
     def append(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """Add rows, all of them or, if killed, the first few and a torn line."""
+        """Add rows. A kill meanwhile leaves the first few of them and a torn line."""
         added = [{column: _text(row[column]) for column in self.columns} for row in rows]
         self.rows += added
         with writing(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
@@ -68,7 +68,7 @@ class Table:
             os.fsync(file.fileno())
 
     def keep(self, rows: list[Row]) -> None:
-        """Keep these rows alone."""
+        """Keep only these rows."""
         if len(rows) < len(self.rows):
             self.rows = rows
             self._rewrite()
@@ -83,7 +83,7 @@ class Table:
 
 
 class Results:
-    """Both tables of one output directory. An episode counts as done when its row is in `episodes.csv`."""
+    """Both tables of an output directory. An episode is done when its row is in `episodes.csv`."""
 
     def __init__(self, directory: Path):
         directory.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ class Results:
 
     @property
     def done(self) -> set[tuple[str, int]]:
-        """(label of the condition, seed) of the finished episodes."""
+        """Return (condition label, seed) of all finished episodes."""
         return {(row["condition"], int(row["seed"])) for row in self.episodes.rows}
 
     def add(self, task: str, condition: Condition, episode: Episode, execute_steps: int) -> None:
@@ -120,11 +120,11 @@ class Results:
 
 
 def whole_episodes(episodes: Iterable[Row], chunks: Iterable[Row]) -> tuple[list[Row], list[Row]]:
-    """The rows of episodes that are complete, each once, and of their chunks.
+    """Return the rows of complete episodes, each once, and the rows of their chunks.
 
-    Chunks are written before their episode: those of one that was not finished are dropped, and it is played again.
-    Where two runs have written the same episode, the first is kept with the chunks that are its own, by their number
-    and their calls; an episode without such chunks is played again.
+    Chunks are written before their episode. Chunks of an unfinished episode are dropped, and the episode is played
+    again. If two runs have written the same episode, the first is kept, with the chunks that match it in number and
+    calls; an episode without matching chunks is played again.
     """
     written: dict[tuple[str, str], list[list[Row]]] = {}
     for row in chunks:
@@ -145,7 +145,7 @@ def whole_episodes(episodes: Iterable[Row], chunks: Iterable[Row]) -> tuple[list
 
 
 def episode_row(task: str, condition: Condition, episode: Episode, execute_steps: int) -> dict[str, object]:
-    """The row of `episodes.csv`."""
+    """Return the episode's row of `episodes.csv`."""
     seconds = np.array([chunk.seconds for chunk in episode.chunks] or [0.0])
     p50, p95 = np.quantile(seconds, [0.5, 0.95])
     network = sum(chunk.network_seconds for chunk in episode.chunks)
@@ -177,7 +177,7 @@ def episode_row(task: str, condition: Condition, episode: Episode, execute_steps
 
 
 def chunk_steps(timing: TimingLog | None) -> tuple[dict[int, int], dict[int, int]]:
-    """By the number of the chunk: the step of its observation, and the first step that executed an action of it."""
+    """Return, by chunk number, the step of its observation and the first step that executed one of its actions."""
     if timing is None:
         return {}, {}
     used_at: dict[int, int] = {}
@@ -188,8 +188,10 @@ def chunk_steps(timing: TimingLog | None) -> tuple[dict[int, int], dict[int, int
 
 
 def _timing(timing: TimingLog | None) -> dict[str, object]:
-    """What became of the chunks and the control steps; jumps are lengths of changes of the action, at a switch also
-    from an action that was held before it."""
+    """Summarise the timing of chunks and control steps.
+
+    A jump is the length of a change of the action. At a switch of chunks the change may be from a held action.
+    """
     log = timing or TimingLog(hz=1.0)
     ages = [tick.age for tick in log.ticks if tick.age is not None]
     switches = log.boundary_jumps
@@ -212,7 +214,7 @@ def _timing(timing: TimingLog | None) -> dict[str, object]:
 
 
 def _text(value: object) -> str:
-    """Numbers so that they read back as the same number; None as an empty field."""
+    """Write numbers so that they read back as the same number, and None as an empty field."""
     if value is None:
         return ""
     return repr(float(value)) if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""An evaluation: every condition on the same seeds, over processes, resumable."""
+"""Runs an evaluation: every condition on the same seeds, over processes, resumable."""
 
 import contextlib
 import itertools
@@ -26,7 +26,7 @@ from specpolicy.tasks import kept_task, make_task_env
 
 FORMAT = 3
 SETTINGS = "settings.json"
-BATCHES = 4  # of a block: more keep the batch full for longer, and cost more when a run is interrupted
+BATCHES = 4  # batches in a block: more keep the batch full for longer, but an interruption loses more
 WRITTEN = ("episodes.csv", "chunks.csv", "summary.json", "report.html", "metrics.csv", "plot_*.png")
 REMOVED = (
     *WRITTEN,
@@ -35,18 +35,18 @@ REMOVED = (
     "videos/*-[0-9]*.mp4",
     "config.yaml",
     SETTINGS,
-)  # what tells whose it is, last
+)  # last the file that marks the directory as ours
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated: the shared setup, and which episodes.
+    """The shared setup of an evaluation, and which episodes it plays.
 
     Attributes:
         setup: task, policy, samplers and limits.
-        conditions: the ways in which the samplers are played; the first is the reference.
+        conditions: the conditions to play; the first is the reference.
         episodes: episodes of each condition.
-        seed: of the first episode; the others follow. All conditions play the same seeds.
+        seed: seed of the first episode; the others follow. All conditions play the same seeds.
         videos: how many of the first episodes of each condition are filmed.
     """
 
@@ -69,11 +69,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Origin:
-    """What figures come from, known by hashes.
+    """Hashes of the policy and the calibrations that results are made with.
 
     Attributes:
-        policy: its fingerprint; None if only the scripted expert is evaluated.
-        calibrations: by label of the sampler, of those that take something from a calibration or a draft model.
+        policy: fingerprint of the policy; None if only the scripted expert is evaluated.
+        calibrations: {sampler label: digest} of the samplers that use a calibration or a draft model.
     """
 
     policy: str | None = None
@@ -118,14 +118,20 @@ def check(evaluation: Evaluation) -> Origin:
 
 
 def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool = False) -> Results:
-    """Make the output directory ready and return the results it holds already.
+    """Prepare the output directory and return the results it already holds.
 
-    A directory of the same settings is continued; more episodes or other conditions may be asked for than before.
+    A directory with the same settings is continued; it may be asked for more episodes or other conditions than before.
+
+    Args:
+        evaluation: the evaluation to run.
+        origin: hashes of its policy and calibrations.
+        output: the directory.
+        overwrite: delete the results of another evaluation in it.
 
     Raises:
-        SpecpolicyError: it holds other settings, or files that no evaluation has written, which nothing overwrites.
+        SpecpolicyError: it holds other settings, or files that no evaluation has written; those are never overwritten.
     """
-    # The others change no result, or are known by what follows: policy by fingerprint, samplers by conditions.
+    # Left out: what changes no result, or is stored elsewhere (policy: fingerprint; samplers: conditions).
     setup = {name: getattr(evaluation.setup, name) for name in ("task", "device", "engine", "max_seconds", "batch")}
     setup["task"] = kept_task(evaluation.setup.task)
     setup["conditions"] = {
@@ -141,7 +147,7 @@ def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool 
         remove(output, REMOVED)
     elif found is not None:
         machines = [*found["machines"], *(machine for machine in machines if machine not in found["machines"])]
-        # Rows belong to a condition and a seed, so other conditions may join; one of the same label must be the same.
+        # Rows belong to a condition and a seed, so new conditions may join; equal labels must mean equal conditions.
         _require_same({key: value for key, value in wanted.items() if key != "conditions"}, found, output)
         wanted["conditions"] = {**found["conditions"], **wanted["conditions"]}
         for label, condition in found["conditions"].items():
@@ -165,12 +171,15 @@ def play(
 ) -> None:
     """Play the episodes that `results` lacks and record each as it ends.
 
-    A row depends on the policy, the condition and the seed alone, its measured times apart and unless the clock charges
-    them: not on `workers`, on the order or on an interruption. With a batch its rounding depends on the episodes that
-    it is played beside, always the same ones: a block that was interrupted is played again.
+    A row depends only on policy, condition and seed: not on `workers`, the order or an interruption. Measured times are
+    the exception, and with the `charged` clock everything that follows from them. In a batch, rounding depends on the
+    episodes that are played side by side. These are always the same, because an interrupted block is played again.
 
     Args:
-        workers: processes; 0 plays in this one.
+        evaluation: what to play.
+        results: tables to continue.
+        output: directory of the evaluation.
+        workers: number of processes; 0 plays in this one.
         on_episode: called after an episode has been recorded.
     """
     done = results.done
@@ -187,7 +196,7 @@ def play(
 
 
 def schedule(evaluation: Evaluation, output: Path) -> list[Job]:
-    """All episodes, seed by seed: the conditions progress together, so that their times are measured side by side."""
+    """List all episodes seed by seed, so that the times of all conditions are measured side by side."""
     return [
         Job(condition, seed, str(video_path(output, condition.label, seed)) if number < evaluation.videos else None)
         for number, seed in enumerate(evaluation.seeds)
@@ -196,8 +205,11 @@ def schedule(evaluation: Evaluation, output: Path) -> list[Job]:
 
 
 def blocks(evaluation: Evaluation, output: Path) -> list[list[Job]]:
-    """The schedule in pieces that a process takes at a time: single episodes, or with a batch some batches of the
-    episodes of a condition, by their number. Episodes that are filmed are played alone."""
+    """Cut the schedule into blocks that a process takes at a time.
+
+    A block is a single episode, or with a batch several batches of one condition's episodes. Episodes to be filmed are
+    played alone.
+    """
     size = BATCHES * evaluation.setup.batch if evaluation.setup.batch > 1 else 1
     found: dict[tuple[int, str, bool], list[Job]] = {}
     for job in schedule(evaluation, output):
@@ -208,19 +220,19 @@ def blocks(evaluation: Evaluation, output: Path) -> list[list[Job]]:
 
 
 def unfilmed(evaluation: Evaluation, results: Results, output: Path) -> int:
-    """How many of the episodes to be filmed are done without a video: they are not played again for one."""
+    """Count the finished episodes that lack their video; they are not played again for it."""
     done = results.done
     jobs = [job for job in schedule(evaluation, output) if job.video is not None]
     return sum((job.condition.label, job.seed) in done and not Path(str(job.video)).exists() for job in jobs)
 
 
 def video_path(output: Path, label: str, seed: int) -> Path:
-    """Where the video of an episode is written."""
+    """Return the path of an episode's video."""
     return output / "videos" / f"{file_name(label)}-{seed}.mp4"
 
 
 def _settings(condition: Condition, setup: Setup, origin: Origin) -> dict[str, Any]:
-    """What the condition's results depend on; a trace and a calibration are known by their content."""
+    """Return what the condition's results depend on; a trace and a calibration enter by a hash of their content."""
     options = {name: value for name, value in asdict(condition).items() if name not in ("sampler", "trace")}
     digest = origin.calibrations.get(condition.sampler)
     return {
@@ -231,7 +243,7 @@ def _settings(condition: Condition, setup: Setup, origin: Origin) -> dict[str, A
 
 
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a condition but its calibration; a later version may know more options of its sampler."""
+    """Return a condition's settings without its calibration; a later version may add options to its sampler."""
     others = {name: value for name, value in settings.items() if name != "calibration"}
     return {**others, "sampler": beyond_defaults(settings["sampler"])}
 
@@ -242,7 +254,7 @@ def is_evaluation(output: Path) -> bool:
 
 
 def _read_settings(path: Path) -> dict[str, Any] | None:
-    """The settings of the evaluation that a directory holds, None if it holds none."""
+    """Return the settings of the evaluation in a directory; None if there is none."""
     if not path.exists():
         return None
     try:

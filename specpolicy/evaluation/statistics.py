@@ -1,4 +1,4 @@
-"""Intervals for success rates, means and their paired differences. Numpy only; all two-sided, 95 % by default."""
+"""Intervals for success rates, means and paired differences. Numpy only; all two-sided, 95 % by default."""
 
 import functools
 import math
@@ -21,12 +21,12 @@ class Interval:
 
 
 def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
-    """Success rate with the score interval of Wilson (1927, J. Am. Stat. Assoc. 22, 209).
+    """Return a success rate with the score interval of Wilson (1927, J. Am. Stat. Assoc. 22, 209).
 
-    It holds its level for few episodes and for rates near 0 and 1, where the usual mean +- z * error fails.
+    It keeps its confidence level with few episodes and rates near 0 and 1, where the usual mean +- z * error fails.
 
     Raises:
-        ValueError: no episode, or more successes than episodes.
+        ValueError: there are no episodes, or more successes than episodes.
     """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"{successes} successes of {n}: expected 0 <= successes <= n and n >= 1")
@@ -42,16 +42,17 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
 
 
 def paired_success_difference(first: np.ndarray, second: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
-    """Difference of two success rates, `first` minus `second`, over the same seeds.
+    """Return the difference of two success rates, `first` minus `second`, over the same seeds.
 
     The interval is method 10 of Newcombe (1998, Statistics in Medicine 17, 2635): the Wilson limits of both rates,
     joined through the correlation of the pairs.
 
     Args:
         first, second: (n,) bool, the outcome of each seed.
+        confidence: confidence level of the interval.
 
     Raises:
-        ValueError: they are not of one length, or empty.
+        ValueError: the arrays differ in length or are empty.
     """
     first, second = _pairs(first, second, bool)
     n = len(first)
@@ -70,15 +71,15 @@ def paired_success_difference(first: np.ndarray, second: np.ndarray, confidence:
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """Exact p-value of McNemar's test (1947, Psychometrika 12, 153): do both succeed equally often on the same seeds?
+    """Return the exact p-value of McNemar's test: do both succeed equally often on the same seeds?
 
-    The binomial test on the seeds that only one of the two solved.
+    It is the binomial test on the seeds that only one of the two solved. Source: McNemar (1947), Psychometrika 12, 153.
 
     Args:
         first, second: (n,) bool, the outcome of each seed.
 
     Raises:
-        ValueError: they are not of one length, or empty.
+        ValueError: the arrays differ in length or are empty.
     """
     first, second = _pairs(first, second, bool)
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
@@ -88,26 +89,32 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE, seed: int = 0) -> Interval:
-    """Mean with its percentile bootstrap interval (Efron & Tibshirani 1993, chapter 13); one value has no width.
+    """Return a mean with its percentile bootstrap interval; for one value the interval has no width.
+
+    Source: Efron & Tibshirani (1993), chapter 13.
 
     Args:
         values: (n,), one for each episode.
+        confidence: confidence level of the interval.
+        seed: seed of the resampling.
 
     Raises:
-        ValueError: it is not of one dimension, or empty.
+        ValueError: the array is not one-dimensional or is empty.
     """
     values = np.asarray(values, dtype=np.float64)
     return ratio_interval(values, np.ones_like(values), confidence, seed)
 
 
 def ratio_interval(above: np.ndarray, below: np.ndarray, confidence: float = CONFIDENCE, seed: int = 0) -> Interval:
-    """Sum of `above` over sum of `below`, with the percentile bootstrap interval over their entries.
+    """Return sum of `above` over sum of `below`, with the percentile bootstrap interval over their entries.
 
     Args:
         above, below: (n,), entry by entry of the same episodes; `below` is positive.
+        confidence: confidence level of the interval.
+        seed: seed of the resampling.
 
     Raises:
-        ValueError: they are not of one length, or empty.
+        ValueError: the arrays differ in length or are empty.
     """
     above, below = _pairs(above, below, np.float64)
     counts = _resamples(len(above), seed)
@@ -122,25 +129,26 @@ def ratio_interval(above: np.ndarray, below: np.ndarray, confidence: float = CON
 
 @functools.lru_cache(maxsize=1)
 def _resamples(n: int, seed: int) -> np.ndarray:
-    """(RESAMPLES, n): how often each of n entries is drawn in each resample."""
+    """Return (RESAMPLES, n): how often each of n entries is drawn in each resample."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.uint16)
 
 
 def paired_mean_difference(first: np.ndarray, second: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
-    """Mean of `first - second` over the same seeds, bootstrapped over seeds.
+    """Return the mean of `first - second` over the same seeds, bootstrapped over seeds.
 
     Args:
         first, second: (n,), one for each seed.
+        confidence: confidence level of the interval.
 
     Raises:
-        ValueError: they are not of one length, or empty.
+        ValueError: the arrays differ in length or are empty.
     """
     first, second = _pairs(first, second, np.float64)
     return mean_interval(first - second, confidence)
 
 
 def _joined(one: float, other: float, phi: float) -> float:
-    """Length of the sum of two correlated deviations; the square may be a rounding error below zero."""
+    """Return the length of the sum of two correlated deviations; rounding may make its square negative."""
     return math.sqrt(max(0.0, one * one - 2 * phi * one * other + other * other))
 
 

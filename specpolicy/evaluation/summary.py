@@ -1,4 +1,4 @@
-"""`summary.json`: what an evaluation came to, with intervals, paired differences and where the figures come from."""
+"""`summary.json`: the results of an evaluation, with intervals, paired differences and their provenance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -28,13 +28,16 @@ def summarise(
     margin: float,
     references: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Summary of the episodes asked for, in plain values ready for JSON.
+    """Summarise the requested episodes in plain values ready for JSON.
 
     Args:
+        evaluation: what was asked for.
+        results: what was played.
+        output: directory of the evaluation, which holds the videos.
         provenance: `policy`, `machines`, `command`, `config` and whatever else should stand in the file.
-        track: its name and options, and `execute_steps`, that of the policy or the one asked for in its place.
-        margin: of the equivalence tests.
-        references: labels of the samplers that the others are compared with; none: the first.
+        track: the track's name and options, and `execute_steps`: the policy's, or the number given in its place.
+        margin: margin of the equivalence tests.
+        references: labels of the samplers that the others are compared with; empty: the first.
     """
     played = _episodes(evaluation, results)
     chunks, recorded = costs.chunk_rows(evaluation, results), costs.recorded(evaluation)
@@ -77,7 +80,7 @@ def _episodes(evaluation: Evaluation, results: Results) -> Played:
 
 
 def _rate(played: Played) -> float | None:
-    """Control steps per second of the task."""
+    """Return the task's control steps per second; None if nothing was played."""
     rows = [row for condition in played.values() for row in condition.values() if float(row["seconds"]) > 0]
     return round(float(rows[0]["length"]) / float(rows[0]["seconds"]), 6) if rows else None
 
@@ -99,14 +102,14 @@ def _outcomes(rows: list[Row]) -> dict[str, Any]:
     solved = np.array([row["success"] == "1" for row in rows])
     seconds = np.array([float(row["seconds"]) for row in rows])
     horizons = sorted({int(row["execute_steps"]) for row in rows})
-    begun = seconds > 0  # an episode that the reset solves takes no time, and says nothing on a rate over time
+    begun = seconds > 0  # an episode that the reset solves takes no time, so it says nothing about a rate
     return {
         "episodes": len(rows),
         "successes": int(solved.sum()),
         "execute_steps": horizons[0] if len(horizons) == 1 else horizons,
         "success_rate": asdict(statistics.wilson(int(solved.sum()), len(rows))),
         **{name: _mean(rows, name) for name in MEANS},
-        # Of the solved episodes only: a mean over others would depend on when an episode is given up.
+        # Only of solved episodes: with the others the mean would depend on when an episode is given up.
         "time_to_success": asdict(statistics.mean_interval(seconds[solved])) if solved.any() else None,
         "successes_per_minute": asdict(statistics.ratio_interval(60.0 * solved[begun], seconds[begun]))
         if begun.any()
@@ -115,20 +118,20 @@ def _outcomes(rows: list[Row]) -> dict[str, Any]:
 
 
 def _timing(rows: list[Row], chunks: list[Row]) -> dict[str, Any]:
-    """What became of the chunks and of the control steps, over all episodes."""
+    """Summarise the timing of chunks and control steps over all episodes."""
     steps = sum(int(row["length"]) for row in rows)
-    # The first chunk of an episode is there before the world begins.
+    # The first chunk of an episode is there before the world starts.
     delays = [int(row["used_at"]) - int(row["step"]) for row in chunks if row["used_at"] and row["chunk"] != "0"]
     asked = sum(row["chunk"] != "0" for row in chunks)
     planned = [int(row["length"]) - int(row["starved_steps"]) for row in rows]
     switches = [int(row["switches"]) for row in rows]
-    # Of the planned steps the first of each chunk follows no action of the same chunk.
+    # The first planned step of each chunk follows no action of the same chunk.
     inner = [max(0, steps - 1 - switched) for steps, switched in zip(planned, switches, strict=True)]
     return {
         "delay_steps": {"mean": float(np.mean(delays)), "max": max(delays)} if delays else None,
         "late_share": sum(int(row["late_chunks"]) for row in rows) / asked if asked else None,
         "longest_run_of_late_chunks": max(int(row["longest_run_of_late_chunks"]) for row in rows),
-        # Not counted in the delays: they came after the last step they have an action for.
+        # Not counted as delays: these chunks came after the last step that they have an action for.
         "expired_share": sum(int(row["expired_chunks"]) for row in rows) / asked if asked else None,
         "starved_steps": sum(int(row["starved_steps"]) for row in rows),
         "starved_share": sum(int(row["starved_steps"]) for row in rows) / steps if steps else None,
@@ -142,7 +145,7 @@ def _timing(rows: list[Row], chunks: list[Row]) -> dict[str, Any]:
 
 
 def _weighted(rows: list[Row], name: str, weights: Sequence[int]) -> float | None:
-    """Mean of the episodes' means, by the number of values in each."""
+    """Return the mean of the episodes' means, weighted by the number of values in each."""
     known = [(float(row[name]), weight) for row, weight in zip(rows, weights, strict=True) if row[name] and weight]
     if not known:
         return None
@@ -162,7 +165,7 @@ def _budgets(
     recorded: Mapping[str, costs.Recorded],
     budgets_ms: list[float],
 ) -> list[dict[str, Any]]:
-    """Each method's success within each budget; "settings" is empty where none keeps it."""
+    """Return each method's success within each budget; "settings" is empty if no setting keeps it."""
     methods: dict[str, list[budget.Setting]] = {}
     for condition in evaluation.conditions:
         seconds = costs.chunk_seconds(condition, chunks[condition.label], recorded.get(condition.sampler))
@@ -190,7 +193,7 @@ def _budgets(
 
 
 def _videos(evaluation: Evaluation, output: Path, label: str, episodes: Mapping[int, Row]) -> list[dict[str, Any]]:
-    """The videos that lie in the output directory, by paths relative to it."""
+    """List the videos in the output directory, by paths relative to it."""
     found = []
     for seed in sorted(episodes):
         path = video_path(output, label, seed)

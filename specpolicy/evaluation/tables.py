@@ -1,4 +1,4 @@
-"""The tables of an evaluation as text: a heading, then a row per condition."""
+"""Tables of an evaluation as text: a heading, then one row per condition."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ NONE = "–"
 
 
 def results_table(summary: Summary, brief: bool = False) -> Table:
-    """Success, time to success and what chunks cost; `brief`: what fits into a terminal."""
+    """Return success, time to success and cost per chunk; `brief` leaves out what a terminal has no room for."""
     varied = varied_columns(summary)
     has_coverage = any(condition["max_coverage"] for condition in summary["conditions"])
     head = ["sampler", *(name for name, _ in varied), "solved", "success rate"]
@@ -42,7 +42,7 @@ def results_table(summary: Summary, brief: bool = False) -> Table:
 
 
 def timing_table(summary: Summary) -> Table:
-    """What became of chunks and control steps; no rows in classic evaluation, where nothing can be late."""
+    """Return the timing of chunks and control steps; no rows in classic evaluation, where nothing can be late."""
     varied = varied_columns(summary)
     head = [
         "sampler",
@@ -81,7 +81,7 @@ def timing_table(summary: Summary) -> Table:
 
 
 def differences_table(summary: Summary) -> Table:
-    """Paired differences in success, and the tests of equality within the margin."""
+    """Return paired differences in success, and the tests of equivalence within the margin."""
     points = f"{100 * summary['margin']:g} points"
     head = [
         "condition",
@@ -114,7 +114,7 @@ def differences_table(summary: Summary) -> Table:
 
 
 def budget_table(summary: Summary) -> Table:
-    """Success of each method within each budget, and the setting that reached it."""
+    """Return the success of each method within each budget, and the setting that reached it."""
     entries = summary["budgets"]
     budgets = sorted({entry["budget_ms"] for entry in entries})
     table = [["method", *(f"{value:g} ms" for value in budgets)]]
@@ -125,7 +125,7 @@ def budget_table(summary: Summary) -> Table:
 
 
 def varied_columns(summary: Summary) -> list[tuple[str, Callable[[Mapping[str, Any]], str]]]:
-    """(heading, cell of a condition) for what varies between conditions besides the sampler."""
+    """Return (heading, function of a condition that gives its cell) for everything but the sampler that varies."""
     conditions = summary["conditions"]
     clocks = {condition["clock"] for condition in conditions}
     columns: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = []
@@ -140,12 +140,12 @@ def varied_columns(summary: Summary) -> list[tuple[str, Callable[[Mapping[str, A
 
 
 def has_network(condition: Mapping[str, Any]) -> bool:
-    """Whether a policy drew the condition's chunks: the scripted expert has no network whose time would count."""
+    """Whether a policy drew the condition's chunks; the scripted expert has no network to time."""
     return condition["spec"]["name"] != EXPERT and condition["chunk_seconds"] is not None
 
 
 def text_table(table: Sequence[Sequence[str]]) -> str:
-    """Aligned columns for a terminal."""
+    """Return a table with aligned columns for a terminal."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
@@ -153,39 +153,39 @@ def text_table(table: Sequence[Sequence[str]]) -> str:
 
 
 def interval(value: Mapping[str, float] | None, digits: int = 2) -> str:
-    """0.92 [0.85, 0.96]"""
+    """Format as 0.92 [0.85, 0.96]."""
     if value is None:
         return NONE
     return f"{value['estimate']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
 
 
 def signed(value: Mapping[str, float] | None, digits: int = 2) -> str:
-    """-0.02 [-0.07, +0.03]"""
+    """Format as -0.02 [-0.07, +0.03]."""
     if value is None:
         return NONE
     return f"{value['estimate']:+.{digits}f} [{value['low']:+.{digits}f}, {value['high']:+.{digits}f}]"
 
 
 def milliseconds(seconds: float) -> str:
-    """Three significant figures without an exponent."""
+    """Format as milliseconds, with three significant figures and no exponent."""
     value = 1e3 * seconds
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def percent(share: float | None) -> str:
-    """4.2%, with a digit after the point below ten."""
+    """Format as 4.2%, with one decimal below ten."""
     if share is None:
         return NONE
     return f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
 
 
 def probability(value: float) -> str:
-    """A p-value; no more digits than say something."""
+    """Format a p-value with no more digits than are meaningful."""
     return "< 0.001" if value < 1e-3 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
 
 
 def number(value: float | None) -> str:
-    """Three significant figures."""
+    """Format with three significant figures."""
     return NONE if value is None else f"{value:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""Several episodes of a condition played side by side in one process, whose chunks are drawn in one batch."""
+"""Several episodes of a condition side by side in one process; their chunks are drawn in one batch."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from specpolicy.tasks import control_hz, make_task_env
 if TYPE_CHECKING:
     import gymnasium
 
-Question = tuple[Mapping[str, np.ndarray], torch.Generator]  # an observation, and the episode's random stream
+Question = tuple[Mapping[str, np.ndarray], torch.Generator]  # an observation, and the episode's random numbers
 Ask = Callable[[Question], Sample]
 
 
 class Players:
     """Plays blocks of episodes, `setup.batch` of them side by side.
 
-    Every episode has its own random stream, so it is the one that would be played alone, up to rounding: sums in a
-    network may depend on the number of rows. The rounding is the same each time, for who is batched with whom depends
-    on the block alone.
+    Every episode has its own random numbers, so it equals the episode played alone, up to rounding: sums in a network
+    may depend on the number of rows. Rounding is the same in every run, because the block alone decides which episodes
+    share a batch.
     """
 
     def __init__(self, setup: Setup):
@@ -40,9 +40,9 @@ class Players:
         self._envs: list[gymnasium.Env] = []
 
     def __call__(self, block: Sequence[Job]) -> list[Played]:
-        """Play the episodes of a block, which are of one condition."""
+        """Play the episodes of a block, all of one condition."""
         planner = self._player.planner(block[0].condition.sampler)
-        if len(block) == 1 or not isinstance(planner, PolicyPlanner):  # the scripted expert has nothing to batch
+        if len(block) == 1 or not isinstance(planner, PolicyPlanner):  # the scripted expert calls no network
             return [self._player(job) for job in block]
         while len(self._envs) < min(self.setup.batch, len(block)):
             self._envs.append(make_task_env(self.setup.task))
@@ -58,7 +58,7 @@ class Players:
         return in_lockstep(block, self.setup.batch, work, lambda questions: draw(planner, questions))
 
     def close(self) -> None:
-        """Release the environments."""
+        """Close the environments."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._player.close)
             for env in self._envs:
@@ -66,10 +66,10 @@ class Players:
 
 
 def draw(planner: PolicyPlanner, questions: Sequence[Question]) -> list[Sample]:
-    """One chunk for each question, in one batch; `seconds` are those of the whole batch."""
+    """Draw one chunk for each question in one batch; `seconds` are those of the whole batch."""
     observations, generators = zip(*questions, strict=True)
     stacked = {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
-    policy: Any = planner.policy  # of ours, or served: either takes a batch
+    policy: Any = planner.policy  # local or served: either takes a batch
     out = policy.predict(stacked, sampler=planner.sampler, generator=list(generators))
     return [_one(out, slice(row, row + 1)) for row in range(len(questions))]
 
@@ -83,7 +83,7 @@ def _one(out: Sample, row: slice) -> Sample:
 
 
 class Member(PolicyPlanner):
-    """The planner of one episode among several: another's policy and sampler, asked for together."""
+    """The planner of one of several episodes; it uses another planner's policy and sampler, in a common batch."""
 
     def __init__(self, planner: PolicyPlanner, ask: Ask):
         self._asking = _Asking(planner.policy, ask)
@@ -95,7 +95,7 @@ class Member(PolicyPlanner):
 
 
 class _Asking:
-    """A policy whose chunks are drawn by whoever answers."""
+    """A policy that asks someone else to draw its chunks."""
 
     def __init__(self, policy: Policy, ask: Ask):
         self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps

@@ -1,10 +1,10 @@
-"""Tracks: the conditions that an experiment about time consists of.
+"""Tracks: the conditions of an experiment about time.
 
-| track | what inference costs the world | what varies |
+| track | cost of inference to the world | what varies |
 |---|---|---|
-| `paused` | nothing | the samplers |
-| `delay` | a given number of control steps: no hardware in it, reproducible to the bit | delay, execution horizon |
-| `charged` | the measured time of every single call, or that of a recorded trace, times a factor | the factor |
+| `paused` | none | the samplers |
+| `delay` | a fixed number of control steps; reproducible to the bit on any hardware | delay, execution horizon |
+| `charged` | the measured time of every call, or that of a recorded trace, times a factor | the factor |
 | `budget` | as `charged` | the latency budget that each method's best setting must keep |
 """
 
@@ -22,7 +22,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.conditions import Condition
 
 TRACKS = ("paused", "delay", "charged", "budget")
-# The conditions' actions are changes of the gripper's pose: holding still is zeros, and the gripper stays as it is.
+# In these tasks an action is a change of the gripper's pose: zeros hold still; None keeps the gripper as it is.
 AT_REST = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, None)
 HOLD: dict[str, tuple[float | None, ...]] = {
     f"specpolicy/{name}-v0": AT_REST for name in ("Lift", "LiftConveyor", "PickPlaceCan", "NutAssemblySquare")
@@ -30,8 +30,16 @@ HOLD: dict[str, tuple[float | None, ...]] = {
 
 
 def held_action(hold: Any, task_id: str) -> tuple[float | None, ...] | None:
-    """The action where no chunk has one, from what a configuration says: "last" (again, None here), a list whose
-    null entries keep the last action's, or None for what holds the robot of a shipped task still."""
+    """Return the action for steps that no chunk covers, from a configured value.
+
+    Args:
+        hold: "last" repeats the last action (returned as None); a list is the action, with null for entries that keep
+            the last value; None holds the robot of a shipped task still.
+        task_id: name of the task.
+
+    Raises:
+        SpecpolicyError: another value.
+    """
     if hold is None:
         return HOLD.get(task_id)
     if hold != "last" and not isinstance(hold, list):
@@ -44,8 +52,8 @@ class Joining:
     """How chunks become actions, in all conditions of an evaluation.
 
     Attributes:
-        stitching: ways to join chunks; each is a condition of its own.
-        execute_steps: control steps from one request for a chunk to the next; None: the policy's own.
+        stitching: ways to join chunks; each makes its own conditions.
+        execute_steps: control steps from one request for a chunk to the next; None: the policy's own number.
         on_miss, ensemble_decay, hold: see `specpolicy.control.Execution`.
     """
 
@@ -59,15 +67,16 @@ class Joining:
 def make_conditions(
     track: Mapping[str, Any], samplers: Iterable[str], joining: Joining, n_action_steps: int = 1
 ) -> tuple[Condition, ...]:
-    """The conditions of a track: samplers side by side, first in the world that costs the least time.
+    """Return the conditions of a track: samplers side by side, beginning where inference costs the least time.
 
     Args:
         track: `name` and the options of configs/track/<name>.yaml.
-        samplers: their labels.
-        n_action_steps: the execution horizon of the policy.
+        samplers: labels of the samplers.
+        joining: how chunks become actions.
+        n_action_steps: execution horizon of the policy.
 
     Raises:
-        SpecpolicyError: an unknown track, or options that make no experiment.
+        SpecpolicyError: the track is unknown, or its options do not make an experiment.
     """
     name = str(track["name"])
     if name not in TRACKS:
@@ -97,8 +106,8 @@ def make_conditions(
         for label in labels
     ]
     for condition in conditions:
-        _ = condition.execution  # checks its options
-        if condition.trace is not None:  # checks its columns
+        _ = condition.execution  # checks the options
+        if condition.trace is not None:  # checks the columns
             read_trace(condition.trace, condition.sampler)
             read_counts(condition.trace, condition.sampler)
     if len({condition.label for condition in conditions}) < len(conditions):
@@ -107,20 +116,19 @@ def make_conditions(
 
 
 def budgets(track: Mapping[str, Any]) -> list[float]:
-    """The latency budgets of the track in ms, rising; none but for the track `budget`."""
+    """Return the track's latency budgets in ms, rising; empty for all tracks but `budget`."""
     if track["name"] != "budget":
         return []
     return sorted(_positive(value, "track.budgets_ms") for value in _numbers(track["budgets_ms"], "track.budgets_ms"))
 
 
 def times_are_measured(track: Mapping[str, Any]) -> bool:
-    """Whether the outcomes depend on how fast the machine computes."""
+    """Whether outcomes depend on the speed of this machine."""
     return track["name"] in ("charged", "budget") and track.get("trace") is None
 
 
 def _delays(track: Mapping[str, Any], common: Condition, n_action_steps: int) -> list[Condition]:
-    """First the delays, rising, each with the shortest execution horizon that it allows; then the horizons at one
-    delay."""
+    """Return the delays, rising, each with the shortest execution horizon it allows; then the horizons at one delay."""
     shortest = common.execute_steps or n_action_steps
     pairs = [(delay, max(delay, shortest)) for delay in sorted(_steps(track["delays"], "track.delays", 0))]
     at = _steps([track["swept_at"]], "track.swept_at", 0)[0]
@@ -141,7 +149,7 @@ def _charged(track: Mapping[str, Any], common: Condition, factors: Sequence[floa
     source: dict[str, Any] = {"trace": None if trace is None else str(trace), "trace_digest": digest}
     if min(factors) < 0:
         raise SpecpolicyError(f"track.factors: {min(factors):g} is below zero")
-    # Rising: the condition that costs the least time is the one that the others are compared with.
+    # Rising: the others are compared with the condition in which inference costs the least time.
     return [replace(common, clock=clock, factor=factor, **source) if factor else common for factor in sorted(factors)]
 
 

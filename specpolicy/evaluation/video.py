@@ -15,7 +15,7 @@ from specpolicy.files import atomic_path
 
 @contextmanager
 def video_writer(path: str | Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Write an mp4 file that browsers play; the block is given a function that takes frames (H, W, 3) uint8.
+    """Write an mp4 file that browsers play; the block gets a function that takes frames (H, W, 3) uint8.
 
     The file appears when the block has succeeded.
     """
@@ -26,23 +26,23 @@ def video_writer(path: str | Path, fps: float) -> Iterator[Callable[[np.ndarray]
 
         def write(frame: np.ndarray) -> None:
             height, width = frame.shape[:2]
-            # The pixel format that browsers know, yuv420p, allows even sizes only.
+            # yuv420p, the pixel format that browsers play, allows only even sizes.
             writer.append_data(frame[: height // 2 * 2, : width // 2 * 2])  # type: ignore[attr-defined]
 
         yield write
 
 
 def has_screen() -> bool:
-    """Whether a window could be opened."""
+    """Whether a window can be opened."""
     if sys.platform.startswith("linux"):
         return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     return True
 
 
 def choose_renderer() -> None:
-    """Without a screen let MuJoCo draw by EGL, unless the user has chosen or EGL is not installed.
+    """Let MuJoCo draw with EGL if there is no screen, unless the user has chosen or EGL is not installed.
 
-    To be called before mujoco is imported, which fails if it is asked for a library that is not there.
+    Call it before mujoco is imported: the import fails if MUJOCO_GL names a library that is missing.
     """
     if not has_screen() and "MUJOCO_GL" not in os.environ and ctypes.util.find_library("EGL"):
         os.environ["MUJOCO_GL"] = "egl"

@@ -1,4 +1,4 @@
-"""A window that shows an episode as it is played, in the task's own time."""
+"""A window that shows an episode as it is played, at the task's own speed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def has_physics(env: gymnasium.Env) -> bool:
-    """Whether the environment shows its MuJoCo `model` and `data`, which MuJoCo's own viewer needs."""
+    """Whether the environment exposes its MuJoCo `model` and `data`, which MuJoCo's viewer needs."""
     return hasattr(env.unwrapped, "model") and hasattr(env.unwrapped, "data")
 
 
 @contextmanager
 def window(env: gymnasium.Env) -> Iterator[Callable[[], None]]:
-    """Open a window; the block is given a function to call once per frame.
+    """Open a window; the block gets a function to call once per frame.
 
-    MuJoCo's viewer for environments that show their `model` and `data` (the scene can be turned with the mouse), else
-    the environment's own window, which must then have been made with render_mode="human". The function sleeps so that
-    a control step takes its time; while the policy computes, the world stands still.
+    Environments that expose `model` and `data` are shown in MuJoCo's viewer, where the mouse turns the scene. Others
+    are shown in their own window and must be made with render_mode="human". The function sleeps so that a control step
+    takes its real time; while the policy computes, the world stands still.
 
     Raises:
         SpecpolicyError: no window can be opened.
@@ -49,7 +49,7 @@ def window(env: gymnasium.Env) -> Iterator[Callable[[], None]]:
     except RuntimeError as error:  # on macOS: only mjpython can open it
         raise SpecpolicyError(f"cannot open a window: {error}; viewer=false goes without") from error
     if env.spec and env.spec.id.startswith("specpolicy/"):
-        viewer.opt.geomgroup[0] = 0  # by robosuite's convention: the shapes used for contact only
+        viewer.opt.geomgroup[0] = 0  # robosuite's convention: shapes used only for contact
         _look_from(viewer.cam, physics.model, physics.data, getattr(physics, "camera", 0))
     with viewer:
 
@@ -74,7 +74,7 @@ def _look_from(free_camera: Any, model: Any, data: Any, camera: str | int) -> No
 
 
 def _pacer(hz: float) -> Callable[[], None]:
-    """A function that sleeps until 1 / hz seconds after its last call have passed."""
+    """Return a function that sleeps until 1 / hz seconds after its last call."""
     last = time.monotonic()
 
     def pace() -> None:
