@@ -1,4 +1,4 @@
-"""The command line: `specpolicy <verb> key=value ...`, one module and one yaml file per verb."""
+"""The command line: `specpolicy <verb> key=value ...`, with one module and one yaml file per verb."""
 
 import os
 import sys
@@ -8,26 +8,26 @@ from specpolicy import __version__
 from specpolicy.cli.extras import COMMAND_LINE, check_installed, error_line
 from specpolicy.errors import SpecpolicyError
 
-# verb: the line that `specpolicy --help` shows. The module is specpolicy/cli/<verb>.py, with a
-# `run(config)` and a docstring that is the verb's help; its keys are in configs/<verb>.yaml.
+# {verb: its line in `specpolicy --help`}. A verb is a module specpolicy/cli/<verb>.py with a function
+# `run(config)`. The module's docstring is the verb's help; its keys are in configs/<verb>.yaml.
 VERBS = {
     "collect": "record demonstrations of a task's scripted expert",
-    "train": "train a diffusion policy on demonstrations",
+    "train": "train a policy on demonstrations",
     "calibrate": "make a policy's exact sampling faster on this machine",
     "train_drafter": "train draft models for the samplers that take one",
-    "evaluate": "measure a policy's success and time, sampler by sampler",
-    "benchmark": "measure what a chunk costs, sampler beside sampler",
+    "evaluate": "measure a policy's success and time with several samplers",
+    "benchmark": "measure the cost of a chunk for several samplers",
     "control": "run a policy live on a simulated robot; report its timing",
-    "serve": "answer robots and simulators over the network, in openpi's protocol",
+    "serve": "serve a policy to robots and simulators, in openpi's protocol",
     "rollout": "show one episode of a policy: a video or a window",
-    "convert": "turn a checkpoint of diffusion_policy, LeRobot or robomimic into one of ours",
+    "convert": "convert a checkpoint of diffusion_policy, LeRobot or robomimic",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code: 0 done, 2 bad input, 130 interrupted.
 
-    Bad input is one line on stderr. `SPECPOLICY_DEBUG=1` shows the traceback instead.
+    Bad input is reported in one line on stderr; `SPECPOLICY_DEBUG=1` shows the traceback instead.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     verb = arguments[0] if arguments else "--help"
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, arguments: list[str]) -> None:
-    """Do what the arguments ask of a verb."""
-    # Imported here so that `specpolicy --help` answers at once and without Hydra.
+    """Run a verb, print its help, or complete its command line, as the arguments ask."""
+    # Imported here, so that `specpolicy --help` answers at once and without Hydra.
     from specpolicy.cli.application import start
     from specpolicy.cli.completion import SWITCHES, complete
     from specpolicy.cli.help import verb_help
@@ -79,7 +79,7 @@ def _run(verb: str, arguments: list[str]) -> None:
 
 
 def _overview() -> str:
-    """The text of `specpolicy --help`."""
+    """Return the text of `specpolicy --help`."""
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {verb:<{width}}  {line}" for verb, line in VERBS.items())
     return (

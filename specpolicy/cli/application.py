@@ -1,4 +1,4 @@
-"""A verb as a Hydra application: one run, a sweep (--multirun), or a look at what would run (--cfg, --info)."""
+"""A verb as a Hydra application: one run, a sweep (--multirun), or a look at the configuration (--cfg, --info)."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from specpolicy.cli.places import finished
 from specpolicy.cli.sweeps import sweep
 from specpolicy.errors import SpecpolicyError
 
-# A log of one's own beside each result (hydra/job_logging=default) would be empty: verbs print.
+# Verbs print and do not log, so a log file beside each result (hydra/job_logging=default) would be empty.
 DEFAULTS = {"hydra/job_logging": "none"}
 
 
 def start(verb: str, options: argparse.Namespace) -> None:
-    """Do what the command line asks of a verb.
+    """Run, sweep or show a verb, as the command line asks.
 
     Raises:
-        SpecpolicyError: whatever the user can mend; among it, a job of a sweep has failed.
+        SpecpolicyError: bad input, or a failed job of a sweep.
     """
     hydra, name = Hydra(verb, VerbLoader(verb, options.config_dir)), options.config_name or verb
     mode = RunMode.MULTIRUN if options.multirun or "hydra.mode=MULTIRUN" in options.overrides else RunMode.RUN
@@ -42,7 +42,7 @@ def start(verb: str, options: argparse.Namespace) -> None:
     elif options.cfg:
         _show(hydra, verb, name, overrides, options)
     elif options.info:
-        hydra.compose_config(name, overrides, mode)  # what is wrong is said in our words
+        hydra.compose_config(name, overrides, mode)  # errors are reported in our own words
         hydra.show_info(options.info, name, overrides, mode)
     elif mode == RunMode.MULTIRUN:
         sweep(hydra, verb, name, overrides)
@@ -51,7 +51,7 @@ def start(verb: str, options: argparse.Namespace) -> None:
 
 
 def read_overrides(verb: str, texts: Sequence[str], mode: RunMode = RunMode.RUN) -> list[str]:
-    """Settings of a command line as Hydra reads them: what is a path or a name stays text."""
+    """Return the settings of a command line in Hydra's notation; paths and names stay text."""
     named = {*TEXT, *HYDRA_TEXT, *default_groups(verb), "task"}
     overrides = [parse_override(text, named, mode == RunMode.MULTIRUN) for text in texts]
     keys = {override.key_or_group for override in overrides}
@@ -61,14 +61,14 @@ def read_overrides(verb: str, texts: Sequence[str], mode: RunMode = RunMode.RUN)
 
 def _run(hydra: Hydra, verb: str, name: str, overrides: list[str]) -> None:
     config = hydra.compose_config(name, overrides, RunMode.RUN)
-    if config.hydra.mode == RunMode.MULTIRUN:  # as a configuration of the user's own may say
+    if config.hydra.mode == RunMode.MULTIRUN:  # a user's own primary configuration may say so
         sweep(hydra, verb, name, overrides)
         return
     config.hydra.mode = RunMode.RUN
     subdir, config.hydra.output_subdir = config.hydra.output_subdir, None
     callbacks = Callbacks(config)
     callbacks.on_run_start(config=config, config_name=name)
-    # Hydra would make the output directory now. The verb makes it, once it knows that it may.
+    # Hydra would make the output directory now. The verb makes it later, once it has checked that it may.
     job = run_job(
         task_function=job_of(verb, subdir),
         config=config,
@@ -101,7 +101,7 @@ def _show(hydra: Hydra, verb: str, name: str, overrides: list[str], options: arg
 
 
 def _resolve(config: Any) -> None:
-    """Resolve what can be before a run; the number of a job, for instance, cannot."""
+    """Resolve everything that can be resolved before a run; the number of a job, for example, cannot."""
     for key in list(config) if isinstance(config, DictConfig) else range(len(config)):
         if OmegaConf.is_interpolation(config, key):
             with contextlib.suppress(OmegaConfBaseException):

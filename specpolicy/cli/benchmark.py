@@ -1,9 +1,9 @@
-"""Draw chunks with several samplers, side by side, and measure what each chunk costs: calls, rows, milliseconds.
+"""Draw chunks with several samplers and measure the cost of each chunk: calls, rows, milliseconds.
 
-Without samplers= those are measured that are worth comparing for the policy, the first of them as the reference. They
-take turns on recorded observations, on the same engine, so that a busy moment of the machine hits all alike. The output
-directory receives table.md, summary.json and chunks.csv, a row per chunk, which `specpolicy control clock=delay
-trace=...` can replay. A number behind a sampler's name is its number of steps.
+Without samplers= the samplers worth comparing for this policy are measured; the first is the reference. Samplers take
+turns on the same recorded observations and the same engine, so a busy moment of the machine affects all alike. The
+output directory receives table.md, summary.json and chunks.csv (one row per chunk), which `specpolicy control
+clock=delay trace=...` can replay. A number after a sampler's name is its number of steps: ddim-10.
 
 Examples:
   specpolicy benchmark policy=checkpoints/lift
@@ -37,8 +37,13 @@ WINDOWS = ("calibrated", "tuned", "end")
 
 
 def run(config: DictConfig, own: Policy | None = None, command: str | None = None) -> None:
-    """Measure as `config` (configs/benchmark.yaml) says; `own`: a policy in memory, in place of the one it names.
-    `command`: what results say they were made by; None: the command line."""
+    """Run the benchmark that `config` (configs/benchmark.yaml) describes.
+
+    Args:
+        config: the verb's configuration.
+        own: a policy in memory, instead of the one that `config` names.
+        command: the command to name in the results; None: the command line.
+    """
     import torch
 
     from specpolicy.cli.own_outputs import check_own
@@ -73,7 +78,7 @@ def _measure(
     output: Path,
     command: str,
 ) -> None:
-    """Measure, write and print the figures; `output` is held by this run."""
+    """Measure, write and print the figures; this run holds `output`."""
     from specpolicy.benchmarking import benchmark, brief_table, notes, plain_table, write_report
     from specpolicy.cli.configuration import save_config
     from specpolicy.evaluation.provenance import fingerprint
@@ -83,7 +88,7 @@ def _measure(
     tuned = settings.tuned
     histories = _histories(policy, config, output)
     name = output.name
-    if config.logger.name != "none":  # whose curves begin now: were it killed, they would seem to be another's
+    if config.logger.name != "none":  # a killed run must leave its own config beside its curves
         save_config(config, output, "benchmark")
     about = run_config(config, artifact, fingerprint(policy), policy.control_hz)
     about["task"] = about["task"] or policy.config.task
@@ -102,7 +107,7 @@ def _measure(
         summary["policy"] |= {"path": str(config.policy), **named(artifact)}
         summary["command"] = command
         summary["config"] = _plain(config)
-        print(plain_table(brief_table(summary)))  # first, so that it is seen even if the disk is full by now
+        print(plain_table(brief_table(summary)))  # before writing, so that it is seen even if the disk is full
         print("\n".join(notes(summary, brief=True)))
         save_config(config, output, "benchmark")
         write_report(summary, draws, output)
@@ -111,15 +116,15 @@ def _measure(
 
 
 def read_samplers(config: DictConfig) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The options of each sampler, by label, and the labels whose window is to be tuned.
+    """Return each sampler's options by label, and the labels of samplers whose draft length is to be tuned.
 
-    `steps` and `window` hold for the samplers that take such an option and do not set it themselves.
+    `steps` and `window` apply to samplers that have this option and do not set it themselves.
     """
     from specpolicy.cli.samplers import sampler_specs
 
     directories = config.get("config_directories", [])
     lengths = _lengths(config.steps)
-    # By what they are without `steps`; a sampler that stands there twice is told so.
+    # Labels without `steps`; this reports a sampler that is listed twice.
     entries = [dict(entry) if isinstance(entry, dict) else {"name": str(entry)} for entry in _plain(config.samplers)]
     plain = list(zip(entries, sampler_specs(entries, directories).items(), strict=True))
     wanted = []
@@ -172,7 +177,7 @@ def _settings(config: DictConfig, tuned: list[str]) -> Settings:
 
 
 def _histories(policy: Policy, config: DictConfig, output: Path) -> Histories:
-    """The recorded observations; without any, those of a task, recorded now and kept in `output`."""
+    """Return the recorded observations; without any, record those of a task now and keep them in `output`."""
     from specpolicy.artifacts import local_path
     from specpolicy.cli.configuration import save_config
     from specpolicy.histories import FILE, read_histories, write_histories
@@ -234,5 +239,5 @@ def _log(summary: dict[str, Any], output: Path, logger: MetricLogger) -> None:
 
 
 def _plain(config: Any) -> Any:
-    """The configuration as plain lists and dicts."""
+    """Return the configuration as plain lists and dicts."""
     return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config

@@ -1,13 +1,13 @@
-"""Calibrate exact sampling for a policy and this machine. It changes how fast chunks come, never their
-distribution.
+"""Calibrate exact sampling for a policy and this machine. Chunks come faster; their distribution stays the same.
 
-For a diffusion policy this is the sampler `recycled`. The policy plays episodes of its own task; at what it sees there
-it is sampled, and from its evaluations come a prior on its chunks, a small student of its network, and what is fastest
-here: the number of drafting sweeps and the window of each step, given what a call costs by its number of rows. For a
-policy of action tokens these are draft graphs for `decoders`, and how many drafts are fastest here, which may be none.
-All of it is written beside the checkpoint, and used from then on; what is known there of other machines and other
-decoders is kept. learn=false keeps what was learnt before, and only finds out what is fastest on this machine or
-engine.
+Diffusion policies (sampler `recycled`): the policy plays episodes of its own task and is sampled at the observations it
+meets. The network's outputs there give a prior on its chunks and a small student network. Then the fastest settings are
+chosen for this machine from the measured time of a call by its number of rows: the number of drafting sweeps and the
+draft length at each step.
+Policies of action tokens: draft graphs for `decoders`, and the fastest number of drafts, which may be none.
+
+Everything is written beside the checkpoint and used from then on. What is known there about other machines and other
+decoders is kept. learn=false keeps what was learnt and only finds the fastest settings on this machine or engine.
 
 Examples:
   specpolicy calibrate policy=checkpoints/lift
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 SETTINGS = "calibrate.yaml"
 LEARNT = ("speculation.safetensors", "speculation.json", "drafts.json")
-LOG = "calibrate_log"  # what a logger writes
-FIGURES = ("calls", "seconds")  # of a chunk, as a plan expects them
+LOG = "calibrate_log"  # where a logger writes
+FIGURES = ("calls", "seconds")  # per chunk, as a plan expects them
 
 
 def run(config: DictConfig) -> None:
-    """Calibrate as `config` (configs/calibrate.yaml) says."""
+    """Run the calibration that `config` (configs/calibrate.yaml) describes."""
     from specpolicy.artifacts import local_path
     from specpolicy.cli.calibrate_tokens import calibrate_tokens
     from specpolicy.cli.engines import on_engine
@@ -55,12 +55,12 @@ def run(config: DictConfig) -> None:
     from specpolicy.outputs import claim
     from specpolicy.precision import check_precision
 
-    effort = _effort(config)  # what is wrong shall be said before an hour of work
+    effort = _effort(config)  # errors are reported before an hour of work
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     output = output_beside(config)
     artifact = pin(config)
-    policy = load_policy(config.policy, config.device, bare=True)  # what lies there is made anew
+    policy = load_policy(config.policy, config.device, bare=True)  # what is there is made anew
     check_precision(config.precision, policy.device)
     place = local_path(config.policy)
     if not output.is_dir() and config.output is None:
@@ -74,7 +74,7 @@ def run(config: DictConfig) -> None:
         about = run_config(config, artifact, fingerprint(policy), policy.control_hz)
         about["task"] = policy.config.task
         policy = on_engine(policy, config.engine)
-        # In a directory of its own: beside a policy there may be the log of its training.
+        # In its own directory: the log of the policy's training may lie beside the policy.
         with make_logger(config.logger, output / LOG, about, name=f"{output.name}-calibrate") as logger:
             if artifact is not None:
                 logger.use_policy(artifact)
@@ -90,7 +90,7 @@ def run(config: DictConfig) -> None:
 def _calibrate(
     policy: Any, config: DictConfig, output: Path, effort: Effort, known: Calibration | None
 ) -> dict[str, Any]:
-    """Calibrate and write what was found to `output`, which this run holds; its figures, by name."""
+    """Calibrate and write the results to `output`, which this run holds; return the figures by name."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.observations import conditions, write_held_out
     from specpolicy.evaluation.provenance import hardware
@@ -103,7 +103,7 @@ def _calibrate(
     with _stages() as progress:
         network = policy.engine or policy.denoiser
         calibration = calibrate(network, policy.chain, policy.sample_shape, cond, generator, effort, progress, known)
-    calibration.fingerprint = policy.fingerprint  # of its encoder, too
+    calibration.fingerprint = policy.fingerprint  # covers its encoder, too
     where = policy.setting().backend
     calibration.report[where] |= {"hardware": hardware(), "threads": torch.get_num_threads()}
     if config.learn:
@@ -118,7 +118,7 @@ def _calibrate(
 
 
 def _take(place: Path, output: Path) -> None:
-    """Copy what was learnt of a policy to the output, where nothing is known yet."""
+    """Copy what was learnt about a policy to the output, if nothing is known there yet."""
     from specpolicy.files import atomic_path
 
     if not _is_calibrated(output):
@@ -128,12 +128,12 @@ def _take(place: Path, output: Path) -> None:
 
 
 def _is_calibrated(output: Path) -> bool:
-    """Whether a calibration lies there, so that the observations beside it are of one."""
+    """Whether `output` holds a calibration, so that the observations beside it belong to one."""
     return any((output / name).exists() for name in ("speculation.json", "drafts.json"))
 
 
 def describe(calibration: Calibration, where: str) -> str:
-    """What the calibration found on a machine, in a few lines."""
+    """Describe in a few lines what the calibration found on a machine."""
     report = calibration.report[where]
     cost = report["seconds_by_rows"]
     lines = ["one call: " + ", ".join(f"{rows} rows {1e3 * seconds:.1f} ms" for rows, seconds in cost.items())]
@@ -178,7 +178,7 @@ def _effort(config: DictConfig) -> Effort:
 
 @contextlib.contextmanager
 def _stages() -> Iterator[Any]:
-    """A progress function that shows one bar after another."""
+    """Yield a progress function that shows one bar after another."""
     from specpolicy.logging.progress import progress_bar
 
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""`specpolicy calibrate` for policies of action tokens: draft graphs, and how many drafts pay on this machine."""
+"""`specpolicy calibrate` for policies of action tokens: draft graphs, and the number of drafts that pays here."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from specpolicy.tokens.bound import BoundDecoder
     from specpolicy.tokens.calibration import DecoderCalibration, TokenCalibration
 
-LOOKAHEAD_CHUNKS = 40  # chunks that are decoded for each number of drafts of a chain or a fixed point
-BATCH = 20  # chunks that are decoded side by side
+LOOKAHEAD_CHUNKS = 40  # chunks decoded for each number of drafts, for a chain or a fixed point
+BATCH = 20  # chunks decoded side by side
 
 
 def calibrate_tokens(policy: TokenPolicy, config: DictConfig, output: Path) -> dict[str, Any]:
-    """Calibrate, write and print what was found; `output` is held by this run. Returns the figures, by name."""
+    """Calibrate, write and print the results, and return the figures by name; this run holds `output`."""
     found = (_learn if config.learn else _time_again)(policy, config, output)
     machine = policy.setting().backend
     print(describe(found, machine))
@@ -32,7 +32,7 @@ def calibrate_tokens(policy: TokenPolicy, config: DictConfig, output: Path) -> d
 
 
 def _learn(policy: TokenPolicy, config: DictConfig, output: Path) -> TokenCalibration:
-    """Calibrate each of `config.decoders`; what `output` holds of other decoders and machines stays."""
+    """Calibrate each of `config.decoders`; results in `output` for other decoders and machines stay."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.observations import conditions, write_held_out
     from specpolicy.logging.progress import progress_bar
@@ -41,7 +41,7 @@ def _learn(policy: TokenPolicy, config: DictConfig, output: Path) -> TokenCalibr
         raise SpecpolicyError(f"traces={config.traces}: expected at least 2 chunks to calibrate on")
     _check_choices(config)
     bare = copy.copy(policy)
-    bare.calibration = None  # what an earlier one chose is not asked
+    bare.calibration = None  # the choice of an earlier calibration must not be used
     decoders = _decoders(bare, config)
     calibration = _timed(policy, _known(policy, output, learn=True), {"config": OmegaConf.to_container(config)})
     cost = calibration.costs[policy.setting().backend]
@@ -54,13 +54,13 @@ def _learn(policy: TokenPolicy, config: DictConfig, output: Path) -> TokenCalibr
     with progress_bar(len(decoders), "calibrate decoders") as bar:
         for distribution, decoder in decoders.items():
             calibration = calibration.added(distribution, _calibrate(bare, decoder, cond, cost, generator, config))
-            calibration.save(output)  # each at once: the next one may fail, or be interrupted
+            calibration.save(output)  # after each decoder: the next may fail or be interrupted
             bar.advance()
     return calibration
 
 
 def describe(calibration: TokenCalibration, machine: str) -> str:
-    """What was found for a machine, in a few lines."""
+    """Describe in a few lines what was found for a machine."""
     cost = calibration.costs[machine]
     lines = ["one call: " + ", ".join(f"{rows} rows {1e3 * seconds:.1f} ms" for rows, seconds in cost.items())]
     for distribution, found in calibration.decoders.items():
@@ -80,7 +80,7 @@ def _chosen(found: DecoderCalibration, machine: str) -> str:
 
 
 def _check_choices(config: DictConfig) -> None:
-    """Refuse what no decoder can be calibrated by, before an hour of work."""
+    """Refuse settings that no decoder can be calibrated with, before an hour of work."""
     from specpolicy.tokens.calibration import DIVISIONS, OBJECTIVES
 
     if config.graphs not in (None, *DIVISIONS):
@@ -90,7 +90,7 @@ def _check_choices(config: DictConfig) -> None:
 
 
 def _decoders(policy: TokenPolicy, config: DictConfig) -> dict[str, BoundDecoder]:
-    """The decoders by what they draw from."""
+    """Return the decoders, by the distribution they draw from."""
     from specpolicy.cli.samplers import sampler_specs
     from specpolicy.sampler_names import make_sampler
 
@@ -108,7 +108,10 @@ def _decoders(policy: TokenPolicy, config: DictConfig) -> dict[str, BoundDecoder
 
 
 def _known(policy: TokenPolicy, output: Path, learn: bool) -> TokenCalibration:
-    """What was calibrated before; nothing, if it was for other tokens, or for another policy and is learnt anew."""
+    """Return the earlier calibration.
+
+    It is empty if it was made for other tokens, or for another policy and is learnt anew.
+    """
     from specpolicy.fingerprints import agree, check_made_for
     from specpolicy.tokens.calibration import TokenCalibration, read_token_calibration
 
@@ -124,7 +127,7 @@ def _known(policy: TokenPolicy, output: Path, learn: bool) -> TokenCalibration:
 
 
 def _timed(policy: TokenPolicy, known: TokenCalibration, report: dict[str, Any]) -> TokenCalibration:
-    """A calibration with what a call costs here and now."""
+    """Return the calibration with the cost of a call on this machine."""
     from specpolicy.evaluation.provenance import hardware
 
     nothing = torch.zeros(1, policy.encoder.n_obs_steps, policy.encoder.output_dim, device=policy.device)
@@ -139,7 +142,7 @@ def _timed(policy: TokenPolicy, known: TokenCalibration, report: dict[str, Any])
 
 
 def _time_again(policy: TokenPolicy, config: DictConfig, output: Path) -> TokenCalibration:
-    """The graphs and calls that are known, and the numbers of drafts that are fastest on this machine."""
+    """Keep the known graphs and calls, and find the fastest numbers of drafts on this machine."""
     known = _known(policy, output, learn=False)
     if not known.decoders:
         raise SpecpolicyError(f"{output} holds no calibration of these tokens: calibrate with learn=true first")
@@ -168,7 +171,7 @@ def _calibrate(
         return calibrate_graphs(traces, decoder.rule, cost, divisions, config.objective)
 
     def measure(drafts: int) -> tuple[float, float]:
-        """Mean calls and rows with so many drafts; the noise is the same for all."""
+        """Return mean calls and rows with this number of drafts; the noise is the same for all."""
         made = dataclasses.replace(sampler, drafts=drafts, drafter=kind)
         seeded = torch.Generator().manual_seed(config.seed)
         out = policy.bound(made).decode(cond[:LOOKAHEAD_CHUNKS], seeded)

@@ -1,10 +1,11 @@
 """Record demonstrations of a task with its scripted expert.
 
-The expert's action plus Gaussian noise is executed, the clean action is stored as the label, so the data
-shows how to recover from mistakes. The file has robomimic's HDF5 layout, with the masks train and valid.
-Only episodes that succeed are kept; a failed one is replaced by another. The data depends on the settings
-alone, not on the number of processes. Killed and started again, the same command goes on where it stopped.
-With format=lerobot it becomes a LeRobot data set (v3.0) in a directory, with the splits train and valid.
+The expert's action plus Gaussian noise is executed and the clean action is stored as the label, so the data shows how
+to recover from mistakes. Only episodes that succeed are kept; a failed one is replaced by another. The data depends
+only on the settings, not on the number of processes. To continue after a kill, run the same command again.
+
+The file has robomimic's HDF5 layout, with the masks train and valid. format=lerobot writes a LeRobot data set (v3.0)
+into a directory instead, with the splits train and valid.
 
 Examples:
   specpolicy collect task=lift episodes=100 noise=0.15 seed=0
@@ -34,7 +35,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.logging.progress import progress_bar
 
     output = check(config)
-    # Beside the data; output=data/lift.h5 is not to meet data/lift.hdf5.
+    # Beside the data; data/lift.h5 and data/lift.hdf5 must not share one file.
     beside = output.with_suffix(".yaml") if output.suffix == ".hdf5" else output.with_name(f"{output.name}.yaml")
     if beside.exists() and not saved_by(beside, "collect"):
         raise SpecpolicyError(f"{beside}, where the settings go, is not of specpolicy collect: choose another output")
@@ -75,7 +76,7 @@ def run(config: DictConfig) -> None:
 
 
 def check(config: DictConfig) -> Path:
-    """Refuse settings that cannot be; return the file or directory to write."""
+    """Refuse settings that cannot work; return the file or directory to write."""
     limits = {
         "episodes": config.episodes >= 1,
         "noise": config.noise >= 0,
@@ -91,7 +92,7 @@ def check(config: DictConfig) -> Path:
 
 
 def _output(config: DictConfig) -> Path:
-    """The file or directory to write, by default named after the task."""
+    """Return the file or directory to write, by default named after the task."""
     from specpolicy.data.collect import FORMATS
 
     if config.format not in FORMATS:

@@ -1,7 +1,7 @@
-"""Completion in a shell: verbs, switches, keys, options of groups and files, by Hydra's own plugins.
+"""Shell completion of verbs, switches, keys, options of groups and files, by Hydra's own plugins.
 
-`eval "$(specpolicy -sc install=bash)"` (or zsh, fish) makes the shell ask `specpolicy -sc query=bash`, as it asks every
-Hydra application. What is ours is the verb, the first word, and that keys show before what is required is given.
+`eval "$(specpolicy -sc install=bash)"` (or zsh, fish) makes the shell call `specpolicy -sc query=bash`, as for every
+Hydra application. Added here: the verb as the first word, and keys that show before required settings are given.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ SWITCHES = ("--shell-completion", "-sc")
 
 
 def complete(overrides: Sequence[str]) -> None:
-    """Print what a shell evaluates (install=bash, uninstall=bash), or how its line can go on (query=bash).
+    """Print what a shell evaluates (install=bash, uninstall=bash), or the possible completions (query=bash).
 
     Raises:
-        SpecpolicyError: neither, or a shell that Hydra knows no plugin for.
+        SpecpolicyError: neither of these, or a shell without a plugin in Hydra.
     """
     what, _, shell = (overrides[0] if len(overrides) == 1 else "").partition("=")
     loader = Completing("collect")
@@ -47,7 +47,7 @@ def complete(overrides: Sequence[str]) -> None:
 
 
 def candidates(line: str) -> list[str]:
-    """What the last word of a command line may become."""
+    """List the completions of the last word of a command line."""
     words = line.split()[1:]
     word = "" if not words or line[-1:].isspace() else words[-1]
     if not words or (len(words) == 1 and word):
@@ -64,14 +64,14 @@ def candidates(line: str) -> list[str]:
             found = DefaultCompletionPlugin(loader)._query(
                 verb, " ".join([*options.overrides, *([] if word else [""])])
             )
-    except (SystemExit, Exception):  # a line that nobody can read yet
+    except (SystemExit, Exception):  # the line cannot be parsed yet
         found = []
     key, equals, value = word.partition("=")
     return _files(key, value) if equals and found in ([], [word]) else found
 
 
 class Completing(VerbLoader):
-    """Composes whatever there is: a choice that is required and missing hides no key."""
+    """Composes what is there; a missing required choice hides no key."""
 
     def __init__(self, verb: str, config_directories: Sequence[Path] = ()) -> None:
         super().__init__(verb, config_directories, checked=False)
@@ -88,7 +88,7 @@ class Completing(VerbLoader):
 
 
 def _files(key: str, value: str) -> list[str]:
-    """The files that a value may become, directories with their slash."""
+    """List the files that complete a value; directories end in a slash."""
     here = "" if os.path.dirname(value) else "./"
     paths = [path for path in sorted(CompletionPlugin.complete_files(here + value)) if value or path[2] != "."]
     return [f"{key}={path.removeprefix(here)}" + ("/" if os.path.isdir(path) else "") for path in paths]
@@ -96,7 +96,7 @@ def _files(key: str, value: str) -> list[str]:
 
 @contextlib.contextmanager
 def _named() -> Iterator[None]:
-    """Plugins take the name of the program from its arguments."""
+    """Make plugins see the name "specpolicy"; they take the program's name from sys.argv."""
     before, sys.argv = sys.argv, ["specpolicy"]
     try:
         yield

@@ -1,4 +1,4 @@
-"""A verb's configuration, composed by Hydra from its yaml, the config groups and settings, and where it is kept."""
+"""A verb's configuration, composed by Hydra from yaml, config groups and settings, and where it is saved."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ def compose_verb(verb: str, overrides: Sequence[str] = (), config_directories: S
         config_directories: directories with more options for the config groups.
 
     Raises:
-        SpecpolicyError: an unknown or missing key, an unknown option of a group, a value of a wrong type.
+        SpecpolicyError: a key is unknown or missing, an option of a group is unknown, or a value has a wrong type.
     """
     hydra = Hydra(verb, VerbLoader(verb, config_directories))
     return finished(hydra.compose_config(verb, read_overrides(verb, overrides), RunMode.RUN), verb)
@@ -35,9 +35,15 @@ def compose_verb(verb: str, overrides: Sequence[str] = (), config_directories: S
 def save_config(config: DictConfig, path: Path | str, verb: str | None = None) -> Path:
     """Write the resolved configuration to `path`, or to `path/config.yaml` unless `path` ends in .yaml.
 
-    A directory gets Hydra's `.hydra`, too, if the verb runs from the command line.
+    A directory also gets Hydra's `.hydra` if the verb runs from the command line.
 
-    `verb`: named in its first line, so that a later run knows the directory as one of its own.
+    Args:
+        config: the configuration.
+        path: file or directory.
+        verb: named in the first line, so that a later run recognises the directory as one of its own.
+
+    Returns:
+        The file that was written.
     """
     path = Path(path)
     own = path.suffix != ".yaml"
@@ -49,5 +55,5 @@ def save_config(config: DictConfig, path: Path | str, verb: str | None = None) -
 
 
 def saved_line(verb: str) -> str:
-    """The first line of a verb's saved configuration."""
+    """Return the first line of a verb's saved configuration."""
     return f"# specpolicy {verb}\n"

@@ -1,8 +1,8 @@
-"""Run a policy live: a control loop on the wall clock moves a task's simulated robot, and its timing is reported.
+"""Run a policy live: a control loop on the wall clock moves a task's simulated robot and reports its timing.
 
-Inference runs beside the loop, and the world does not wait for it. The run ends with the episode. Whatever ends it
-(an action that is not finite, an exception or a hang in inference, a lost observation, Ctrl-C, `kill`, a lost
-terminal), the robot is stopped first. The report is printed and saved as timing.json, with config.yaml beside it.
+Inference runs beside the loop, and the world does not wait for it. The run ends with the episode. If something else
+ends it, the robot is stopped first: an action that is not finite, an exception or a hang in inference, a lost
+observation, Ctrl-C, `kill`, a lost terminal. The report is printed and saved as timing.json, beside config.yaml.
 
 Examples:
   specpolicy control task=lift policy=checkpoints/lift hz=20
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from specpolicy.control import Controller, GymRobot, Planner
     from specpolicy.control.clock import Clock
 
-API_KEY = "SPECPOLICY_API_KEY"  # the variable that holds the key of a policy server
+API_KEY = "SPECPOLICY_API_KEY"  # environment variable with the key of a policy server
 FORMAT = 1
 
 
@@ -98,7 +98,7 @@ def _planner(config: DictConfig, env: gymnasium.Env) -> Planner:
 
 
 def _remote_planner(config: DictConfig, env: gymnasium.Env) -> Planner:
-    """A policy that another process serves; the sampler is the server's."""
+    """Connect to a policy server and return its planner; the server chooses the sampler."""
     from specpolicy.evaluation.planners import check_rate_fits, check_shapes_fit
     from specpolicy.serving.client import RemotePlanner
 
@@ -135,7 +135,7 @@ def _controller(config: DictConfig, planner: Planner, robot: GymRobot, hz: float
     from specpolicy.control.process_worker import ProcessWorker
 
     limits = Limits(**_plain(config.limits))
-    beside = config.clock == "wall"  # else the world waits, and inference runs in the loop
+    beside = config.clock == "wall"  # else the world waits and inference runs in the loop
     return Controller(
         planner,
         robot,
@@ -162,11 +162,11 @@ def _clock(config: DictConfig, hz: float) -> Clock:
 
 
 def _print(text: str) -> None:
-    """Print what can be read in a file as well: a terminal that has gone changes nothing about how the run ended."""
+    """Print a text that is also saved to a file: a lost terminal must not change how the run ends."""
     try:
         print(text, flush=True)
     except OSError:
-        with contextlib.suppress(OSError):  # nor does Python's own attempt at the end
+        with contextlib.suppress(OSError):  # nor must Python's own flush at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -177,7 +177,7 @@ def _outcome(config: DictConfig, robot: GymRobot, hz: float) -> str:
 
 
 def _drawn_by(config: DictConfig, planner: Any) -> dict[str, str | None]:
-    """The sampler and the engine of the chunks, a server's as it says; None where there was none, or nobody says."""
+    """Return the sampler and engine behind the chunks; None if there is none or the server does not say."""
     if hasattr(planner, "metadata"):
         return {name: planner.metadata.more.get(name) for name in ("sampler", "engine")}
     sampler = None if config.sampler is None or config.policy == "expert" else str(config.sampler.name)
@@ -192,7 +192,7 @@ def _save(
     output: Path,
     drawn_by: dict[str, str | None],
 ) -> Path:
-    """Write timing.json: the report, what became of the episode, and where the figures come from."""
+    """Write timing.json: the report, the outcome of the episode, and the provenance of the figures."""
     from specpolicy.evaluation.provenance import hardware, load, versions
     from specpolicy.files import write_text
 
@@ -218,7 +218,7 @@ def _save(
 
 
 def _line(controller: Controller, error: BaseException | None) -> str | None:
-    """What went wrong; an exception that a signal has raised has no text of its own."""
+    """Return the error in one line; an exception raised by a signal has no text of its own."""
     if error is None or isinstance(error, Exception):
         return None if error is None else str(error)
     cause = "" if controller.log.end is None else controller.log.end.cause
@@ -226,5 +226,5 @@ def _line(controller: Controller, error: BaseException | None) -> str | None:
 
 
 def _plain(config: Any) -> Any:
-    """The configuration as plain lists and dicts."""
+    """Return the configuration as plain lists and dicts."""
     return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config

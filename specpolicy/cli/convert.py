@@ -1,8 +1,8 @@
-"""Turn a checkpoint of another project into a directory of ours: safetensors and JSON, nothing that runs.
+"""Convert a checkpoint of another project into our format: safetensors and JSON, without executable code.
 
 Reads diffusion_policy's .ckpt (low-dimensional U-Nets and transformers, and hybrid image policies), LeRobot's
-directories of type diffusion, and robomimic's .pth of DiffusionPolicyUNet; none of these packages is needed. The
-other verbs read them as well. Converting once opens the pickle for the last time.
+directories of type diffusion, and robomimic's .pth of DiffusionPolicyUNet. None of these packages is needed. Other
+verbs can read these checkpoints directly, too; after conversion, the pickle need not be opened again.
 
 Examples:
   specpolicy convert path=data/outputs/train/checkpoints/latest.ckpt out=checkpoints/push_t_dp
@@ -20,12 +20,12 @@ from omegaconf import DictConfig
 
 from specpolicy.errors import SpecpolicyError
 
-PART = ".specpolicy.part"  # the directory in `out` where a conversion is until it is complete
-FILES = ("convert.yaml", "model.safetensors", "config.json")  # the last one makes it a checkpoint
+PART = ".specpolicy.part"  # directory in `out` that holds a conversion until it is complete
+FILES = ("convert.yaml", "model.safetensors", "config.json")  # the last file makes it a checkpoint
 
 
 def run(config: DictConfig) -> None:
-    """Convert as `config` (configs/convert.yaml) says."""
+    """Convert the checkpoint that `config` (configs/convert.yaml) names."""
     import torch
 
     from specpolicy.artifacts import local_path
@@ -43,9 +43,9 @@ def run(config: DictConfig) -> None:
         raise SpecpolicyError(f"out={out} is the checkpoint itself: choose another directory")
     with claim(out, "convert"):
         part = out / PART
-        _discard(part)  # of a run that was killed
+        _discard(part)  # left by a killed run
         if not (out / FILES[-1]).exists() and saved_by(out / FILES[0], "convert"):
-            remove(out, FILES)  # of one that was killed while it put its files in place
+            remove(out, FILES)  # left by a run that was killed while it put its files in place
         if [path for path in out.iterdir() if path.name != LOCK]:
             if not config.overwrite:
                 raise SpecpolicyError(f"out={out} is not empty: choose another directory or overwrite=true")
@@ -59,7 +59,7 @@ def run(config: DictConfig) -> None:
             policy.save(part, torch.float16 if config.half_precision else torch.float32)
             save_config(config, part / "convert.yaml", "convert")
             beside = _save_beside(policy, load_policy(part, bare=True), part)
-            load_policy(part)  # what was written can be read
+            load_policy(part)  # checks that the result can be read
             remove(out, [*BESIDE, *FILES])
             for name in [*beside, *FILES]:
                 (part / name).rename(out / name)
@@ -70,9 +70,10 @@ def run(config: DictConfig) -> None:
 
 
 def _save_beside(policy: Any, written: Any, part: Path) -> list[str]:
-    """Write what belongs to a policy beside what was written of it; return the names of the files.
+    """Write what belongs to a policy beside its converted checkpoint; return the names of the files.
 
-    Half precision rounds the weights a little: what was made for them before serves them still, under their new name.
+    Half precision rounds the weights a little. What was made for the unrounded weights still serves, under the new
+    fingerprint.
     """
     from specpolicy.cli.train import BESIDE
 
@@ -84,7 +85,7 @@ def _save_beside(policy: Any, written: Any, part: Path) -> list[str]:
 
 
 def _discard(part: Path) -> None:
-    """Delete what there is of a conversion that was not completed."""
+    """Delete what is left of an incomplete conversion."""
     from specpolicy.cli.train import BESIDE
     from specpolicy.outputs import remove, remove_temporary
 
@@ -95,7 +96,7 @@ def _discard(part: Path) -> None:
 
 
 def describe(policy) -> str:
-    """What a policy sees, plans and costs, in a few lines."""
+    """Describe in a few lines what a policy sees and plans, and its size."""
     source = policy.config.source or {}
     parameters = sum(parameter.numel() for parameter in policy.parameters())
     seen = ", ".join(

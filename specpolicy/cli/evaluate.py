@@ -1,25 +1,24 @@
-"""Play a policy in several ways on the same seeds; measure success, and what time costs.
+"""Play a policy under several conditions on the same seeds; measure success and what inference time costs.
 
 A condition is a sampler, what its time means for the world (track), and how its chunks are joined (stitching). All
 conditions play the same episodes. Without samplers= the policy's best exact sampler plays alone. The output directory
-receives report.html with its plots and videos, summary.json, and the tables episodes.csv and chunks.csv. Killed and
-started again, the same command goes on where it stopped; with more episodes, samplers or other conditions it adds
-them.
+receives report.html with plots and videos, summary.json, and the tables episodes.csv and chunks.csv. To continue after
+a kill, run the same command again; with more episodes, samplers or conditions it adds them.
 
-track=paused: the world waits while the policy computes; an outcome depends on policy, sampler and seed alone.
-track=delay: a chunk takes a given number of control steps; as reproducible, and no machine in it. Keys: track.delays;
-  track.swept_execute_steps, more horizons to play at the delay track.swept_at.
-track=charged: the world moves on by the measured time of every call. Keys: track.factors on it, 0 for a world that
-  waits; track.trace, a CSV file of recorded calls (columns sampler, seconds) to charge instead.
-track=budget: as charged; success of each method at its best setting within a latency budget. Keys: track.budgets_ms,
-  track.factor, track.trace.
+track=paused: the world waits while the policy computes. An outcome depends only on policy, sampler and seed.
+track=delay: a chunk takes a fixed number of control steps. Equally reproducible; the machine's speed plays no part.
+  Keys: track.delays; track.swept_execute_steps, more execution horizons to play at the delay track.swept_at.
+track=charged: the world moves on by the measured time of every call. Keys: track.factors on this time (0: the world
+  waits); track.trace, a CSV file of recorded calls (columns sampler, seconds) to charge instead.
+track=budget: as charged; reports the success of each method at its best setting within a latency budget. Keys:
+  track.budgets_ms, track.factor, track.trace.
 
 Examples:
   specpolicy evaluate task=lift policy=checkpoints/lift 'samplers=[ddpm,ddim]' episodes=50
   specpolicy evaluate task=can policy=checkpoints/can 'samplers=[ddim,ddim-4,recycled-16,expert]' logger=wandb
   specpolicy evaluate task=lift policy=checkpoints/lift track=delay 'track.delays=[0,2,4,8]'
   specpolicy evaluate task=lift_conveyor policy=checkpoints/lift_conveyor track=charged 'samplers=[ddpm,recycled]'
-  specpolicy evaluate task=lift policy=checkpoints/lift track=budget 'samplers=[ddim-4,ddim,recycled]' \\
+  specpolicy evaluate task=lift policy=checkpoints/lift track=budget 'samplers=[ddim-4,ddim,recycled]' \
       'track.budgets_ms=[20,50,100]' 'stitching=[continue_chunk,naive_switch]'
 """
 
@@ -51,8 +50,13 @@ MOST_RATES = 6  # success rates beside the progress bar
 
 
 def run(config: DictConfig, policy: Policy | None = None, command: str | None = None) -> None:
-    """Evaluate as `config` (configs/evaluate.yaml) says; `policy`: in memory, in place of the one it names. `command`:
-    what results say they were made by; None: the command line."""
+    """Run the evaluation that `config` (configs/evaluate.yaml) describes.
+
+    Args:
+        config: the verb's configuration.
+        policy: a policy in memory, instead of the one that `config` names.
+        command: the command to name in the results; None: the command line.
+    """
     from specpolicy.cli.own_outputs import check_own
     from specpolicy.evaluation import runner
     from specpolicy.evaluation.provenance import hardware
@@ -69,7 +73,7 @@ def run(config: DictConfig, policy: Policy | None = None, command: str | None = 
             known = ", ".join(evaluation.setup.samplers)
             raise SpecpolicyError(f"references: no sampler is called '{label}'; there are {known}")
     cores = hardware()["cores"]
-    # One at a time where times decide: episodes side by side slow each other down.
+    # One at a time if outcomes depend on times: episodes side by side slow each other down.
     workers = (1 if times_are_measured(track) else cores) if config.workers is None else config.workers
     if workers < 0:
         raise SpecpolicyError(f"workers={workers}: expected 0 or more")
@@ -89,7 +93,7 @@ def _evaluate(
     workers: int,
     command: str,
 ) -> None:
-    """Play what is missing in the output, which this run holds, and report."""
+    """Play what the output lacks and write the report; this run holds the output."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.evaluation import runner
     from specpolicy.evaluation.power import sample_size_note
@@ -141,14 +145,14 @@ def _evaluate(
 
 
 def read_video_size(size: Any) -> tuple[int, int]:
-    """(height, width) in pixels."""
+    """Return (height, width) in pixels."""
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
         raise SpecpolicyError(f"video_size={list(size)}: expected [height, width] in pixels")
     return size[0], size[1]
 
 
 def _evaluation(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any], Evaluation]:
-    """The track with the execution horizon that holds in it, and what is to be played."""
+    """Return the track, with its execution horizon, and the evaluation to play."""
     from specpolicy.cli.engines import engine_for_processes
     from specpolicy.evaluation.conditions import Condition
     from specpolicy.evaluation.player import EXPERT, Setup
@@ -178,7 +182,7 @@ def _evaluation(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any],
     sampled = [label for label in setup.samplers if label not in experts]
     horizon = config.execute_steps or (policy().n_action_steps if sampled else 1)
     track = {**plain(config.track), "execute_steps": horizon}
-    # The expert plans one action at a time: the world waits for it, whatever the track.
+    # The expert plans one action at a time, so the world waits for it in every track.
     conditions = [*make_conditions(track, sampled, _joining(config), horizon), *map(Condition, experts)]
     return track, Evaluation(setup, tuple(conditions), config.episodes, config.seed, config.videos)
 
@@ -237,7 +241,7 @@ def _report(
     references: list[str],
     logger: MetricLogger,
 ) -> None:
-    """Write summary.json, the plots and report.html; hand all of it to the logger; print the table."""
+    """Write summary.json, the plots and report.html, hand them to the logger, and print the table."""
     from specpolicy.evaluation.costs import chunk_figures
     from specpolicy.evaluation.plots import write_plots
     from specpolicy.evaluation.publishing import publish

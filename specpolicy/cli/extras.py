@@ -1,5 +1,4 @@
-"""Packages that the core does without, the extra that brings each, what a verb asks for before it begins, and errors as
-lines."""
+"""Optional packages: the extra that brings each, the check before a verb begins, and errors as one line."""
 
 import importlib.util
 import os
@@ -7,7 +6,7 @@ import sys
 
 from specpolicy.errors import SpecpolicyError
 
-# As imported: the extra of pyproject.toml.
+# {package as imported: extra of pyproject.toml}
 EXTRAS = {
     "hydra": "cli",
     "omegaconf": "cli",
@@ -30,7 +29,7 @@ EXTRAS = {
     "metaworld": "metaworld",
 }
 COMMAND_LINE = ("hydra", "omegaconf", "rich")
-# What a verb cannot do without, whatever its settings; the rest shows when it is imported. An evaluation must not play
+# Packages that a verb needs under all settings; others are noticed when they are imported. An evaluation must not play
 # for an hour and then find that it cannot draw its report.
 NEEDS = {
     "collect": ("gymnasium", "h5py"),
@@ -42,10 +41,10 @@ NEEDS = {
 
 
 def check_installed(packages: tuple[str, ...]) -> None:
-    """Raise unless each package can be imported; none is.
+    """Raise an error unless all packages are installed; nothing is imported.
 
     Raises:
-        SpecpolicyError: with the command that installs what is missing.
+        SpecpolicyError: a package is missing; the message has the command that installs it.
     """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
@@ -53,19 +52,19 @@ def check_installed(packages: tuple[str, ...]) -> None:
 
 
 def refusal(missing: list[str]) -> str:
-    """The line for packages that are not installed."""
+    """Return the error line for packages that are not installed."""
     extras = dict.fromkeys(EXTRAS[package] for package in missing if package in EXTRAS)
     others = [package for package in missing if package not in EXTRAS]
     targets = [f"'specpolicy[{','.join(extras)}]'"] * bool(extras) + others
     kind, verb = ("package", "is") if len(missing) == 1 else ("packages", "are")
     line = f"the {kind} {', '.join(missing)} {verb} not installed: pip install {' '.join(targets)}"
-    if "robosuite" in missing and sys.version_info >= (3, 13):  # where the extra leaves it out
+    if "robosuite" in missing and sys.version_info >= (3, 13):  # if the extra leaves it out
         line += " under Python 3.11 or 3.12, which robosuite needs"
     return line
 
 
 def error_line(error: Exception) -> str | None:
-    """One line for an error the user can mend, None for a defect of ours, whose traceback we want to see."""
+    """Return one line for an error that the user can fix; None for a defect of ours, whose traceback should be seen."""
     if isinstance(error, SpecpolicyError):
         return " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError) and error.name:

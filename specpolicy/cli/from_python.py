@@ -1,6 +1,6 @@
-"""`specpolicy.evaluate` and `specpolicy.benchmark`: two verbs as functions, for policies in memory, too.
+"""`specpolicy.evaluate` and `specpolicy.benchmark`: two verbs as functions, also for policies in memory.
 
-Their options are the keys of the verb's yaml; what the command line refuses is refused here with the same words.
+Their options are the keys of the verb's yaml. What the command line refuses is refused here with the same words.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
     SomeSampler = str | Mapping[str, Any] | AnySampler
 
-IN_MEMORY = "(in memory)"  # what results say of where such a policy lies
+IN_MEMORY = "(in memory)"  # path in the results for such a policy
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a verb found.
+    """The result of a verb.
 
     Attributes:
-        summary: all figures, in plain values: what summary.json holds.
-        directory: where everything was written.
+        summary: all figures as plain values, the content of summary.json.
+        directory: directory that everything was written to.
     """
 
     summary: dict[str, Any]
@@ -44,11 +44,11 @@ class Outcome:
 
     @property
     def chunks(self) -> Any:
-        """A row for each chunk, see `rows`."""
+        """One row per chunk, see `rows`."""
         return self.rows("chunks.csv")
 
     def rows(self, table: str) -> Any:
-        """What one of the CSV files holds: a DataFrame where pandas is installed, else a list of dicts."""
+        """Return the content of a CSV file: a DataFrame if pandas is installed, else a list of dicts."""
         with (self.directory / table).open(encoding="utf-8", newline="") as file:
             found = [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
         try:
@@ -58,13 +58,13 @@ class Outcome:
         return pandas.DataFrame(found)
 
     def report(self, out: str | Path) -> Path:
-        """Copy all that was written to a directory `out`, which must not be there yet.
+        """Copy all that was written to a directory `out`, which must not exist yet.
 
         Returns:
-            report.html, or table.md of a benchmark.
+            Path of report.html, or of table.md for a benchmark.
 
         Raises:
-            SpecpolicyError: there is something at `out`.
+            SpecpolicyError: `out` exists.
         """
         out = Path(out)
         if out.exists():
@@ -74,11 +74,11 @@ class Outcome:
 
 
 class Evaluated(Outcome):
-    """What an evaluation found."""
+    """The result of an evaluation."""
 
     @property
     def episodes(self) -> Any:
-        """A row for each episode, see `rows`."""
+        """One row per episode, see `rows`."""
         return self.rows("episodes.csv")
 
 
@@ -92,21 +92,22 @@ def evaluate(
     quiet: bool = False,
     **options: Any,
 ) -> Evaluated:
-    """Play a policy with several samplers on the same seeds; measure success, and what time costs.
+    """Play a policy with several samplers on the same seeds; measure success and what inference time costs.
 
     Args:
-        policy: in memory, a checkpoint's directory, or wandb:entity/project/name:version.
+        policy: a policy in memory, a checkpoint's directory, or wandb:entity/project/name:version.
         task: a task's name, such as "lift", or its configuration.
-        samplers: names ("ddim-4"), samplers (`samplers.Recycled(steps=16)`) or mappings of a name and options; None:
-            the policy's best.
-        episodes: of each sampler.
-        output: the directory for results, which a second call with the same settings continues; None: a temporary one.
+        samplers: names ("ddim-4"), samplers (`samplers.Recycled(steps=16)`), or mappings of a name and options; None:
+            the policy's best sampler.
+        episodes: number of episodes for each sampler.
+        output: directory for the results; a second call with the same settings continues it. None: a temporary one.
         quiet: print no progress and no table.
-        **options: keys of configs/evaluate.yaml, such as workers=0, track="delay", videos=3; a dotted one in a dict:
-            `**{"track.delays": [0, 2]}`.
+        **options: keys of configs/evaluate.yaml, such as workers=0, track="delay", videos=3. Pass dotted keys in a
+            dict: `**{"track.delays": [0, 2]}`.
 
     Raises:
-        SpecpolicyError: settings that do not go together, as `specpolicy evaluate` words it; missing packages.
+        SpecpolicyError: the settings do not fit together (same message as `specpolicy evaluate`), or a package is
+            missing.
     """
     check_installed((*COMMAND_LINE, *NEEDS["evaluate"]))
     from specpolicy.cli import evaluate as verb
@@ -124,18 +125,19 @@ def benchmark(
     quiet: bool = False,
     **options: Any,
 ) -> Outcome:
-    """Draw chunks with several samplers side by side and measure what each costs: calls, rows, milliseconds.
+    """Draw chunks with several samplers and measure the cost of each: calls, rows, milliseconds.
 
     Args:
-        policy: in memory, or a checkpoint's directory, which holds recorded observations (or a name, see `evaluate`).
-        samplers: see `evaluate`; None: those worth comparing for the policy.
-        count: chunks of each sampler.
+        policy: a policy in memory, a checkpoint's directory with recorded observations, or a name as in `evaluate`.
+        samplers: see `evaluate`; None: the samplers worth comparing for the policy.
+        count: number of chunks for each sampler.
         output, quiet: see `evaluate`.
-        **options: keys of configs/benchmark.yaml, such as engine="openvino", window="tuned"; of a policy in memory
+        **options: keys of configs/benchmark.yaml, such as engine="openvino", window="tuned". A policy in memory needs
             `observations`, a file of histories, or `task`.
 
     Raises:
-        SpecpolicyError: settings that do not go together, as `specpolicy benchmark` words it; missing packages.
+        SpecpolicyError: the settings do not fit together (same message as `specpolicy benchmark`), or a package is
+            missing.
     """
     check_installed(COMMAND_LINE)
     from specpolicy.cli import benchmark as verb
@@ -155,7 +157,7 @@ def _run(
     quiet: bool,
     options: Mapping[str, Any],
 ) -> tuple[dict[str, Any], Path]:
-    """The summary, and the directory where it stands."""
+    """Return the summary and the directory that holds it."""
     from specpolicy.policy_base import Policy
 
     own = policy if isinstance(policy, Policy) else None
@@ -179,7 +181,7 @@ def _run(
 
 
 def _composed(verb: str, task: Any, options: Mapping[str, Any]) -> DictConfig:
-    """The verb's configuration with some keys set to values of Python."""
+    """Return the verb's configuration with some keys set to Python values."""
     from specpolicy.cli.configuration import compose_verb
     from specpolicy.cli.groups import default_groups
 
@@ -196,7 +198,7 @@ def _composed(verb: str, task: Any, options: Mapping[str, Any]) -> DictConfig:
 
 
 def _text(value: Any, plain: bool = False) -> str:
-    """A value as Hydra's command line writes it."""
+    """Return a value in the notation of Hydra's command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -212,7 +214,7 @@ def _text(value: Any, plain: bool = False) -> str:
 
 
 def _spec(sampler: SomeSampler) -> Any:
-    """A sampler as configurations write it."""
+    """Return a sampler in the notation of configurations."""
     if isinstance(sampler, str):
         return sampler
     if isinstance(sampler, Mapping):
@@ -234,7 +236,7 @@ def _spec(sampler: SomeSampler) -> Any:
 
 
 def _number(text: str) -> Any:
-    """What a field of a table holds: a number, None where it is empty, else text."""
+    """Convert a field of a table: to a number if it is one, to None if it is empty, else text."""
     if text == "":
         return None
     for kind in (int, float):

@@ -1,4 +1,4 @@
-"""The config groups: directories of yaml files, the user's own and the shipped ones."""
+"""Config groups: directories of yaml files, the user's own and the shipped ones."""
 
 import re
 from collections.abc import Iterable
@@ -15,10 +15,10 @@ SHIPPED = Path(next(iter(specpolicy_configs.__path__))).resolve()
 
 
 def load_option(group: str, name: str, config_directories: Iterable[Path | str] = ()) -> DictConfig:
-    """Return one option of a config group, such as `load_option("sampler", "ddim")`; of ddim-10 it is that of ddim.
+    """Return one option of a config group, such as `load_option("sampler", "ddim")`; ddim-10 gives the option ddim.
 
-    A verb that takes a list of options (`samplers=[ddpm,ddim]`) resolves each by this; it passes
-    `config.get("config_directories", [])` so that the user's own options are found too.
+    Verbs that take a list of options (`samplers=[ddpm,ddim]`) load each with this function. They pass
+    `config.get("config_directories", [])`, so that the user's own options are found too.
     """
     for directory in [*map(Path, config_directories), SHIPPED]:
         path = directory / group / f"{name}.yaml"
@@ -34,20 +34,22 @@ def load_option(group: str, name: str, config_directories: Iterable[Path | str] 
 
 
 def name_and_steps(name: str) -> tuple[str, int] | None:
-    """(ddim, 10) of ddim-10; None of a name without a number of steps."""
+    """Split ddim-10 into (ddim, 10); None for a name without a number of steps."""
     short = re.fullmatch(r"(\w+)-(\d+)", name)
     return (short[1], int(short[2])) if short else None
 
 
 def option_names(group: str, config_directories: Iterable[Path | str] = ()) -> list[str]:
-    """The names of a group's options, sorted; empty if there is no such group."""
+    """Return the names of a group's options, sorted; empty if there is no such group."""
     directories = [*map(Path, config_directories), SHIPPED]
     return sorted({path.stem for directory in directories for path in (directory / group).glob("*.yaml")})
 
 
 def default_groups(verb: str) -> dict[str, str | None]:
-    """The config groups in the verb's defaults list, with their default options: `REQUIRED`, or None where the verb
-    finds one itself."""
+    """Return the config groups in the verb's defaults list, each with its default option.
+
+    The default is `REQUIRED` if the user must choose, and None if the verb chooses one itself.
+    """
     own = OmegaConf.load(SHIPPED / f"{verb}.yaml")
     assert isinstance(own, DictConfig)
     groups: dict[str, str | None] = {}

@@ -10,7 +10,7 @@ from specpolicy.cli.groups import REQUIRED, SHIPPED, default_groups, option_name
 
 
 def verb_help(verb: str, config_directories: Sequence[Path] = ()) -> str:
-    """What the verb does, its config groups, its keys with their defaults, and the common options."""
+    """Return a verb's help: its docstring, config groups, keys with defaults, and the common options."""
     module = importlib.import_module(f"specpolicy.cli.{verb}")
     comments, keys = _split((SHIPPED / f"{verb}.yaml").read_text(encoding="utf-8"))
     parts = [inspect.cleandoc(module.__doc__ or ""), f"Usage: specpolicy {verb} key=value ..."]
@@ -27,17 +27,17 @@ def verb_help(verb: str, config_directories: Sequence[Path] = ()) -> str:
     parts.append(
         "Options:\n"
         "  --help            this text\n"
-        "  --multirun, -m    a job for each combination of values, such as seed=1,2; see docs/command_line.md\n"
-        "  --cfg             print the resulting configuration and stop; --cfg hydra: Hydra's own\n"
+        "  --multirun, -m    run a job for each combination of values, such as seed=1,2; see docs/command_line.md\n"
+        "  --cfg             print the resulting configuration and stop; --cfg hydra prints Hydra's own\n"
         "  --config-dir DIR  find more options for the choices in DIR, for instance DIR/task/mine.yaml\n"
-        "  --hydra-help      the other options, which are those of every Hydra application\n"
-        "A key that is not listed is added with a plus: +task.kwargs.max_seconds=5"
+        "  --hydra-help      list the options of every Hydra application\n"
+        "Add a key that is not listed with a plus: +task.kwargs.max_seconds=5"
     )
     return "\n\n".join(parts)
 
 
 def _split(text: str) -> tuple[dict[str, str], str]:
-    """Part a yaml file into the comments of its defaults list, by group, and the text of its keys."""
+    """Split a yaml file into the comments of its defaults list, by group, and the text of its keys."""
     comments: dict[str, str] = {}
     keys = []
     in_defaults = False

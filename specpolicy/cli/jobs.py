@@ -1,4 +1,4 @@
-"""A verb as a job of Hydra's: alone, or one of a sweep, then maybe in another process."""
+"""A verb as a Hydra job: a single run, or one job of a sweep, perhaps in another process."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from specpolicy.cli.places import COMMAND_LINE, output_key, settle, task_overrid
 from specpolicy.cli.records import keep_record
 from specpolicy.errors import SpecpolicyError
 
-# Verbs whose settings lie beside what may be another's, and that so keep no .hydra, unless Hydra gave the directory.
+# Verbs that write beside files that may be another's. They keep no .hydra there, unless Hydra gave the directory.
 BESIDE = ("collect", "calibrate", "train_drafter", "convert")
 
 
 class JobFailed(SpecpolicyError):
-    """A job of a sweep has failed, and has said why."""
+    """A job of a sweep has failed; its own message has been printed."""
 
 
 def job_of(verb: str, output_subdir: str | None, common: Sequence[str] = ()) -> Callable[[DictConfig], None]:
-    """The task function of a verb; launchers take it to other processes.
+    """Return a verb's task function, which launchers can take to other processes.
 
     Args:
-        output_subdir: what the directory for Hydra's files is called beside results; None: there is none.
-        common: settings that all jobs of a sweep have: what says which job it is leaves them out.
+        verb: the verb to run.
+        output_subdir: name of the directory for Hydra's files beside the results; None: no such directory.
+        common: settings that all jobs of a sweep share; left out of a job's label.
     """
     return functools.partial(_run, verb, output_subdir, common)
 
@@ -47,7 +48,7 @@ def _run(verb: str, output_subdir: str | None, common: Sequence[str], config: Di
         _work(verb, config, hydra)
         return
     if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
-        # joblib's processes are started its own way, and those that a verb starts from there would look for that way.
+        # joblib has its own way to start processes. Processes that a verb starts from there would not find it.
         multiprocessing.set_start_method("spawn", force=True)
     command, given = sys.argv, task_overrides(hydra)
     label = f"job {hydra.job.num} ({' '.join([text for text in given if text not in common] or given)})"
@@ -64,12 +65,12 @@ def _run(verb: str, output_subdir: str | None, common: Sequence[str], config: Di
 
 
 def _work(verb: str, config: DictConfig, hydra: Any) -> None:
-    # As with `python -m`, a task or an expert of the user's own may be a module in the current directory.
+    # As with `python -m`: the user's own task or expert may be a module in the current directory.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     directory = told_directory(hydra)
     settle(config, hydra, verb)
-    if hydra.mode == RunMode.MULTIRUN:  # what results say they were made by: this job alone
+    if hydra.mode == RunMode.MULTIRUN:  # the command that results name: this job alone
         key = output_key(verb)
         given = [text for text in task_overrides(hydra) if not text.startswith(f"{key}=")]
         switches = [f"--config-dir={one.path}" for one in hydra.runtime.config_sources if one.provider == COMMAND_LINE]

@@ -1,5 +1,4 @@
-"""How Hydra finds and checks a verb's configuration. Whatever composes one does it by this: a run, every job of a
-sweep in whichever process, --cfg, Python."""
+"""How Hydra finds and checks a verb's configuration: in a run, in every job of a sweep, for --cfg and from Python."""
 
 from __future__ import annotations
 
@@ -30,12 +29,12 @@ from specpolicy.errors import SpecpolicyError
 
 
 class VerbLoader(ConfigLoaderImpl):
-    """Hydra's loader for one verb.
+    """Hydra's configuration loader for one verb.
 
     Args:
         verb: name of a file `<verb>.yaml` in the shipped configs.
         config_directories: directories with more options for the config groups, searched before the shipped one.
-        checked: False: for completion, where a mistake is no reason to speak.
+        checked: whether to raise errors; False for completion, where the line is not finished yet.
     """
 
     def __init__(self, verb: str, config_directories: Sequence[Path] = (), checked: bool = True) -> None:
@@ -59,16 +58,16 @@ class VerbLoader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """The composed configuration with Hydra's own part; one of a run is checked but for what must be resolved.
+        """Compose the configuration, with Hydra's own part; for a run, check all that needs no interpolation.
 
         Raises:
-            SpecpolicyError: an unknown or missing key, an unknown option of a group, a value of a wrong type.
+            SpecpolicyError: a key is unknown or missing, an option of a group is unknown, or a value has a wrong type.
         """
         rest = (from_shell, validate_sweep_overrides)
         if not self.checked or config_name is None:
             return super().load_configuration(config_name, overrides, run_mode, *rest)
         parsed, groups = OverridesParser.create().parse_overrides(overrides), default_groups(self.verb)
-        # Hydra knows no null as the choice of a group. Here it is the default of some.
+        # Hydra does not accept null as the choice of a group. Here it is the default of some groups.
         none = {one.key_or_group: None for one in parsed if one.key_or_group in groups and one.value() is None}
         check_chosen({group: groups[group] for group in none}, none, OmegaConf.create(), [], self._own_directories())
         overrides = [text for text, one in zip(overrides, parsed, strict=True) if one.key_or_group not in none]
@@ -85,7 +84,10 @@ class VerbLoader(ConfigLoaderImpl):
         return config
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """A job of a sweep, checked in full. What Hydra keeps beside results waits until the verb holds its output."""
+        """Compose a job of a sweep and check it in full.
+
+        Hydra's record is written later, once the verb holds its output.
+        """
         config = super().load_sweep_config(master_config, sweep_overrides)
         config.hydra.output_subdir = None
         numbered = copy.deepcopy(config)
@@ -105,10 +107,10 @@ class VerbLoader(ConfigLoaderImpl):
 
 
 class OwnGroups(CachingConfigRepository):
-    """The groups that a verb knows, and sampler=ddim-10, short for sampler=ddim sampler.steps=10.
+    """Lets Hydra see only the verb's own groups, and reads sampler=ddim-10 as sampler=ddim sampler.steps=10.
 
-    A key such as evaluate's `policy` may share its name with a group that another verb uses: Hydra would take its value
-    for an option.
+    A key such as evaluate's `policy` may have the name of a group that another verb uses; Hydra would take its value
+    for an option of that group.
     """
 
     def __init__(self, repository: CachingConfigRepository, verb: str) -> None:
@@ -139,14 +141,14 @@ class OwnGroups(CachingConfigRepository):
         return result
 
     def _short(self, config_path: str) -> tuple[str, int] | None:
-        """(sampler, steps) of a name with a number that is no option itself."""
+        """Return (sampler, steps) for a name with a number that is not itself an option."""
         group, _, name = config_path.rpartition("/")
         short = name_and_steps(name) if group == "sampler" and not super().config_exists(config_path) else None
         return short if short is not None and super().config_exists(f"sampler/{short[0]}") else None
 
 
 def _check(config: DictConfig, verb: str, overrides: Sequence[Override]) -> None:
-    """Check what was composed; one value becomes a list of one where a list belongs."""
+    """Check the composed configuration; a single value becomes a list of one where a list belongs."""
     groups, choices = default_groups(verb), dict(config.hydra.runtime.choices)
     directories = [source.path for source in config.hydra.runtime.config_sources if source.schema == "file"]
     directories = [path for path in directories if Path(path) != SHIPPED]
@@ -154,7 +156,7 @@ def _check(config: DictConfig, verb: str, overrides: Sequence[Override]) -> None
     assert isinstance(own, DictConfig)
     OmegaConf.set_struct(config, False)
     check_chosen(groups, choices, config, overrides, directories)
-    for group in groups:  # a group of which nothing was chosen is there, too
+    for group in groups:  # with the groups of which nothing was chosen
         config.setdefault(group, None)
     check_known(config, own, verb)
     if directories:

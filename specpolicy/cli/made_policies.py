@@ -1,4 +1,4 @@
-"""The policies that verbs make, for a logger that keeps them: Weights & Biases, as artifacts."""
+"""Policies made by verbs, as artifacts for a logger that keeps them (Weights & Biases)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def artifact_name(policy: Policy) -> str:
-    """Of all policies for one task and of one kind of network, such as "lift-unet"; others are other versions."""
+    """Return a name shared by all policies for one task and kind of network, such as "lift-unet"; each is a version."""
     task = (policy.config.task or {}).get("name") or "policy"
     kind = "tokens" if policy.kind == "tokens" else policy.config.network.kind
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{task}-{kind}")
@@ -34,11 +34,15 @@ def log_trained(
     about: Mapping[str, Any],
     logger: MetricLogger,
 ) -> None:
-    """Hand the policy that a training has saved in `output` to its logger, and say what it is called there.
+    """Hand the trained policy in `output` to the logger, and print its name there.
 
     Args:
-        identity: of the training run, see `run_identity`.
-        about: what else to say of it, by name.
+        policy: the policy.
+        config: configuration of the training.
+        output: directory of the policy.
+        identity: identity of the training run, see `run_identity`.
+        about: further metadata, by name.
+        logger: receives the artifact.
     """
     from specpolicy.logging.csv_logger import last_values
 
@@ -57,12 +61,15 @@ def log_calibrated(
     report: Mapping[str, Any],
     logger: MetricLogger,
 ) -> None:
-    """Hand a policy and the calibration that was made for it to a logger, and say what they are called there.
+    """Hand a policy and its new calibration to a logger, and print their name there.
 
     Args:
-        place: where the policy lies. output: where what belongs to it was written.
-        artifact: the policy, if it is one.
-        report: what was found, by name.
+        policy: the policy.
+        place: directory of the policy.
+        output: directory of the calibration.
+        artifact: the policy's artifact, if it came from one.
+        report: results of the calibration, by name.
+        logger: receives the artifact.
     """
     from specpolicy.cli.own_outputs import is_checkpoint
     from specpolicy.cli.train import BESIDE
@@ -70,7 +77,7 @@ def log_calibrated(
     beside = {name: path for directory in (place, output) for name in BESIDE if (path := directory / name).is_file()}
     metadata = {**_described(policy), "made_from": None if artifact is None else artifact.name, **report}
     with tempfile.TemporaryDirectory() as temporary:
-        if not is_checkpoint(place):  # another project's
+        if not is_checkpoint(place):  # another project's artifact
             place = policy.save(Path(temporary))
         files = {name: place / name for name in (WEIGHTS, CONFIG)}
         _say(logger.log_policy(artifact_name(policy), {**files, **beside}, metadata, alias="calibrated"))
@@ -91,7 +98,7 @@ def _described(policy: Policy) -> dict[str, Any]:
 
 
 def _score(config: DictConfig, identity: Mapping[str, Any], found: Mapping[str, float]) -> Score | None:
-    """By success where a training has played, else by the loss on what it was not trained on."""
+    """Return the score of a trained policy: success if training played episodes, else the loss on held-out data."""
     from specpolicy.logging import Score
     from specpolicy.training import validation_fingerprint
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a verb's settings, each as one line about the user's own words."""
+"""Errors in a verb's settings, each as one line in terms of what the user wrote."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from specpolicy.parsing import closest
 
 
 def _keys(config: Any, prefix: str = "") -> list[str]:
-    """Dotted names of every node of a nested mapping."""
+    """Return the dotted names of all nodes of a nested mapping."""
     names = []
     if isinstance(config, DictConfig):
         for key in map(str, config):
@@ -30,7 +30,7 @@ def explain(
     config_directories: Sequence[Path],
     loader: ConfigLoader,
 ) -> SpecpolicyError:
-    """Turn Hydra's complaint into one line about the user's own words."""
+    """Turn Hydra's error into one line in terms of what the user wrote."""
     groups = default_groups(verb)
     known = [*groups, *(key for key in _keys(OmegaConf.load(SHIPPED / f"{verb}.yaml")) if key != "defaults")]
     given = {override.key_or_group: override.value() for override in overrides if not override.is_sweep_override()}
@@ -86,15 +86,17 @@ def check_chosen(
     overrides: Sequence[Override],
     config_directories: Sequence[Path | str],
 ) -> None:
-    """Refuse keys of a group of which nothing is chosen, and null where something must be.
+    """Refuse keys of a group of which nothing is chosen, and null where a choice is required.
 
     Args:
-        groups: of the verb, with their defaults.
-        choices: what is chosen of each.
-        config: what was composed of it.
+        groups: the verb's groups, with their defaults.
+        choices: the option chosen in each group.
+        config: the composed configuration.
+        overrides: the settings of the command line.
+        config_directories: directories with more options.
 
     Raises:
-        SpecpolicyError: such as sampler.steps=4 without a sampler, or task=null.
+        SpecpolicyError: for example sampler.steps=4 without a sampler, or task=null.
     """
     for group, option in groups.items():
         if choices.get(group) is not None:
@@ -111,7 +113,7 @@ def check_chosen(
 
 
 def _short(group: str, name: str, names: Sequence[str]) -> bool:
-    """Whether a name is that of a sampler with its number of steps."""
+    """Whether a name is a sampler's name with its number of steps."""
     short = name_and_steps(name) if group == "sampler" else None
     return short is not None and short[0] in names
 
@@ -122,22 +124,23 @@ def check_missing(config: DictConfig, verb: str) -> None:
         raise SpecpolicyError(f"{missing[0]} is required: {missing[0]}=... (specpolicy {verb} --help)")
 
 
-# Parts of Hydra's configuration that hold what a plugin or a user puts there.
+# Parts of Hydra's configuration that plugins or users fill.
 OPEN = ("hydra.launcher", "hydra.sweeper", "hydra.callbacks", "hydra.env", "hydra.hydra_logging", "hydra.job_logging")
-# Groups whose options have schemas of their own, which are checked where they are used.
+# Groups whose options have their own schemas; these are checked where the options are used.
 ELSEWHERE = ("policy", "sampler")
-# What says which keys an option of a user's own may have: the shipped option of its name, for a task that of any task.
+# A user's own option may have the keys of the shipped option of its name; a task without one, the keys of this one.
 ANY_TASK = "gym"
 
 
 def check_known(config: DictConfig, own: DictConfig, verb: str) -> None:
-    """Refuse keys that nobody would read, which `+key=value` and files of a user's own may hold.
+    """Refuse keys that nothing reads; `+key=value` and users' own files may add such keys.
 
     Args:
-        config: what was composed for the verb.
+        config: the configuration composed for the verb.
         own: the verb's shipped yaml.
+        verb: name of the verb.
     """
-    groups, known = default_groups(verb), [str(key) for key in own]  # `in` would say that a required key is not there
+    groups, known = default_groups(verb), [str(key) for key in own]  # `in` does not find required keys
     for key in map(str, config):
         if key == "hydra":
             continue
@@ -153,7 +156,7 @@ def check_known(config: DictConfig, own: DictConfig, verb: str) -> None:
 
 
 def _check_inside(config: Any, default: Any, prefix: str, verb: str) -> None:
-    """The same for the keys of a mapping; one that is empty by default takes any."""
+    """Do the same for the keys of a mapping; one that is empty by default accepts any key."""
     if not isinstance(config, DictConfig) or not isinstance(default, DictConfig) or not default:
         return
     known = [str(key) for key in default]

@@ -1,4 +1,4 @@
-"""Observations for the verbs that learn from a policy: read, or seen while the policy plays its own task."""
+"""Observations for the verbs that learn from a policy: read from a file, or seen while the policy plays its task."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from specpolicy.errors import SpecpolicyError
 if TYPE_CHECKING:
     from specpolicy.policy_base import Policy
 
-RECORDED_SEEDS, HELD_OUT_SEEDS = 300_000, 200_000  # not those of training, evaluation or demonstrations
+RECORDED_SEEDS, HELD_OUT_SEEDS = 300_000, 200_000  # differs from the seeds of training, evaluation and demonstrations
 HELD_OUT_EPISODES = 40
 TUNING_SEEDS, TUNING_COUNT = 400_000, 48
 
 
 def conditions(policy: Policy, config: DictConfig) -> torch.Tensor:
-    """The encoded observations (N, ...) of `config.observations`, a file, or of `config.episodes` episodes."""
+    """Return the encoded observations (N, ...) of the file `config.observations`, or of `config.episodes` episodes."""
     from specpolicy.histories import read_histories
 
     if config.observations:
         histories = read_histories(config.observations, policy)
     else:
         count, seed, episodes = config.count, RECORDED_SEEDS, config.episodes
-        if not config.get("learn", True):  # to find out what is fastest takes few, but not those learnt on
+        if not config.get("learn", True):  # timing takes few observations, but not those that were learnt on
             count, seed, episodes = TUNING_COUNT, TUNING_SEEDS, TUNING_COUNT // 2
         histories = _play(policy, config, "observations", count, seed, episodes)
     number = len(next(iter(histories.values())))
@@ -39,7 +39,7 @@ def conditions(policy: Policy, config: DictConfig) -> torch.Tensor:
 
 
 def write_held_out(policy: Policy, config: DictConfig, output: Path) -> None:
-    """Write `config.held_out` observations of other episodes, for measurements, and whose they are before them."""
+    """Write `config.held_out` observations of other episodes for measurements, with the policy they belong to."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.histories import FILE, write_histories
 
@@ -63,7 +63,7 @@ def _play(policy: Policy, config: DictConfig, name: str, count: int, seed: int, 
             f"(N, {policy.n_obs_steps}, size)), and held_out=0 if there is such a key"
         )
     workers = hardware()["cores"] if config.workers is None else config.workers
-    # Processes play on the CPU, whatever the policy is calibrated on.
+    # Processes play on the CPU, whichever device the policy is calibrated for.
     engine = policy.engine_name if policy.engine_name in ("eager", "openvino") else "eager"
     with progress_bar(episodes, f"play for {name}") as bar:
         return record_histories(

@@ -1,4 +1,4 @@
-"""What followed the verb: Hydra's own switches, read by Hydra's own parser, and key=value."""
+"""Everything after the verb: Hydra's switches, read by Hydra's own parser, and key=value settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hydra._internal.utils import get_args_parser
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import closest
 
-# Switches that may stand alone, before a setting too: what they take, and what they then mean.
+# {switch that may stand without a value: (values that it takes, value that it has alone)}
 ALONE = {
     **dict.fromkeys(("--cfg", "-c"), (("job", "hydra", "all"), "job")),
     **dict.fromkeys(("--info", "-i"), (("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"), "all")),
@@ -19,7 +19,7 @@ ALONE = {
 
 
 class Parser(argparse.ArgumentParser):
-    """Hydra's parser of arguments, but that a mistake is an exception, and --config-dir may be given repeatedly."""
+    """Hydra's argument parser, except that errors are exceptions and --config-dir may be repeated."""
 
     def __init__(self) -> None:
         super().__init__(parents=[get_args_parser()], add_help=False, allow_abbrev=False, conflict_handler="resolve")
@@ -30,15 +30,15 @@ class Parser(argparse.ArgumentParser):
         raise SpecpolicyError(message.removeprefix("argument "))
 
     def names(self) -> list[str]:
-        """All switches, as they are written."""
+        """Return all switches as they are written."""
         return [name for action in self._actions for name in action.option_strings]
 
 
 def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
-    """The switches and, as `overrides`, the settings, in any order.
+    """Return the switches and, as `overrides`, the settings, given in any order.
 
     Raises:
-        SpecpolicyError: an unknown switch, one without its value, several that exclude each other.
+        SpecpolicyError: a switch is unknown or lacks its value, or several switches exclude each other.
     """
     parser = Parser()
     options, unknown = parser.parse_known_intermixed_args(_with_values(arguments))
@@ -70,7 +70,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _with_values(arguments: Sequence[str]) -> list[str]:
-    """Name what switches mean that stand alone: `--cfg` is short for `--cfg job`."""
+    """Write out the values of switches that stand alone: `--cfg` is short for `--cfg job`."""
     given = []
     for argument, behind in zip(arguments, [*arguments[1:], ""], strict=False):
         given.append(argument)

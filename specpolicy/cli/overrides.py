@@ -1,4 +1,4 @@
-"""The settings of the command line, key=value, one by one: Hydra's grammar, but that paths and names are text."""
+"""Single settings of the command line, key=value: Hydra's grammar, except that paths and names are always text."""
 
 import re
 from collections.abc import Collection
@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from specpolicy.errors import SpecpolicyError
 
-# Keys whose values are paths, names or addresses. What stands behind them is taken as it is written: a directory 2026,
-# checkpoints 1_000 and 0.950, a data set 1e5 are no numbers.
+# Keys whose values are paths, names or addresses. Their values are taken as written: a directory 2026, checkpoints
+# 1_000 and 0.950 and a data set 1e5 are not numbers.
 TEXT = frozenset(
     (
         *("api_key", "data", "device", "expert", "host", "observations", "out", "output", "path", "policy"),
@@ -20,19 +20,21 @@ TEXT = frozenset(
     )
 )
 HYDRA_TEXT = frozenset(("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"))
-# What Hydra's grammar knows as more than a letter of a value, beside spaces at its ends.
+# Characters with a meaning in Hydra's grammar, besides spaces at the ends of a value.
 SPECIAL = "=,()[]{}'\""
-REFUSED = re.compile(r"[^A-Za-z0-9_/\\\-+.$%*@?|:\s]")  # all else than this must be quoted
+REFUSED = re.compile(r"[^A-Za-z0-9_/\\\-+.$%*@?|:\s]")  # other characters must be quoted
 
 
 def parse_override(text: str, texts: Collection[str] = TEXT, several: bool = False) -> Override:
-    """One setting, as Hydra understands it; a value of one of the keys `texts` is text, in the user's own spelling.
+    """Parse one setting as Hydra does; the value of a key in `texts` stays text exactly as written.
 
     Args:
+        text: the setting, key=value.
+        texts: keys whose values are text.
         several: whether it may give several values, for the jobs of a sweep.
 
     Raises:
-        SpecpolicyError: it cannot be read, gives several values where it must not, or removes a key.
+        SpecpolicyError: it cannot be parsed, gives several values where it must not, or removes a key.
     """
     if "=" not in text and not text.startswith("~"):
         raise SpecpolicyError(f"cannot read '{text}': settings are written key=value")
@@ -55,13 +57,13 @@ def parse_override(text: str, texts: Collection[str] = TEXT, several: bool = Fal
 
 
 def _is_plain(value: str) -> bool:
-    """Whether a value holds nothing that means more than its letters."""
+    """Whether no character of a value has a meaning in Hydra's grammar."""
     special = any(sign in value for sign in (*SPECIAL, "${")) or value.startswith("~")
     return bool(value) and not special and value.casefold() != "null"
 
 
 def _as_text(key: str, value: str) -> str:
-    """A plain value, in quotes if Hydra would take it for something else than text."""
+    """Return a plain value, in quotes if Hydra would not read it as text."""
     try:
         if _parse(f"{key}={value}").value() == value:
             return value
@@ -71,10 +73,10 @@ def _as_text(key: str, value: str) -> str:
 
 
 def check_texts(config: DictConfig, texts: Collection[str] = TEXT) -> None:
-    """Make text of whole numbers that a yaml file gives for a name; refuse what is no text.
+    """Turn whole numbers that a yaml file gives for names into text; refuse other values that are not text.
 
     Raises:
-        SpecpolicyError: such as output=[a,b].
+        SpecpolicyError: for example output=[a,b].
     """
     for name in texts:
         parent, _, key = name.rpartition(".")
@@ -93,7 +95,7 @@ def _parse(text: str) -> Override:
 
 
 def _advice(key: str, value: str) -> str:
-    """What to write instead; it has been tried."""
+    """Return what to write instead; it has been parsed to make sure that it works."""
     try:
         _parse(f"{key}={_quoted(value)}")
     except HydraException:
@@ -106,7 +108,7 @@ def _advice(key: str, value: str) -> str:
 
 
 def _for_shell(key: str, value: str) -> str:
-    """A setting with its value quoted, as it is typed in a shell."""
+    """Return a setting with its value quoted for a shell."""
     quoted = f"{key}={_quoted(value)}"
     if not any(sign in quoted for sign in '"$`\\!'):
         return f'"{quoted}"'
@@ -114,7 +116,7 @@ def _for_shell(key: str, value: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    """A value in Hydra's quotes. Backslashes count for something only before a quote."""
+    """Return a value in Hydra's quotes; backslashes are special only before a quote."""
     escaped = re.sub(r"(\\*)(')", r"\1\1\\\2", value)
     trailing = len(escaped) - len(escaped.rstrip("\\"))
     return f"'{escaped}{chr(92) * trailing}'"

@@ -1,4 +1,4 @@
-"""Whether what lies in an output directory is a verb's own: only that is replaced."""
+"""Checks that the files in an output directory are the verb's own: only those are replaced."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from specpolicy.cli.groups import SHIPPED
 from specpolicy.errors import SpecpolicyError
 from specpolicy.outputs import LOCK, matching, remove_temporary
 
-KNOWN_SHARE = 0.75  # of a verb's keys that a configuration of an earlier version has
+KNOWN_SHARE = 0.75  # least share of a verb's keys in a configuration that an earlier version saved
 
 
 def check_own(
@@ -24,16 +24,18 @@ def check_own(
     overwrite: bool = False,
     settings: str = "config.yaml",
 ) -> bool:
-    """Whether an earlier run has written any of `names` into `output`; what killed runs left half-written is removed.
+    """Whether an earlier run has written any of `names` to `output`; half-written files of killed runs are removed.
 
     Args:
+        output: the directory.
+        verb: name of the verb.
         names: names and patterns of the files that the verb writes.
-        known: what else shows that the files are ours.
-        overwrite: whether some are to be deleted: then nothing but an output of ours will do.
-        settings: the file of the verb's settings, which it writes before any of the others.
+        known: another test of whether the files are ours.
+        overwrite: whether files are to be deleted; then the directory must be an output of ours.
+        settings: file of the verb's settings, which it writes before any of the others.
 
     Raises:
-        SpecpolicyError: some of them are there, and no run of this verb has written them.
+        SpecpolicyError: some of the files are there, but not from a run of this verb.
     """
     there = matching(output, names)
     others = [path for path in sorted(output.iterdir()) if path.name != LOCK] if overwrite else []
@@ -47,7 +49,7 @@ def check_own(
 
 
 def saved_by(path: Path, verb: str) -> bool:
-    """Whether `path` is the configuration that a run of `verb` has saved."""
+    """Whether a run of `verb` saved the configuration at `path`."""
     try:
         text = path.read_text(encoding="utf-8")
         if text.startswith(saved_line(verb)):
@@ -62,7 +64,7 @@ def saved_by(path: Path, verb: str) -> bool:
 
 
 def is_checkpoint(directory: Path) -> bool:
-    """Whether a checkpoint of ours lies in a directory."""
+    """Whether a directory holds a checkpoint of ours."""
     try:
         return bool(read_config(directory)) and (directory / CONFIG).is_file()
     except SpecpolicyError:

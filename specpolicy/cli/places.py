@@ -1,7 +1,7 @@
-"""Where a run of a verb writes: `output`, `hydra.run.dir` and the directory of a job of a sweep are one place.
+"""Where a run of a verb writes: one directory for `output`, `hydra.run.dir` and the directory of a sweep's job.
 
-The verb's `output` is it. Where the user gave none, `hydra.run.dir`, or the job's own directory in a sweep, takes its
-place; where he gave `output` alone, `hydra.run.dir` says so. Both, and different, are refused.
+The verb's `output` decides. If the user gave none, `hydra.run.dir` is used, or the job's directory in a sweep. If the
+user gave only `output`, `hydra.run.dir` is set to it. Two different directories are refused.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from specpolicy.cli.overrides import TEXT, check_texts
 from specpolicy.cli.values import check_ranges
 from specpolicy.errors import SpecpolicyError
 
-COMMAND_LINE = "command-line"  # who named a directory of configurations, as Hydra calls it
-OUTPUTS = {"convert": "out"}  # what a verb's output is called, if not output
-# Hydra's own defaults. As a verb has an output anyway, a single run uses none; a sweep's jobs share the second.
+COMMAND_LINE = "command-line"  # Hydra's name for a directory of configurations given on the command line
+OUTPUTS = {"convert": "out"}  # verbs whose key for the output has another name
+# Hydra's defaults. A single run does not use the first, as every verb has an output; jobs of a sweep use the second.
 RUN_DIR = "outputs/${now:%Y-%m-%d}/${now:%H-%M-%S}"
 SWEEP_DIR = "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"
 
 
 def output_key(verb: str) -> str:
-    """The name of the key that says where a verb writes."""
+    """Return the name of the key that says where a verb writes."""
     return OUTPUTS.get(verb, "output")
 
 
 def finished(config: DictConfig, verb: str) -> DictConfig:
-    """A verb's part of a composed configuration, see `settle`; `config` stays as it is.
+    """Return the verb's part of a composed configuration, see `settle`; `config` is not changed.
 
     Raises:
-        SpecpolicyError: a missing or a wrong value, two outputs.
+        SpecpolicyError: a value is missing or wrong, or there are two different outputs.
     """
     whole = copy.deepcopy(config)
     own = copy.deepcopy(config)
@@ -56,14 +56,15 @@ def finished(config: DictConfig, verb: str) -> DictConfig:
 
 
 def settle(config: DictConfig, hydra: Any, verb: str) -> None:
-    """Say where the verb writes, resolve all interpolations, and check what could not be checked before.
+    """Decide where the verb writes, resolve all interpolations, and run the checks that had to wait for this.
 
     Args:
         config: the verb's part, changed in place.
-        hydra: Hydra's part, as `${hydra:...}` finds it; it learns the output.
+        hydra: Hydra's part, as `${hydra:...}` finds it; its directory is set to the output.
+        verb: name of the verb.
 
     Raises:
-        SpecpolicyError: a missing or a wrong value, two outputs.
+        SpecpolicyError: a value is missing or wrong, or there are two different outputs.
     """
     key = output_key(verb)
     try:
@@ -89,7 +90,7 @@ def settle(config: DictConfig, hydra: Any, verb: str) -> None:
 
 
 def settle_directory(hydra: Any, directory: Path) -> None:
-    """Have Hydra know where a run writes."""
+    """Tell Hydra where a run writes."""
     with read_write(hydra), open_dict(hydra):
         hydra.runtime.output_dir = os.path.abspath(directory)
         if hydra.mode != RunMode.MULTIRUN:
@@ -97,32 +98,32 @@ def settle_directory(hydra: Any, directory: Path) -> None:
 
 
 def told_directory(hydra: Any) -> str | None:
-    """The directory that Hydra was told, or that a job has in its sweep; None: Hydra's dated default."""
+    """Return the directory that Hydra was given, or that a job has in its sweep; None: Hydra's dated default."""
     if hydra.mode == RunMode.MULTIRUN:
         return os.path.join(hydra.sweep.dir, str(hydra.sweep.subdir))
     return None if raw(hydra.run, "dir") == RUN_DIR else str(hydra.run.dir)
 
 
 def task_overrides(hydra: Any) -> list[str]:
-    """The settings that a run or a job was given, as they were written."""
+    """Return the settings of a run or a job, as they were written."""
     return OmegaConf.to_container(hydra.overrides.task, resolve=False)  # type: ignore[return-value]
 
 
 def raw(config: DictConfig, key: str) -> Any:
-    """What a configuration says for a key, before interpolation; None if it says nothing."""
+    """Return the value of a key before interpolation; None if there is none."""
     node = config._get_node(key)
     return None if node is None else node._value()  # type: ignore[union-attr]
 
 
 def _given(config: DictConfig, verb: str) -> bool:
-    """Whether the output is another than the verb's yaml says."""
+    """Whether the output differs from that of the verb's yaml."""
     own, key = OmegaConf.load(SHIPPED / f"{verb}.yaml"), output_key(verb)
     assert isinstance(own, DictConfig)
     return bool(raw(config, key) != raw(own, key))
 
 
 def _within(directory: Path, config: DictConfig, verb: str) -> Path:
-    """The output of a verb that has a directory of its own: demonstrations are one file in it, or one data set."""
+    """Return a verb's output inside its own directory: for demonstrations one file or data set, else the directory."""
     if verb != "collect":
         return directory
     return directory / (f"{config.task.name}_lerobot" if config.format == "lerobot" else f"{config.task.name}.hdf5")

@@ -1,4 +1,4 @@
-"""The policy that a verb is told to use: a path, or an artifact of Weights & Biases."""
+"""The policy that a verb uses: a path, or an artifact of Weights & Biases."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def pin(config: DictConfig, key: str = "policy") -> Artifact | None:
-    """Fetch the artifact that a verb's configuration names, and name its version there in full.
+    """Fetch the artifact that a configuration names, and replace an alias there by the full version.
 
-    An alias such as `latest` may move while a verb works, and means something else a day later: the results name what
+    An alias such as `latest` may move while a verb works. With the version in its place, results name the policy that
     was used, and worker processes find it in the cache.
 
     Returns:
@@ -32,10 +32,10 @@ def pin(config: DictConfig, key: str = "policy") -> Artifact | None:
 
 
 def output_beside(config: DictConfig) -> Path:
-    """The output of a verb that writes beside a policy's checkpoint unless it is told where.
+    """Return the output of a verb that writes beside a policy's checkpoint by default.
 
     Raises:
-        SpecpolicyError: it is not told, and the policy is an artifact, whose versions never change.
+        SpecpolicyError: no output is given, and the policy is an artifact, whose versions never change.
     """
     if config.output is None and is_reference(config.policy):
         raise SpecpolicyError(
@@ -46,18 +46,19 @@ def output_beside(config: DictConfig) -> Path:
 
 
 def named(artifact: Artifact | None) -> dict[str, Any]:
-    """What results say of a policy that is an artifact; nothing of any other."""
+    """Return what results record of a policy that is an artifact; empty for other policies."""
     return {} if artifact is None else {"artifact": {"name": artifact.name, "digest": artifact.digest}}
 
 
 def run_config(
     config: DictConfig, artifact: Artifact | None, fingerprint: str | None, control_hz: float | None
 ) -> dict[str, Any]:
-    """What a logger shows of a run that measures a policy: its configuration, and what was measured, where.
+    """Return the configuration to log for a run that measures a policy, with what was measured and where.
 
     Args:
-        artifact: the policy, if it is one.
-        fingerprint: of the policy; None if there is none.
+        config: the verb's configuration.
+        artifact: the policy's artifact, if it is one.
+        fingerprint: fingerprint of the policy; None if there is none.
         control_hz: control steps per second of the task, or of the policy.
     """
     from specpolicy.evaluation.provenance import hardware

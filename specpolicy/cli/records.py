@@ -1,6 +1,6 @@
-"""What Hydra keeps beside results: `.hydra/` with config.yaml, hydra.yaml and overrides.yaml.
+"""Hydra's record beside results: `.hydra/` with config.yaml, hydra.yaml and overrides.yaml.
 
-Hydra itself would write it before a verb has looked at its output. Here it is written when the output is the run's.
+Hydra itself would write it before a verb has checked its output. Here it is written once the run holds the output.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from specpolicy.cli.groups import SHIPPED
 from specpolicy.cli.places import settle_directory, task_overrides
 from specpolicy.files import write_text
 
-SECRET = "api_key"  # what no file is to hold
+SECRET = "api_key"  # must not be written to a file
 
 
 def running_job() -> Any:
-    """Hydra's part of the configuration of the verb that runs as a job of Hydra's; None: it was called from Python,
-    maybe within a Hydra application of the user's own."""
+    """Return Hydra's part of the configuration if the verb runs as a Hydra job of ours.
+
+    None if it was called from Python, perhaps within another Hydra application.
+    """
     if not HydraConfig.initialized():
         return None
     hydra: Any = HydraConfig.get()
@@ -30,10 +32,11 @@ def running_job() -> Any:
 
 
 def keep_record(config: DictConfig, directory: Path) -> None:
-    """Write what Hydra keeps into a directory that this run holds, if it is a job of Hydra's.
+    """Write Hydra's record to a directory that this run holds, if it is a Hydra job.
 
     Args:
-        config: the verb's part, resolved, without what is secret.
+        config: the verb's part, resolved, without secrets.
+        directory: the directory of the results.
     """
     hydra = running_job()
     if hydra is None or hydra.output_subdir is None or (directory / hydra.output_subdir).is_symlink():
@@ -45,7 +48,7 @@ def keep_record(config: DictConfig, directory: Path) -> None:
         shown.overrides.task = given
         if given != task_overrides(hydra):
             shown.job.override_dirname = ""
-        for name in ("help", "hydra_help"):  # long, and the same for all
+        for name in ("help", "hydra_help"):  # long, and always the same
             del shown[name]
     place = directory / hydra.output_subdir
     write_text(place / "config.yaml", OmegaConf.to_yaml(config))

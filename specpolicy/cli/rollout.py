@@ -1,7 +1,6 @@
-"""Play one episode of a policy, print what came of it and save a video; with a screen, show it in a window.
+"""Play one episode of a policy, print the result and save a video; with a screen, also show it in a window.
 
-The world waits while the policy computes, so that the episode is the one that `specpolicy evaluate` plays with the
-same seed.
+The world waits while the policy computes, so the episode is the one that `specpolicy evaluate` plays with this seed.
 
 Examples:
   specpolicy rollout task=lift policy=checkpoints/lift seed=100003
@@ -54,7 +53,7 @@ def run(config: DictConfig) -> None:
     show = _wants_window(config.viewer)
     output = Path(config.output or f"outputs/rollout/{file_name(config.task.name)}-{default_name(config.policy)}")
     video = runner.video_path(output, label, config.seed) if config.video else None
-    if show and not _has_physics(task):  # then its own window, which leaves no frames for a video
+    if show and not _has_physics(task):  # then its own window is used, which leaves no frames for a video
         task["kwargs"] = {**(task.get("kwargs") or {}), "render_mode": "human"}
         video = None
     setup = Setup(
@@ -82,7 +81,7 @@ def run(config: DictConfig) -> None:
 
 
 def describe(played: Played) -> str:
-    """What came of the episode, in one or two lines."""
+    """Describe the result of the episode in one or two lines."""
     from specpolicy.evaluation.results import episode_row
 
     episode = played.episode

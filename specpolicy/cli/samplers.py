@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def given_sampler(config: DictConfig) -> AnySampler | None:
-    """The sampler that a verb was told to use; None if it was told nothing.
+    """Return the sampler that a verb was given; None if it was given none.
 
     Raises:
-        SpecpolicyError: an option that it has not, or a value that the option cannot have.
+        SpecpolicyError: the sampler does not have an option, or the option does not take the value.
     """
     from specpolicy.sampler_names import make_sampler
 
@@ -28,7 +28,7 @@ def given_sampler(config: DictConfig) -> AnySampler | None:
 
 
 def name_best_sampler(config: DictConfig, policy: Policy) -> None:
-    """Where a verb was told nothing, its configuration names the policy's best sampler from now on."""
+    """Write the name of the policy's best sampler into the configuration if no sampler was given."""
     from specpolicy.cli.groups import load_option
 
     if config.sampler is None:
@@ -36,11 +36,11 @@ def name_best_sampler(config: DictConfig, policy: Policy) -> None:
 
 
 def sampler_specs(entries: Any, config_directories: Any = ()) -> dict[str, dict[str, Any]]:
-    """The samplers of a list of names and mappings, by label.
+    """Return the samplers of a list of names and mappings, by label.
 
-    An entry's options are those of the config group `sampler`, overridden by its own; a number behind its name is its
-    number of steps. Its label is its `label`, or its name, its number of steps and what else differs from the group:
-    "ddim-4", "ddim-10-eta1.0".
+    An entry's options are those of its config group in `sampler`, overridden by its own. A number after its name is its
+    number of steps. Its label is its `label`, or its name, its number of steps and whatever else differs from the
+    group: "ddim-4", "ddim-10-eta1.0".
     """
     from specpolicy.cli.groups import load_option
     from specpolicy.evaluation.player import EXPERT
@@ -70,5 +70,5 @@ def sampler_specs(entries: Any, config_directories: Any = ()) -> dict[str, dict[
 
 
 def plain(config: Any) -> Any:
-    """The configuration as plain lists and dicts."""
+    """Return the configuration as plain lists and dicts."""
     return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config

@@ -1,9 +1,9 @@
-"""Serve a policy over the network: websocket and msgpack, the protocol of openpi, for openpi's clients and ours.
+"""Serve a policy over the network: websocket and msgpack in openpi's protocol, for openpi's clients and ours.
 
-A client sends observations and gets chunks of actions. Requests of several clients are planned together. Beside it,
-/healthz says whether the server lives, /metrics tells Prometheus of latency, calls, rows and the queue. Only this
-machine can connect unless host= says otherwise. Ctrl-C ends it; it ends by itself, with code 1, if the policy can no
-longer be run, so that whoever watches over it starts it again. The whole protocol: docs/serving.md.
+A client sends observations and receives chunks of actions. Requests of several clients are planned together. The same
+port answers /healthz (is the server alive) and /metrics (latency, calls, rows and the queue, for Prometheus). Only this
+machine can connect unless host= says otherwise. Ctrl-C ends the server. If the policy can no longer be run, it exits
+with code 1, so that a supervisor can restart it. The protocol is described in docs/serving.md.
 
 Examples:
   specpolicy serve policy=checkpoints/lift
@@ -26,7 +26,7 @@ from specpolicy.errors import SpecpolicyError
 if TYPE_CHECKING:
     from specpolicy.serving.service import PolicyService
 
-OUTPUT = Path("outputs/serve")  # what configs/serve.yaml says
+OUTPUT = Path("outputs/serve")  # the default in configs/serve.yaml
 
 
 def run(config: DictConfig) -> None:
@@ -39,7 +39,7 @@ def run(config: DictConfig) -> None:
 
 
 def _serve(config: DictConfig, output: Path) -> None:
-    """Serve; `output` is held by this server."""
+    """Serve the policy; this server holds `output`."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.control import API_KEY
     from specpolicy.cli.own_outputs import check_own
@@ -66,7 +66,7 @@ def _serve(config: DictConfig, output: Path) -> None:
     shown.api_key = None if config.api_key is None else "..."
 
     def ready() -> None:
-        # Not before the port is ours: the directory may be that of a server that runs.
+        # Only once the port is ours: until then the directory may belong to a running server.
         check_own(output, "serve", ["metrics.txt", "config.yaml"])
         save_config(shown, output, "serve")
         name = f"[{server.host}]" if ":" in server.host else server.host
@@ -82,13 +82,13 @@ def _serve(config: DictConfig, output: Path) -> None:
         ended = error
     write_text(output / "metrics.txt", server.metrics.text().decode())
     print(f"the server has ended; its figures: {output / 'metrics.txt'}")
-    if ended is not None:  # not the user's mistake, and nothing for this process to mend: a supervisor starts it again
+    if ended is not None:  # not the user's mistake, and this process cannot repair it: a supervisor restarts it
         print(f"specpolicy serve: {ended}", file=sys.stderr)
         raise SystemExit(1)
 
 
 def _hold(stack: contextlib.ExitStack, output: Path) -> Path:
-    """Claim the output; servers that were given none run side by side, each with one of its own."""
+    """Claim the output; servers without a given output run side by side, each with its own."""
     from specpolicy.outputs import InUse, claim
 
     try:

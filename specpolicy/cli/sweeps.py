@@ -1,4 +1,4 @@
-"""`--multirun`: a job for each combination of the values given, by any launcher and any sweeper of Hydra."""
+"""`--multirun`: one job for each combination of the given values, with any launcher and sweeper of Hydra."""
 
 from __future__ import annotations
 
@@ -21,25 +21,29 @@ from specpolicy.cli.jobs import JobFailed, job_of
 from specpolicy.cli.places import SWEEP_DIR, finished, output_key, raw, task_overrides
 from specpolicy.errors import SpecpolicyError
 
-ENDLESS = ("serve",)  # verbs whose run ends when it is stopped
-PATHS = ("policy", "path", "data", "observations", "trace")  # keys of what a verb reads
+ENDLESS = ("serve",)  # verbs that run until they are stopped
+PATHS = ("policy", "path", "data", "observations", "trace")  # keys of files that a verb reads
 
 
 def sweep(hydra: Hydra, verb: str, name: str, overrides: list[str]) -> None:
-    """Run the jobs, after a look at all of them.
+    """Check all jobs, then run them.
 
     Args:
-        name: of the primary configuration, the verb's or one of the user's own.
+        hydra: the Hydra application.
+        verb: name of the verb.
+        name: name of the primary configuration, the verb's or the user's own.
+        overrides: the settings, some with several values.
 
     Raises:
-        SpecpolicyError: a job could not be right, before the first begins; JobFailed: a job has failed.
+        SpecpolicyError: a job cannot work; raised before the first begins.
+        JobFailed: a job has failed.
     """
     if verb in ENDLESS:
         raise SpecpolicyError(f"--multirun: specpolicy {verb} runs until it is stopped, start one by one")
     check_installed(NEEDS.get(verb, ()))
     overrides = [*(text for text in overrides if not text.startswith("hydra.mode=")), "hydra.mode=MULTIRUN"]
     config = hydra.compose_config(name, overrides, RunMode.MULTIRUN)
-    if raw(config.hydra.sweep, "dir") == SWEEP_DIR:  # which must not be another when a second has passed
+    if raw(config.hydra.sweep, "dir") == SWEEP_DIR:  # fixed now, as a date with seconds would change from job to job
         overrides.append(f"hydra.sweep.dir='{time.strftime('multirun/%Y-%m-%d/%H-%M-%S')}'")
         config = hydra.compose_config(name, overrides, RunMode.MULTIRUN)
     _check_jobs(hydra, verb, config)
@@ -54,9 +58,9 @@ def sweep(hydra: Hydra, verb: str, name: str, overrides: list[str]) -> None:
 
 
 def _check_jobs(hydra: Hydra, verb: str, config: DictConfig) -> None:
-    """Look at every job before the first begins.
+    """Check every job before the first begins.
 
-    What other sweepers than Hydra's own will try is not known yet: their jobs are checked as they come.
+    Sweepers other than Hydra's own decide later which jobs to run; those jobs are checked as they come.
     """
     sweeper, loader = config.hydra.sweeper, hydra.config_loader
     if not str(sweeper._target_).endswith(BasicSweeper.__name__):
@@ -81,7 +85,7 @@ def _check_jobs(hydra: Hydra, verb: str, config: DictConfig) -> None:
 
 
 def _check_settings(verb: str, config: DictConfig) -> None:
-    """Refuse what can be seen to be wrong without the work that a job begins with."""
+    """Refuse settings that are seen to be wrong without beginning a job's work."""
     from specpolicy.artifacts import is_reference
     from specpolicy.cli.samplers import given_sampler, plain, sampler_specs
     from specpolicy.evaluation.player import EXPERT

@@ -1,11 +1,13 @@
-"""Train a policy on demonstrations and save it as a checkpoint directory: a diffusion policy, or one of action tokens.
+"""Train a policy on demonstrations: a diffusion policy, or one of action tokens.
 
-The directory named by `output` holds model.safetensors (EMA weights) and config.json, which `load_policy` and
-`specpolicy evaluate` read, next to the curves. A run that was interrupted goes on where its last save was.
-`data` is a file of `specpolicy collect` or of robomimic, the directory of a LeRobot data set (v2 or v3; its vectors,
-not its images), or a zarr replay buffer of diffusion_policy. Its control steps per second must be the task's, and
-become the policy's (data_hz, resample, any_rate). With logger=wandb the policy becomes an artifact in the end, which
-other verbs take as policy=wandb:team/project/lift-unet:best.
+`output` becomes a checkpoint directory: model.safetensors (EMA weights) and config.json, which `load_policy` and
+`specpolicy evaluate` read, and the training curves. To continue an interrupted training from its last save, run the
+same command again.
+
+`data` is a file of `specpolicy collect` or of robomimic, a LeRobot data set directory (v2 or v3; its vectors, not its
+images), or a zarr replay buffer of diffusion_policy. Its control steps per second must be the task's and become the
+policy's (data_hz, resample and any_rate change that). With logger=wandb the policy becomes an artifact in the end,
+which other verbs take as policy=wandb:team/project/lift-unet:best.
 
 Examples:
   specpolicy train task=lift
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from specpolicy.training import TrainingOptions
     from specpolicy.training.trainer import Rollout
 
-# What other verbs put beside a policy's weights, of no use beside others.
+# Files that other verbs put beside a policy's weights; they are of no use for other weights.
 BESIDE = (
     "observations.safetensors",
     "speculation.safetensors",
@@ -47,8 +49,8 @@ BESIDE = (
     "train_drafter.yaml",
     "drafts.json",
 )
-# What overwrite=true deletes. What tells whose the directory is comes last: a deletion that was interrupted can be
-# begun again.
+# Files that overwrite=true deletes. Those that mark the directory as ours come last, so that an interrupted deletion
+# can be repeated.
 FILES = (
     "training.pt",
     "metrics.csv",
@@ -94,7 +96,7 @@ def run(config: DictConfig) -> None:
         policy = make_policy(chosen, training, kept_task(_plain(config.task)), hz).to(config.device)
         identity = run_identity(policy, training, validation, options, _settings(config))
         rollout = _rollout(config) if options.rollout_every else None
-        # All that can be wrong has been looked at: what an earlier run has left is deleted now, or gone on with.
+        # All checks are done: only now is the output of an earlier run deleted or continued.
         if config.overwrite:
             remove(output, FILES)
         elif known and (output / CONFIG).exists() and not (output / STATE).exists():
@@ -116,7 +118,7 @@ def run(config: DictConfig) -> None:
 
 
 def check(config: DictConfig) -> tuple[TrainingOptions, PolicyOptions]:
-    """The options of the trainer and of the policy; refuse those that cannot be."""
+    """Return the options of trainer and policy; refuse those that cannot work."""
     from specpolicy.parsing import parse
     from specpolicy.policy_config import PolicyOptions
     from specpolicy.training import TrainingOptions
@@ -126,7 +128,7 @@ def check(config: DictConfig) -> tuple[TrainingOptions, PolicyOptions]:
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:
-    """What decides the result besides the options of the trainer: what is held out, what is played."""
+    """Return what decides the result besides the trainer's options: what is held out, what is played."""
     settings = {"validation": config.validation, "pad_after": config.pad_after}
     if config.rollout_every:
         names = ("rollout_episodes", "rollout_sampler", "rollout_seconds")
@@ -137,7 +139,10 @@ def _settings(config: DictConfig) -> dict[str, Any]:
 def make_policy(
     options: PolicyOptions, training: Sequences, task: Mapping[str, Any], hz: float | None = None
 ) -> Policy:
-    """An untrained policy for a task, its normaliser and its tokens fitted to the training windows of rate `hz`."""
+    """Make an untrained policy for a task.
+
+    Its normaliser and its tokens are fitted to the training windows, which have the rate `hz`.
+    """
     from specpolicy.normaliser import Normaliser
     from specpolicy.policy import DiffusionPolicy
     from specpolicy.policy_config import PolicyConfig
@@ -175,7 +180,7 @@ def _observation_keys(config: DictConfig) -> list[str]:
 
 
 def _rate(config: DictConfig, found: float | None) -> tuple[float | None, int]:
-    """(control steps per second to train at, every how many frames to take) of data that say `found`."""
+    """Return (control steps per second to train at, take every n-th frame) for data that state the rate `found`."""
     from specpolicy.data.rate import settle_rate
     from specpolicy.rates import one_rate, parse_hz
     from specpolicy.tasks import task_hz
@@ -188,13 +193,13 @@ def _rate(config: DictConfig, found: float | None) -> tuple[float | None, int]:
     own: float | None = None
     try:
         own = task_hz(_plain(config.task))
-    except SpecpolicyError as error:  # the simulator may well be missing where one trains
+    except SpecpolicyError as error:  # a training machine may have no simulator
         print(f"the data's rate, {data_hz} Hz, is compared with no task's: {error}")
     return settle_rate(data_hz, own, config.resample, config.any_rate)
 
 
 def _rollout(config: DictConfig) -> Rollout:
-    """A function that plays a few episodes with the policy in training and returns their mean results."""
+    """Return a function that plays a few episodes with the policy in training and returns their mean results."""
     import torch
 
     from specpolicy.cli.configuration import load_option
@@ -204,13 +209,13 @@ def _rollout(config: DictConfig) -> Rollout:
     from specpolicy.sampler_names import make_sampler
     from specpolicy.tasks import make_task_env
 
-    sampler: Any = None  # the policy's quick one
+    sampler: Any = None  # the policy's fast sampler
     if config.rollout_sampler is not None:
         sampler = make_sampler(**_plain(load_option("sampler", config.rollout_sampler)))
     env = make_task_env(_plain(config.task))
 
     def play(policy: Any, step: int) -> dict[str, float]:
-        # The seeds are those of no demonstration and of no evaluation, so that nothing is chosen on test episodes.
+        # The seeds differ from those of demonstrations and evaluations, so that nothing is chosen on test episodes.
         seeds = range(ROLLOUT_SEED, ROLLOUT_SEED + config.rollout_episodes)
         planner = PolicyPlanner(policy, sampler or policy.quick_sampler)
         with torch.random.fork_rng():
@@ -226,5 +231,5 @@ def _rollout(config: DictConfig) -> Rollout:
 
 
 def _plain(config: Any) -> Any:
-    """The configuration as plain lists and dicts."""
+    """Return the configuration as plain lists and dicts."""
     return OmegaConf.to_container(config, resolve=True)

@@ -1,7 +1,7 @@
-"""Train draft models for a policy: De Bortoli et al. 2025's strategies that need one.
+"""Train draft models for a policy: the drafters of De Bortoli et al. 2025 that need one.
 
-An `independent` drafter is a small denoiser distilled from the policy; a `corrected` one is a head that says how the
-network's x0 changes behind the current state. Both are exact; how much they save is what `specpolicy benchmark` says.
+`independent` is a small denoiser distilled from the policy. `corrected` is a head that predicts how the network's x0
+changes after the current state. Both keep sampling exact; `specpolicy benchmark` measures how much they save.
 
 Examples:
   specpolicy train_drafter policy=checkpoints/lift
@@ -21,7 +21,7 @@ from specpolicy.errors import SpecpolicyError
 
 
 def run(config: DictConfig) -> None:
-    """Train as `config` (configs/train_drafter.yaml) says."""
+    """Train the draft models that `config` (configs/train_drafter.yaml) describes."""
     from specpolicy.cli.policies import output_beside, pin
     from specpolicy.draft_models import KINDS
     from specpolicy.loading import load_policy
@@ -34,7 +34,7 @@ def run(config: DictConfig) -> None:
         torch.set_num_threads(config.threads)
     output = output_beside(config)
     pin(config)
-    policy = load_policy(config.policy, config.device, bare=True)  # what lies there is made anew
+    policy = load_policy(config.policy, config.device, bare=True)  # what is there is made anew
     if policy.kind != "diffusion":
         raise SpecpolicyError(f"{config.policy} needs no draft model: policies of action tokens draft from themselves")
     if not output.is_dir() and config.output is None:
@@ -70,7 +70,7 @@ def _train(config: DictConfig, policy: Any, output: Path) -> None:
         )
     size = cond[0].numel()
     models = DraftModels(fingerprint=policy.fingerprint)
-    torch.manual_seed(config.seed)  # of the first weights
+    torch.manual_seed(config.seed)  # of the initial weights
     for kind in config.kinds:
         if kind == "independent":
             options = {"action_dim": shape[1], "cond_dim": size, "down_dims": list(config.down_dims)}

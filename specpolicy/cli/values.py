@@ -1,6 +1,6 @@
-"""What the values of a verb's keys may be: of the type of the default, and numbers within bounds.
+"""Checks of values: a value has the type of the key's default, and numbers lie within bounds.
 
-Not Hydra's structured configurations: they turn '3' into 3 and 3 into true, take nan, and know no bounds, where a
+Hydra's structured configurations are not enough: they turn '3' into 3 and 3 into true, accept nan and have no bounds. A
 setting that was not meant must be refused (tests/cli/test_values.py).
 """
 
@@ -14,19 +14,19 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing.words import LONGEST, one_line
 
 WORDS = {int: "a whole number", float: "a number"}
-LARGEST = 2**63  # whole numbers beyond fit no tensor and no clock
+LARGEST = 2**63  # larger whole numbers fit no tensor and no clock
 
-# Of keys whose default is null, so that it does not say it; null itself is always taken.
+# Types of keys whose default is null; null itself is always accepted.
 KINDS: Mapping[str, type] = {
     **dict.fromkeys(("lead", "pad_after", "execute_steps", "threads", "workers"), int),
     **dict.fromkeys(("hz", "inference_timeout"), float),
 }
 NUMBERS = ("start",)  # a number, or a list of them
-NAMES = ("task.observation_keys",)  # a list of names, of which one may stand alone
-LISTS = ("samplers",)  # the same of names or mappings
-OPTIONAL = ("idle_seconds", "watchdog")  # have a default, and may be null
+NAMES = ("task.observation_keys",)  # a list of names; a single name is accepted
+LISTS = ("samplers",)  # the same, of names or mappings
+OPTIONAL = ("idle_seconds", "watchdog")  # have another default, and may be null
 
-# (least, most) of the numbers that nothing else looks at before the work begins.
+# (least, most) of numbers that nothing else checks before the work begins.
 POSITIVE, COUNT, NOT_NEGATIVE = (math.ulp(0.0), math.inf), (1, math.inf), (0, math.inf)
 SEED, THREADS = (0, 2**32 - 1), (1, 4096)
 LEARNING = {
@@ -63,10 +63,10 @@ RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {
 
 
 def check_types(config: DictConfig, default: DictConfig, prefix: str = "") -> None:
-    """Compare each value with the type of its default; one value stands for a list of one.
+    """Compare each value with the type of its default; a single value stands for a list of one.
 
     Raises:
-        SpecpolicyError: a value of another type, or a number that is not finite.
+        SpecpolicyError: a value has another type, or a number is not finite.
     """
     for key in map(str, default):
         name = f"{prefix}{key}"
@@ -83,7 +83,7 @@ def check_types(config: DictConfig, default: DictConfig, prefix: str = "") -> No
             _require(isinstance(value, DictConfig), name, value, "a mapping, such as {key: value}")
             check_types(value, standard, f"{name}.")
         elif name in NAMES:
-            if value is None:  # all there are
+            if value is None:  # all that exist
                 continue
             names = list(value) if OmegaConf.is_list(value) else [value]
             _require(all(isinstance(one, str) for one in names), name, value, "a list of names")
@@ -91,8 +91,8 @@ def check_types(config: DictConfig, default: DictConfig, prefix: str = "") -> No
         elif OmegaConf.is_list(standard):
             _require(value is not None, name, "null", "a list")
             if not OmegaConf.is_list(value):
-                config[key] = [value]  # samplers=ddpm reads as samplers=[ddpm]
-            if not prefix:  # those of groups are checked where they are used
+                config[key] = [value]  # samplers=ddpm means samplers=[ddpm]
+            if not prefix:  # keys of groups are checked where they are used
                 _check_entries(config[key], standard, name)
         elif value is None and (standard is None or name in OPTIONAL):
             continue
@@ -107,10 +107,10 @@ def check_types(config: DictConfig, default: DictConfig, prefix: str = "") -> No
 
 
 def check_ranges(config: DictConfig, verb: str) -> None:
-    """Check the numbers that nobody else would, before the work begins.
+    """Check the numbers that nothing else checks before the work begins.
 
     Raises:
-        SpecpolicyError: one that is too small or too large.
+        SpecpolicyError: a number is too small or too large.
     """
     for name, (least, most) in RANGES.get(verb, {}).items():
         value = config[name]
@@ -135,7 +135,7 @@ def _check_plain(value: Any, kind: type, name: str) -> None:
 
 
 def _check_entries(values: Sequence[Any], standard: Sequence[Any], name: str) -> None:
-    """The entries of a list are whole numbers if those of its default are, else names, or mappings that hold one."""
+    """Check a list's entries: whole numbers if the default's are, else names or mappings that hold one."""
     whole = len(standard) > 0 and isinstance(standard[0], int)
     for value in values:
         if whole:
@@ -145,7 +145,7 @@ def _check_entries(values: Sequence[Any], standard: Sequence[Any], name: str) ->
 
 
 def _is(value: Any, kind: type) -> bool:
-    """Whether a value is a number of a kind; whole ones are taken for others."""
+    """Whether a value is a number of this type; whole numbers also count as float."""
     if isinstance(value, bool):
         return False
     if isinstance(value, int):
