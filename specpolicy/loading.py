@@ -1,4 +1,4 @@
-"""`load_policy`: a policy from whatever lies at a path."""
+"""`load_policy`: load a policy of any supported format from a path."""
 
 import importlib
 from pathlib import Path
@@ -15,44 +15,45 @@ from specpolicy.token_policy import TokenPolicy
 
 
 def usable_device(name: torch.device | str) -> torch.device:
-    """The device of that name.
+    """Return the device of this name.
 
     Raises:
-        SpecpolicyError: there is none, or this torch cannot use it.
+        SpecpolicyError: it does not exist, or this torch cannot use it.
     """
     try:
         return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError comes from a build of torch without CUDA
         raise SpecpolicyError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def load_policy(
     path: str | Path, device: torch.device | str = "cpu", trust: bool = False, bare: bool = False
 ) -> DiffusionPolicy | TokenPolicy:
-    """Load a policy, ready for inference in float32 on `device`: a `DiffusionPolicy`, or a `TokenPolicy`.
+    """Load a policy, ready for inference in float32 on `device`: a `DiffusionPolicy` or a `TokenPolicy`.
 
     Args:
         path: a checkpoint directory of ours, or a checkpoint of real-stanford/diffusion_policy (`.ckpt`), LeRobot (a
             directory) or robomimic (`.pth`). `wandb:entity/project/name:version` is fetched first, see
             `specpolicy.artifacts`.
-        device: such as "cpu" or "cuda".
-        trust: open pickles that ask for more than these projects write; such a file can run any code.
-        bare: leave out what lies beside our checkpoints, a calibration and draft models: for those who make them anew.
+        device: device such as "cpu" or "cuda".
+        trust: open pickles that ask for more than these projects write. Such a file can run any code.
+        bare: leave out calibration and draft models beside a checkpoint of ours, to make them anew.
 
     Raises:
-        SpecpolicyError: nothing there, a damaged file, a policy that cannot be run, a device that is not there; a
-            calibration or draft models of another policy, or of this one before its weights were changed.
+        SpecpolicyError: there is nothing at the path, the file is damaged, the policy cannot be run or the device does
+            not exist; or calibration or draft models belong to another policy, or to this one before its weights
+            changed.
     """
     where, path = usable_device(device), local_path(path)
-    # By name, not by an import statement: the integrations know all rooms, so no room may know them. This is the one
-    # door at which a path of unknown origin comes in.
+    # By name, not by an import statement: integrations import all other packages, so no package imports them. Only here
+    # does a path of unknown origin come in.
     foreign = importlib.import_module("specpolicy.integrations").read(path, trust)
     try:
         config = read_config(path) if foreign is None else PolicyConfig.parse(foreign.config)
         kind = DiffusionPolicy if config.tokens is None else TokenPolicy
         expected = kind.expected_weights(config)
         weights = read_weights(path, expected) if foreign is None else foreign.weights
-        check_layout(layout_of(weights), expected)  # before memory is taken
+        check_layout(layout_of(weights), expected)  # before memory is allocated
         with Unfilled():
             policy: DiffusionPolicy | TokenPolicy = kind.from_config(config)
         policy.load_weights(weights)

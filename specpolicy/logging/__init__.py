@@ -1,4 +1,4 @@
-"""Metrics behind one small interface (CSV, Weights & Biases), and progress bars."""
+"""Metric loggers behind one small interface (CSV, Weights & Biases), and progress bars."""
 
 from specpolicy.logging.metrics import MetricLogger, NoLogger, Score, make_logger
 

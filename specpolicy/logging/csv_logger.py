@@ -1,4 +1,4 @@
-"""Metrics in a CSV file that survives kills, resumed runs and metrics that turn up later."""
+"""Metrics in a CSV file that survives kills, resumed runs and metrics that appear late."""
 
 import csv
 import io
@@ -11,13 +11,13 @@ from specpolicy.logging.metrics import MetricLogger
 
 
 class CsvLogger(MetricLogger):
-    """One row per `log` call: the column `step`, then one column per metric, empty where not given.
+    """One row per `log` call: the column `step`, then one column per metric, empty where no value was given.
 
-    A row is appended and flushed at once. A metric that was not seen before adds a column at the end and
-    rewrites the file. A line cut short by a kill is dropped when the file is opened again.
+    Each row is appended and flushed at once. A new metric adds a column at the end and rewrites the file. A line that a
+    kill has cut short is dropped when the file is opened again.
 
     Args:
-        path: the file; its directory is made.
+        path: the file; its directory is created.
         resume_step: keep only rows up to and including this step; None keeps all.
     """
 
@@ -73,7 +73,7 @@ class CsvLogger(MetricLogger):
 
 
 def last_values(path: Path | str) -> dict[str, float]:
-    """The last value of each metric in a file that the logger wrote, of whatever step; {} if there is none."""
+    """Return the last value of each metric in a file of the logger, whatever its step; {} if there is no file."""
     if not Path(path).exists():
         return {}
     with Path(path).open(encoding="utf-8", newline="") as file:
@@ -81,7 +81,7 @@ def last_values(path: Path | str) -> dict[str, float]:
 
 
 def _number(value: float) -> str:
-    """The shortest text that reads back as the same number; 0-d arrays and tensors are taken too."""
+    """Return the shortest text that reads back as the same number; 0-d arrays and tensors are accepted too."""
     if isinstance(value, bool | int):
         return str(int(value))
     return repr(float(value))

@@ -1,4 +1,4 @@
-"""The interface of every metric logger, and the one place that chooses among them."""
+"""The interface of all metric loggers, and the function that makes one from a configuration."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from specpolicy.errors import SpecpolicyError
 
 @dataclass(frozen=True)
 class Score:
-    """How good a policy is, beside others.
+    """A policy's score, comparable with scores of the same measure.
 
     Attributes:
-        measure: what was measured, such as "validation/loss".
-        given: what it was measured on; scores of another measure, or given another, are not compared.
-        value: finite.
-        higher: whether a higher value is the better one.
+        measure: the measured quantity, such as "validation/loss".
+        given: what it was measured on. Only scores with the same `measure` and `given` are compared.
+        value: the score, finite.
+        higher: whether higher values are better.
     """
 
     measure: str
@@ -28,7 +28,7 @@ class Score:
     higher: bool = False
 
     def beats(self, other: Mapping[str, Any]) -> bool | None:
-        """Whether it is better than a score read back from metadata; None if the two are not to be compared."""
+        """Whether this score is better than one read back from metadata; None if they cannot be compared."""
         if (other.get("measure"), other.get("given")) != (self.measure, self.given):
             return None
         value = float(other["value"])
@@ -36,9 +36,9 @@ class Score:
 
 
 class MetricLogger:
-    """Where numbers go while something runs. Every method may be ignored by a logger that cannot do it.
+    """Receives the numbers of a run. A logger may ignore any method that it does not support.
 
-    A context manager: leaving the block closes the logger.
+    Use it as a context manager: leaving the block closes the logger.
     """
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -48,13 +48,13 @@ class MetricLogger:
         """Record a file: .png and .jpg as an image, .mp4 and .gif as a video, others as they are."""
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Record a small table; a cell that is a Path is the image or the video that lies there."""
+        """Record a small table; a cell that is a Path shows the image or video at this path."""
 
     def summary(self, metrics: Mapping[str, Any]) -> None:
         """Record final values of the run."""
 
     def use_policy(self, artifact: Artifact) -> None:
-        """Record that the run works with this policy."""
+        """Record that the run uses this policy."""
 
     def log_policy(
         self,
@@ -67,14 +67,14 @@ class MetricLogger:
         """Record a policy that the run has made, as a new version of the artifact `name`.
 
         Args:
-            name: of all versions.
-            files: {name in the artifact: where the file lies}: those of a checkpoint directory.
+            name: name that all versions share.
+            files: {name in the artifact: path}, the files of a checkpoint directory.
             metadata: plain values to show beside it.
-            score: by which the best version is known.
-            alias: of the new version, besides `latest`, and `best` where its score is.
+            score: decides which version is the best.
+            alias: alias of the new version, besides `latest`, and `best` if its score is the best.
 
         Returns:
-            What to write for a path to use it; None where it was not recorded, or its version is not known yet.
+            The name to use in place of a path; None if the policy was not recorded or its version is not known yet.
         """
         return None
 
@@ -93,7 +93,7 @@ class NoLogger(MetricLogger):
 
 
 class SeveralLoggers(MetricLogger):
-    """Passes everything to each of several loggers."""
+    """Passes everything on to several loggers."""
 
     def __init__(self, loggers: Sequence[MetricLogger]) -> None:
         self.loggers = tuple(loggers)
@@ -148,11 +148,11 @@ def make_logger(
         directory: output directory of the run; `metrics.csv` and W&B's files are written there.
         run_config: the run's resolved configuration, shown by W&B.
         name: the run's name in W&B.
-        resume_step: the step of the checkpoint that the run continues from; later rows are dropped, since
-            they will be computed again. None keeps every row.
+        resume_step: step of the checkpoint that the run continues from. Later rows are dropped, since they will be
+            computed again. None keeps all rows.
 
     Raises:
-        SpecpolicyError: an unknown logger name or option.
+        SpecpolicyError: the logger's name or an option is unknown.
     """
     from specpolicy.logging.csv_logger import CsvLogger
 

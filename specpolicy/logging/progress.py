@@ -1,4 +1,4 @@
-"""One progress bar for long work: a live bar in a terminal, a few plain lines elsewhere."""
+"""A progress bar for long work: live in a terminal, a few plain lines elsewhere."""
 
 import sys
 import time
@@ -8,22 +8,22 @@ from typing import Protocol, TextIO
 
 
 class Progress(Protocol):
-    """What the block of `progress_bar` receives. Only the main process calls it; workers send results."""
+    """The handle that `progress_bar` gives to its block. Only the main process calls it; workers send results."""
 
     def advance(self, amount: int = 1, **figures: float | str) -> None:
-        """Count `amount` more pieces of work done; show the figures beside the bar."""
+        """Count `amount` more pieces of work as done; show the figures beside the bar."""
 
 
 @contextmanager
 def progress_bar(total: int, description: str, done: int = 0, stream: TextIO | None = None) -> Iterator[Progress]:
-    """Show how much of `total` is done, on stderr unless told otherwise.
+    """Show how much of `total` is done, on stderr by default.
 
     Args:
         total: pieces of work in all.
         description: a few words, such as "collect lift".
         done: pieces that an earlier, interrupted run has finished.
-        stream: where to write. A live bar if it is a terminal, else a line every tenth of the work or
-            every 30 seconds, whichever comes later, and one at the end.
+        stream: where to write. A terminal gets a live bar. Others get a line every tenth of the work or every 30
+            seconds, whichever comes later, and one at the end.
     """
     stream = stream or sys.stderr
     if stream.isatty():
@@ -95,7 +95,7 @@ class _Lines:
         self.last_time, self.last_done, self.printed = time.monotonic(), self.done, self.done
         elapsed = self.last_time - self.start
         line = f"{self.description}: {self.done}/{self.total} in {elapsed:.0f} s"
-        here = self.done - self.done_before  # what an earlier run has done says nothing of the pace
+        here = self.done - self.done_before  # work of an earlier run does not count for the pace
         if here and self.done < self.total:
             line += f", about {elapsed * (self.total - self.done) / here:.0f} s left"
         print(f"{line}  {self.figures}".rstrip(), file=self.stream, flush=True)

@@ -18,22 +18,22 @@ VIDEOS = (".mp4", ".gif", ".webm")
 
 
 class WandbLogger(MetricLogger):
-    """One W&B run per output directory; its id is kept in `wandb_run_id.txt` there, its last row in `wandb_row.txt`.
+    """One W&B run per output directory; `wandb_run_id.txt` there keeps its id, `wandb_row.txt` its last row.
 
-    Metrics are plotted against our own `step`. The rows of W&B, which it counts itself, are given the same numbers
-    where they can be: it drops a row whose number goes back, as the first rows of a run that resumes from a checkpoint
-    do, so these get the next free one. A run that resumes offline is a second record that knows nothing of the first,
-    and would begin at row 0: it goes on behind the last row of the first.
+    Metrics are plotted against our own `step`. W&B also numbers its rows and drops a row whose number goes back. Rows
+    get the number of their step if possible. After a resume from a checkpoint the first steps are behind the last row,
+    so those rows get the next free numbers. A run that resumes offline is a second record, which W&B would begin at row
+    0; it continues after the last row of the first record.
+
+    A sweep agent sets the id of the run that it has begun (WANDB_RUN_ID); this id wins over the directory's.
 
     Args:
         directory: output directory of the run.
-        run_config: shown as the run's config.
-        run_name: shown as its name.
+        run_config: the run's config in W&B.
+        run_name: the run's name in W&B.
         project, entity, group, tags: where W&B files the run; project None: WANDB_PROJECT, else "specpolicy".
-        log_model: record policies that the run makes as artifacts.
+        log_model: record the policies that the run makes as artifacts.
         mode: "online", "offline" (send later with `wandb sync`) or "disabled"; WANDB_MODE wins over it.
-
-    The agent of a sweep names the run that it has begun (WANDB_RUN_ID): it wins over the id of the directory.
     """
 
     def __init__(
@@ -106,10 +106,10 @@ class WandbLogger(MetricLogger):
 
     def use_policy(self, artifact: Artifact) -> None:
         if not self._online:
-            return  # W&B records it of runs that are online alone; the run's config names it
+            return  # W&B records this only for online runs; the run's config names the policy, too
         try:
             self.run.use_artifact(artifact.name, type=TYPE)
-        except Exception as error:  # of many kinds
+        except Exception as error:  # errors of many kinds
             raise SpecpolicyError(f"{artifact.reference}: {one_reason(error)}") from error
 
     def log_policy(
@@ -147,7 +147,7 @@ class WandbLogger(MetricLogger):
         return not (self.run.offline or self.run.disabled)
 
     def _is_best(self, name: str, score: Score) -> bool:
-        """Whether no version before is as good. One that was measured otherwise keeps the alias."""
+        """Whether no earlier version is as good. A version that was measured otherwise keeps the alias."""
         import wandb
 
         best = f"{self.run.entity}/{self.run.project}/{name}:best"
@@ -164,7 +164,7 @@ class WandbLogger(MetricLogger):
         return bool(better)
 
     def _log(self, values: Mapping[str, Any], step: int | None = None) -> None:
-        """Log a row; one that belongs to no step comes behind those that are there."""
+        """Log a row; a row without a step goes after the existing ones."""
         row = self._next_row if step is None else max(int(step), self._next_row)
         self.run.log({**values, **({} if step is None else {"step": int(step)})}, step=row, commit=True)
         self._next_row = row + 1
@@ -172,7 +172,7 @@ class WandbLogger(MetricLogger):
 
 
 def _cell(value: Any) -> Any:
-    """What W&B shows of a value; of a path, the image or the video that lies there."""
+    """Convert a value for W&B; a path becomes the image or video at this path."""
     import wandb
 
     if not isinstance(value, Path):
@@ -182,7 +182,7 @@ def _cell(value: Any) -> Any:
 
 
 def _read_number(path: Path) -> int:
-    """The number in a file, -1 if there is none."""
+    """Return the number in a file; -1 if there is none."""
     try:
         return int(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
