@@ -1,19 +1,19 @@
-"""Recycling: draft from evaluations of earlier rounds that were not used, with their noises kept.
+"""Recycling: draft from unused evaluations of earlier rounds, with their noises kept.
 
-Under token-level verification the noises after the first rejection were never looked at. With the same noises the path
-of the next round lies close to the previous drafts, and the network's output there is the best guess available. A
+Token-level verification does not look at the noises after the first rejection. If the next round keeps these noises,
+its path lies close to the earlier drafts, and the network's output at those drafts is the best guess available. A
 surrogate f of the network, fixed before sampling, carries it over the small distance:
 
     x0draft_n(y) = clip( f(y) + r + (r - r') ((y' - y'') . (y - y')) / (1.05 |y' - y''|^2) ),   r = x0(y') - f(y')
 
-Here y' and y'' are the last two evaluated states at the same step n, and r, r' the surrogate's errors there (one
-Broyden pair). Without any evaluation at n, r = 0: the surrogate alone drafts the first round.
+Here y' and y'' are the last two evaluated states at step n, and r, r' the surrogate's errors there (one Broyden pair).
+Without an evaluation at step n, r = 0: the surrogate alone drafts the first round.
 
-Why it is exact: a state at step n holds the noises of steps before n only. The guess at n uses states at n or at
-earlier steps only, so it does not know the noise it will be coupled with. Never use an evaluation at a step after n: it
-has seen that noise.
+Why this is exact: a state at step n depends only on the noises of steps before n. The guess at n uses states at n or at
+earlier steps, so it is independent of the noise that it will be coupled with. An evaluation at a step after n must
+never be used: it depends on that noise.
 
-The kept noises may also lead the path back onto the old one, whose states need no evaluation any more: see `Rejoin`.
+The kept noises may also lead the path back onto the old one, whose states need no further evaluation: see `Rejoin`.
 """
 
 from collections.abc import Callable
@@ -33,19 +33,27 @@ from specpolicy.samplers.speculative.drafters.base import Drafter
 from specpolicy.samplers.speculative.problem import Drafts, Known
 from specpolicy.samplers.speculative.verifiers.base import Verdict
 
-DAMPING = 1.05  # of the secant: 1 would trust it fully
-STRIDE = 3  # of all sweeps but the last: halves the time of drafting and costs no calls
+DAMPING = 1.05  # damping of the secant; 1 would trust it fully
+STRIDE = 3  # stride of all sweeps but the last; halves drafting time and costs no network calls
 
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Knowledge at each step, (B, K, H*D) each.
+    """What earlier rounds evaluated at each step, for B chunks of K steps; d = H*D numbers each.
 
-    `state`: the last evaluated one. `x0` of the network and `error` of the surrogate there. `state_change` and
-    `error_change`: their differences from the evaluation before, zero where there is none. `seen` (B, K, 1): 1 where
-    there is any evaluation, else 0. `reach` (B,): the last step evaluated; all before it have been, because a round
-    begins where the last one stopped. `surrogate`: on the chunks' device. `tables`, `features`: its preparation of the
-    steps and of the condition. `rounds`: so far.
+    Attributes:
+        state: (B, K, d) last evaluated state.
+        x0: (B, K, d) the network's x0 at this state.
+        error: (B, K, d) error of the surrogate at this state.
+        state_change: (B, K, d) difference of `state` from the evaluation before; zero if there is none.
+        error_change: (B, K, d) difference of `error` from the evaluation before; zero if there is none.
+        seen: (B, K, 1) 1 where there is any evaluation, else 0.
+        reach: (B,) last step evaluated. All steps before it have been evaluated, because a round begins where the last
+            one stopped.
+        surrogate: the surrogate, on the chunks' device.
+        tables: the surrogate's precomputed tables of the steps.
+        features: the surrogate's precomputed features of the condition, or None.
+        rounds: number of rounds so far.
     """
 
     state: Tensor
@@ -68,13 +76,17 @@ class Evaluations:
 
 
 class RecycledDrafter(Drafter):
-    """Drafter with one call a round, for batches.
+    """Drafts from recycled evaluations; one network call a round, for batches.
 
-    `sweeps`: how often the whole draft is made anew, in parallel. Each sweep guesses x0 at the states of the previous
-    one; guesses at step n depend on earlier steps only, as in a sequential walk. `stride`: all sweeps but the last
-    guess only at every so many steps, by how much x0 differs there from the network's output, and hold that for the
-    steps after it. `rejoin`: lead paths back onto earlier ones, see `Rejoin`. It runs on the host, so on a GPU each
-    sweep waits for the device.
+    It runs on the host, so on a GPU each sweep waits for the device.
+
+    Args:
+        surrogate: the surrogate f of the network.
+        sweeps: how often the whole draft is made, in parallel over steps. Each sweep guesses x0 at the states of the
+            previous one; guesses at step n depend only on earlier steps, as in a sequential walk.
+        rejoin: lead paths back onto earlier ones, see `Rejoin`.
+        stride: all sweeps but the last guess only at every `stride`-th step, by how much x0 differs there from the
+            network's earlier output, and use the same difference for the steps after it.
     """
 
     name = "recycled"
@@ -92,7 +104,7 @@ class RecycledDrafter(Drafter):
         reach = torch.full((batch,), -1, device=problem.device)
         surrogate = self.surrogate.placed(problem.device, problem.dtype)
         features = surrogate.prepare(problem.cond)
-        if features is not None:  # without a condition one row serves all; rows are dropped one by one
+        if features is not None:  # without a condition there is one row for all, but rows are dropped one by one
             features = features.expand(batch, -1)
         tables = surrogate.look_up(problem.timesteps)
         return Evaluations(zeros, zeros, zeros, zeros, zeros, seen, reach, surrogate, tables, features)
@@ -102,13 +114,13 @@ class RecycledDrafter(Drafter):
         chain, drafts, stride = problem.chain, window.drafts, self.stride
         uniform = None
         if memory.rounds and self.rejoin:
-            # In every round, for all steps: a row's draws must not depend on its neighbours.
+            # Drawn in every round for all steps, so that a row's numbers do not depend on its neighbours.
             uniform = problem.source.uniform(len(chain), rows=torch.from_numpy(problem.rows))
         if not drafts:
             return Drafts(window.root[:, None], window.noise[:, :0])
         steps, noise = window.index(0, drafts), window.noise[:, :drafts]
         shocks = chain.shock(noise, steps)
-        # The network's output at each step; after the last step evaluated, its output there.
+        # The network's earlier output at each step; beyond the last evaluated step, the output there.
         stale = memory.x0[cells(torch.minimum(window.steps[:, :drafts], memory.reach[:, None].clamp(min=0)))]
         guess, guess_some = (self._guess(memory, window, columns) for columns in (1, stride))
 
@@ -135,7 +147,7 @@ class RecycledDrafter(Drafter):
         states = torch.cat([window.root[:, None], path.states], dim=1)
         if path.joined is None:
             return Drafts(states, x0)
-        # Where the walk was on the old path it took the network's own step.
+        # On the old path the walk took the network's own steps.
         mask = np.pad(path.joined, ((0, 0), (1, 0)))
         stood = torch.from_numpy(mask[:, :-1].copy()).to(problem.device)[..., None, None]
         x0 = torch.where(stood, memory.x0[cells(steps)].view_as(shocks), x0)
@@ -157,7 +169,7 @@ class RecycledDrafter(Drafter):
         return guess
 
     def _rejoin(self, memory: Evaluations, problem: Batch, window: BatchWindow, uniform: Tensor) -> Rejoin:
-        """Set up how the paths of this round may rejoin those of the last, with uniform numbers (B, K)."""
+        """Prepare how the paths of this round may rejoin those of the last, with uniform numbers (B, K)."""
         chain, steps = problem.chain, window.index(0, window.drafts)
         met = window.steps[:, 1:] <= memory.reach[:, None]
         if window.valid is not None:
@@ -178,7 +190,7 @@ class RecycledDrafter(Drafter):
         valid = np.ones(window.steps.shape, bool) if window.valid is None else window.valid
         reach = torch.maximum(memory.reach, window.steps[:, 0] + torch.from_numpy(window.width).to(problem.device))
         new = valid if drafts.known is None else valid & ~drafts.known.mask
-        # A row goes on after the state it took last. After a full draft it still needs the last, furthest evaluation.
+        # A row goes on after the last state it took. After a full draft it still needs the last, furthest evaluation.
         new = new & (np.arange(window.drafts + 1) >= np.minimum(verdict.accepted + 1, window.width)[:, None])
         row, column = (torch.from_numpy(part).to(problem.device) for part in new.nonzero())
         tables = tuple(table[window.steps] for table in memory.tables)
@@ -206,7 +218,13 @@ class RecycledDrafter(Drafter):
 
 @dataclass(frozen=True)
 class _Path:
-    """States (B, W, H, D); for a path that may have rejoined, also its noise and where it did, (B, W) on the host."""
+    """A drafted path.
+
+    Attributes:
+        states: (B, W, H, D).
+        noise: (B, W, H, D) its noise, for a path that may have rejoined an earlier one; else None.
+        joined: (B, W) bool on the host, where it is on the earlier path; None if it cannot be.
+    """
 
     states: Tensor
     noise: Tensor | None = None

@@ -1,5 +1,8 @@
-"""Rounds for many chunks at once, as tensors on any device. Rows advance at their own pace, so the states of one call
-are at different steps. Finished rows are dropped. The faster forms for one chunk are compared with this one."""
+"""Rounds for many chunks at once, as tensors on any device.
+
+Rows advance at their own pace, so the states of one call are at different steps. Finished rows are dropped. The faster
+forms for one chunk are tested against this one.
+"""
 
 from dataclasses import dataclass
 
@@ -18,9 +21,19 @@ from specpolicy.samplers.speculative.verifiers.base import Verdict
 
 @dataclass
 class BatchWindow:
-    """See `Window`. `steps` (B, W+1) int64, the step each state is at; `uniforms` (B, W+1, 2) float64; `width` (B,) on
-    the host: the drafts of each row, of which W is the largest; `valid` (B, W+1) bool on the host, None where all rows
-    have W drafts; `first`: the step of every root, None where rows are at different ones."""
+    """The stretch of the chain that each row drafts in a round, see `Window`.
+
+    B is the number of rows, W the largest number of drafts of any row.
+
+    Attributes:
+        root: (B, H, D) state that each row begins at.
+        steps: (B, W+1) int64, step of each state.
+        noise: (B, W+1, H, D) noise of each step.
+        uniforms: (B, W+1, 2) float64, uniform numbers for decisions and for redraws.
+        width: (B,) number of drafts of each row, on the host.
+        valid: (B, W+1) bool on the host, whether a state is within its row's window; None if all rows have W drafts.
+        first: the step of every root; None if rows are at different steps.
+    """
 
     root: Tensor
     steps: Tensor
@@ -32,12 +45,14 @@ class BatchWindow:
 
     @property
     def drafts(self) -> int:
-        """W."""
+        """The largest number of drafts, W."""
         return self.steps.shape[1] - 1
 
     def index(self, start: int = 0, stop: int | None = None) -> Steps:
-        """Return an index for tables at steps `start` to `stop` of the window, by default to its end. It is a slice
-        where all rows are at the same steps, because slicing is several times as fast as gathering."""
+        """Return an index for tables at steps `start` to `stop` of the window, by default to its end.
+
+        It is a slice if all rows are at the same steps, because slicing is several times as fast as gathering.
+        """
         if self.first is None:
             return self.steps[:, start:stop]
         return slice(self.first + start, self.first + (self.drafts + 1 if stop is None else stop))
@@ -48,7 +63,14 @@ class BatchWindow:
 
 
 class Batch:
-    """See `Problem`. `limits` (K,): the longest window from each step."""
+    """See `Problem`.
+
+    Args:
+        model: the network.
+        chain: the chain, of K steps.
+        chunks: the chunks to draw.
+        limits: (K,) largest number of drafts from each step.
+    """
 
     stacked = True
 
@@ -72,8 +94,10 @@ class Batch:
         return bool((self.position < len(self.chain)).any())
 
     def redraw(self) -> None:
-        """See `Problem.redraw`. Each row draws for all K steps, however long its window is, so its numbers do not
-        depend on its neighbours: noise (B, K, H, D), and uniform (B, K, 2) for decisions and for redraws."""
+        """See `Problem.redraw`: noise (B, K, H, D), and uniform (B, K, 2) for decisions and for redraws.
+
+        Each row draws for all K steps, however many drafts it has, so its numbers do not depend on its neighbours.
+        """
         rows, count = torch.from_numpy(self.rows), len(self.chain)
         self.noise = self.source.normal(count, *self.shape, rows=rows)
         self.uniform = self.source.uniform(count, 2, rows=rows)
@@ -123,8 +147,16 @@ class Batch:
         return torch.where(mask, known.x0, self._call(drafts.states, window.steps, wanted))
 
     def _call(self, states: Tensor, steps: Steps, wanted: np.ndarray | None = None) -> Tensor:
-        """Return x0 (B, N, H, D) at `states` (B, N, H, D), `steps` (B, N) or a range, in one call; zero where not
-        `wanted` (then steps are (B, N))."""
+        """Return x0 at some states, in one call.
+
+        Args:
+            states: (B, N, H, D).
+            steps: (B, N), or a range of N steps if all rows are evaluated.
+            wanted: (B, N) bool, the states to evaluate; None: all.
+
+        Returns:
+            (B, N, H, D); zero where not wanted.
+        """
         batch, count = states.shape[:2]
         if batch * count == 0:
             return torch.zeros_like(states)
@@ -216,7 +248,7 @@ class Batch:
         return Sample(self.finished, self.tally.statistics(), self.trace)
 
     def _check_finite(self, finite: np.ndarray, states: Tensor, window: BatchWindow) -> None:
-        """Raise a clear error if an evaluated state of the window gave NaN or infinity."""
+        """Raise a clear error if the network gave NaN or infinity at a state of the window."""
         bad = ~finite if window.valid is None else ~finite & window.valid
         if bad.any():
             steps = window.steps.cpu().numpy()

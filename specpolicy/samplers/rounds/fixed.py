@@ -1,7 +1,7 @@
-"""Rounds for one chunk as tensors of fixed shapes: a round is one function of tensors, which a GPU takes whole.
+"""Rounds for one chunk with fixed shapes: a round is one function of tensors, which a GPU can run as one graph.
 
-`Batch` has lengths and indices on the host; here they are masks and gathers, so a round runs the same operations for
-all numbers. From the same random numbers it makes the same chunk as `Batch`, to rounding.
+`Batch` keeps lengths and indices on the host. Here they are masks and gathers, so a round runs the same operations
+whatever the numbers are. From the same random numbers it makes the same chunk as `Batch`, to rounding.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,23 @@ from specpolicy.samplers.speculative.problem import Drafts, Known
 
 
 class Values(NamedTuple):
-    """A chunk between two rounds.
+    """State of a chunk between two rounds.
 
-    `state` (H, D) at step `position` (1,), before `verdict` is carried out. `verdict` (3,) float64 on the last round:
-    accepted drafts, shift of the noise, number of drafts. `noise` (K, H, D), `uniform` (K, 2) float64. `states`, `x0`,
-    `guesses`, `shocks` (R, H, D): for each step the last draft, the network's x0 there, the drafter's guess, and the
-    noise of the step. Rows beyond the K steps belong to windows that reach beyond the end; nothing reads them. `cond`
-    (1, ...), or None. `memory`: of a drafter that begins with one; others learn from the last round alone.
+    Shapes: (H, D) is a chunk, K the number of steps, R = K + the longest draft length the number of table rows. Table
+    rows after the first K belong to drafts beyond the end; nothing reads them.
+
+    Attributes:
+        state: (H, D) state at `position`, before `verdict` is carried out.
+        position: (1,) int64, the step of `state`.
+        verdict: (3,) float64, the verdict on the last round: accepted drafts, shift of the noise, number of drafts.
+        noise: (K, H, D) noise of each step.
+        uniform: (K, 2) float64 uniform numbers of each step, for decisions and for redraws.
+        states: (R, H, D) last draft at each step.
+        x0: (R, H, D) the network's x0 at this draft.
+        guesses: (R, H, D) the drafter's guess of x0 at each step.
+        shocks: (R, H, D) the noise that each step was drafted with.
+        cond: (1, ...) condition, or None.
+        memory: memory of a drafter that begins with one; None for drafters that learn from the last round alone.
     """
 
     state: Tensor
@@ -46,8 +56,14 @@ class Values(NamedTuple):
 
 @dataclass(frozen=True)
 class FixedWindow:
-    """See `Window`; root (1, H, D), noise (W+1, H, D). `steps` (W+1,) of the states, the last one for those beyond the
-    end; `places` (W+1,) in tables."""
+    """The stretch of the chain that a round drafts, see `Window`; W is the number of drafts.
+
+    Attributes:
+        root: (1, H, D) state that the round begins at.
+        noise: (W+1, H, D) noise of each step.
+        steps: (W+1,) step of each state; beyond the end of the chain its last step.
+        places: (W+1,) row of each state in the tables of `Values`.
+    """
 
     root: Tensor
     noise: Tensor
@@ -56,7 +72,7 @@ class FixedWindow:
 
     @property
     def drafts(self) -> int:
-        """W."""
+        """Number of drafts, W."""
         return len(self.steps) - 1
 
     def hold(self, x0: Tensor) -> Tensor:
@@ -65,8 +81,12 @@ class FixedWindow:
 
 
 class Fixed:
-    """See `Problem`: the part of it that one round needs. `first`: nothing has been drafted before. `calls`: states of
-    each call of the network so far."""
+    """The part of a `Problem` that one round needs.
+
+    Attributes:
+        first: whether nothing has been drafted before.
+        calls: number of states in each network call so far.
+    """
 
     stacked = False
 
@@ -109,8 +129,10 @@ class Fixed:
         return self.chain.x0(output, states, steps)
 
     def report(self, window: FixedWindow, drafts: Drafts, x0: Tensor) -> Tensor:
-        """Return the numbers for the host, (5, W+1) float64: gaps, coordinates, whether the network's values are
-        finite, and both uniform numbers of each step."""
+        """Return the numbers that the host needs, (5, W+1) float64.
+
+        In order: gaps, coordinates, whether the network's values are finite, and the two uniform numbers of each step.
+        """
         gap = self.chain.gap(x0[:-1], drafts.x0, window.steps[:-1])
         delta, coordinate = along_gaps(gap[None], window.noise[None, :-1])
         finite = x0.flatten(1).sum(-1).isfinite()
@@ -118,7 +140,7 @@ class Fixed:
         return torch.stack([pad(delta[0], (0, 1)), pad(coordinate[0], (0, 1)), finite, *uniform])
 
     def parent(self, x0: Tensor, verdict: Any) -> Tensor:
-        """See `Problem.parent`, for tables after a round: the state before the one that it went on to."""
+        """See `Problem.parent`, for the tables after a round: the state before the one that the round went on to."""
         return x0[self.values.position - 1]
 
 
@@ -132,16 +154,18 @@ def committed(chain: GaussianChain, values: Values) -> Values:
     gap = chain.gap(x0, guess, step)
     length = torch.linalg.vector_norm(gap.flatten(1), dim=1)[:, None, None].clamp(min=TINY)
     moved = noise + shift.to(gap)[:, None, None] * (gap / length)
-    # After a full window there is no guess; its place holds a leftover, perhaps of an earlier chunk that failed.
+    # After a full window there is no guess. Its table row is left over, perhaps from an earlier chunk that failed.
     noise = torch.where(shift[:, None, None] != 0, moved, noise)
     state = chain.mean(values.states[places], x0, step) + chain.shock(noise, step)
     return values._replace(state=state[0], position=places + 1)
 
 
 class Round:
-    """One round with a window of W drafts, as a function of values alone; `first`: nothing has been drafted before.
+    """One round with W drafts, as a function of values alone.
 
-    `calls`: states of each call of the network in a round, known after it has run.
+    Attributes:
+        first: whether nothing has been drafted before.
+        calls: number of states in each network call of the round; known after it has run.
     """
 
     def __init__(self, chain: GaussianChain, network: Denoiser, drafter: Drafter, drafts: int, first: bool):
@@ -175,8 +199,15 @@ class Round:
 
 
 def start(chain: GaussianChain, drafter: Drafter, network: Denoiser, chunks: Chunks, spare: int) -> Values:
-    """Return values for the first chunk, before its first round and without its numbers. `spare`: table rows after the
-    steps, as many as the longest window drafts."""
+    """Return the values for the first chunk, before its first round and without its random numbers.
+
+    Args:
+        chain: the chain, of K steps.
+        drafter: fills `memory` if it begins with one.
+        network: the network of the problem.
+        chunks: the chunk to draw.
+        spare: table rows after the K steps, as many as the longest window has drafts.
+    """
     state, count = chunks.state[0], len(chain)
     states, x0, guesses, shocks = (state.new_zeros(count + spare, *state.shape) for _ in range(4))
     values = Values(
