@@ -1,10 +1,10 @@
-"""Compare our reading of other projects' checkpoints with what their own code computed.
+"""Compare our reading of other projects' checkpoints with results that their own code computed.
 
-Each directory below the given ones that holds a `reference.npz` is one proof: a checkpoint beside it, written by its
-project, with recorded observations, noises and results. Our network must agree to 1e-5, our chunks to 1e-4 in
-normalised units when they are drawn with the recorded noises.
+Every directory below the given ones with a `reference.npz` is one comparison: beside it is a checkpoint written by its
+project, and the file holds recorded observations, noises and results. Our network must agree to 1e-5, and our chunks,
+drawn with the recorded noises, to 1e-4 in normalised units.
 
-Usage: python scripts/check_peers.py DIRECTORY ...     (exit code 1 if anything is further off)
+Usage: python scripts/check_peers.py DIRECTORY ...     (exit code 1 if anything differs by more)
 """
 
 import sys
@@ -28,7 +28,7 @@ LEROBOT_NAMES = {"observation.state": "obs_state", "observation.environment_stat
 
 @dataclass
 class Difference:
-    """The largest difference of one recorded quantity, and what is allowed."""
+    """The largest difference of one recorded quantity, and its limit."""
 
     what: str
     found: float
@@ -36,33 +36,33 @@ class Difference:
 
     @property
     def fine(self) -> bool:
-        """Whether it is small enough (a NaN is not)."""
+        """Whether it is within the limit (a NaN is not)."""
         return self.found <= self.allowed
 
 
 class RecordedNoise:
-    """Hands out recorded noises in place of a generator's: (B, K, H, D), in the order of the steps."""
+    """Gives out recorded noises in place of a generator's: (B, K, H, D), in the order of the steps."""
 
     def __init__(self, noises: Tensor):
         self._noises = iter(noises.unbind(dim=1))
 
     def normal(self, *shape: int, rows: Tensor | None = None) -> Tensor:
-        """The noise of the next step."""
+        """Return the noise of the next step."""
         return next(self._noises)
 
     def uniform(self, *shape: int, rows: Tensor | None = None) -> Tensor:
-        """A sequential sampler decides nothing."""
+        """Refuse: a sequential sampler makes no random decisions."""
         raise NotImplementedError
 
 
 def checkpoint_in(directory: Path) -> Path:
-    """The checkpoint beside a reference: an archive, else the directory itself."""
+    """Return the checkpoint beside a reference: an archive, else the directory itself."""
     archives = sorted(path for path in directory.iterdir() if path.suffix in (".ckpt", ".pth", ".pt"))
     return archives[0] if archives else directory
 
 
 def observation_of(policy: DiffusionPolicy, reference: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The recorded observations under the policy's keys."""
+    """Return the recorded observations under the policy's keys."""
     observation = {}
     for key in policy.observation_keys:
         names = (key, f"obs_{key}", LEROBOT_NAMES.get(key, ""), f"obs_{key.removeprefix('observation.')}")
@@ -75,7 +75,7 @@ def observation_of(policy: DiffusionPolicy, reference: dict[str, np.ndarray]) ->
 
 @torch.inference_mode()
 def compare(policy: DiffusionPolicy, reference: dict[str, np.ndarray]) -> Iterator[Difference]:
-    """Every comparison that the reference allows."""
+    """Yield every comparison that the reference allows."""
     recorded = {name: torch.as_tensor(value) for name, value in reference.items()}
     cond = policy.encode(observation_of(policy, reference))
     if "global_cond" in recorded:
@@ -83,7 +83,7 @@ def compare(policy: DiffusionPolicy, reference: dict[str, np.ndarray]) -> Iterat
     inpaints = policy.sample_shape[1] != recorded["naction"].shape[-1] or hasattr(policy.denoiser, "action_dim")
     network, rows = policy.denoiser, cond[recorded["eps_obs_index"]] if "eps_obs_index" in recorded else None
     if "eps_x" in recorded:
-        # Where observations are painted in, the recorded inputs already hold them: ask the network itself.
+        # If observations are painted into the chunk, the recorded inputs already hold them: call the network directly.
         output = network(recorded["eps_x"], recorded["eps_t"], None if inpaints else rows)
         yield _difference("network", output, recorded["eps_out"], NETWORK)
     start = recorded["noise_init"]
@@ -109,7 +109,7 @@ def _difference(what: str, ours: Tensor, theirs: Tensor, allowed: float) -> Diff
 
 
 def check(directory: Path) -> list[Difference]:
-    """All comparisons for one directory."""
+    """Return all comparisons for one directory."""
     with np.load(directory / "reference.npz") as reference:
         return list(compare(specpolicy.load_policy(checkpoint_in(directory)), dict(reference)))
 

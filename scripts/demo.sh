@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Sets everything up and shows two things in MuJoCo, in a few minutes on two cores, downloads apart:
-# 1. what a chunk of a shipped policy costs on this machine: DDPM with its 100 calls one after the other; asd, block and
-#    recycled, which draw exactly what DDPM draws in fewer calls; recycled-16 and ddim-10, which draw something else;
-# 2. what a millisecond is worth: the policy picks a cube from a moving belt, and the world moves on while it computes.
-# Charged are the times of the first part, or recorded ones where this machine's would tell nothing; it says which.
-# Ends in a table, a report and an animated picture: the robot that waits beside the one that does not.
-# EPISODES (16) of each sampler, all on the same seeds; OUTPUT (outputs/demo) is where everything goes.
+# Sets everything up and shows two things in MuJoCo. Takes a few minutes on two cores, plus the downloads.
+# 1. The cost of a chunk on this machine, for a shipped policy: DDPM makes 100 calls one after the other; asd, block and
+#    recycled draw from exactly DDPM's distribution in fewer calls; recycled-16 and ddim-10 have other distributions.
+# 2. The effect of this time on success: the policy picks a cube from a moving belt, and the world moves on while it
+#    computes. It charges the times of part 1, or recorded ones if this machine's would show nothing, and says which.
+# Results: a table, a report and an animated picture of the robot that waits beside the one that does not.
+# EPISODES (16): episodes of each sampler, all on the same seeds. OUTPUT (outputs/demo): directory for all results.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" run
 output="${OUTPUT:-outputs/demo}"

@@ -1,9 +1,9 @@
-"""Two samplers in the same episode of an evaluation, side by side, as an animated picture.
+"""Show two samplers in the same episode of an evaluation, side by side, as an animated picture.
 
     python scripts/demo_picture.py <the evaluation's directory> out.gif ddpm recycled-16
 
-Shown is the filmed seed where the right one succeeds soonest and the left one does not; if there is none, where the
-right one does; else the first.
+It shows the filmed seed at which the right sampler succeeds soonest and the left one fails. If there is none, it shows
+one at which the right one succeeds, else the first.
 """
 
 import json
@@ -19,13 +19,13 @@ from PIL import Image, ImageDraw
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path
 
-SECONDS_AFTER = 1.0  # shown behind the success
-EVERY = 2  # of the video's frames, one is shown
+SECONDS_AFTER = 1.0  # shown after the success
+EVERY = 2  # one of this many video frames is shown
 CAPTION = 20  # rows of pixels
-SHOWN = 0.75  # of a frame's height: below is the table alone
+SHOWN = 0.75  # share of a frame's height; below it there is only the table
 COLOURS = 64
 
-Film = tuple[list[Any], float]  # frames (H, W, 3) uint8, and how many there are in a second
+Film = tuple[list[Any], float]  # frames (H, W, 3) uint8, and frames per second
 
 
 def read_film(path: Path) -> Film:
@@ -35,10 +35,14 @@ def read_film(path: Path) -> Film:
 
 
 def choose_seed(left: Mapping[int, bool], right: Mapping[int, bool], lengths: Mapping[int, int]) -> int:
-    """See the module. left, right: success by seed; lengths: frames of the right one's films.
+    """Choose the seed to show, see the module's docstring.
+
+    Args:
+        left, right: success by seed.
+        lengths: number of frames of the right sampler's videos, by seed.
 
     Raises:
-        SpecpolicyError: none was filmed with both.
+        SpecpolicyError: no seed was filmed with both.
     """
     seeds = [seed for seed in right if seed in left]
     if not seeds:
@@ -47,7 +51,7 @@ def choose_seed(left: Mapping[int, bool], right: Mapping[int, bool], lengths: Ma
 
 
 def side_by_side(films: Sequence[Sequence[Any]], captions: Sequence[str]) -> list[Image.Image]:
-    """The pictures; the last frame of a shorter film stays."""
+    """Return the pictures; the shorter video stays at its last frame."""
     pictures = []
     for number in range(max(map(len, films))):
         frames = [film[min(number, len(film) - 1)] for film in films]
@@ -63,7 +67,7 @@ def side_by_side(films: Sequence[Sequence[Any]], captions: Sequence[str]) -> lis
 
 
 def write(output: Path, out: Path, samplers: Sequence[str]) -> str:
-    """Write the picture of an evaluation; a line about it."""
+    """Write the animated picture of an evaluation and return a line about it."""
     conditions = {
         condition["sampler"]: condition
         for condition in json.loads((output / "summary.json").read_text(encoding="utf-8"))["conditions"]

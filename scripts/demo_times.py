@@ -1,7 +1,10 @@
-"""Whose times the demonstration charges: python scripts/demo_times.py <a benchmark's directory> [seconds of a step]
+"""Choose whose times the demonstration charges.
 
-Prints the CSV file of the chunks' times to charge, and why on stderr: this machine's own, unless they would tell
-nothing. On a slow machine every sampler comes too late, on a fast one even the sequential sampler is in time.
+    python scripts/demo_times.py <a benchmark's directory> [seconds of a step]
+
+Prints the CSV file with the times of chunks to charge, and the reason on stderr. These are this machine's own times,
+unless they would show nothing: on a slow machine every sampler is too late, on a fast one even the sequential one is in
+time.
 """
 
 import csv
@@ -11,13 +14,17 @@ from pathlib import Path
 
 RECORDED = Path("benchmarks/traces/lift_conveyor-amd_epyc-2_threads-pytorch.csv")
 WHOSE = "an AMD EPYC with 2 threads, run by PyTorch"
-SLOW, QUICK = "ddpm", "recycled-16"  # the one that shall be late, and the one that shall not
-STEP = 0.05  # of the conveyor, in seconds
+SLOW, QUICK = "ddpm", "recycled-16"  # the sampler that should be late, and the one that should not
+STEP = 0.05  # control step of the conveyor task, in seconds
 LATE, IN_TIME = 3.0, 1.5  # in control steps
 
 
 def choose(slow: float, quick: float) -> tuple[bool, str]:
-    """Whether this machine's own times are charged, and a sentence that says why. slow, quick: in control steps."""
+    """Return whether to charge this machine's own times, and the reason in a sentence.
+
+    Args:
+        slow, quick: times of the two samplers, in control steps.
+    """
     took = f"a chunk takes {SLOW} {slow:.1f} and {QUICK} {quick:.1f} control steps of {1000 * STEP:.0f} ms here"
     if quick > IN_TIME:
         return False, f"{took}: this machine is too slow for this belt. Charged are recorded times of {WHOSE}."
@@ -27,7 +34,7 @@ def choose(slow: float, quick: float) -> tuple[bool, str]:
 
 
 def medians(path: Path) -> dict[str, float]:
-    """Seconds of a chunk, by sampler."""
+    """Return median seconds of a chunk, by sampler."""
     seconds: dict[str, list[float]] = {}
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):

@@ -1,4 +1,4 @@
-"""Write the README of a shipped policy: its data, its command, the minutes it took, what it reaches.
+"""Write the README of a shipped policy: its data, its command, its training time, its success.
 
 python scripts/describe_checkpoint.py checkpoints/lift EVALUATION/summary.json DEMONSTRATIONS NOISE MINUTES
 """
@@ -11,13 +11,13 @@ from specpolicy.files import write_text
 
 
 def describe(directory: Path, summary: dict, demonstrations: int, noise: float, minutes: int) -> str:
-    """The README's text, from the checkpoint's config.json and the summary of its evaluation."""
+    """Return the README's text, from the checkpoint's config.json and the summary of its evaluation."""
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     tokens = config.get("tokens")
     conditions = summary["conditions"] if tokens else summary["conditions"][:1]
     results = [f"{_method(condition, config)}: **{_result(condition)}**" for condition in conditions]
     machine, task = summary["machines"][0], config["task"]["name"]
-    # A recipe keeps its demonstrations beside its runs.
+    # A recipe keeps its demonstrations with its runs.
     written = [f" {word.replace('data=', 'output=')}" for word in config["command"].split() if word.startswith("data=")]
     kind = (
         "A diffusion policy"
@@ -40,7 +40,7 @@ All of it again: `scripts/make_checkpoints.sh {directory.name}`.
 
 
 def _calibration(directory: Path) -> str:
-    """What exact sampling with `recycled` was calibrated on."""
+    """Return a line on the calibration of `recycled`."""
     path = directory / "speculation.json"
     if not path.exists():
         return ""

@@ -1,4 +1,4 @@
-"""Draw the six tasks side by side, each a second into an episode of its expert: python scripts/draw_tasks.py out.png"""
+"""Draw the six tasks side by side, each one second into an expert's episode: python scripts/draw_tasks.py out.png"""
 
 import sys
 
@@ -12,7 +12,7 @@ SIZE = 256
 
 
 def frame(env_id: str, seed: int, seconds: float = 1.0) -> np.ndarray:
-    """The picture (SIZE, SIZE, 3) after `seconds` of the scripted expert."""
+    """Return the picture (SIZE, SIZE, 3) after `seconds` of the scripted expert."""
     env = gymnasium.make(env_id, render_mode="rgb_array", render_size=(SIZE, SIZE))
     expert = make_expert(env_id, seed)
     observation, _ = env.reset(seed=seed)

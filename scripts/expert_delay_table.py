@@ -1,14 +1,13 @@
-"""What waiting costs: the scripted experts' success when what they see is old.
+"""The cost of delay: success of the scripted experts when their observations are old.
 
     python scripts/expert_delay_table.py --tasks lift lift_conveyor --episodes 100
 
-Each task is measured twice: with the whole observation old, and with only the scene old, as on a robot that knows
-its own joints at once and whose cameras and computer are slow. The first also upsets the expert's own feedback
-loop, on a still scene too; what the second loses is lost to the world moving on.
+Each task is measured twice: with the whole observation old, and with only the scene old, as on a robot that knows its
+joints at once and whose cameras and computer are slow. In the first case the expert's own feedback loop suffers, too,
+even if the scene stands still. In the second case, losses are due only to the motion of the world.
 
-Every finished episode is kept, in `--work`: started again the script goes on where it was stopped, or with more
-episodes, and the table always holds all tasks measured so far. After a change to a task or its expert, delete its
-file there.
+Every finished episode is kept in `--work`. Run the script again to continue, also with more episodes; the table always
+holds all tasks measured so far. After a change to a task or its expert, delete its file there.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ TASKS = {
 }
 DELAYS = (0.0, 0.1, 0.25, 0.5, 1.0)
 AGED = {"all": "the whole observation", "scene": "the scene"}
-OWN_BODY = ("robot0_", "agent_pos")  # keys of what the robot knows of itself
+OWN_BODY = ("robot0_", "agent_pos")  # keys of the robot's own state
 
 
 class DelayedExpert:
@@ -52,11 +51,11 @@ class DelayedExpert:
         self.expert = specpolicy_envs.make_expert(env_id, seed=0)
 
     def __call__(self, job: dict[str, Any]) -> dict[str, Any]:
-        """One episode of seed `seed`; `delay` in seconds is rounded to control steps.
+        """Play one episode with `seed`; `delay` in seconds is rounded to control steps.
 
-        Until the first old observation exists the expert sees that of the reset.
+        Until the first old observation exists, the expert sees the one of the reset.
         """
-        # Halves upwards: 0.25 s at 10 Hz is three steps, not Python's round(2.5) == 2.
+        # Round half up: 0.25 s at 10 Hz is three steps, but Python's round(2.5) is 2.
         steps = int(np.floor(job["delay"] * self.env.unwrapped.control_hz + 0.5))
         observation, info = self.env.reset(seed=job["seed"])
         self.expert.reset(job["seed"])
@@ -80,7 +79,7 @@ class DelayedExpert:
 
 
 def measure(task: str, episodes: int, processes: int, work: Path) -> None:
-    """Run the episodes that `work` does not hold yet; each is appended to it as a line of JSON."""
+    """Run the episodes that `work` lacks; append each to it as a line of JSON."""
     jobs = [
         {"aged": aged, "delay": delay, "seed": seed}
         for seed, aged, delay in itertools.product(range(episodes), AGED, DELAYS)
@@ -96,7 +95,7 @@ def measure(task: str, episodes: int, processes: int, work: Path) -> None:
 
 
 def finished(task: str, work: Path) -> list[dict[str, Any]]:
-    """The task's episodes so far; a line that a kill left unfinished does not count."""
+    """Return the task's finished episodes; a line that a kill left incomplete does not count."""
     path = _file(task, work)
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     if lines and not lines[-1].endswith("\n"):
@@ -110,7 +109,7 @@ def _file(task: str, work: Path) -> Path:
 
 
 def summarise(task: str, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per age and delay, with the counts and means over the seeds that have been through all of them."""
+    """Return one row per age and delay, with counts and means over the seeds that have finished at all of them."""
     through = [sum(result["seed"] == seed for result in results) for seed in range(len(results))]
     whole = {seed for seed, count in enumerate(through) if count == 2 * len(DELAYS) - 1}
     groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
@@ -135,7 +134,7 @@ def summarise(task: str, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A markdown table: a row per task and age, a column per delay."""
+    """Return a Markdown table: one row per task and age, one column per delay."""
     lines = [
         "| task | what is old | " + " | ".join(f"{delay:g} s" for delay in DELAYS) + " |",
         "|" + "---|" * (2 + len(DELAYS)),
@@ -143,7 +142,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     cells = {(row["task"], row["aged"], row["delay"]): row for row in rows}
     for task, aged in itertools.product(TASKS, AGED):
         if (task, aged, DELAYS[-1]) in cells:
-            # Without a delay nothing is old: that column is the same for both.
+            # Without a delay nothing is old, so this column is the same for both.
             row = [cells.get((task, aged, delay), cells.get((task, "all", delay))) for delay in DELAYS]
             lines.append(f"| {task} | {AGED[aged]} | " + " | ".join(_cell(cell) for cell in row if cell) + " |")
     return "\n".join(lines)
@@ -156,7 +155,7 @@ def _cell(row: dict[str, Any]) -> str:
 
 
 def document(rows: list[dict[str, Any]]) -> str:
-    """The page: how to read it, how it was made, the table."""
+    """Return the page: how to read it, how it was made, the table."""
     commands = []
     for episodes in sorted({row["episodes"] for row in rows}):
         there = {row["task"] for row in rows if row["episodes"] == episodes}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures the samplers on a GPU with CUDA graphs; writes JSON and tables to outputs/benchmarks/gpu. Installs nothing:
-# it needs Python 3.11 or newer with torch, numpy and safetensors, and the recorded observations beside a checkpoint.
+# Measures the samplers on a GPU with CUDA graphs; writes JSON and tables to outputs/benchmarks/gpu. Installs nothing.
+# Needs Python 3.11 or newer with torch, numpy and safetensors, and the recorded observations beside a checkpoint.
 # PYTHON names the interpreter. Arguments: scripts/gpu_benchmark.sh --help
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

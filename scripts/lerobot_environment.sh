@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs specpolicy's core beside LeRobot and compares what a wrapped policy draws with LeRobot's own sampling.
-# Makes an environment with the newest LeRobot that this Python takes (some gigabytes where its torch comes with CUDA),
-# installs specpolicy from this checkout into it as a user would, and says what that changed; then
-# benchmarks/lerobot_wrap.py writes the page. The environment is deleted at the end.
+# Installs specpolicy's core beside LeRobot and compares chunks of a wrapped policy with LeRobot's own sampling.
+# Makes an environment with the newest LeRobot for this Python (some gigabytes if its torch comes with CUDA), installs
+# specpolicy from this checkout into it as a user would, and records what that changed. Then benchmarks/lerobot_wrap.py
+# writes the page. The environment is deleted at the end.
 # Usage: scripts/lerobot_environment.sh [PAGE]   default docs/results/lerobot_environment.md
-# PYTHON names the interpreter (default: python3.12 where there is one, else python3). VENV names an environment that has
-# LeRobot already: specpolicy is installed into it, and it stays. pip's usual variables hold.
+# PYTHON names the interpreter (default: python3.12 if there is one, else python3). VENV names an environment
+# that already has LeRobot: specpolicy is installed into it, and it is kept. pip's usual variables apply.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 page="$(realpath -m "${1:-$root/docs/results/lerobot_environment.md}")"
@@ -22,7 +22,7 @@ pip install --quiet 'lerobot[diffusion]' # pip only warns of the extra where an 
 pip uninstall --quiet --yes specpolicy 2>/dev/null || true
 pip freeze >"$work/before.txt"
 pip check >"$work/check_before.txt" || true
-# A copy, since pip builds in place and would leave a build/ in this checkout.
+# A copy, because pip builds in place and would leave a build/ in this checkout.
 mkdir "$work/source"
 (cd "$root" && cp -r specpolicy envs configs pyproject.toml README.md LICENSE "$work/source")
 pip install --quiet "$work/source"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes the shipped policies from nothing: demonstrations, training, calibration of exact sampling, evaluation on seeds
-# never trained on.
+# Makes the shipped policies from scratch: demonstrations, training, calibration of exact sampling, evaluation on seeds
+# that were not trained on.
 # Usage: scripts/make_checkpoints.sh                        all, one after the other
 #        scripts/make_checkpoints.sh lift can can_tokens    these; NAME_tokens are policies of action tokens
-# WORK (default outputs/checkpoints) keeps data, runs and evaluations; a run that was interrupted goes on.
+# WORK (default outputs/checkpoints) keeps data, runs and evaluations; an interrupted run continues.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" test
 work="${WORK:-outputs/checkpoints}"

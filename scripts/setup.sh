@@ -1,7 +1,7 @@
 # Sourced by the other scripts: makes .venv and installs specpolicy into it, once.
-# Usage: source scripts/setup.sh run    what collecting, training and evaluating need
-#        source scripts/setup.sh test   all extras, what the tests compare with, the test runner and the linters
-# PYTHON names the interpreter (default python3); pip's usual variables and configuration hold.
+# Usage: source scripts/setup.sh run    packages for collecting, training and evaluating
+#        source scripts/setup.sh test   all extras, the projects that tests compare with, test runner and linters
+# PYTHON names the interpreter (default python3); pip's usual variables and configuration apply.
 
 profile="$1"
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -19,7 +19,7 @@ if [ ! -e "$stamp" ]; then
     }
     echo "setup: installing into $venv ($profile); a first time takes some minutes" >&2
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-    # torch first and alone, so that no other package pulls another build of it.
+    # torch first and alone, so that no other package installs another build of it.
     install torch==2.13.0
     if [ "$profile" = test ]; then
         # robomimic needs egl_probe, whose old build script needs cmake, its compatibility switch and no isolation.
@@ -29,7 +29,7 @@ if [ ! -e "$stamp" ]; then
     else
         install -e '.[cli,sim,train,report]'
     fi
-    # robosuite's OpenCV wants a desktop's libraries; where they are missing, its headless build serves as well.
+    # robosuite's OpenCV needs desktop libraries; without them its headless build works as well.
     "$venv/bin/python" -c 'import cv2' 2>/dev/null ||
         install --force-reinstall --no-deps opencv-python-headless==4.11.0.86
     # Videos need OpenGL through EGL. Without it everything else works.

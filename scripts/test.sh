@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets everything up, checks style and types, runs the tests. Arguments go to pytest: scripts/test.sh -k chain
+# Sets everything up, checks style and types, and runs the tests. Arguments go to pytest: scripts/test.sh -k chain
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" test
 ruff check .

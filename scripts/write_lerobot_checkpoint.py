@@ -1,16 +1,16 @@
-"""Write a small diffusion policy with LeRobot's own code, and record what LeRobot computes with it.
+"""Write a small diffusion policy with LeRobot's own code, and record results that LeRobot computes with it.
 
-Needs LeRobot, which wants another numpy than robosuite: run it in an environment of its own, for example
+Needs LeRobot, which requires another numpy than robosuite. Run it in a separate environment, for example
 
     python -m venv .venv-lerobot && .venv-lerobot/bin/pip install 'lerobot==0.4.4'
     .venv-lerobot/bin/python scripts/write_lerobot_checkpoint.py tests/data/lerobot_state
 
-It knows versions before 0.4, which keep statistics among the weights, and later ones, which write processors. Options
+Works with versions before 0.4, which keep statistics among the weights, and later ones, which write processors. Options
 are fields of LeRobot's DiffusionConfig as JSON; `cameras=2` and `size=[96,96]` add images:
 
     ... write_lerobot_checkpoint.py outputs/lerobot_images cameras=2 use_group_norm=true 'crop_shape=[84,84]'
 
-scripts/check_peers.py compares the result with what we compute.
+scripts/check_peers.py compares these results with ours.
 """
 
 import json
@@ -79,7 +79,7 @@ def _statistics(feature: PolicyFeature) -> dict[str, torch.Tensor]:
 
 
 def _train(policy: DiffusionPolicy, features: dict[str, PolicyFeature]) -> None:
-    """A few steps on noise, so that no weight is left at its first value."""
+    """Train for a few steps on noise, so that no weight keeps its initial value."""
     optimiser = torch.optim.Adam(policy.parameters(), 1e-3)
     policy.train()
     config = policy.config
@@ -130,7 +130,7 @@ def _record(policy: DiffusionPolicy, inputs: dict[str, PolicyFeature], before, a
 
         torch.manual_seed(100 + index)
         with mock.patch.object(model, "conditional_sample", sample), mock.patch.object(torch, "randn", randn):
-            for frame in frames:  # an action is drawn for the first; the queue then holds what was seen
+            for frame in frames:  # the first call draws an action; then the queue holds the observations
                 policy._queues["action"].clear()
                 noises.clear()
                 action = policy.select_action(before(dict(frame)) if before else dict(frame))

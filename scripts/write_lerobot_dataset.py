@@ -1,12 +1,13 @@
-"""Write a small data set with LeRobot's own code; or load one, and take a training step of LeRobot's policy on it.
+"""Write a small data set with LeRobot's own code; or load one and take a training step of LeRobot's policy on it.
 
-Needs LeRobot, which wants another numpy than robosuite: run it in an environment of its own, for example
+Needs LeRobot, which requires another numpy than robosuite. Run it in a separate environment, for example
 
     python -m venv .venv-lerobot && .venv-lerobot/bin/pip install 'lerobot==0.4.4'
     .venv-lerobot/bin/python scripts/write_lerobot_dataset.py write tests/data/lerobot_dataset_v3
     .venv-lerobot/bin/python scripts/write_lerobot_dataset.py load data/lift_lerobot
 
-LeRobot 0.3 writes version 2.1 of the format, 0.4 version 3.0. The numbers say which episode and step they belong to.
+LeRobot 0.3 writes version 2.1 of the format, 0.4 version 3.0. The stored numbers tell the episode and step they belong
+to.
 """
 
 import sys
@@ -24,7 +25,7 @@ WIDTHS = {"observation.state": 3, "observation.environment_state": 2, "action": 
 
 
 def write(root: Path) -> None:
-    """Three episodes: step, episode and their sum, as far as an entry is wide."""
+    """Write three episodes with the numbers step, episode and their sum, as many as an entry is wide."""
     features = {name: {"dtype": "float32", "shape": (width,), "names": None} for name, width in WIDTHS.items()}
     dataset = LeRobotDataset.create("local/steps", HZ, features=features, root=root, use_videos=False)
     for episode, length in enumerate(LENGTHS):
@@ -56,7 +57,7 @@ def load(root: Path) -> None:
     batch = next(iter(torch.utils.data.DataLoader(dataset, batch_size=min(16, len(dataset)), shuffle=True)))
     try:
         from lerobot.policies.diffusion.processor_diffusion import make_diffusion_pre_post_processors
-    except ImportError:  # before 0.4 the policy normalises
+    except ImportError:  # before 0.4 the policy itself normalises
         policy = DiffusionPolicy(config, dataset_stats=metadata.stats)
     else:
         policy = DiffusionPolicy(config)
