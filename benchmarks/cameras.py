@@ -1,11 +1,11 @@
-"""How fast the cameras of the tasks are: frames per second, beside what the world itself takes.
+"""Speed of the tasks' cameras: frames per second, and the time of a control step for comparison.
 
     python benchmarks/cameras.py [--seconds 2]
 
-For each task, camera and size it prints, in ms: `draw`, one picture (median; on a busy machine `quickest`, the best
-tenth, says more), and that as frames per second; `keep`, what a picture on demand costs that nobody looks at; `step`,
-one control step without cameras; `loop`, a control step with this camera when a policy looks at 2 pictures of 8. The
-last line says what draws.
+Prints for each task, camera and size, in ms: `draw`, one image (median; on a busy machine look at `quickest`, the 10 %
+quantile), and the same as frames per second; `keep`, an image on demand that nobody looks at; `step`, one control step
+without cameras; `loop`, a control step with this camera when a policy looks at 2 images of 8. The last line names the
+renderer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOOKED_AT, REPLAN_EVERY = 2, 8
 
 
 def milliseconds(call: Callable[[], object], seconds: float) -> tuple[float, float]:
-    """Median and quickest tenth of the times of a call, repeated for so long, ten times at least."""
+    """Return median and fastest tenth of the times of a call, repeated for this long, at least ten times."""
     times: list[float] = []
     call()
     while len(times) < 10 or sum(times) < seconds:
@@ -47,7 +47,7 @@ def milliseconds(call: Callable[[], object], seconds: float) -> tuple[float, flo
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each figure")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds to measure each figure")
     seconds = parser.parse_args().seconds
     print("| task | camera | size | draw | quickest | frames/s | keep | step | loop |\n|---" + 8 * "|---" + "|")
     for env_id, names in CAMERAS.items():
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def renderer() -> str:
-    """What OpenGL says of itself."""
+    """Return the name of OpenGL's renderer."""
     from specpolicy_envs.rendering import _gl_context
 
     context = _gl_context(8, 8)

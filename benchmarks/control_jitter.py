@@ -2,11 +2,11 @@
 
     python benchmarks/control_jitter.py --seconds 300
 
-The robot stands still, so that nothing but the loop and inference is measured. A chunk is asked for in every control
-step, as soon as the last one is there: inference never rests. The page and the JSON file beside it give, for each rate
-and worker, how late the ticks were, how uneven their intervals, and how many periods were missed. Run it on a machine
-that does nothing else; `load` in the file says how busy it was when the measurement began. Rows that the file already
-has from the same machine, as long, and that are not measured now, are kept.
+The robot stands still, so that only the loop and inference are measured. A new chunk is requested at every control
+step, as soon as the last one has come: inference never rests. The page and the JSON file beside it give for each rate
+and worker how late the ticks were, how uneven their intervals, and how many periods were missed. Run it on a machine
+that does nothing else; `load` in the file says how busy it was at the start. Rows already in the file are kept if they
+are from the same machine and of the same length and are not measured now.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from specpolicy.policy import DiffusionPolicy
 
 
 class StillRobot:
-    """Always observes the same."""
+    """Always returns the same observation."""
 
     def __init__(self, policy: DiffusionPolicy):
         sizes = {key: policy.encoder.shapes[key] for key in policy.observation_keys}
@@ -48,7 +48,7 @@ class StillRobot:
 
 
 def measure(policy: DiffusionPolicy, sampler: str, worker: str, hz: float, seconds: float) -> dict[str, Any]:
-    """The timing report of one run."""
+    """Return the timing report of one run."""
     controller = Controller(
         policy,
         StillRobot(policy),
@@ -57,7 +57,7 @@ def measure(policy: DiffusionPolicy, sampler: str, worker: str, hz: float, secon
         worker=worker,
         execute_steps=1,
         lead=1,
-        stitching="naive_switch",  # however slow inference is, there is always something to execute
+        stitching="naive_switch",  # there is always an action to execute, however slow inference is
         watchdog=None,
         inference_timeout=60.0,
     )
@@ -80,7 +80,7 @@ HEAD = [
 
 
 def row(sampler: str, report: dict[str, Any]) -> list[str]:
-    """A line of the table; times in ms."""
+    """Return a line of the table; times in ms."""
     late, jitter = report["tick_lateness"], report["jitter"]
     figures = [late["p50"], late["p99"], late["max"], jitter["std"], jitter["p99"], report["latency"]["p50"]]
     times = [f"{1e3 * figure:.2f}" for figure in figures]
@@ -88,7 +88,7 @@ def row(sampler: str, report: dict[str, Any]) -> list[str]:
 
 
 def page(found: dict[str, Any]) -> str:
-    """What was found, as markdown."""
+    """Return the results as Markdown."""
     machine = found["machine"]
     table = markdown_table([HEAD, *(row(run["sampler"], run) for run in found["runs"])])
     return f"""# How evenly the control loop ticks
@@ -110,7 +110,7 @@ beside this page has all figures.
 
 
 def kept(path: Path, found: dict[str, Any], measured: set[tuple[str, float, str]]) -> list[dict[str, Any]]:
-    """The runs of an earlier file that stand beside those which are measured now."""
+    """Return the runs of an earlier file that are kept beside the ones measured now."""
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if any(before.get(name) != found[name] for name in ("machine", "seconds")):
         return []
@@ -119,15 +119,15 @@ def kept(path: Path, found: dict[str, Any], measured: set[tuple[str, float, str]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", default="checkpoints/lift", help="whose inference loads the machine")
+    parser.add_argument("--policy", default="checkpoints/lift", help="policy whose inference loads the machine")
     parser.add_argument("--samplers", nargs="+", default=["ddpm"])
     parser.add_argument("--hz", nargs="+", type=float, default=[20.0, 50.0])
     parser.add_argument("--workers", nargs="+", choices=["thread", "process"], default=["thread", "process"])
-    parser.add_argument("--seconds", type=float, default=300.0, help="of each run")
+    parser.add_argument("--seconds", type=float, default=300.0, help="seconds of each run")
     parser.add_argument("--output", type=Path, default=Path("docs/results/control_jitter.json"))
     arguments = parser.parse_args()
 
-    torch.set_num_threads(1)  # as in the process: the loop keeps a core to itself
+    torch.set_num_threads(1)  # as in the process, the loop keeps a core to itself
     policy = specpolicy.load_policy(arguments.policy)
     found: dict[str, Any] = {"machine": hardware(), "seconds": arguments.seconds, "versions": versions()}
     wanted = list(itertools.product(arguments.samplers, arguments.hz, arguments.workers))

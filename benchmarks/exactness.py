@@ -1,11 +1,11 @@
-"""The long run of the exactness tests: every exact sampler on every kind of chain, and what must fail.
+"""The long run of the exactness tests: every exact sampler on every kind of chain, and controls that must fail.
 
     python benchmarks/exactness.py --chunks 100000
 
-The cases and the tests are those of tests/samplers/speculative, with more chunks: mixtures of Gaussians, whose exact
-denoiser is known, so that nothing but the sampler can be wrong. About 20 minutes on one core. Each case is written
-down when it is done, and not run again: an interrupted run goes on where it stopped, and `--again TEXT` runs the cases
-anew whose names contain TEXT. The table goes to docs/results/exactness.md.
+The cases and tests are those of tests/samplers/speculative, with more chunks. The targets are mixtures of Gaussians.
+Their exact denoiser is known, so only the sampler can be wrong. Takes about 20 minutes on one core. Each case is saved
+when it is done and not run again, so an interrupted run continues; `--again TEXT` repeats the cases whose names contain
+TEXT. The table goes to docs/results/exactness.md.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ sampler falls below any level with at most that probability.
 
 
 def record(case: Case, chunks: int) -> dict[str, Any]:
-    """Run a case: its row of the table."""
+    """Run a case and return its row of the table."""
     chain, sampler = CHAINS[case.chain], case.sampler
     if isinstance(sampler, Composed):
         drafter, verifier = sampler.drafter(chain, SHAPE), sampler.verifier
@@ -82,15 +82,15 @@ def record(case: Case, chunks: int) -> dict[str, Any]:
     }
 
 
-@functools.cache  # as the run began: the page that it writes makes the tree dirty
+@functools.cache  # at the start of the run: the page that it writes makes the tree dirty
 def commit() -> str:
-    """The version of the code, as git names it."""
+    """Return the version of the code, as git names it."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 def markdown(exact: list[dict[str, Any]], controls: list[dict[str, Any]], command: str) -> str:
-    """The document."""
+    """Return the document."""
     smallest = min((row["p"] for row in exact), default=1.0)
     machine, found = hardware(), versions()
     done = "" if len(exact) == len(CASES) and len(controls) == len(CONTROL_CASES) else " (unfinished)"
@@ -123,7 +123,7 @@ def markdown(exact: list[dict[str, Any]], controls: list[dict[str, Any]], comman
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Lines of a table."""
+    """Return the lines of a table."""
     return [
         "| " + " | ".join(HEAD) + " |",
         "|" + "---|" * len(HEAD),
@@ -143,8 +143,8 @@ def _cell(name: str, value: Any) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--chunks", type=int, default=100_000, help="of each case")
-    parser.add_argument("--again", metavar="TEXT", help="run the cases anew whose names contain this")
+    parser.add_argument("--chunks", type=int, default=100_000, help="chunks of each case")
+    parser.add_argument("--again", metavar="TEXT", help="repeat the cases whose names contain this text")
     parser.add_argument("--results", type=Path, default=Path("outputs/benchmarks/exactness.jsonl"))
     parser.add_argument("--output", type=Path, default=Path("docs/results/exactness.md"))
     arguments = parser.parse_args()

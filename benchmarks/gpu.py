@@ -1,16 +1,16 @@
-"""The samplers on a GPU, with CUDA graphs: latency of a call against its rows, then the time of a chunk.
+"""Samplers on a GPU with CUDA graphs: time of a call by its number of rows, then time of a chunk.
 
     scripts/gpu_benchmark.sh                          on a machine with a GPU
-    scripts/gpu_benchmark.sh --device cpu --quick     on any machine: whether it works, not how fast it is
+    scripts/gpu_benchmark.sh --device cpu --quick     on any machine: checks that it works, not how fast it is
 
-Needs torch, numpy and safetensors only, and at most eight minutes. A trained policy and its recorded observations come
-from a checkpoint directory. The first tables are of the policy's own network; then of the U-Net that Diffusion Policy
-is usually trained with, 66 M parameters, and of a transformer of 100 M, both with random weights: their time, and the
-rounds of the trained policy. Each sampler is captured as well as it can be: a step of a sequential one, a round of an
-exact one. What is measured of a network is written down before the next one's turn.
+Needs only torch, numpy and safetensors, and at most eight minutes. A checkpoint directory gives a trained policy and
+its recorded observations. The first tables are for the policy's own network. Then come the U-Net that Diffusion Policy
+is usually trained with (66 M parameters) and a transformer of 100 M, both with random weights: their time, with the
+rounds of the trained policy. Each sampler is captured in the largest possible part: a step of a sequential one, a round
+of an exact one. The results of a network are written before the next one is measured.
 
-On the policy's own network it is also checked that captured chunks are those that the same numbers give uncaptured, and
-that their distribution is ddpm's.
+On the policy's own network two things are also checked: captured chunks equal uncaptured ones from the same random
+numbers, and their distribution is that of ddpm.
 """
 
 from __future__ import annotations
@@ -46,20 +46,18 @@ SAMPLERS = ["ddpm", "ddim-10", "asd", "block", "recycled", "ddpm-16", "block-16"
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--policy", default="checkpoints/lift", help="a trained policy: a checkpoint directory")
-    parser.add_argument("--observations", help="by default observations.safetensors beside the policy")
-    parser.add_argument(
-        "--samplers", nargs="+", default=SAMPLERS, help="the first one is what the others are compared with"
-    )
+    parser.add_argument("--observations", help="default: observations.safetensors beside the policy")
+    parser.add_argument("--samplers", nargs="+", default=SAMPLERS, help="the others are compared with the first one")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, help="default: all; on a CPU, no transformer")
     parser.add_argument("--count", type=int, default=100, help="chunks of each sampler")
     parser.add_argument(
         "--checked", type=int, default=1000, help="chunks of each sampler whose distribution is checked"
     )
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--engine", help="default: cuda_graph, on a CPU eager; compile fuses kernels besides")
+    parser.add_argument("--engine", help="default: cuda_graph, on a CPU eager")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument(
-        "--quick", action="store_true", help="three chunks, one sampler tuned, and large networks that are small"
+        "--quick", action="store_true", help="three chunks, one tuned sampler, small networks for large ones"
     )
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/gpu"))
     options = parser.parse_args(arguments)
@@ -91,7 +89,7 @@ def run(options: argparse.Namespace, command: str) -> None:
         "tf32": {what: allows_tf32(what) for what in ("convolutions", "products")},
         "networks": summaries,
     }
-    # On a CPU nothing is captured, and only a network of the policy's own kind can stand in for it.
+    # On a CPU nothing is captured, and only a network of the policy's own kind can replace its network.
     on_gpu = options.device.startswith("cuda")
     for name in options.networks or [name for name in NETWORKS if on_gpu or name != "transformer"]:
         print(f"measuring the {name} network ...", file=sys.stderr, flush=True)
@@ -125,8 +123,12 @@ def run(options: argparse.Namespace, command: str) -> None:
 
 
 def check(policy: Any, engine: str, histories: Any, samplers: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """By sampler: how far chunks on the engine are from those that the same numbers give on eager, and how their
-    distribution differs from that of the sequential sampler of the same chain, at one observation."""
+    """Compare chunks on the engine with chunks on eager, and their distribution with the sequential sampler's.
+
+    Returns:
+        By sampler: how far chunks are from those that the same random numbers give on eager, and how the distribution
+            differs from that of the sequential sampler of the same chain, at one observation.
+    """
     history = {key: values[0] for key, values in histories.items()}
     engines = [policy.with_engine(name) for name in ("eager", engine)]
 
@@ -156,7 +158,7 @@ def check(policy: Any, engine: str, histories: Any, samplers: dict[str, Any], co
 
 
 def check_table(found: list[dict[str, Any]]) -> list[list[str]]:
-    """The check for a terminal."""
+    """Return the checks as a table for a terminal."""
     head = ["sampler", "chunks", "same numbers, eager: differs by", "p that the distribution is ddpm's of its steps"]
     return [head] + [
         [one["label"], str(one["chunks"]), f"{one['largest_difference']:.1e}", f"{one['p']:.2g}"] for one in found

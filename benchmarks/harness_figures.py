@@ -1,4 +1,4 @@
-"""The plots of `benchmarks/harness_pages.py`, over several tasks."""
+"""Plots of `benchmarks/harness_pages.py`, over several tasks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from specpolicy.evaluation.figures import COLOURS, MARKS, interval, legend, new_
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Summaries = dict[str, dict[str, Any]]  # by task
+Summaries = dict[str, dict[str, Any]]  # {task: summary}
 
 
 def main_conditions(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The conditions with the shortest execution horizon that their delay allows."""
+    """Return the conditions with the shortest execution horizon that their delay allows."""
     shortest = summary["track"]["execute_steps"]
     return [
         condition
@@ -24,7 +24,7 @@ def main_conditions(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def delay_figure(summaries: Summaries) -> Figure:
-    """Success against delay, a line for each task."""
+    """Plot success against delay, one line for each task."""
     figure, (axes,) = new_figure(3.8)
     widest = max(condition["delay"] for summary in summaries.values() for condition in main_conditions(summary))
     for number, (task, summary) in enumerate(summaries.items()):
@@ -44,7 +44,7 @@ def delay_figure(summaries: Summaries) -> Figure:
 
 
 def equivalence_figure(summaries: Summaries) -> Figure:
-    """The 90 % intervals of the differences, and the margin."""
+    """Plot the 90 % intervals of the differences, and the margin."""
     lines = [(task, summary, one) for task, summary in summaries.items() for one in summary["differences"]]
     figure, (axes,) = new_figure(1.1 + 0.36 * len(lines))
     tasks = list(summaries)

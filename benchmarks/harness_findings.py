@@ -1,4 +1,4 @@
-"""What the runs of `specpolicy evaluate` say, in words and differences, for the pages of docs/results."""
+"""Findings of `specpolicy evaluate` runs in words and differences, for the pages of docs/results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from specpolicy.evaluation.tables import NONE, probability, signed
 
 
 def first_loss(summary: Mapping[str, Any]) -> str:
-    """The smallest delay that costs success beyond doubt."""
+    """Return the smallest delay with a significant loss of success, in words."""
     labels = {condition["label"]: condition["delay"] for condition in main_conditions(summary)}
     lost = [
         labels[difference["condition"]]
@@ -24,7 +24,7 @@ def first_loss(summary: Mapping[str, Any]) -> str:
 
 
 def changes(summaries: Summaries, delays: Sequence[int]) -> list[list[str]]:
-    """What each delay changes, a row for each task."""
+    """Return the change at each delay, one row for each task."""
     rows = []
     for task, summary in summaries.items():
         label = {condition["delay"]: condition["label"] for condition in main_conditions(summary)}
@@ -39,7 +39,7 @@ def changes(summaries: Summaries, delays: Sequence[int]) -> list[list[str]]:
 
 
 def verdicts(summary: Mapping[str, Any]) -> list[str]:
-    """What each sampler loses to its own success in a world that waits; and recycled against DDIM-10."""
+    """Say how much success each sampler loses when the world moves on, and compare recycled with DDIM-10."""
     conditions = {condition["label"]: condition for condition in summary["conditions"]}
     lines = []
     for difference in summary["differences"]:

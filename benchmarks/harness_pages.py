@@ -2,8 +2,8 @@
 
     python benchmarks/harness_pages.py delay outputs/benchmarks/delay docs/results/delay.md
 
-Reads <results>/<task>/summary.json. Only what stands between the two marks of the page is replaced; a page that is not
-there is begun. Plots lie beside it.
+Reads <results>/<task>/summary.json. Only the part between the two marks of the page is replaced; a missing page is
+created. Plots are written beside it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def write(kind: str, results: Path, page: Path) -> None:
 
 
 def delay_page(summaries: Summaries, results: Path, page: Path) -> list[str]:
-    """Success against delay for each task, and against the execution horizon."""
+    """Return success against delay for each task, and against the execution horizon."""
     delays = sorted({condition["delay"] for summary in summaries.values() for condition in main_conditions(summary)})
     rows, swept = [], []
     for task, summary in summaries.items():
@@ -86,7 +86,7 @@ def delay_page(summaries: Summaries, results: Path, page: Path) -> list[str]:
 
 
 def charged_page(summaries: Summaries, results: Path, page: Path) -> list[str]:
-    """What the time of inference costs each sampler on this machine."""
+    """Return the effect of inference time on each sampler on this machine."""
     parts = []
     for task, summary in summaries.items():
         plot = page.with_name(f"{page.stem}_{task}.png")
@@ -103,7 +103,7 @@ def charged_page(summaries: Summaries, results: Path, page: Path) -> list[str]:
 
 
 def equivalence_page(summaries: Summaries, results: Path, page: Path) -> list[str]:
-    """Is the success of the exact samplers that of sequential DDPM, within the margin?"""
+    """Return the comparison of the exact samplers' success with that of sequential DDPM, within the margin."""
     parts = []
     for task, summary in summaries.items():
         margin = f"{100 * summary['margin']:g} points"
@@ -129,7 +129,7 @@ def equivalence_page(summaries: Summaries, results: Path, page: Path) -> list[st
 
 
 def made(summaries: Summaries) -> str:
-    """Machine, versions and commands."""
+    """Return machine, versions and commands."""
     machines = {
         f"{one['cpu']}, {one['cores']} cores, {one['memory_gib']:g} GiB{', ' + one['gpu'] if one['gpu'] else ''}"
         for summary in summaries.values()
@@ -147,7 +147,7 @@ def made(summaries: Summaries) -> str:
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:
-    """A markdown table; numbers stand at the right."""
+    """Return a Markdown table with numbers aligned to the right."""
     head, *rows = table
     lines = [head, ["---", *(["---:"] * (len(head) - 1))], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -160,7 +160,7 @@ def _sampler(summaries: Summaries) -> str:
 
 
 def _without(table: Sequence[Sequence[str]], columns: Sequence[str]) -> list[list[str]]:
-    """A table without some columns: here times, which are those of whole batches."""
+    """Return a table without some columns; here the times, which are those of whole batches."""
     return [[cell for name, cell in zip(table[0], row, strict=True) if name not in columns] for row in table]
 
 

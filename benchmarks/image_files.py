@@ -1,9 +1,9 @@
-"""How large the images of demonstrations are in a file, and what it takes to write them and to read a window of them.
+"""Size of the images of demonstrations in a file, and the time to write them and to read a window of them.
 
     python benchmarks/image_files.py
 
-One demonstration of each task is recorded, 84 x 84. For each way to keep it: its size as a share of the bytes, ms to
-write an image, and ms to read two neighbouring images (a window) of a place that has not just been read.
+Records one demonstration of each task, 84 x 84. Prints for each storage format: size as a share of the raw bytes, ms to
+write an image, and ms to read two neighbouring images (a window) that have not been read recently.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from specpolicy.data.recorder import Recorder, Recording
 
 TASKS = {"push_t": ("specpolicy/PushT-v0", ["top"]), "lift": ("specpolicy/Lift-v0", ["agentview"])}
 WINDOWS = 300
-HDF5: dict[str, tuple[int, dict[str, Any]]] = {  # images a chunk, options
+HDF5: dict[str, tuple[int, dict[str, Any]]] = {  # images per HDF5 chunk, options
     "HDF5, as they are": (1, {}),
     "HDF5, lzf": (1, {"compression": "lzf"}),
     "HDF5, gzip (collect)": (1, {"compression": "gzip"}),
@@ -32,7 +32,7 @@ HDF5: dict[str, tuple[int, dict[str, Any]]] = {  # images a chunk, options
 
 
 def recorded(env_id: str, cameras: list[str]) -> np.ndarray:
-    """The images of one demonstration."""
+    """Return the images of one demonstration."""
     recorder = Recorder(Recording(json.dumps({"id": env_id, "cameras": cameras}), 0.15, 0, 30.0))
     images = recorder.record(0).observations[f"{cameras[0]}_image"]
     recorder.close()
@@ -40,7 +40,7 @@ def recorded(env_id: str, cameras: list[str]) -> np.ndarray:
 
 
 def milliseconds(call: Callable[[int], object], count: int) -> float:
-    """Mean time of a call with a place of its own."""
+    """Return the mean time of a call, each with another position."""
     places = np.random.default_rng(0).integers(0, count - 1, WINDOWS)
     start = time.perf_counter()
     for place in places:
@@ -60,7 +60,7 @@ def main() -> None:
                 with h5py.File(path, "w") as file:
                     file.create_dataset("images", data=images, chunks=(together, *images.shape[1:]), **options)
                 write = 1e3 * (time.perf_counter() - start) / len(images)
-                with h5py.File(path, rdcc_nbytes=0) as file:  # nothing is kept that has been unpacked
+                with h5py.File(path, rdcc_nbytes=0) as file:  # no cache of unpacked images
                     data = file["images"]
                     read = milliseconds(lambda place, data=data: data[place : place + 2], len(images))  # type: ignore[misc]
                 size = path.stat().st_size / images.nbytes

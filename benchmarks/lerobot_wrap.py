@@ -1,9 +1,10 @@
-"""What LeRobot's DiffusionPolicy draws when it is wrapped, against its own sampling.
+"""Compare chunks of a wrapped LeRobot DiffusionPolicy with LeRobot's own sampling.
 
 scripts/lerobot_environment.sh runs it where both are installed.
 
-Usage: lerobot_wrap.py DIRECTORY PAGE. DIRECTORY has what pip said before and after specpolicy came: before.txt,
-after.txt, check_before.txt, check_after.txt. Writes the page; exits with 1 if anything on it is not as it should be.
+Usage: lerobot_wrap.py DIRECTORY PAGE. DIRECTORY has pip's outputs before and after specpolicy was installed:
+before.txt, after.txt, check_before.txt, check_after.txt. Writes the page; exits with 1 if anything on it is not as it
+should be.
 """
 
 import copy
@@ -24,15 +25,17 @@ from specpolicy.integrations.lerobot import wrap
 
 SAMPLERS = ("ddpm", "block", "asd", "recycled")
 LEROBOT = "LeRobot, another seed"
-CONTROL = "ddim-5"  # another distribution, which the comparison must see
+CONTROL = "ddim-5"  # another distribution, which the comparison must detect
 CHUNKS, PERMUTATIONS, STEPS = 1000, 1999, 100
-LEVEL = 0.001  # a comparison fails below it
+LEVEL = 0.001  # a comparison fails below this
 STATE, ACTION = 3, 2
 
 
 def make_policy() -> DiffusionPolicy:
-    """A small policy of LeRobot's, from random weights, after a few training steps on chunks of two modes: so that what
-    it draws is no Gaussian."""
+    """Make a small LeRobot policy whose distribution is not Gaussian.
+
+    Its random weights are trained for a few steps on chunks with two modes.
+    """
     config = DiffusionConfig(
         input_features={
             "observation.state": PolicyFeature(FeatureType.STATE, (STATE,)),
@@ -63,22 +66,25 @@ def make_policy() -> DiffusionPolicy:
 
 
 def observations(count: int, values) -> dict[str, torch.Tensor]:
-    """`count` histories of two frames."""
+    """Return `count` histories of two frames."""
     return {name: values(count, 2, STATE) for name in ("observation.state", "observation.environment_state")}
 
 
 def draw(policy: DiffusionPolicy, seed: int) -> torch.Tensor:
-    """(CHUNKS, actions x dimensions): what is executed of chunks for one observation."""
+    """Return (CHUNKS, actions x dimensions): the executed part of chunks for one observation."""
     generator = torch.Generator().manual_seed(7)
     one = observations(1, lambda *shape: torch.randn(*shape, generator=generator))
     torch.manual_seed(seed)
-    with torch.no_grad():  # before 0.5, predict_action_chunk takes its observations from a queue only
+    with torch.no_grad():  # before 0.5, predict_action_chunk takes its observations only from a queue
         batch = {key: value.expand(CHUNKS, -1, -1) for key, value in one.items()}
         return policy.diffusion.generate_actions(batch).flatten(1)
 
 
 def energy_p(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
-    """(energy distance of two samples, its p-value over permutations of the pooled sample); Szekely and Rizzo 2004."""
+    """Return the energy distance of two samples and its p-value over permutations of the pooled sample.
+
+    Source: Szekely and Rizzo 2004.
+    """
     pooled = torch.cat([first, second]).double()
     distances = torch.cdist(pooled, pooled)
     signs = torch.cat([torch.ones(len(first)) / len(first), -torch.ones(len(second)) / len(second)]).double()
@@ -90,7 +96,7 @@ def energy_p(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
 
 
 def compare() -> tuple[list[str], bool]:
-    """(lines of the page, whether all is as it should be)."""
+    """Return (lines of the page, whether all is as it should be)."""
     own = make_policy()
     reference = draw(own, seed=1)
     rows, good = [], True
@@ -123,7 +129,7 @@ def compare() -> tuple[list[str], bool]:
 
 
 def installed(directory: Path) -> tuple[list[str], bool]:
-    """(lines on what installing specpolicy changed, whether that is specpolicy alone)."""
+    """Return (lines on what installing specpolicy changed, whether that is only specpolicy)."""
     before, after = (set((directory / f"{name}.txt").read_text().splitlines()) for name in ("before", "after"))
     gone, come = sorted(before - after), sorted(line.partition(" @ ")[0] for line in after - before)
     old, new = (set((directory / f"check_{name}.txt").read_text().splitlines()) for name in ("before", "after"))

@@ -1,11 +1,11 @@
-"""What a control step pays to hand its observation to inference in another process.
+"""Time that a control step needs to hand its observation to inference in another process.
 
     python benchmarks/observation_transfer.py
 
-For each size of camera it prints, in ms: `keep`, the copy of the newest frame that every control step makes, as a
-driver may fill the same arrays again; `stack`, the history that is made of the frames when a chunk is asked for;
-`submit`, the way into shared memory; `pipe`, what sending the same history through a pipe takes while the other side
-reads at once. The last column is `submit` while the process is stopped (SIGSTOP), where a pipe would wait without end.
+Prints for each camera size, in ms: `keep`, the copy of the newest frame that every control step makes, as a driver may
+reuse its arrays; `stack`, building the history from the frames when a chunk is requested; `submit`, writing into shared
+memory; `pipe`, sending the same history through a pipe while the other side reads at once. The last column is `submit`
+while the process is stopped (SIGSTOP), where a pipe would block forever.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REPEATS = 100
 
 
 class Nothing:
-    """Plans nothing, at once."""
+    """A planner that plans nothing, at once."""
 
     n_obs_steps, n_action_steps = FRAMES, 1
 
@@ -40,7 +40,7 @@ class Nothing:
 
 
 def milliseconds(call: Callable[[], object], after: Callable[[], object] = lambda: None) -> str:
-    """Median and largest time of a call; `after` is not in it."""
+    """Return median and largest time of a call, without the time of `after`."""
     times = []
     for _ in range(REPEATS):
         start = time.perf_counter()
@@ -63,7 +63,7 @@ def through_a_pipe(history: dict[str, np.ndarray]) -> str:
 
 
 def read(connection: Connection) -> None:
-    """Take whatever comes, and say so."""
+    """Read everything that comes, and confirm it."""
     while True:
         connection.send(True)
         if connection.recv() is None:
@@ -71,7 +71,7 @@ def read(connection: Connection) -> None:
 
 
 def measure(height: int, width: int) -> list[str]:
-    """A line of the table."""
+    """Return a line of the table."""
     frame = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
     history = {"camera": np.stack([frame] * FRAMES), "state": np.zeros((FRAMES, 9), np.float32)}
     worker = ProcessWorker(Nothing())

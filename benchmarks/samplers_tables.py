@@ -2,7 +2,7 @@
 
     python benchmarks/samplers_tables.py outputs/benchmark/samplers docs/results/samplers.md
 
-Only what stands between the two marks of the file is replaced; a file that is not there is begun.
+Only the part between the two marks of the file is replaced; a missing file is created.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Calls, rows and time of the samplers on the shipped policies, on observations th
 {END}
 """
 KINDS = ("calls", "time", "large")
-Runs = dict[str, dict[str, Any]]  # by policy: the summary of one kind of run
+Runs = dict[str, dict[str, Any]]  # {policy: summary} of one kind of run
 
 
 def main(arguments: list[str]) -> int:
@@ -55,7 +55,7 @@ def write(results: Path, page: Path) -> None:
 
 
 def read(results: Path) -> dict[str, Runs]:
-    """The summaries by kind of run ("calls", "time-eager", "large-openvino"), then by policy."""
+    """Return the summaries by kind of run ("calls", "time-eager", "large-openvino"), then by policy."""
     found: dict[str, Runs] = {}
     for first in KINDS:
         for path in sorted([*results.glob(f"*/{first}/{SUMMARY}"), *results.glob(f"*/{first}-*/{SUMMARY}")]):
@@ -67,7 +67,7 @@ def read(results: Path) -> dict[str, Runs]:
 
 
 def sections(found: dict[str, Runs]) -> list[str]:
-    """The page's sections: for each kind of run its tables over the policies, then every run's own table."""
+    """Return the page's sections: for each kind of run the tables over all policies, then every run's own table."""
     parts = choices(found)
     for kind, runs in found.items():
         what, _, engine = kind.partition("-")
@@ -99,8 +99,10 @@ def sections(found: dict[str, Runs]) -> list[str]:
 
 
 def choices(found: dict[str, Runs]) -> list[str]:
-    """What a reader should choose, by what was timed: for each engine and size of network the exact sampler that takes
-    the least time on most policies, and how it stands beside the sequential one and beside DDIM."""
+    """Say what to choose, for each engine and size of network that was timed.
+
+    Names the exact sampler that is fastest on most policies, and compares it with the sequential one and with DDIM.
+    """
     rows = [["engine", "parameters", "whole chain: fastest exact", "its time / ddpm", "16 steps, exact / ddim-10"]]
     for kind, runs in found.items():
         what, _, engine = kind.partition("-")
@@ -127,12 +129,12 @@ def choices(found: dict[str, Runs]) -> list[str]:
 
 
 def _whole(label: str) -> bool:
-    """Whether a label is of the policy's own chain: "recycled-100", "asd", and not "recycled-16"."""
+    """Whether a label is of the policy's own chain: "recycled-100" and "asd" are, "recycled-16" is not."""
     return not label.endswith("-16")
 
 
 def _spread(runs: Runs, label: str, reference: str) -> str:
-    """The ratio of two samplers' median times: "0.52 to 0.91"."""
+    """Return the range of ratios of two samplers' median times, such as "0.52 to 0.91"."""
     found = []
     for summary in runs.values():
         seconds = {entry["label"]: entry["seconds"]["p50"] for entry in summary["samplers"]}
@@ -144,7 +146,7 @@ def _spread(runs: Runs, label: str, reference: str) -> str:
 
 
 def across(runs: Runs, cell: Callable[[dict[str, Any]], str]) -> str:
-    """A table with a row per sampler and a column per policy."""
+    """Return a table with one row per sampler and one column per policy."""
     labels = list(dict.fromkeys(entry["label"] for summary in runs.values() for entry in summary["samplers"]))
     entries = {policy: {entry["label"]: entry for entry in summary["samplers"]} for policy, summary in runs.items()}
     rows = [["sampler", *runs]]

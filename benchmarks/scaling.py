@@ -1,14 +1,14 @@
-"""How calls, rows and time of the exact samplers grow: with the chain, the chunk, the batch and the network.
+"""How calls, rows and time of the exact samplers grow with the chain, the chunk, the batch and the network.
 
     python benchmarks/scaling.py
     python benchmarks/scaling.py --trained outputs/train/horizon-32 outputs/train/horizon-64
     python benchmarks/scaling.py --parts times batches networks --count 5
 
-Calls and rows come from an analytic denoiser, which is exact at any size and any number of steps, and from a trained
-policy on its recorded observations; they do not depend on the machine. --trained: policies of other horizons, with
-recorded observations beside them, for a column more. Each figure is kept as soon as it is known (docs/results/
-scaling.json) and not measured again, so that an interrupted run goes on; `--again` measures the given parts anew. The
-page beside the JSON file is written from it.
+Calls and rows come from an analytic denoiser, which is exact for any size and number of steps, and from a trained
+policy on its recorded observations. They do not depend on the machine. --trained adds a column with policies of other
+horizons, which need recorded observations beside them. Each figure is saved at once (docs/results/scaling.json) and not
+measured again, so an interrupted run continues; `--again` repeats the given parts. The page beside the JSON file is
+written from it.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from specpolicy.tuning import time_calls
 SAMPLERS = ("asd", "block", "recycled")
 STEPS = (10, 16, 25, 50, 100, 250, 1000)
 HORIZONS, DIMENSIONS, BATCHES = (8, 16, 32, 64), (2, 4, 7, 10, 14), (1, 8, 64)
-HORIZON, DIMENSION, LENGTH = 16, 7, 100  # of what is not varied
+HORIZON, DIMENSION, LENGTH = 16, 7, 100  # values of what is not varied
 CHUNKS = {"mixture": 400, "policy": 100, "trained": 100}
-LONGEST = {"chunks": 24, "from": 250}  # fewer chunks of a policy's longest chains, which take a hundred times as long
-TOGETHER = 2000  # steps of the chains that are drawn side by side
+LONGEST = {"chunks": 24, "from": 250}  # fewer chunks for a policy's longest chains, which take a hundred times as long
+TOGETHER = 2000  # chain lengths that are drawn in batches
 LARGE = {"down_dims": [256, 512, 1024], "diffusion_step_embed_dim": 256}
 PARTS = ("calls", "times", "batches", "networks")
 
 
 def count(setting: Setting, cond: Tensor | None, sampler: str, chunks: int) -> dict[str, Any]:
-    """Calls of each chunk and mean rows, drafting to the end. Chunk number n has the random numbers of seed n."""
+    """Return calls of each chunk and mean rows, drafting to the end; chunk n uses the random numbers of seed n."""
     bound = BoundSampler(make_sampler(sampler, window=None), setting)
     together = max(1, min(16, TOGETHER // len(setting.chain)))
     calls, rows = list[int](), 0
@@ -62,7 +62,7 @@ def count(setting: Setting, cond: Tensor | None, sampler: str, chunks: int) -> d
 
 
 def counts(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Any]]:
-    """What is counted: how it is called, and the function that counts it."""
+    """Yield what is to be counted: its name, and the function that counts it."""
 
     def entry(subject: str, setting: Setting, cond: Tensor | None, sampler: str, chunks: int, **more: Any) -> Any:
         name = {"subject": subject, "steps": len(setting.chain), "horizon": setting.shape[0]}
@@ -81,7 +81,7 @@ def counts(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Any]]:
         chunks = LONGEST["chunks"] if steps >= LONGEST["from"] else CHUNKS["policy"]
         between = steps > policy.chain.process.steps
         for sampler in SAMPLERS:
-            if not (between and sampler == "recycled"):  # its surrogates know whole timesteps only
+            if not (between and sampler == "recycled"):  # its surrogates need whole timesteps
                 yield entry("policy", policy_setting(policy, steps), cond, sampler, chunks, between=between, **known)
     for path in options.trained:
         other, cond = read_policy(path, "eager")
@@ -91,7 +91,7 @@ def counts(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Any]]:
 
 
 def times(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Seconds of one chunk by steps and sampler, as `specpolicy benchmark` takes them."""
+    """Return seconds of one chunk by steps and sampler, measured as in `specpolicy benchmark`."""
     policy, _ = read_policy(options.policy, "eager")
     histories, found = read_histories(options.policy / FILE, policy), []
     for steps in (steps for steps in STEPS if steps <= policy.chain.process.steps):
@@ -102,7 +102,7 @@ def times(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def batches(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Calls, rows and seconds of chunks that are drawn together."""
+    """Return calls, rows and seconds of chunks that are drawn together."""
     policy, cond = read_policy(options.policy, options.engine)
     found = []
     for batch in BATCHES:
@@ -123,7 +123,7 @@ def batches(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def networks(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Seconds of one chunk with the policy's network, and with a larger one of random weights in its place."""
+    """Return seconds of one chunk with the policy's network, and with a larger one of random weights."""
     policy, _ = read_policy(options.policy, "eager")
     histories, found = read_histories(options.policy / FILE, policy), []
     samplers = {"ddpm": make_sampler("ddpm")} | {name: make_sampler(name, window=None) for name in SAMPLERS}
@@ -149,9 +149,9 @@ def main() -> int:
     parser.add_argument("--policy", type=Path, default=Path("checkpoints/can"), help="the trained policy")
     parser.add_argument("--trained", type=Path, nargs="*", default=[], help="policies of other horizons")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--again", action="store_true", help="measure the parts anew")
-    parser.add_argument("--engine", default="eager", help="of what is timed; calls are counted with PyTorch")
-    parser.add_argument("--count", type=int, default=5, help="chunks behind a time")
+    parser.add_argument("--again", action="store_true", help="measure the parts again")
+    parser.add_argument("--engine", default="eager", help="engine for times; calls are counted with PyTorch")
+    parser.add_argument("--count", type=int, default=5, help="chunks per timing")
     parser.add_argument("--output", type=Path, default=Path("docs/results/scaling.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)

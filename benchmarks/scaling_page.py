@@ -1,4 +1,4 @@
-"""docs/results/scaling.md from what benchmarks/scaling.py has measured."""
+"""Writes docs/results/scaling.md from the figures of benchmarks/scaling.py."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ the network interpolates; surrogates know whole timesteps only, so there is no `
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [INTRODUCTION.rstrip(), *_steps(found["calls"]), *_exponents(found["calls"]), *_sizes(found["calls"])]
     for name, section in (("times", _times), ("batches", _batches), ("networks", _networks)):
         if name in found:
@@ -37,8 +37,12 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 def exponent(calls: Mapping[int, Sequence[float]], draws: int = 2000) -> tuple[float, float, float]:
-    """The a of K / calls ~ K^a by least squares of logarithms over chain lengths K, with its 95 % bootstrap interval:
-    chunks of each length are drawn again. calls: of each chunk, by K."""
+    """Return the exponent a of K / calls ~ K^a with its 95 % bootstrap interval, by least squares of logarithms.
+
+    Args:
+        calls: {K: calls of each chunk}, by chain length K; the bootstrap resamples the chunks of each length.
+        draws: number of bootstrap resamples.
+    """
     steps, source = sorted(calls), np.random.default_rng(0)
     place = np.log(steps) - np.mean(np.log(steps))
 
@@ -53,7 +57,7 @@ def exponent(calls: Mapping[int, Sequence[float]], draws: int = 2000) -> tuple[f
 
 
 def _steps(entries: list[dict[str, Any]]) -> list[str]:
-    """Calls and rows by the length of the chain."""
+    """Return calls and rows by chain length."""
     parts = ["## Steps of the chain"]
     for subject in ("mixture", "policy"):
         own = [one for one in entries if one["subject"] == subject and _is_base(one)]
@@ -66,7 +70,7 @@ def _steps(entries: list[dict[str, Any]]) -> list[str]:
 
 
 def _exponents(entries: list[dict[str, Any]]) -> list[str]:
-    """What the theory says, and what is found."""
+    """Return the exponents that the theory predicts and the ones found."""
     rows = [["denoiser", "sampler", "K", "a", "95 %", "a from one K to the next"]]
     verdicts = []
     for subject in ("mixture", "policy"):
@@ -98,7 +102,7 @@ def _exponents(entries: list[dict[str, Any]]) -> list[str]:
 
 
 def _verdict(name: str, calls: Mapping[int, Sequence[float]]) -> str:
-    """In words, over all K and over the long chains."""
+    """Return the exponent in words, over all K and over the long chains."""
     texts = []
     for what, some in (("all K", calls), ("K of 50 and more", {k: v for k, v in calls.items() if k >= 50})):
         if len(some) < 2:
@@ -111,7 +115,7 @@ def _verdict(name: str, calls: Mapping[int, Sequence[float]]) -> str:
 
 
 def _sizes(entries: list[dict[str, Any]]) -> list[str]:
-    """Calls and rows by the horizon and by the dimension of actions."""
+    """Return calls and rows by horizon and by action dimension."""
     parts = []
     mixtures = [one for one in entries if one["subject"] == "mixture"]
     varied = {one["steps"] for one in mixtures if not _is_base(one)}
@@ -177,7 +181,7 @@ def _ms(seconds: float, bound: float) -> str:
 
 
 def _is_base(one: Mapping[str, Any]) -> bool:
-    """Whether nothing but the number of steps is varied."""
+    """Whether only the number of steps is varied."""
     return one["subject"] != "mixture" or (one["horizon"], one["dimension"]) == (16, 7)
 
 
@@ -191,7 +195,7 @@ def _counts(one: Mapping[str, Any]) -> str:
 
 
 def _table(entries: list[dict[str, Any]], key: str, cell: Callable[[dict[str, Any]], str]) -> str:
-    """A row for each value of `key`, a column for each sampler."""
+    """Return a table with one row for each value of `key` and one column for each sampler."""
     samplers = list(dict.fromkeys(one["sampler"] for one in entries))
     rows = [[key, *samplers]]
     for value in sorted({one[key] for one in entries}, key=float):

@@ -1,4 +1,4 @@
-"""What benchmarks/scaling.py counts calls on: an analytic denoiser of any size and number of steps, and policies."""
+"""Subjects of benchmarks/scaling.py: an analytic denoiser of any size and number of steps, and trained policies."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from specpolicy.model import Model
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.samplers import Setting
 
-TRAIN_STEPS = 1000  # of the analytic denoiser's process: chains of 10 to 1000 steps are strided ones of it
+TRAIN_STEPS = 1000  # training steps of the analytic denoiser; chains of 10 to 1000 steps are strided from it
 MODES, BETWEEN, WITHIN, REACH, ROUGH = 4, 0.15, 0.1, 6.0, 0.01
 
 
 class Mixture:
-    """E[x0 | x_t] for smooth chunks (H, D): Gaussian processes around a few modes, for each of which it is exact.
+    """Analytic E[x0 | x_t] for smooth chunks (H, D): a mixture of Gaussian processes, each with its exact denoiser.
 
-    The sizes are about those of `can`'s chunks given one observation: a spread of 0.10 to 0.16 in units of the bound,
-    correlations that fall by e over 3 to 10 control steps. A mode lies `BETWEEN` from the middle; around it a chunk has
-    a spread of `WITHIN`, both smooth over `REACH` control steps (squared exponential), and `ROUGH` without smoothness.
+    Sizes are about those of `can`'s chunks given one observation: a spread of 0.10 to 0.16 in units of the bound,
+    correlations that fall by e over 3 to 10 control steps. A mode lies `BETWEEN` from the middle. Around it a chunk has
+    a spread of `WITHIN`; both are smooth over `REACH` control steps (squared exponential). `ROUGH` is spread without
+    smoothness.
     """
 
     def __init__(self, process, horizon: int, dimension: int):
@@ -33,11 +34,11 @@ class Mixture:
         smooth = torch.exp(-(time[:, None] - time).square() / (2 * REACH**2))
         variances, basis = torch.linalg.eigh(smooth)
         noise = torch.randn(MODES, horizon, dimension, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        self.modes = BETWEEN * variances.clamp(min=0).sqrt()[:, None] * noise  # in the basis
+        self.modes = BETWEEN * variances.clamp(min=0).sqrt()[:, None] * noise  # in coordinates of the basis
         self.variances, self.basis = WITHIN**2 * variances.clamp(min=0) + ROUGH**2, basis
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-        """x0 (N, H, D)."""
+        """Return x0 (N, H, D)."""
         signal = self.alpha_bar[t][:, None, None]
         inner = (self.basis.T @ x.double()) / signal.sqrt()
         noise = (1 - signal) / signal
@@ -50,7 +51,7 @@ class Mixture:
 
 
 def mixture_setting(steps: int, horizon: int, dimension: int) -> Setting:
-    """The analytic denoiser on a strided chain."""
+    """Return the analytic denoiser on a strided chain."""
     chain = GaussianChain.ddpm(TRAIN_STEPS, steps, prediction="sample", spacing="trailing")
     model = Model(Mixture(chain.process, horizon, dimension), torch.device("cpu"))
     return Setting(model, chain, torch.Size((horizon, dimension)))
@@ -58,7 +59,7 @@ def mixture_setting(steps: int, horizon: int, dimension: int) -> Setting:
 
 @functools.cache
 def read_policy(path: Path, engine: str) -> tuple[DiffusionPolicy, Tensor]:
-    """A trained policy on an engine, and its recorded observations, encoded."""
+    """Return a trained policy on an engine, and its recorded observations, encoded."""
     policy = load_policy(path)
     assert isinstance(policy, DiffusionPolicy), f"{path} is no diffusion policy"
     with torch.inference_mode():
@@ -67,7 +68,7 @@ def read_policy(path: Path, engine: str) -> tuple[DiffusionPolicy, Tensor]:
 
 
 def policy_setting(policy: DiffusionPolicy, steps: int) -> Setting:
-    """A policy on a strided chain; with more steps than it was trained with, on one between its steps."""
+    """Return a policy on a strided chain; for more steps than it was trained with, on a chain between its steps."""
     setting, chain = policy.setting(), policy.chain
     if steps <= chain.process.steps:
         return dataclasses.replace(setting, chain=chain.strided(steps))
@@ -75,8 +76,11 @@ def policy_setting(policy: DiffusionPolicy, steps: int) -> Setting:
 
 
 def between_steps(chain: GaussianChain, steps: int) -> GaussianChain:
-    """A chain from the noisiest timestep to the last with timesteps between whole numbers. There the log ratio of
-    signal to noise is interpolated; the network was trained at whole numbers, and interpolates as it does."""
+    """Return a chain from the noisiest timestep to the last, with timesteps between whole numbers.
+
+    Between whole timesteps the log signal-to-noise ratio is interpolated. The network was trained at whole timesteps
+    and interpolates on its own.
+    """
     own = torch.logit(chain.process.alpha_bar)
     timesteps = torch.linspace(chain.process.steps - 1, 0, steps, dtype=torch.float64)
     below = timesteps.floor().long().clamp(max=chain.process.steps - 2)

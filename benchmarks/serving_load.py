@@ -1,12 +1,12 @@
-"""How a policy server holds under load: clients that each ask for a chunk so many times a second.
+"""A policy server under load: clients that each request a chunk at a fixed rate.
 
     python benchmarks/serving_load.py --clients 8 --hz 10 --minutes 5
 
-Starts `specpolicy serve` on a port of its own, asks from one process with a thread for each client, and gives the time
-from request to answer as the clients see it, the share of requests whose answer came within their period, and the
-errors. A client that has no answer within its period asks again when it has one, and skips what it has missed; those
-requests are counted. Writes a JSON file and a table in Markdown. With --kill SECONDS the server is killed once after
-that time and started again, with clients that are told to wait for it.
+Starts `specpolicy serve` on a free port and sends requests from one process with a thread for each client. Reports the
+time from request to answer as clients see it, the share of answers within their period, and the errors. A client
+without an answer within its period requests again once it has one and skips the missed requests; these are counted.
+Writes a JSON file and a Markdown table. With --kill SECONDS the server is killed once after this time and restarted,
+with clients that are set to wait for it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ READY_SECONDS = 300.0
 
 @dataclass
 class Seen:
-    """What one client saw: seconds of each answered request, and what went wrong."""
+    """What one client saw: seconds of each answered request, and the errors."""
 
     seconds: list[float] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Seen:
 
 
 def start_server(arguments: list[str], port: int) -> tuple[subprocess.Popen[str], int]:
-    """The server's process and its port, once it listens."""
+    """Return the server's process and its port, once it listens."""
     command = [sys.executable, "-m", "specpolicy", "serve", f"port={port}", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -62,7 +62,7 @@ def start_server(arguments: list[str], port: int) -> tuple[subprocess.Popen[str]
 
 
 def ask(address: str, number: int, hz: float, begin: float, seconds: float, reconnect: float, seen: Seen) -> None:
-    """The life of one client. Its requests are spread over the period by its number."""
+    """Run one client; its number decides where in the period its requests are sent."""
     rng = np.random.default_rng(number)
     try:
         planner = RemotePlanner(address, reconnect=reconnect)
@@ -90,7 +90,7 @@ def ask(address: str, number: int, hz: float, begin: float, seconds: float, reco
 
 
 def measure(arguments: argparse.Namespace, server_arguments: list[str]) -> dict[str, Any]:
-    """Run server and clients; the figures."""
+    """Run server and clients; return the figures."""
     process, port = start_server(server_arguments, 0)
     address, seconds = f"ws://127.0.0.1:{port}", 60 * arguments.minutes
     reconnect = READY_SECONDS if arguments.kill else 0.0
@@ -140,7 +140,7 @@ def _ratio(metrics: str, above: str, below: str) -> float | None:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The Markdown beside the JSON."""
+    """Return the Markdown table beside the JSON."""
     result, machine = report["result"], report["machine"]
     latency = result["latency"] or {}
     times = " | ".join(f"{1e3 * latency.get(name, math.nan):.0f}" for name in ("p50", "p95", "p99", "max"))
@@ -167,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--policy", default="checkpoints/lift")
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--hz", type=float, default=10.0, help="requests a second of each client")
+    parser.add_argument("--hz", type=float, default=10.0, help="requests per second of each client")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--kill", type=float, default=0.0, help="seconds after which the server is killed once")
     parser.add_argument("--output", type=Path, default=Path("docs/results/serving.json"))

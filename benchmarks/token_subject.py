@@ -1,4 +1,4 @@
-"""What benchmarks/tokens.py measures on: a policy, its observations, the decoders, and how batches are made."""
+"""Subjects of benchmarks/tokens.py: a policy, its observations, the decoders, and how batches are made."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ LOOKAHEAD: dict[str, dict[str, Any]] = {
 class Subject:
     """A policy, encoded observations to choose graphs on and others to measure on, and traces by decoder.
 
-    Observations are recorded episode by episode: the first half chooses and the second measures, so that they are of
-    different episodes.
+    Observations are recorded episode by episode. The first half chooses and the second half measures, so that they come
+    from different episodes.
     """
 
     def __init__(self, path: Path, observations: int):
@@ -54,7 +54,7 @@ class Subject:
 
     @functools.cache  # noqa: B019  (a subject lives as long as the script)
     def traces(self, name: str, blind: bool = False) -> tuple[list[Trace], list[Trace]]:
-        """Traces to choose graphs on, and to measure calls on."""
+        """Return traces to choose graphs on, and traces to measure calls on."""
         generator = torch.Generator().manual_seed(11)
         found = []
         for cond in (self.choose, self.measure):
@@ -69,20 +69,26 @@ class Subject:
         precision: torch.dtype | None = None,
         count: int | None = None,
     ) -> Decoded:
-        """`count` observations to measure on, all unless given, decoded side by side, with the graphs that lie beside
-        the policy; `rows`: every call is padded to a multiple of so many."""
+        """Decode observations side by side, with the graphs stored beside the policy.
+
+        Args:
+            made: the decoder.
+            rows: pad every call to a multiple of this number of rows.
+            precision: precision of the network; None: its own.
+            count: number of measured observations; None: all.
+        """
         cond, network = spread(self.measure, count), self._network(precision)
         network = network if rows is None else EqualBatches(network, rows)
         return self.policy.bound(made).decode(cond, generators(len(cond)), network)
 
     def alone(self, made: TokenSampler, precision: torch.dtype | None, count: int) -> Tensor:
-        """The tokens of the same, each chunk decoded by itself."""
+        """Return the tokens of the same observations, each chunk decoded by itself."""
         decoder, network = self.policy.bound(made), self._network(precision)
         parts = zip(spread(self.measure, count).split(1), generators(count), strict=True)
         return torch.cat([decoder.decode(cond, [source], network).tokens for cond, source in parts])
 
     def gaps(self, made: TokenSampler, count: int) -> Tensor:
-        """How near the choices of the ordinary decoder were to others, in all steps of these chunks."""
+        """Return how close the ordinary decoder's choices were to others, in all steps of these chunks."""
         traces, _ = self.policy.bound(made).record(spread(self.measure, count), generators(count))
         return torch.cat([trace.gaps for trace in traces])
 
@@ -102,19 +108,19 @@ class Autocast:
 
 
 def sampler(name: str, **options: Any) -> TokenSampler:
-    """One of the decoders above."""
+    """Return one of the decoders above."""
     made = make_sampler(**{**{**DECODERS, **LOOKAHEAD}[name], **options})
     assert isinstance(made, TokenSampler)
     return made
 
 
 def generators(count: int) -> list[torch.Generator]:
-    """A chunk has the same noise whatever is decoded beside it."""
+    """Return one generator per chunk, so that its noise does not depend on what is decoded beside it."""
     return [torch.Generator().manual_seed(7_000 + chunk) for chunk in range(count)]
 
 
 def spread(cond: Tensor, count: int | None) -> Tensor:
-    """`count` of the observations at equal distances, all if there are no more: neighbours are of one episode."""
+    """Return `count` observations at equal distances (neighbours are from one episode); all if there are no more."""
     if count is None or count >= len(cond):
         return cond
     return cond[torch.linspace(0, len(cond) - 1, count).round().long()]

@@ -1,4 +1,4 @@
-"""The tables of benchmarks/tokens.py for one policy: calls, what is drafted, exactness, hits, time."""
+"""Tables of benchmarks/tokens.py for one policy: calls, shapes of drafts, exactness, hits, time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ DRAFTS = (3, 8, 16, 64)
 
 
 def calls_table(subject: Subject, count: int) -> list[list[str]]:
-    """Calls and rows of a chunk by the number of drafts: graphs by replay of traces, look-ahead by decoding `count`."""
+    """Return calls and rows of a chunk by number of drafts.
+
+    For graphs traces are replayed; for look-ahead `count` chunks are decoded.
+    """
     table = [["decoder", "ordinary", *(f"D = {drafts}" for drafts in DRAFTS)]]
     for name in DECODERS:
         chosen, measured = subject.traces(name)
@@ -41,7 +44,7 @@ def calls_table(subject: Subject, count: int) -> list[list[str]]:
 
 
 def shapes_table(subject: Subject, count: int, name: str = "confidence, S = 1") -> list[list[str]]:
-    """Graph, tree, chain and what else could be, with as many drafts: calls of a chunk."""
+    """Return calls of a chunk for graph, tree, chain and other shapes with the same number of drafts."""
     chosen, measured = subject.traces(name)
     rule = sampler(name).rule(subject.policy.tokens)
     most = max(DRAFTS)
@@ -82,7 +85,7 @@ def shapes_table(subject: Subject, count: int, name: str = "confidence, S = 1") 
 
 
 def exactness_table(subject: Subject, count: int) -> list[list[str]]:
-    """Chunks whose tokens are those of the ordinary decoder, and how near ties came."""
+    """Return how many chunks have the ordinary decoder's tokens, and how close ties came."""
     table = [
         [
             "decoder, D = 8",
@@ -96,7 +99,7 @@ def exactness_table(subject: Subject, count: int) -> list[list[str]]:
         ordinary = {"drafts": 0, "drafter": None}
         cells = []
         for rows, precision in ((32, None), (None, None), (None, torch.bfloat16)):
-            # As they come: one chunk at a time would be batches of one row, which round otherwise than others.
+            # None: batches as they come. Chunks decoded alone make smaller batches, which round differently.
             if rows is None:
                 expected = subject.alone(sampler(name, **ordinary), precision, count)
             else:
@@ -109,7 +112,7 @@ def exactness_table(subject: Subject, count: int) -> list[list[str]]:
 
 
 def hits_tables(subject: Subject) -> Iterator[tuple[str, list[list[str]]]]:
-    """How often the first draft of a chain is right: by step, and its tokens by action dimension."""
+    """Yield how often the first draft of a chain is right: by step, and its tokens by action dimension."""
     name, dims = "cosine 12", subject.policy.action_dim
     traces = subject.traces(name)[1]
     steps = len(traces[0]) - 2
@@ -137,7 +140,7 @@ def hits_tables(subject: Subject) -> Iterator[tuple[str, list[list[str]]]]:
 
 @torch.inference_mode()
 def time_tables(subject: Subject, count: int) -> Iterator[tuple[str, list[list[str]]]]:
-    """What a call costs by its rows, and what a chunk takes by its drafts."""
+    """Yield the time of a call by its rows, and the time of a chunk by its drafts."""
     policy = subject.policy
     rows = (1, 2, 4, 6, 9, 17, 33, 65)
     calls = {
@@ -170,7 +173,7 @@ def time_tables(subject: Subject, count: int) -> Iterator[tuple[str, list[list[s
 
 
 def chosen_table(subject: Subject) -> list[list[str]]:
-    """What calibration chose, by machine."""
+    """Return what calibration chose, by machine."""
     table = [["decoder", "machine", "drafter", "drafts", "calls", "calls without drafts"]]
     calibration = subject.policy.calibration
     for distribution, found in ({} if calibration is None else calibration.decoders).items():

@@ -4,11 +4,10 @@
         --evaluations outputs/checkpoints/can_tokens-evaluation outputs/checkpoints/can-evaluation
     python benchmarks/tokens.py checkpoints/can_tokens --observations 20 --output outputs/tokens.md
 
-Each policy needs the recorded observations and the calibration that `specpolicy calibrate` leaves beside it. One half
-of the observations chooses the graphs, and the other half, of other episodes, measures. What an interrupted run has
-finished stays in `--work` and is not measured again for the same options, weights, graphs and observations.
-`--evaluations` are outputs of `specpolicy evaluate` to put side by side: success of token and of diffusion policies
-against calls and time.
+Each policy needs recorded observations and a calibration beside it, as `specpolicy calibrate` writes them. One half of
+the observations chooses the graphs; the other half, from other episodes, measures. Finished parts of an interrupted run
+stay in `--work` and are not measured again with the same options, weights, graphs and observations. `--evaluations` are
+outputs of `specpolicy evaluate` to compare: success of token and diffusion policies against calls and time.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from specpolicy.tokens.calibration.calibration import FILE as GRAPHS
 
 
 def success_table(outputs: list[Path]) -> list[list[str]]:
-    """Success against calls and time, from evaluations of whatever policies.
+    """Return success against calls and time, from evaluations of any policies.
 
-    Policies execute different parts of a chunk, so time stands by executed action, too.
+    Policies execute different parts of a chunk, so time per executed action is given, too.
     """
     costs = ["actions executed", "calls a chunk", "rows", "ms a chunk (p50)", "ms an action"]
     table = [["task", "policy", "sampler", "episodes", "success", *costs, "seed"]]
@@ -66,7 +65,7 @@ def success_table(outputs: list[Path]) -> list[list[str]]:
 
 
 def section(path: Path, observations: int, timed: int, compared: int) -> str:
-    """The part of the page for one policy."""
+    """Return the page's section for one policy."""
     subject = Subject(path, observations)
     policy, compared = subject.policy, min(compared, len(subject.measure))
     parameters = sum(parameter.numel() for parameter in policy.denoiser.parameters())
@@ -95,7 +94,7 @@ def section(path: Path, observations: int, timed: int, compared: int) -> str:
 
 
 def digest(path: Path, options: argparse.Namespace) -> str:
-    """What a section depends on, so that one of other weights, graphs, observations or options is not taken for it."""
+    """Return a hash of everything that a section depends on: weights, graphs, observations and options."""
     found = hashlib.sha256(fingerprint(load_policy(path)).encode())
     found.update(json.dumps([options.observations, options.timed, options.compared, options.threads]).encode())
     for name in (GRAPHS, FILE):
@@ -107,11 +106,13 @@ def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description="Measure the decoders of policies of action tokens.")
     parser.add_argument("policies", nargs="+", type=Path)
-    parser.add_argument("--observations", type=int, default=400, help="recorded observations to use, at most")
+    parser.add_argument("--observations", type=int, default=400, help="most recorded observations to use")
     parser.add_argument("--timed", type=int, default=20, help="chunks whose wall time is measured")
     parser.add_argument("--compared", type=int, default=40, help="chunks of each decoder decoded and compared")
     parser.add_argument("--output", type=Path, default=Path("docs/results/tokens.md"))
-    parser.add_argument("--work", type=Path, default=Path("outputs/benchmarks/tokens"), help="keeps what is finished")
+    parser.add_argument(
+        "--work", type=Path, default=Path("outputs/benchmarks/tokens"), help="directory of finished parts"
+    )
     parser.add_argument("--evaluations", nargs="*", type=Path, default=[], help="outputs of specpolicy evaluate")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

@@ -1,9 +1,10 @@
-"""How long after the watchdog's time a robot is stopped whose `act` hangs, and what being watched costs a control step.
+"""Delay between the watchdog's limit and the stop of a robot whose `act` hangs, and the watchdog's cost.
 
     python benchmarks/watchdog_latency.py --runs 100
 
-Each run hangs in an action of its own, a few steps after its beginning; the time is taken in the robot, from the
-beginning of that call to that of `stop`, less the watchdog's. `load` says how busy the machine was.
+Each run hangs in another action, a few steps after its start. The robot measures the time from the beginning of that
+call to that of `stop`, minus the watchdog's limit. The cost is processor time per control step. `load` says how busy
+the machine was.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from specpolicy.evaluation.provenance import hardware, load
 
 
 class Still:
-    """Plans to stand still."""
+    """A planner that stands still."""
 
     n_obs_steps, n_action_steps = 1, 4
 
@@ -35,7 +36,7 @@ class Still:
 
 
 class Hanging:
-    """A robot whose action number `at` comes back only when it is stopped."""
+    """A robot whose action number `at` returns only when it is stopped."""
 
     def __init__(self, at: int):
         self.left, self.released = at, threading.Event()
@@ -56,7 +57,7 @@ class Hanging:
 
 
 def lateness(watchdog: float, hz: float, at: int) -> float:
-    """Seconds of one run."""
+    """Return the seconds of one run."""
     robot = Hanging(at)
     controller = Controller(Still(), robot, hz=hz, worker="thread", watchdog=watchdog, warm_up=1)
     try:
@@ -68,7 +69,10 @@ def lateness(watchdog: float, hz: float, at: int) -> float:
 
 
 def cost() -> dict[str, float]:
-    """Processor seconds of one `begins` without and with a sleeper to wake; the loop calls it five times a step."""
+    """Return processor seconds of one `begins`, without and with a waiting thread to wake.
+
+    The control loop calls it five times a step.
+    """
     watch, number = Watch(), 200_000
     watch.sleep(0.0)
     far = timeit.timeit(lambda: watch.begins("robot.act()", 0.0, 0.5), timer=time.process_time, number=number) / number
