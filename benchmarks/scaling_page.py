@@ -15,15 +15,17 @@ THEORY = 1 / 3
 SUBJECTS = {"mixture": "analytic", "policy": "trained"}
 INTRODUCTION = """# How the exact samplers scale
 
-Written by `benchmarks/scaling.py` from [scaling.json](scaling.json). All samplers draft to the end of the chain, which
-takes the fewest calls and the most rows; *calls* are of the network, one after the other, *rows* the states evaluated
-in them. Both are counts, and do not depend on the machine. Means over chunks with their standard error.
+Written by `benchmarks/scaling.py` from [scaling.json](scaling.json). All samplers draft to the end of the chain,
+which takes the fewest calls and the most rows. *Calls* are network calls, one after the other; *rows* are the states
+evaluated in them. Both are counts and do not depend on the machine. Figures are means over chunks with their standard
+error.
 
-*Analytic*: a mixture of four Gaussian processes whose denoiser is known in closed form, smooth as `can`'s chunks are
-(`benchmarks/scaling_subjects.py`), on strided chains of a process of 1000 steps (squared cosine). `recycled` has its
-uncalibrated prior there. *Trained*: a policy on its recorded observations; `recycled` has its student, which learnt on
-chains of 100 and 16 steps. Chains of more steps than it was trained with visit timesteps between whole ones, at which
-the network interpolates; surrogates know whole timesteps only, so there is no `recycled`.
+*Analytic*: a mixture of four Gaussian processes with a denoiser in closed form, as smooth as `can`'s chunks
+(`benchmarks/scaling_subjects.py`), on strided chains of a process of 1000 steps (squared cosine). Here `recycled`
+uses its uncalibrated prior. *Trained*: a policy on its recorded observations; `recycled` uses its student, which was
+trained on chains of 100 and 16 steps. Chains with more steps than the policy was trained with visit timesteps between
+whole ones, where the network interpolates. Surrogates need whole timesteps, so there is no `recycled` for these
+chains.
 """
 
 
@@ -89,13 +91,13 @@ def _exponents(entries: list[dict[str, Any]]) -> list[str]:
     if len(rows) == 1:
         return []
     return [
-        "## Does the speed-up of ASD grow as its theory says?",
+        "## Does the speed-up of ASD grow as its theory predicts?",
         "Hu, Das, Sadigh and Anari (2025, arXiv 2505.03983) prove for autospeculation a speed-up K / calls of the "
-        "order of K^(1/3), up to logarithms: a guarantee, which smooth data may exceed. A rough estimate of ours for a "
+        "order of K^(1/3), up to logarithms. This is a guarantee; smooth data may exceed it. Our rough estimate for a "
         "denoiser that changes smoothly with the state: a draft that is frozen j steps back is off by the order of "
-        "sqrt(j) / K of a step's noise, so that rejections add up to one after j ~ K^(2/3) steps, and the speed-up "
-        "would tend to K^(2/3). Fitted is log(K / calls) = a log K + c over the mean calls of each K; the interval "
-        "resamples chunks (2000 times), so it holds for these K, and says nothing of larger ones.",
+        "sqrt(j) / K of a step's noise. Rejections then add up to one after j ~ K^(2/3) steps, and the speed-up would "
+        "tend to K^(2/3). The fit is log(K / calls) = a log K + c over the mean calls of each K. The interval "
+        "resamples chunks (2000 times), so it holds for these K and not for larger ones.",
         markdown_table(rows),
         *verdicts,
     ]
@@ -136,15 +138,15 @@ def _sizes(entries: list[dict[str, Any]]) -> list[str]:
 
 
 def _times(part: Mapping[str, Any]) -> list[str]:
-    how = "ms of one chunk, in brackets what its calls alone would take, see `specpolicy benchmark`."
+    how = "ms of one chunk, in brackets the time of its calls alone; see `specpolicy benchmark`."
     parts = ["## Time by steps of the chain", f"{_place(part)} {how}"]
     return [*parts, _table(part["figures"], "steps", lambda one: _ms(one["seconds"], one["bound"]))]
 
 
 def _batches(part: Mapping[str, Any]) -> list[str]:
     text = (
-        f"{_place(part)} Chains of 100 steps. Calls of the whole batch, which are those of its slowest chunk, in "
-        "brackets rows a chunk; then ms a chunk, the faster of two runs, of the largest batch of one."
+        f"{_place(part)} Chains of 100 steps. Calls of the whole batch (those of its slowest chunk), in brackets "
+        "rows per chunk; then ms per chunk, the faster of two runs (for the largest batch, one run)."
     )
 
     def cell(one: dict[str, Any]) -> str:
@@ -156,8 +158,8 @@ def _batches(part: Mapping[str, Any]) -> list[str]:
 def _networks(part: Mapping[str, Any]) -> list[str]:
     figures = [{**one, "M parameters": f"{one['parameters'] / 1e6:.3g}"} for one in part["figures"]]
     text = (
-        f"{_place(part)} Chains of 100 steps: ms of one chunk, in brackets what its calls alone would take. The larger "
-        "network has random weights, and the calls of the trained one; one chunk each."
+        f"{_place(part)} Chains of 100 steps: ms of one chunk, in brackets the time of its calls alone. The larger "
+        "network has random weights and makes the calls of the trained one; one chunk each."
     )
     return [
         "## Size of the network",
@@ -168,7 +170,7 @@ def _networks(part: Mapping[str, Any]) -> list[str]:
 
 def _place(part: Mapping[str, Any]) -> str:
     busy = part["load"] is not None and part["load"] > part["machine"]["cores"]
-    warning = " Other programs kept the cores busy, so that times compare within the table only." if busy else ""
+    warning = " Other programs kept the cores busy, so compare times only within the table." if busy else ""
     return (
         f"{part['policy']} on {part['machine']['cpu']}, {part['machine']['cores']} cores, {part['threads']} thread, "
         f"engine {part['engine']}, torch {part['versions']['torch']}; load of the machine before: {part['load']}."

@@ -135,7 +135,7 @@ def hits_tables(subject: Subject) -> Iterator[tuple[str, list[list[str]]]]:
                 hit.index_add_(0, positions % dims, (trace.rank[step, positions] == 0).float())
                 seen.index_add_(0, positions % dims, torch.ones(len(positions)))
         table.append([name, *(f"{value:.2f}" for value in (hit / seen.clamp(min=1)).tolist())])
-    yield "Token guessed right one step ahead, by action dimension (of a condition the last one is the gripper)", table
+    yield "Tokens guessed right one step ahead, by action dimension (for an arm, the last one is the gripper)", table
 
 
 @torch.inference_mode()
@@ -154,7 +154,7 @@ def time_tables(subject: Subject, count: int) -> Iterator[tuple[str, list[list[s
     without = time_calls(bare, policy.device)
     policy.denoiser.frame = frame
     yield (
-        "One call of the network",
+        "Time of one network call",
         [
             ["rows", *map(str, rows)],
             ["ms", *(f"{1e3 * cost[number]:.2f}" for number in rows)],
@@ -169,7 +169,7 @@ def time_tables(subject: Subject, count: int) -> Iterator[tuple[str, list[list[s
         draws = measure(policy, made, subject.histories, count)
         total = {label: sum(draw.seconds for draw in draws if draw.sampler == label) for label in made}
         table.append([name, *(f"{1e3 * seconds / count:.0f}" for seconds in total.values())])
-    yield f"Wall time of a chunk, mean of {count}, decoders and drafts taking turns", table
+    yield f"Wall time of a chunk, mean of {count}; decoders and drafts take turns", table
 
 
 def chosen_table(subject: Subject) -> list[list[str]]:

@@ -73,21 +73,21 @@ def section(path: Path, observations: int, timed: int, compared: int) -> str:
         f"## {path.name}",
         f"{policy.horizon} actions of {policy.action_dim} dimensions, {policy.tokens} tokens of "
         f"{policy.tokeniser.bins} {policy.tokeniser.kind} bins; {parameters / 1e6:.2f} M parameters. "
-        f"{len(subject.measure)} observations to measure on, {len(subject.choose)} others to choose graphs on. Graphs "
-        "are replayed against recorded chunks; look-ahead, the best of 64 nodes and comparisons decode "
+        f"{len(subject.measure)} observations to measure on and {len(subject.choose)} others to choose graphs on. "
+        "Graphs are evaluated by replaying recorded chunks; look-ahead, the best of 64 nodes and comparisons decode "
         f"{compared} chunks.",
-        "Sequential calls of a chunk (in brackets how many times fewer, then rows):",
+        "Sequential calls per chunk (in brackets: how many times fewer, then rows):",
         markdown_table(calls_table(subject, compared)),
-        "Calls of *confidence, S = 1* by what is drafted:",
+        "Calls of *confidence, S = 1* by shape of the drafts:",
         markdown_table(shapes_table(subject, compared)),
-        "Chunks with the tokens of the ordinary decoder. *Equal batches*: both decoders evaluate batches of 32 rows. "
-        "*As they come*: the ordinary decoder has batches of one row, the speculative one of many.",
+        "Chunks with exactly the tokens of the ordinary decoder. *Equal batches*: both decoders evaluate batches of 32 "
+        "rows. *As they come*: the ordinary decoder has batches of one row, the speculative one larger batches.",
         markdown_table(exactness_table(subject, compared)),
     ]
     for title, table in [*hits_tables(subject), *time_tables(subject, timed)]:
         parts += [f"{title}:", markdown_table(table)]
     parts += [
-        "What `specpolicy calibrate` chose on each machine, by calls(D) x time(1 + D rows):",
+        "Choice of `specpolicy calibrate` on each machine, by calls(D) x time(1 + D rows):",
         markdown_table(chosen_table(subject)),
     ]
     return "\n\n".join(parts)
@@ -126,13 +126,13 @@ def main() -> None:
             write_text(kept, section(path, options.observations, options.timed, options.compared))
         sections.append(kept.read_text(encoding="utf-8"))
         print(f"{path.name} is in {kept}", flush=True)
-    head = f"""# Action tokens: what drafts save
+    head = f"""# Action tokens: calls, rows and time with drafts
 
-[tokens.md](../tokens.md) explains the decoders and the drafts. Drafts change no token; they trade calls for rows. On
-a CPU a call's time grows with its rows, so fewer calls may well take longer: calls, rows and time stand side by side.
-Spiffy's own figures, on language models of billions of parameters: 2.8 to 3.1 times fewer calls alone, up to 7.9 times
-together with parallel unmasking. Published robot policies decode in about 12 steps (Discrete Diffusion VLA), which
-*cosine 12* stands for.
+[tokens.md](../tokens.md) explains the decoders and the drafts. Drafts change no token; they trade calls for rows.
+On a CPU a call's time grows with its rows, so fewer calls may take longer. The tables therefore give calls, rows and
+time. For comparison, Spiffy reports for language models of billions of parameters: 2.8 to 3.1 times fewer calls alone,
+up to 7.9 times together with parallel unmasking. Published robot policies decode in about 12 steps (Discrete Diffusion
+VLA); *cosine 12* stands for them.
 
 Measured on {machine["cpu"]}, {machine["cores"]} cores, {options.threads} thread, float32; load of the machine before:
 {busy}. Command: `{shlex.join(["python", *sys.argv])}`."""

@@ -162,15 +162,15 @@ def document(rows: list[dict[str, Any]]) -> str:
         tasks = " ".join(task for task in TASKS if task in there)
         commands.append(f"python scripts/expert_delay_table.py --tasks {tasks} --episodes {episodes}")
     newline = "\n"
-    return f"""# What waiting costs the scripted experts
+    return f"""# Scripted experts against delay
 
-Success of each task's scripted expert, without noise, when what it sees is 0 to 1 s old (rounded to control steps;
-until the first old observation exists it sees that of the reset). In each cell: success rate with its 95 % Wilson
+Success of each task's scripted expert, without noise, when its observations are 0 to 1 s old (rounded to control steps;
+until the first old observation exists, it sees the one of the reset). In each cell: success rate with its 95 % Wilson
 interval, mean length of an episode, and for Push-T the mean of the highest coverage of each episode.
 
-"The whole observation": everything the expert sees is old, its own condition too, so that a large delay also upsets its
-feedback loop, on a still scene as well. "The scene": the condition's own state is fresh and the rest is old; on a still
-scene that costs nothing, so what is lost here is lost to the world moving on.
+"The whole observation": everything the expert sees is old, its own pose too. A large delay then also disturbs its
+feedback loop, even on a still scene. "The scene": the robot's own state is fresh and the rest is old. On a still scene
+this costs nothing, so losses here are due only to the motion of the world.
 
 ```
 {newline.join(commands)}
