@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Success on the two moving tasks when the world moves on by the time of every call (docs/results/charged_clock.md).
-# First, on a machine that does nothing else, the times of TRACE_COUNT (200) chunks of each sampler are recorded: some
-# minutes. Then episodes are played against this trace, which other work does not disturb. The same command goes on
-# where it stopped.
+# First the times of TRACE_COUNT (200) chunks of each sampler are recorded, which takes some minutes on a machine that
+# does nothing else. Then episodes are played against this trace; other work does not disturb this part. To continue an
+# interrupted run, run the same command again.
 # Usage: benchmarks/charged_clock.sh                 lift_conveyor and push_t_moving
 #        benchmarks/charged_clock.sh lift_conveyor   this one
-#        LIVE=1 benchmarks/charged_clock.sh          no trace: each call is charged what it takes as it is played; the
-#                                                    machine must do nothing else for hours, or the times mean nothing
-# EPISODES (100) of each condition; SAMPLERS ([ddpm,ddim-10,asd,block,recycled,recycled-16]), with ddpm and ddim-10 among them;
-# ENGINE (eager) runs the network whose times are charged, each engine's results beside those of others; WORK
-# (outputs/benchmarks/charged_clock, with LIVE outputs/benchmarks/charged_clock_live) keeps the results; RESULTS
-# (docs/results/charged_clock.md, with LIVE docs/results/charged_clock_live.md) is the page.
+#        LIVE=1 benchmarks/charged_clock.sh          no trace: each call is charged its own time; the machine must do
+#                                                    nothing else for hours, or the times are meaningless
+# EPISODES (100): episodes of each condition. SAMPLERS ([ddpm,ddim-10,asd,block,recycled,recycled-16]): must include ddpm
+# and ddim-10. ENGINE (eager): engine whose times are charged; results of several engines are kept side by side.
+# WORK (outputs/benchmarks/charged_clock, with LIVE outputs/benchmarks/charged_clock_live): directory of the results.
+# RESULTS (docs/results/charged_clock.md, with LIVE docs/results/charged_clock_live.md): the page.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh" test
 name="charged_clock${LIVE:+_live}"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Success of the shipped policies against the delay of inference (docs/results/delay.md): sequential DDPM, given delays,
-# the same on every machine. Hours on two cores; the same command goes on where it stopped.
+# Success of the shipped policies against the delay of inference (docs/results/delay.md): sequential DDPM with given
+# delays, so results are the same on every machine. Takes hours on two cores; the same command continues it.
 # Usage: benchmarks/delay_curves.sh                every directory of checkpoints/
 #        benchmarks/delay_curves.sh lift can       these
-# EPISODES (100) of each point; DELAYS ([0,1,2,4,8,12]); HORIZONS ([1,2,4,8,12]), at a delay of 1; SAMPLER (ddpm);
-# ENGINE (openvino) runs the network, for BATCH (16) episodes at once; WORK (outputs/benchmarks/delay) keeps the results;
-# RESULTS (docs/results/delay.md) is the page.
+# EPISODES (100): episodes of each point. DELAYS ([0,1,2,4,8,12]). HORIZONS ([1,2,4,8,12]): played at a delay of 1.
+# SAMPLER (ddpm). ENGINE (openvino): runs the network. BATCH (16): episodes at once. WORK (outputs/benchmarks/delay):
+# directory of the results. RESULTS (docs/results/delay.md): the page.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh" test
 work="${WORK:-outputs/benchmarks/delay}"

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Is the success of recycled and block that of sequential DDPM, within 5 points (docs/results/equivalence.md)?
-# Two one-sided tests on episodes paired by seed, in a world that waits. Hours; goes on where it stopped.
+# Tests whether recycled and block have the success of sequential DDPM, within 5 points (docs/results/equivalence.md):
+# two one-sided tests on episodes paired by seed, in a world that waits. Takes hours; the same command continues it.
 # Usage: benchmarks/equivalence.sh          lift and can
 #        benchmarks/equivalence.sh lift     this one
-# EPISODES (360: enough, with 80 % probability, where the policy solves 95 %) of each sampler; MARGIN (0.05);
-# SAMPLERS ([ddpm,block,recycled]), the first is the reference;
-# ENGINE (openvino) runs the network, for BATCH (16) episodes at once; WORK (outputs/benchmarks/equivalence) keeps the
-# results; RESULTS (docs/results/equivalence.md) is the page.
+# EPISODES (360): episodes of each sampler; enough with 80 % probability if the policy solves 95 %. MARGIN (0.05).
+# SAMPLERS ([ddpm,block,recycled]): the first is the reference. ENGINE (openvino): runs the network. BATCH (16): episodes
+# at once. WORK (outputs/benchmarks/equivalence): directory of the results. RESULTS (docs/results/equivalence.md): the page.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh" test
 work="${WORK:-outputs/benchmarks/equivalence}"

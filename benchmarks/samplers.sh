@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Measures the samplers on the shipped policies and writes the tables of docs/results/samplers.md. Hours on two cores,
-# on a machine that does nothing else; what an interrupted run has finished is not measured again.
+# Measures the samplers on the shipped policies and writes the tables of docs/results/samplers.md. Takes hours on two
+# cores; the machine must do nothing else. Finished parts of an interrupted run are not measured again.
 # Usage: benchmarks/samplers.sh            every directory of checkpoints/ that has recorded observations
 #        benchmarks/samplers.sh lift can   these
-# WORK (default outputs/benchmark/samplers) keeps the results; COUNT (200) chunks of each sampler are counted, TIME_COUNT
-# (50) timed; LARGE ("lift") names the policies whose calls are timed on the large network, LARGE_COUNT (30) the
-# chunks there; ENGINES ("eager openvino") what runs the networks.
+# WORK (outputs/benchmark/samplers): directory of the results. COUNT (200): chunks of each sampler that are counted.
+# TIME_COUNT (50): chunks that are timed. LARGE ("lift"): policies whose calls are timed on the large network, with
+# LARGE_COUNT (30) chunks. ENGINES ("eager openvino"): engines that run the networks.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh" test
 work="${WORK:-outputs/benchmark/samplers}"
@@ -32,12 +32,12 @@ measure() {
 }
 
 for policy in "${policies[@]}"; do
-    # How many calls a chunk takes when a round may draft to the end; the engine does not matter for that.
+    # Calls per chunk when a round may draft to the end; the engine does not matter here.
     trained=""
     [ ! -e "checkpoints/$policy/drafters.json" ] || trained="$independent,$corrected,"
     measure "$policy/calls" policy="checkpoints/$policy" engine="${engines[-1]}" threads=1 window=end 'steps=[100,16]' \
         "samplers=[ddpm,ddim-10,asd,${trained}$free,residual,block,$uncalibrated,$linear,$straight,recycled]"
-    # How long it takes, with the window of each sampler that is best on this machine.
+    # Time per chunk, with each sampler's best draft length on this machine.
     for engine in "${engines[@]}"; do
         COUNT="${TIME_COUNT:-50}" measure "$policy/time-$engine" policy="checkpoints/$policy" engine="$engine" \
             window=tuned 'steps=[100,16]' 'samplers=[ddpm,ddim-10,asd,block,recycled]'

@@ -35,7 +35,7 @@ episodes={demonstrations} noise={noise:g} seed=0{"".join(written)}`
 - Measured, {conditions[0]["episodes"]} episodes, seeds from {summary["seed"]}: {"; ".join(results)} (95 % intervals), \
 `{summary["command"]}`
 {_calibration(directory)}
-All of it again: `scripts/make_checkpoints.sh {directory.name}`.
+To make it again: `scripts/make_checkpoints.sh {directory.name}`.
 """
 
 
