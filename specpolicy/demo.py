@@ -62,9 +62,10 @@ def run(path: Path, engine: str, chunks: int, say: Callable[[str], object]) -> N
     policy = policy.with_engine(engine)
     steps = policy.steps
     say(f"{path}, a chunk of {steps} steps, engine {policy.engine_name}, {torch.get_num_threads()} threads")
-    say(f"{'sampler':<14}{'calls':>7}{'ms':>9}   distribution")
+    say(f"{'sampler':<12}{'calls':>7}{'ms':>8}{'/ ddpm':>8}   distribution")
     count = len(next(iter(histories.values())))
-    for name in SAMPLERS:
+    reference = 0.0
+    for name in samplers_for(steps):
         sampler, seconds, calls, noises = policy.sampler(name), list[float](), list[float](), list[Tensor]()
         chain = _chain(sampler.options, policy.chain)
         for number in range(chunks + 1):
@@ -76,10 +77,17 @@ def run(path: Path, engine: str, chunks: int, say: Callable[[str], object]) -> N
                 states = sampler(history, torch.Generator().manual_seed(number), return_states=True).states
                 if chain is not None and states is not None:
                     noises.append(implied_noises(policy, chain, history, states))
-        verdict = _verdict(torch.cat(noises)) if noises else "another: a solver without noise"
-        if chain is not None and len(chain) != steps:
-            verdict += f", of {len(chain)} steps"
-        say(f"{name:<14}{statistics.mean(calls):>7.1f}{1e3 * statistics.median(seconds):>9.1f}   {verdict}")
+        kept = "the policy's own" if chain is None or len(chain) == steps else f"its own with {len(chain)} steps"
+        verdict = _verdict(torch.cat(noises), kept) if noises else "another: a solver without noise"
+        taken = statistics.median(seconds)
+        reference = reference or taken
+        figures = f"{statistics.mean(calls):>7.1f}{1e3 * taken:>8.1f}{taken / reference:>8.2f}"
+        say(f"{name:<12}{figures}   {verdict}")
+
+
+def samplers_for(steps: int) -> list[str]:
+    """Return the samplers to show for a chain of so many steps: shorter chains than the policy's only."""
+    return [name for name in SAMPLERS if "-" not in name or int(name.rpartition("-")[2]) < steps]
 
 
 def _chain(sampler: Any, chain: Any) -> Any:
@@ -102,9 +110,9 @@ def implied_noises(policy: Any, chain: Any, history: Any, states: Tensor) -> Ten
     return ((path[1:][steps] - mean).double() / chain.sigma[steps][:, None, None]).flatten(1)
 
 
-def _verdict(noises: Tensor) -> str:
+def _verdict(noises: Tensor, kept: str) -> str:
     p = same_as_normal(noises)
-    return f"the policy's own (p = {p:.2g})" if p > LEAST else f"another (p = {p:.1g})"
+    return f"{kept} (p = {p:.2g})" if p > LEAST else f"another (p = {p:.1g})"
 
 
 if __name__ == "__main__":

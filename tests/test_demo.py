@@ -30,9 +30,15 @@ def test_exact_samplers_draw_the_policy_s_distribution_and_ddim_does_not(checkpo
     rows = {line.split()[0]: line for line in lines[2:]}
     assert list(rows) == list(demo.SAMPLERS)
     for name, line in rows.items():
-        assert ("another" in line) == (name == "ddim-10") and ("of 16 steps" in line) == (name == "recycled-16")
+        assert ("another" in line) == (name == "ddim-10") and ("with 16 steps" in line) == (name == "recycled-16")
         calls, milliseconds = map(float, line.split()[1:3])
         assert (calls == 20) == (name == "ddpm") and milliseconds > 0
+
+
+def test_a_short_chain_has_no_longer_ones_beside_it():
+    assert demo.samplers_for(100) == list(demo.SAMPLERS)
+    assert demo.samplers_for(16) == ["ddpm", "ddim-10", "asd", "block", "recycled"]
+    assert demo.samplers_for(10) == ["ddpm", "asd", "block", "recycled"]
 
 
 def test_states_of_another_chain_are_found_out(small_policy):
@@ -50,7 +56,7 @@ def test_from_the_shell(checkpoint):
     command = [sys.executable, "-m", "specpolicy.demo", str(checkpoint), "--engine", "eager", "--chunks", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"the policy's own \(p = ", done.stdout)) == 5
+    assert len(re.findall(r"own( with 16 steps)? \(p = ", done.stdout)) == 5
 
 
 @pytest.mark.parametrize(
