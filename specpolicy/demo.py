@@ -60,7 +60,7 @@ def run(path: Path, engine: str, chunks: int, say: Callable[[str], object]) -> N
         raise SpecpolicyError(f"{path} is a policy of action tokens: give one with a chain, such as checkpoints/lift")
     histories = read_histories(place / FILE, policy)
     policy = policy.with_engine(engine)
-    steps = policy.steps
+    steps = policy.steps or 0
     say(f"{path}, a chunk of {steps} steps, engine {policy.engine_name}, {torch.get_num_threads()} threads")
     say(f"{'sampler':<12}{'calls':>7}{'ms':>8}{'/ ddpm':>8}   distribution")
     count = len(next(iter(histories.values())))

@@ -26,6 +26,7 @@ def files(output):
 
 
 def test_the_table_names_the_engine_that_auto_is(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECPOLICY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("specpolicy.engines.auto.time_engine", lambda engine, sizes: {1: float(engine.name != "eager")})
     assert benchmark(checkpoint, tmp_path / "out", "samplers=[ddim-4]", "engine=auto") == 0
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["engine"] == "eager"
@@ -151,7 +152,7 @@ def test_windows_and_lengths_hold_for_the_samplers_that_set_none():
     assert list(found) == ["ddim-4", "asd-5", "mine-100", "mine-16"]
     assert tuned == ["asd-5", "mine-100", "mine-16"]
     found, tuned = specs("samplers=[asd,recycled]")
-    assert [spec["window"] for spec in found.values()] == [None, "calibrated"]
+    assert [spec["window"] for spec in found.values()] == ["auto", "calibrated"]
     found, tuned = specs("samplers=[asd,recycled]", "window=end")
     assert [spec["window"] for spec in found.values()] == [None, None]
 

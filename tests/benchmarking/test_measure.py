@@ -265,7 +265,7 @@ def test_windows_are_described(small_policy):
         return small_policy.bound(make_sampler(name, **options)).describe()["window"]
 
     assert window("ddpm") is None
-    assert window("asd") == "to the end"
+    assert window("asd", window=None) == "to the end" and window("asd") == "16"
     assert window("asd", window=7) == "7"
     assert window("asd", window=[6] * 5 + [9] * 15) == "6 to 9"
     assert window("asd", window=[8] * 20) == "8"

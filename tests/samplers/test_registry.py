@@ -8,8 +8,9 @@ from diffusers import DDPMScheduler
 from specpolicy import samplers
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
+from specpolicy.model import Model
 from specpolicy.sampler_names import make_sampler
-from specpolicy.samplers import sample
+from specpolicy.samplers import Setting, sample
 from specpolicy.samplers.registry import SAMPLERS
 
 
@@ -103,3 +104,14 @@ def test_arguments_of_another_kind_are_refused(changed, message):
     usual = {"chain": GaussianChain.ddpm(10), "shape": (2, 3, 2)}
     with pytest.raises(SpecpolicyError, match=message):
         sample(lambda x, t, c: x, **{**usual, **changed})
+
+
+def test_windows_fit_the_machine_unless_they_are_given():
+    """Rows are dear on a CPU, so that a round drafts sixteen steps there, and to the end elsewhere."""
+    chain = GaussianChain.from_diffusers(DDPMScheduler(40, beta_schedule="squaredcos_cap_v2"))
+    here = Setting(Model(lambda x, t, cond: x), chain, torch.Size((2, 1)))
+    there = Setting(Model(lambda x, t, cond: x, torch.device("meta")), chain, torch.Size((2, 1)))
+    for name in ("asd", "block", "reflection", "residual"):
+        assert make_sampler(name).bind(here).window == 16 and make_sampler(name).bind(there).window is None
+        assert make_sampler(name, window=None).bind(here).window is None
+        assert make_sampler(name, window=7).bind(there).window == 7

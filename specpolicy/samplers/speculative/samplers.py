@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.engines.capture import Capture
@@ -27,6 +27,8 @@ from specpolicy.samplers.speculative.drafters import (
 from specpolicy.samplers.speculative.loop import Lengths, check_exact, longest_windows, speculate
 from specpolicy.samplers.speculative.verifiers import Verifier
 
+AUTO = "auto"
+CPU_DRAFTS = 16  # what is fastest, or nearly so, of every policy and engine that docs/results/samplers.md measures
 DRAFTERS = ("frozen_root", "free", "independent", "corrected")
 
 
@@ -75,19 +77,20 @@ class Speculative(Sampler):
     """Options that all exact samplers share.
 
     Attributes:
-        window: most drafts in a round; a number, one per step (noisiest first), or None: draft to the end.
+        window: most drafts in a round: a number, one per step (noisiest first), or None: draft to the end, for the
+            fewest calls. "auto": 16 on a CPU, where each row takes its time; to the end elsewhere.
         steps: length of a shorter chain of the same policy, which has another distribution; None: the policy's own.
         eta: noise of a DDIM chain, which has another distribution, too; None: the policy's own chain.
     """
 
     verifier: ClassVar[type[Verifier]]
 
-    window: Lengths = None
+    window: Lengths | Literal["auto"] = "auto"
     steps: int | None = None
     eta: float | None = None
 
     def __post_init__(self) -> None:
-        check_window(self)
+        check_window(self, also=(AUTO,))
         check_counts(self, "steps")
         check_amounts(self, "eta", optional=True)
 
@@ -96,6 +99,12 @@ class Speculative(Sampler):
         if self.eta is not None:
             return chain.with_ddim(self.steps or len(chain), self.eta)
         return chain if self.steps is None else chain.strided(self.steps)
+
+    def most_drafts(self, setting: Setting) -> Lengths:
+        """Return the most drafts in a round, as `Speculation` takes them."""
+        if not isinstance(self.window, str):
+            return self.window
+        return CPU_DRAFTS if setting.model.device.type == "cpu" else None
 
     @abstractmethod
     def bind(self, setting: Setting) -> Speculation:
@@ -114,7 +123,7 @@ class ASD(Speculative):
 
     def bind(self, setting: Setting) -> Speculation:
         """See `Sampler.bind`."""
-        parts = FrozenRoot(), self.verifier(), self.window
+        parts = FrozenRoot(), self.verifier(), self.most_drafts(setting)
         return Speculation(self.target(setting.chain), *parts, capture=setting.model.capture)
 
 
@@ -139,7 +148,7 @@ class WithDrafter(Speculative):
 
     def bind(self, setting: Setting) -> Speculation:
         """See `Sampler.bind`."""
-        parts = self._drafter(setting), self.verifier(), self.window
+        parts = self._drafter(setting), self.verifier(), self.most_drafts(setting)
         return Speculation(self.target(setting.chain), *parts, capture=setting.model.capture)
 
     def learnt(self, setting: Setting, backend: str) -> Iterator[Any]:
