@@ -48,7 +48,7 @@ def result_table(summary: Mapping[str, Any]) -> list[list[str]]:
 
 
 def brief_table(summary: Mapping[str, Any]) -> list[list[str]]:
-    """What fits into a terminal: what is drawn, network calls, milliseconds, and how they compare."""
+    """Return the columns that fit into a terminal: distribution, network calls, milliseconds, and their ratios."""
     table = [["sampler", "distribution", "calls", "p95", "ms p50", "p95", f"time / {summary['reference']}"]]
     for sampler in summary["samplers"]:
         calls, seconds = sampler["calls"], sampler["seconds"]
