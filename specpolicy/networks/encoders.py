@@ -37,7 +37,11 @@ class LowDimEncoder(nn.Module):
 
     def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
         """Encode one batch of observation histories."""
-        frames = torch.cat([self.features(key, observation[key]) for key in self.keys], dim=-1)
+        return self.joined({key: self.features(key, observation[key]) for key in self.keys})
+
+    def joined(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Return the condition for the features of each key: {key: (B, To, D)}."""
+        frames = torch.cat([features[key] for key in self.keys], dim=-1)
         return frames if self.tokens else frames.flatten(start_dim=1)
 
 
