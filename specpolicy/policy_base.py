@@ -279,6 +279,10 @@ class Policy(nn.Module, ABC):
         """
         return self.encoding(observation, self.device)
 
+    def forget_frames(self) -> None:
+        """Encode anew even the frames that were encoded lately; for measurements."""
+        self.encoding.cache.clear()
+
     def frame_shape(self, key: str) -> tuple[int, ...]:
         """Return the shape of one observation's frames of a key, the number of frames first."""
         return self.encoding.frame_shape(key)
