@@ -7,6 +7,7 @@ moved to another device keeps its fingerprint.
 import hashlib
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +38,12 @@ def policy_fingerprint(denoiser: nn.Module, encoder: nn.Module) -> str:
     """Return the fingerprint of a policy: its denoiser's, followed by its encoder's, if that has weights."""
     own = weights_fingerprint(denoiser)
     return f"{own}{JOINT}{weights_fingerprint(encoder)}" if encoder.state_dict() else own
+
+
+def file_fingerprint(path: str | Path) -> str:
+    """Return the fingerprint of the bytes of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:LENGTH]
 
 
 def agree(one: str, other: str) -> bool:

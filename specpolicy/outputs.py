@@ -38,10 +38,12 @@ class InUse(SpecpolicyError):
 
 
 @contextlib.contextmanager
-def claim(directory: str | Path, verb: str) -> Iterator[Path]:
+def claim(directory: str | Path, verb: str, several: bool = False) -> Iterator[Path]:
     """Hold `directory`, made if missing, as the output of this run until the block ends.
 
     New directories that are still empty in the end, as after a refused run, are removed.
+
+    `several`: the run shares its work out among several processes, and this is the one of them that owns the output.
 
     Raises:
         SpecpolicyError: another run holds it, it cannot be written to, or several processes were started as one run.
@@ -54,6 +56,8 @@ def claim(directory: str | Path, verb: str) -> Iterator[Path]:
     place = Path(os.path.realpath(directory))
     if place in (Path(place.anchor), Path(os.path.realpath(Path.home()))):
         raise SpecpolicyError(f"{directory} is a directory of the whole system or of all you have: name one below it")
+    if not several:
+        refuse_several_processes(verb)
     with _claim(directory, directory / LOCK, verb, directory):
         yield directory
 
@@ -64,6 +68,7 @@ def claim_path(path: str | Path, verb: str) -> Iterator[Path]:
     path = Path(path)
     if path.name in ("", ".."):
         raise SpecpolicyError(f"{path} names no file: give one")
+    refuse_several_processes(verb)
     with _claim(path.parent, path.with_name(f".{path.name}{LOCK}"), verb, path):
         yield path
 
@@ -138,7 +143,6 @@ def first_difference(
 
 @contextlib.contextmanager
 def _claim(directory: Path, lock: Path, verb: str, output: Path) -> Iterator[None]:
-    refuse_several_processes(verb)
     made = []
     try:
         with writing(output):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from specpolicy.diffusion import ChainOptions
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks import DenoiserOptions, MaskedTransformerOptions, VisionOptions
-from specpolicy.networks.vision import MOST_PIXELS
+from specpolicy.networks.vision_options import MOST_PIXELS
 from specpolicy.normaliser import Statistics
 from specpolicy.parsing import check_ranges, parse, plain, shown
 from specpolicy.rates import parse_hz
@@ -33,6 +33,7 @@ class PolicyOptions:
     n_action_steps: int
     chain: ChainOptions | None = None
     tokens: TokenOptions | None = None
+    vision: VisionOptions | None = None
     name: str = "policy"
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """A task configuration as a Gymnasium environment: Dict observations, `info["is_success"]` always present.
 
 A task is a mapping with the keys `name`, `id`, `kwargs` (for `gymnasium.make`) and `observation_keys`, and for the
-shipped tasks `cameras` and `camera_size`.
+shipped tasks `cameras`, `camera_size` and `proprioception`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from specpolicy.rates import parse_hz
 if TYPE_CHECKING:
     import gymnasium
 
-CAMERA_KEYS = ("cameras", "camera_size")
+CAMERA_KEYS = ("cameras", "camera_size", "proprioception")
 DEFAULT_CAMERA_SIZE = (84, 84)  # height and width, as in robomimic's data sets
 
 
@@ -92,8 +92,8 @@ def with_cameras(keys: Collection[str], env: gymnasium.Env) -> str | None:
 
 
 def kept_task(task: Mapping[str, Any]) -> dict[str, Any]:
-    """A task as data and results keep it: without `cameras` and `camera_size` if it has no cameras, so that what was
-    made before there were any is still known as the same."""
+    """A task as data and results keep it: without what concerns cameras if it has none, so that what was made before
+    there were any is still known as the same."""
     return {key: value for key, value in task.items() if task.get("cameras") or key not in CAMERA_KEYS}
 
 

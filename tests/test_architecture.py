@@ -40,8 +40,6 @@ ROOMS = (
     "checkpoints",
     "draft_models",
     "observations",
-    "frame_cache",
-    "encoding",
     "policy_sampler",
     "runner",
     "policy_base",

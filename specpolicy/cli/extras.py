@@ -27,6 +27,7 @@ EXTRAS = {
     "pyarrow": "data",
     "zarr": "data",
     "metaworld": "metaworld",
+    "torchvision": "torchvision",
 }
 COMMAND_LINE = ("hydra", "omegaconf", "rich")
 # Packages that a verb needs under all settings; others are noticed when they are imported. An evaluation must not play

@@ -4,10 +4,13 @@
 `specpolicy evaluate` read, and the training curves. To continue an interrupted training from its last save, run the
 same command again.
 
-`data` is a file of `specpolicy collect` or of robomimic, a LeRobot data set directory (v2 or v3; its vectors, not its
-images), or a zarr replay buffer of diffusion_policy. Its control steps per second must be the task's and become the
+`data` is a file of `specpolicy collect` or of robomimic, a LeRobot data set directory (v2 or v3), or a zarr
+replay buffer of diffusion_policy. Its control steps per second must be the task's and become the
 policy's (data_hz, resample and any_rate change that). With logger=wandb the policy becomes an artifact in the end,
 which other verbs take as policy=wandb:team/project/lift-unet:best.
+
+policy=unet_image and policy=transformer_image see the images of the cameras in task.cameras, or of all in the data,
+and beside them the vectors task.proprioception. torchrun shares out every batch among several processes.
 
 Examples:
   specpolicy train task=lift
@@ -15,11 +18,14 @@ Examples:
   specpolicy train task=can policy=tokens policy.tokens.bins=128
   specpolicy train task=push_t policy.chain.prediction=sample precision=bfloat16
   specpolicy train task=gym task.id=gym_pusht:gym_pusht/PushT-v0 task.name=pusht data=datasets/pusht
+  specpolicy train task=lift policy=unet_image policy.vision.kind=small data=data/lift_image.hdf5 workers=2
+  torchrun --nproc-per-node=4 -m specpolicy train task=lift policy=unet_image device=cuda precision=bfloat16
   specpolicy train task=push_t data=data/pusht/pusht_cchi_v7_replay.zarr 'task.observation_keys=[keypoint,state]'
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 import sys
@@ -30,12 +36,14 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.fingerprints import file_fingerprint
 
 if TYPE_CHECKING:
-    from specpolicy.data.dataset import Sequences
+    from specpolicy.data.dataset import DataSet, Sequences
     from specpolicy.policy_base import Policy
     from specpolicy.policy_config import PolicyOptions
     from specpolicy.training import TrainingOptions
+    from specpolicy.training.group import Group
     from specpolicy.training.trainer import Rollout
 
 # Files that other verbs put beside a policy's weights; they are of no use for other weights.
@@ -61,41 +69,55 @@ FILES = (
     "config.json",
     "config.yaml",
 )
+GB = 1e9
 ROLLOUT_SEED = 50_000  # first reset seed of the rollouts during training
 
 
-def run(config: DictConfig) -> None:
-    """Train as `config` (configs/train.yaml) says."""
-    import torch
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """What a training begins with, in each of its processes."""
 
+    options: TrainingOptions
+    data: DataSet
+    training: Sequences
+    validation: Sequences
+    policy: Policy
+    task: Mapping[str, Any]
+    hz: float | None
+
+
+def run(config: DictConfig) -> None:
+    """Train as `config` (configs/train.yaml) says: alone, or as one of the processes of torchrun."""
+    from specpolicy.training.group import joined
+
+    with joined(config.device) as (group, device):
+        if group.first:
+            _lead(config, group, device)
+        else:
+            _follow(config, group, device)
+
+
+def _lead(config: DictConfig, group: Group, device: str) -> None:
+    """Check everything, own the output, train."""
     from specpolicy.checkpoints import CONFIG
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.made_policies import log_trained
     from specpolicy.cli.own_outputs import check_own, is_checkpoint
-    from specpolicy.data.dataset import read_data, windows
     from specpolicy.logging import make_logger
     from specpolicy.logging.progress import progress_bar
     from specpolicy.outputs import claim, remove
-    from specpolicy.tasks import kept_task
     from specpolicy.training import run_identity, saved_step, train
-    from specpolicy.training.trainer import STATE
+    from specpolicy.training.state import STATE
 
     options, chosen = check(config)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    group.share(options.batch_size)
     output = Path(config.output)
-    with claim(output, "train"):
+    with claim(output, "train", several=group.size > 1):
         known = check_own(output, "train", FILES, is_checkpoint, config.overwrite)
-        data = read_data(config.data, _observation_keys(config))
-        hz, stride = _rate(config, data.hz)
-        shape = (chosen.n_obs_steps, chosen.horizon)
-        training, validation = (
-            windows(data, *shape, split, config.validation, config.pad_after, stride) for split in ("train", "valid")
-        )
-        torch.manual_seed(config.seed)
-        policy = make_policy(chosen, training, kept_task(_plain(config.task)), hz).to(config.device)
-        identity = run_identity(policy, training, validation, options, _settings(config))
-        rollout = _rollout(config) if options.rollout_every else None
+        made = _make(config, options, chosen, device)
+        policy = made.policy
+        identity = run_identity(policy, made.training, made.validation, options, _settings(config, chosen))
+        rollout = _rollout(config, made.task) if options.rollout_every else None
         # All checks are done: only now is the output of an earlier run deleted or continued.
         if config.overwrite:
             remove(output, FILES)
@@ -107,14 +129,58 @@ def run(config: DictConfig) -> None:
         resume = saved_step(output, identity)
         save_config(config, output, "train")
         count = sum(parameter.numel() for parameter in policy.denoiser.parameters())
-        print(f"{len(training)} windows, {len(validation)} for validation; {count / 1e6:.2f} M parameters; {output}")
-        about = {"data_fingerprint": data.fingerprint, "control_hz": hz, "parameters": count}
+        seeing = sum(parameter.numel() for parameter in policy.encoder.parameters())
+        size = f"{count / 1e6:.2f} M parameters" + (f" and {seeing / 1e6:.2f} M that see" if seeing else "")
+        print(f"{len(made.training)} windows, {len(made.validation)} for validation; {size}; {output}")
+        about = {"data_fingerprint": made.data.fingerprint, "control_hz": made.hz, "parameters": count + seeing}
         shown = {**_plain(config), **about}
         with make_logger(config.logger, output, shown, name=output.name, resume_step=resume) as logger:
+            group.meet()
             with progress_bar(options.steps, f"train {config.task.name}") as bar:
-                trained = train(policy, training, validation, options, output, logger, bar, rollout, identity)
+                windows = made.training, made.validation
+                trained = train(
+                    policy, *windows, options, output, logger, bar, rollout, identity, config.workers, group
+                )
             print(f"saved {output}")
             log_trained(trained, config, output, identity, about, logger)
+
+
+def _follow(config: DictConfig, group: Group, device: str) -> None:
+    """Train once the first process has begun, which has checked everything and says what there is to say."""
+    from specpolicy.logging import NoLogger
+    from specpolicy.training import train
+
+    group.meet()
+    with contextlib.redirect_stdout(None):
+        made = _make(config, *check(config), device)
+        windows = made.training, made.validation
+        train(made.policy, *windows, made.options, config.output, NoLogger(), workers=config.workers, group=group)
+
+
+def _make(config: DictConfig, options: TrainingOptions, chosen: PolicyOptions, device: str) -> _Made:
+    """Read the data and make the policy."""
+    import torch
+
+    from specpolicy.cli.image_keys import keys_to_read, task_with_cameras
+    from specpolicy.data.dataset import read_data, windows
+    from specpolicy.tasks import kept_task
+    from specpolicy.training.new_policy import new_policy
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    keys, images = keys_to_read(config, chosen)
+    data = read_data(config.data, keys)
+    hz, stride = _rate(config, data.hz)
+    shape, cache = (chosen.n_obs_steps, chosen.horizon), int(config.image_cache * GB)
+    cache //= max(1, len(images)) * max(1, config.workers)  # of each camera in each process that reads
+    training, validation = (
+        windows(data, *shape, split, config.validation, config.pad_after, stride, cache if split == "train" else 0)
+        for split in ("train", "valid")
+    )
+    task = kept_task(task_with_cameras(config, training))
+    torch.manual_seed(config.seed)
+    policy = new_policy(chosen, training, task, hz, shlex.join(["specpolicy", *sys.argv[1:]]))
+    return _Made(options, data, training, validation, policy.to(device), task, hz)
 
 
 def check(config: DictConfig) -> tuple[TrainingOptions, PolicyOptions]:
@@ -123,60 +189,24 @@ def check(config: DictConfig) -> tuple[TrainingOptions, PolicyOptions]:
     from specpolicy.policy_config import PolicyOptions
     from specpolicy.training import TrainingOptions
 
+    for name in ("workers", "image_cache"):
+        if not isinstance(config[name], int | float) or config[name] < 0:
+            raise SpecpolicyError(f"{name}={config[name]}: give a number that is at least 0")
     options = TrainingOptions(**{field.name: config[field.name] for field in dataclasses.fields(TrainingOptions)})
     return options, parse(PolicyOptions, _plain(config.policy), "train", at="policy")
 
 
-def _settings(config: DictConfig) -> dict[str, Any]:
-    """Return what decides the result besides the trainer's options: what is held out, what is played."""
+def _settings(config: DictConfig, chosen: PolicyOptions) -> dict[str, Any]:
+    """Return what decides the result besides the trainer's options: what is held out, what is played, what a backbone
+    had learnt before."""
     settings = {"validation": config.validation, "pad_after": config.pad_after}
+    weights = getattr(chosen.vision, "weights", None)
+    if weights is not None:
+        settings["vision_weights"] = file_fingerprint(weights)
     if config.rollout_every:
         names = ("rollout_episodes", "rollout_sampler", "rollout_seconds")
         settings |= {name: config[name] for name in names}
     return settings
-
-
-def make_policy(
-    options: PolicyOptions, training: Sequences, task: Mapping[str, Any], hz: float | None = None
-) -> Policy:
-    """Make an untrained policy for a task.
-
-    Its normaliser and its tokens are fitted to the training windows, which have the rate `hz`.
-    """
-    from specpolicy.normaliser import Normaliser
-    from specpolicy.policy import DiffusionPolicy
-    from specpolicy.policy_config import PolicyConfig
-    from specpolicy.token_policy import TokenPolicy
-    from specpolicy.tokens.tokeniser import make_tokeniser
-
-    if training.images:
-        raise SpecpolicyError(f"'{next(iter(training.images))}' is an image, and images are not trained on yet")
-    normaliser = Normaliser.min_max(training.ranges())
-    bins = None
-    if options.tokens is not None:
-        actions = normaliser.normalise("action", training.action)
-        bins = make_tokeniser(options.tokens.kind, options.tokens.bins, actions).to_config()
-    settings = PolicyConfig(
-        network=options.network,
-        chain=options.chain,
-        tokens=bins,
-        horizon=options.horizon,
-        n_obs_steps=options.n_obs_steps,
-        n_action_steps=options.n_action_steps,
-        observation={key: value.shape[-1] for key, value in training.observation.items()},
-        action_dim=training.action.shape[-1],
-        normaliser=normaliser.to_config(),
-        control_hz=hz,
-        task=task,
-        command=shlex.join(["specpolicy", *sys.argv[1:]]),
-    )
-    return (DiffusionPolicy if bins is None else TokenPolicy).from_config(settings)
-
-
-def _observation_keys(config: DictConfig) -> list[str]:
-    from specpolicy.data.dataset import observation_keys
-
-    return list(config.task.observation_keys or observation_keys(config.data))
 
 
 def _rate(config: DictConfig, found: float | None) -> tuple[float | None, int]:
@@ -198,7 +228,7 @@ def _rate(config: DictConfig, found: float | None) -> tuple[float | None, int]:
     return settle_rate(data_hz, own, config.resample, config.any_rate)
 
 
-def _rollout(config: DictConfig) -> Rollout:
+def _rollout(config: DictConfig, task: Mapping[str, Any]) -> Rollout:
     """Return a function that plays a few episodes with the policy in training and returns their mean results."""
     import torch
 
@@ -212,7 +242,7 @@ def _rollout(config: DictConfig) -> Rollout:
     sampler: Any = None  # the policy's fast sampler
     if config.rollout_sampler is not None:
         sampler = make_sampler(**_plain(load_option("sampler", config.rollout_sampler)))
-    env = make_task_env(_plain(config.task))
+    env = make_task_env(task)
 
     def play(policy: Any, step: int) -> dict[str, float]:
         # The seeds differ from those of demonstrations and evaluations, so that nothing is chosen on test episodes.

@@ -76,7 +76,7 @@ def observation_keys(path: str | Path) -> list[str]:
     """
     keys = _reader(path).observation_keys(path)
     if not keys:
-        raise SpecpolicyError(f"{path} holds no observations that are vectors, and images are not learned from here")
+        raise SpecpolicyError(f"{path} holds no observations that are vectors: name images in task.observation_keys")
     return keys
 
 

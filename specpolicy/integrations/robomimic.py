@@ -36,7 +36,7 @@ from specpolicy.integrations.schedulers import chain_config
 from specpolicy.integrations.sizes import check_positions, unet_options, vision_options
 from specpolicy.integrations.unpickling import plain
 from specpolicy.integrations.wrapping import Drawer, require
-from specpolicy.networks import VisionOptions
+from specpolicy.networks import ResNetOptions
 from specpolicy.parsing import parse, parse_json, shown
 from specpolicy.policy_config import SIX
 from specpolicy.rates import parse_hz, same_rate
@@ -94,7 +94,7 @@ def convert(content: Mapping[str, Any], path: Path) -> ForeignCheckpoint:
         config["vision"] = _vision(cfg, vision_options(encoder, str(path)), path)
         images = {key: observation[key] for key in cameras}
         check_positions(below(weights, ENCODER_NETS), VISUAL_CORE_POSITIONS, images, config["vision"], str(path))
-    features = VisionOptions(**config["vision"]).output_dim if cameras else 0
+    features = ResNetOptions(**config["vision"]).output_dim if cameras else 0
     frame = sum(shape if isinstance(shape, int) else features for shape in observation.values())
     if cond_dim != n_obs_steps * frame:
         raise SpecpolicyError(

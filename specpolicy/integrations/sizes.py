@@ -53,7 +53,7 @@ def unet_options(weights: Mapping[str, Tensor], where: str, n_groups: int = 8) -
 
 
 def vision_options(weights: Mapping[str, Tensor], where: str) -> dict[str, Any]:
-    """Return those of our `VisionOptions` that follow from the weights of image encoders, under our names."""
+    """Return those of our `ResNetOptions` that follow from the weights of image encoders, under our names."""
     prefix = f"{ENCODER}vision.0."
     blocks = count(weights, re.escape(prefix) + r"backbone\.6\.(\d+)\.")
     projection, linear = (f"{prefix}{name}.weight" for name in ("pool.projection", "linear"))
@@ -83,7 +83,7 @@ def check_positions(
         weights: of the encoders, under the names of their project.
         positions: (pattern of the name of such a table, with the camera as its group; its numbers a pixel).
         images: (C, H, W) by the name of the camera.
-        vision: our `VisionOptions`.
+        vision: our `ResNetOptions`.
         where: the file, for messages.
 
     Raises:

@@ -12,7 +12,7 @@ from specpolicy.networks.options import (
 from specpolicy.networks.transformer import TransformerForDiffusion
 from specpolicy.networks.transformer_encoder import EncoderTransformer
 from specpolicy.networks.unet import ConditionalUnet1D
-from specpolicy.networks.vision import VisionOptions
+from specpolicy.networks.vision_options import ResNetOptions, SmallOptions, TorchvisionOptions, VisionOptions
 
 __all__ = [
     "ConditionalUnet1D",
@@ -23,6 +23,9 @@ __all__ = [
     "LowDimEncoder",
     "MaskedTransformer",
     "MaskedTransformerOptions",
+    "ResNetOptions",
+    "SmallOptions",
+    "TorchvisionOptions",
     "TransformerForDiffusion",
     "TransformerOptions",
     "UnetOptions",

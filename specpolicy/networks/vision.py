@@ -1,52 +1,15 @@
-"""Image encoders of visuomotor policies: resize, crop, ResNet, spatial softmax, linear layer."""
+"""Image encoders of visuomotor policies: resize, crop, backbone, spatial softmax, linear layer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from specpolicy.errors import SpecpolicyError
 from specpolicy.networks.resnet import ResNet
-from specpolicy.parsing import check_choice, check_ranges
-
-CROPS = ("round", "floor")
-MOST_PIXELS = 4096  # of one side of an image
-
-
-@dataclass(frozen=True)
-class VisionOptions:
-    """Options of the image encoder of a camera.
-
-    Attributes:
-        layers: of the ResNet, 18 or 34.
-        group_norm: group norm in place of batch norm.
-        keypoints: of the spatial softmax; None uses the 512 channels of the feature map directly.
-        features: size of the linear layer after it; None for no such layer, which leaves 2 numbers a keypoint.
-        resize: (height, width) that images are resized to first.
-        crop: (height, width) of the middle part that the network sees.
-        crop_offset: how half a pixel of offset is rounded: "round" (to even, torchvision) or "floor" (robomimic).
-        shared: one encoder for all cameras.
-    """
-
-    layers: Literal[18, 34] = 18
-    group_norm: bool = True
-    keypoints: int | None = 32
-    features: int | None = 64
-    resize: tuple[int, int] | None = None
-    crop: tuple[int, int] | None = None
-    crop_offset: Literal["round", "floor"] = "round"
-    shared: bool = False
-
-    def __post_init__(self) -> None:
-        check_choice("crop_offset", self.crop_offset, CROPS)
-        check_ranges(self, keypoints=(1, 4096), features=(1, 65536), resize=(1, MOST_PIXELS), crop=(1, MOST_PIXELS))
-
-    @property
-    def output_dim(self) -> int:
-        """Features per image."""
-        return self.features or 2 * (self.keypoints or 512)
+from specpolicy.networks.small_convnet import SmallConvNet
+from specpolicy.networks.torchvision_backbone import TorchvisionBackbone, map_shape
+from specpolicy.networks.vision_options import ResNetOptions, SmallOptions, VisionOptions
 
 
 class SpatialSoftmax(nn.Module):
@@ -67,6 +30,12 @@ class SpatialSoftmax(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return the expected position under the softmax over all pixels."""
         maps = self.projection(features).flatten(start_dim=2)
+        if torch.is_autocast_enabled(maps.device.type):  # bfloat16 cannot tell neighbouring pixels apart
+            with torch.autocast(maps.device.type, enabled=False):
+                return self._expected(maps.float())
+        return self._expected(maps)
+
+    def _expected(self, maps: Tensor) -> Tensor:
         return torch.softmax(maps / self.temperature, dim=-1) @ self.positions
 
 
@@ -77,32 +46,47 @@ class VisionEncoder(nn.Module):
         super().__init__()
         self.options = options
         channels, *size = shape
-        size = list(options.resize or size)
-        if options.crop is not None:
-            if any(crop > side for crop, side in zip(options.crop, size, strict=True)):
-                raise SpecpolicyError(
-                    f"images of {size[0]} x {size[1]} pixels are smaller than the crop {options.crop}"
-                )
-            size = list(options.crop)
-        self.backbone = ResNet(channels, options.layers, options.group_norm)
-        height, width = (ResNet.output_size(side) for side in size)
-        self.pool = SpatialSoftmax(512, height, width, options.keypoints)
-        keypoint_dim = 2 * (options.keypoints or 512)
+        self.backbone, map_channels, height, width = _backbone(channels, options.seen_size(size), options)
+        self.pool = SpatialSoftmax(map_channels, height, width, options.keypoints)
+        keypoint_dim = 2 * (options.keypoints or map_channels)
         self.linear = nn.Linear(keypoint_dim, options.features) if options.features is not None else nn.Identity()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode one batch of images."""
+    def forward(self, images: Tensor, view: Tensor | None = None) -> Tensor:
+        """Encode one batch of images.
+
+        Args:
+            images: (N, C, H, W).
+            view: (N, 2) in [0, 1), where the crop of each image begins, as a share of the free rows and columns, for
+                training; None: in the middle.
+        """
         if self.options.resize is not None:
             images = nn.functional.interpolate(
                 images, tuple(self.options.resize), mode="bilinear", align_corners=False, antialias=True
             )
-        keypoints = self.pool(self.backbone(self._crop(images)))
+        keypoints = self.pool(self.backbone(self._crop(images, view)))
         return torch.relu(self.linear(keypoints.flatten(start_dim=1)))
 
-    def _crop(self, images: Tensor) -> Tensor:
+    def _crop(self, images: Tensor, view: Tensor | None) -> Tensor:
         if self.options.crop is None:
             return images
         (height, width), crop = images.shape[-2:], self.options.crop
+        if view is not None:
+            free = torch.tensor([height - crop[0] + 1, width - crop[1] + 1], device=view.device)
+            top, left = (view * free).long().minimum(free - 1).unbind(dim=1)
+            parts = images.unfold(2, crop[0], 1).unfold(3, crop[1], 1)  # (N, C, tops, lefts, height, width), no copy
+            return parts[torch.arange(len(images), device=images.device), :, top, left]
         rounding = round if self.options.crop_offset == "round" else int
-        top, left = rounding((height - crop[0]) / 2), rounding((width - crop[1]) / 2)
-        return images[..., top : top + crop[0], left : left + crop[1]]
+        above, before = rounding((height - crop[0]) / 2), rounding((width - crop[1]) / 2)
+        return images[..., above : above + crop[0], before : before + crop[1]]
+
+
+def _backbone(channels: int, size: tuple[int, int], options: VisionOptions) -> tuple[nn.Module, int, int, int]:
+    """Return the backbone of an encoder, and channels, height and width of its feature map."""
+    backbone: Any
+    if isinstance(options, ResNetOptions):
+        backbone = ResNet(channels, options.layers, options.group_norm)
+    elif isinstance(options, SmallOptions):
+        backbone = SmallConvNet(channels, options.widths)
+    else:
+        return TorchvisionBackbone(channels, options), *map_shape(options, size)
+    return backbone, options.channels, *(backbone.output_size(side) for side in size)

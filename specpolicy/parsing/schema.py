@@ -33,7 +33,8 @@ def parse(kind: type[T], value: Any, where: str | Path, at: str = "") -> T:
 
     Fields may be annotated with int, float, bool, str, None, Any, Literal, lists and tuples (both become tuples, also
     for Sequence), mappings, dataclasses, and unions of these. In a union of dataclasses, a field that is a Literal in
-    all of them, such as `kind: Literal["unet"]`, selects one. Keys of a mapping may be whole numbers, which JSON writes
+    all of them, with other values in each, such as `kind: Literal["unet"]`, selects one. Where it is missing, the one
+    with the class attribute `without_kind` is meant. Keys of a mapping may be whole numbers, which JSON writes
     as text. A value that already is a dataclass is returned unchanged.
 
     Args:
@@ -208,10 +209,17 @@ class _Reader:
     def member(self, classes: Sequence[Any], value: Mapping, at: str) -> Any:
         """Return the dataclass, of several, that a mapping is meant for."""
         literals = [{n: h for n, (_, h) in _fields(c).items() if typing.get_origin(h) is Literal} for c in classes]
-        tags = [name for name in literals[0] if all(name in others for others in literals)]
-        assert tags, f"{classes} have no Literal field in common"
+        tags = []
+        for name in literals[0]:
+            if all(name in others for others in literals):
+                values = [one for others in literals for one in typing.get_args(others[name])]
+                tags += [name] * (len(set(values)) == len(values))
+        assert tags, f"{classes} have no Literal field in common that tells them apart"
         tag = tags[0]
         if tag not in value:
+            for one in classes:
+                if getattr(one, "without_kind", False):
+                    return one
             raise SpecpolicyError(f"{self.where} lacks {shown(f'{at}.{tag}' if at else tag)}")
         known = {one: c for c, own in zip(classes, literals, strict=True) for one in typing.get_args(own[tag])}
         chosen = self.choice(Literal[tuple(known)], value[tag], f"{at}.{tag}" if at else tag)

@@ -14,6 +14,7 @@ def update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the weights of `average` towards those of `model`; buffers are copied."""
     ours: list[torch.Tensor] = list(average.parameters())
     theirs: list[torch.Tensor] = list(model.parameters())
-    torch._foreach_lerp_(ours, theirs, 1 - decay)
+    if ours:  # an encoder of vectors has no weights
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
     for mine, other in zip(average.buffers(), model.buffers(), strict=True):
         mine.copy_(other)

@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
+
+import numpy as np
 
 from specpolicy.data.dataset import Sequences
 from specpolicy.fingerprints import LENGTH
@@ -39,7 +40,7 @@ def run_identity(
         "observation_keys": list(policy.observation_keys),  # in the order of the condition
     }
     return {
-        "options": {**asdict(options), **json.loads(json.dumps(settings or {}))},
+        "options": {**options.deciding(bool(policy.config.cameras)), **json.loads(json.dumps(settings or {}))},
         "data": {"training": _content(training), "validation": None if validation is None else _content(validation)},
         "policy": json.loads(json.dumps(config)),
     }
@@ -74,4 +75,8 @@ def _content(sequences: Sequences) -> dict[str, Any]:
     for key, values in [*sorted(sequences.observation.items()), ("action", sequences.action)]:
         digest.update(f"{key} {values.dtype} {tuple(values.shape)}".encode())
         digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+    for key, images in sorted(sequences.images.items()):  # each once, though several windows see it
+        digest.update(f"{key} {images.shape}".encode())
+        for episode in images.episodes:
+            digest.update(np.ascontiguousarray(episode).tobytes())
     return {"windows": len(sequences), "values": digest.hexdigest()}

@@ -15,9 +15,11 @@ from specpolicy.policy_base import Policy
 from specpolicy.samplers import Denoiser
 from specpolicy.token_policy import TokenPolicy
 
+Draws = Mapping[str, Tensor]  # random numbers by name, a row for each window of a batch
+
 
 class Objective(Protocol):
-    """The loss of a batch. All its random numbers come from `generator`.
+    """The loss of a batch. Its random numbers are drawn beforehand, so that parts of a batch get those of their rows.
 
     `figures`: findings while windows were prepared, to be logged once.
     """
@@ -29,8 +31,12 @@ class Objective(Protocol):
         """Return the training target of normalised actions (N, H, D), computed once for all windows."""
         ...
 
-    def loss(self, network: Denoiser, target: Tensor, cond: Tensor, generator: torch.Generator, half: bool) -> Tensor:
-        """Return the loss of a batch of prepared windows; `half`: run the network in bfloat16."""
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the random numbers for a batch whose targets have this shape."""
+        ...
+
+    def loss(self, network: Denoiser, target: Tensor, cond: Tensor, draws: Draws, half: bool) -> Tensor:
+        """Return the mean loss of the windows of a batch; `half`: run the network in bfloat16."""
         ...
 
 
@@ -46,14 +52,17 @@ class Denoising:
         """See `Objective.prepare`."""
         return actions
 
-    def loss(self, network: Denoiser, target: Tensor, cond: Tensor, generator: torch.Generator, half: bool) -> Tensor:
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> dict[str, Tensor]:
+        """See `Objective.draw`."""
+        timestep = torch.randint(self.process.steps, shape[:1], generator=generator)
+        return {"timestep": timestep, "noise": torch.randn(shape, generator=generator)}
+
+    def loss(self, network: Denoiser, target: Tensor, cond: Tensor, draws: Draws, half: bool) -> Tensor:
         """See `Objective.loss`."""
-        device = target.device
-        timestep = torch.randint(self.process.steps, (len(target),), generator=generator)
-        noise = torch.randn(target.shape, generator=generator).to(device)
-        state, wanted = noised(self.process, target, noise, timestep.to(device))
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            output = network(state, timestep.to(device), cond)
+        timestep = draws["timestep"]
+        state, wanted = noised(self.process, target, draws["noise"], timestep)
+        with torch.autocast(target.device.type, torch.bfloat16, enabled=half):
+            output = network(state, timestep, cond)
         return functional.mse_loss(output.float(), wanted)
 
 
@@ -75,15 +84,19 @@ class Unmasking:
         self.figures["clipped_actions"] = encoded.clipped
         return encoded.tokens
 
-    def loss(self, network: Denoiser, target: Tensor, cond: Tensor, generator: torch.Generator, half: bool) -> Tensor:
-        """See `Objective.loss`."""
-        device, length = target.device, target[0].numel()
-        ratio = torch.cos(math.pi / 2 * torch.rand(len(target), 1, generator=generator))
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> dict[str, Tensor]:
+        """See `Objective.draw`."""
+        length = shape[1:].numel()
+        ratio = torch.cos(math.pi / 2 * torch.rand(shape[0], 1, generator=generator))
         count = (ratio * length).ceil().clamp(1, length)
-        place = torch.rand(len(target), length, generator=generator).argsort(dim=1)
-        masked = (place < count).view(target.shape).to(device)
+        place = torch.rand(shape[0], length, generator=generator).argsort(dim=1)
+        return {"masked": (place < count).view(shape)}
+
+    def loss(self, network: Denoiser, target: Tensor, cond: Tensor, draws: Draws, half: bool) -> Tensor:
+        """See `Objective.loss`."""
+        masked = draws["masked"]
         state = torch.where(masked, self.tokeniser.bins, target)
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(target.device.type, torch.bfloat16, enabled=half):
             logits = network(state, masked.flatten(1).sum(dim=1), cond)
         error = functional.cross_entropy(logits.float().flatten(0, -2), target.flatten(), reduction="none")
         return ((error.view(target.shape) * masked).flatten(1).sum(dim=1) / masked.flatten(1).sum(dim=1)).mean()

@@ -16,7 +16,7 @@ def test_every_shipped_task_composes():
         extra = ["task.id=Pendulum-v1"] if name == "gym" else []
         task = compose_verb("collect", [f"task={name}", *extra]).task
         assert task.name == name
-        assert set(task) == {"name", "id", "kwargs", "observation_keys", "cameras", "camera_size"}
+        assert set(task) == {"name", "id", "kwargs", "observation_keys", "cameras", "camera_size", "proprioception"}
 
 
 def test_task_ids_are_registered():

@@ -114,7 +114,8 @@ def test_loggers_and_tracks():
 @pytest.mark.parametrize(
     "verb, given, message",
     [
-        ("train", "+policy.vision.layers=18", "unknown key 'policy.vision'"),
+        ("train", "+policy.vison.layers=18", "unknown key 'policy.vison'; did you mean 'vision'"),
+        ("train", "policy=unet_image +policy.vision.layer=18", "'policy.vision.layer'; did you mean 'layers'"),
         ("train", "+policy.n_obs_step=3", "unknown key 'policy.n_obs_step'; did you mean 'n_obs_steps'"),
         ("train", "+policy.network.dropout=0.1", "unknown key 'policy.network.dropout'"),
         ("train", "+policy.chain.beta=0.1", "unknown key 'policy.chain.beta'"),

@@ -58,7 +58,7 @@ def test_it_goes_on_where_it_stopped(data, tmp_path):
     # As a kill between two saves leaves it: the state of step 4, and rows that were logged after it.
     import torch
 
-    from specpolicy.training.trainer import STATE
+    from specpolicy.training.state import STATE
 
     before = rows(parts)
     assert train(data, parts) == 0 and rows(parts) == before  # nothing left to do

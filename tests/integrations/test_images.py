@@ -21,7 +21,7 @@ from test_lerobot import CONFIG as LEROBOT
 from test_lerobot import feature
 
 from specpolicy import SpecpolicyError, load_policy
-from specpolicy.networks import VisionOptions
+from specpolicy.networks import ResNetOptions
 from specpolicy.networks.resnet import ResNet
 from specpolicy.networks.vision import VisionEncoder
 
@@ -49,7 +49,7 @@ def test_the_backbone_is_that_of_torchvision(layers, group_norm):
 
 
 def test_resizing_is_that_of_torchvision():
-    options = VisionOptions(resize=(33, 40), crop=(32, 31))
+    options = ResNetOptions(resize=(33, 40), crop=(32, 31))
     encoder = VisionEncoder((3, 48, 64), options)
     theirs = torchvision.transforms.Compose(
         [torchvision.transforms.Resize((33, 40)), torchvision.transforms.CenterCrop((32, 31))]

@@ -15,7 +15,7 @@ from specpolicy.policy import DiffusionPolicy
 from specpolicy.training import TrainingOptions, train
 from specpolicy.training.ema import ema_decay, update_ema
 from specpolicy.training.loss import noised
-from specpolicy.training.trainer import learning_rate
+from specpolicy.training.state import learning_rate
 
 
 class Curve:
