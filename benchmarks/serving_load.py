@@ -40,7 +40,7 @@ READY_SECONDS = 300.0
 
 @dataclass
 class Seen:
-    """What one client saw: seconds of each answered request, and the errors."""
+    """One client's observations: seconds of each answered request, and the errors."""
 
     seconds: list[float] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)

@@ -1,8 +1,8 @@
-"""What the cameras of a scene give to an observation: pictures at once, or when somebody looks at them.
+"""Images from the cameras of a scene: drawn at once, or on demand.
 
-To draw a picture takes many times as long as a control step, and a policy looks at few: of 8 control steps at 2, say.
-So a loop may ask for pictures on demand. One keeps the moment that it shows, which takes microseconds, and is drawn if
-`numpy.asarray` wants it, at once or some steps later: it is the same picture to the bit.
+Drawing an image takes many times as long as a control step, and a policy looks at few images: for example at 2 of 8
+control steps. So a loop may ask for images on demand. Such an image stores the moment that it shows, which takes
+microseconds, and is drawn when `numpy.asarray` needs it, at once or some steps later. To the bit, it is the same image.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from gymnasium import spaces
 
 from specpolicy_envs.rendering import OffscreenRenderer
 
-MOST_PIXELS = 4096  # of a side of a picture
+MOST_PIXELS = 4096  # pixels of a side of an image
 
 
 class Picture:
-    """What a camera saw at one moment, drawn when it is first looked at: `numpy.asarray(picture)`.
+    """The image of a camera at one moment, drawn when it is first looked at: `numpy.asarray(picture)`.
 
     Attributes:
         shape: (height, width, 3).
         dtype: uint8.
-        drawn_on_demand: True, by which a loop knows that to look costs something.
+        drawn_on_demand: True, which tells a loop that looking at it takes time.
     """
 
     drawn_on_demand = True
@@ -46,7 +46,7 @@ class Picture:
         return self.shape[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """The picture (height, width, 3), the same array each time: not to be changed."""
+        """Return the image (height, width, 3); the same array each time, which must not be changed."""
         if self._frame is None:
             assert self._scene is not None
             self._frame = self._views.draw(self._scene)
@@ -65,17 +65,17 @@ class Picture:
 
 
 class Views:
-    """The pictures of one simulation: those of its cameras for the observation, and frames for a video.
+    """The images of one simulation: those of its cameras for the observation, and frames for a video.
 
     Args:
-        model: of the scene.
+        model: the model of the scene.
         render_size: (height, width) of a frame for a video, in pixels.
-        cameras: names of the cameras in the observation, none for no pictures.
-        camera_size: (height, width) of their pictures.
+        cameras: names of the cameras in the observation; empty: no images.
+        camera_size: (height, width) of their images.
         on_demand: observe a `Picture`, which is drawn when it is looked at; False: arrays.
 
     Raises:
-        ValueError: there is no such camera; a size that is none.
+        ValueError: there is no such camera, or the size is not valid.
         RuntimeError: there are cameras, and no OpenGL library works.
     """
 
@@ -100,21 +100,21 @@ class Views:
         if len(size) != 2 or not whole or not all(1 <= side <= MOST_PIXELS for side in size):
             raise ValueError(f"camera_size={list(size)}: expected [height, width], each from 1 to {MOST_PIXELS} pixels")
         self.camera_size = int(size[0]), int(size[1])
-        self.spare: list[mujoco.MjvScene] = []  # those of pictures that have been drawn, or that nobody looked at
+        self.spare: list[mujoco.MjvScene] = []  # from images that have been drawn, or that nobody looked at
         self._renderer: OffscreenRenderer | None = None
         if self.cameras:
-            self._opened()  # what is missing is missed now, and not by a policy in the middle of an episode
+            self._opened()  # a missing library is reported now, and not in the middle of an episode
 
     def spaces(self) -> dict[str, spaces.Box]:
-        """By key of the observation, `<camera>_image`."""
+        """Observation spaces by key, `<camera>_image`."""
         return {f"{name}_image": spaces.Box(0, 255, (*self.camera_size, 3), np.uint8) for name in self.cameras}
 
     def arguments(self) -> dict[str, Any]:
-        """What makes an environment with these cameras: {} if there are none."""
+        """The arguments that make an environment with these cameras: {} if there are none."""
         return {"cameras": list(self.cameras), "camera_size": list(self.camera_size)} if self.cameras else {}
 
     def observe(self, data: mujoco.MjData) -> dict[str, Any]:
-        """The pictures of this moment by key, (height, width, 3) uint8: arrays, or drawn when they are looked at."""
+        """Return the images of this moment by key, (height, width, 3) uint8, drawn at once or on demand."""
         pictures = {}
         for name in self.cameras:
             scene = self._opened().scene(data, name, self.spare.pop() if self.spare else None)
@@ -123,16 +123,16 @@ class Views:
         return pictures
 
     def draw(self, scene: mujoco.MjvScene) -> np.ndarray:
-        """The picture of a scene of `observe`."""
+        """Draw a scene that `observe` has stored."""
         return self._opened().draw(scene, self.camera_size)
 
     def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        """A frame for a video."""
+        """Return a frame for a video."""
         renderer = self._opened()
         return renderer.draw(renderer.scene(data, camera), self._render_size)
 
     def close(self) -> None:
-        """Free what is held of the graphics library; whoever draws again takes hold of it anew."""
+        """Release the graphics library; a later drawing opens it again."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None

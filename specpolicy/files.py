@@ -15,8 +15,10 @@ UNNUMBERED = ("PytorchStreamWriter", "inline_container", "file write failed")
 
 
 def cache_directory() -> Path:
-    """Where what can be found again is kept: SPECPOLICY_CACHE, or `specpolicy` in the user's cache directory. It need
-    not be there yet."""
+    """Return the directory for files that can be fetched or made again; it may not exist yet.
+
+    It is SPECPOLICY_CACHE, or `specpolicy` in the user's cache directory.
+    """
     if own := os.environ.get("SPECPOLICY_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specpolicy"

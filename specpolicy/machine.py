@@ -1,4 +1,4 @@
-"""What this machine is called."""
+"""The name of this machine."""
 
 import functools
 import platform
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @functools.cache
 def cpu_name() -> str:
-    """The processor's name as its maker writes it, or its kind where the system does not tell the name."""
+    """Return the processor's name as its maker writes it, or its architecture if the system does not tell the name."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():

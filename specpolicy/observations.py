@@ -12,13 +12,13 @@ from specpolicy.images import is_image, unit_images
 Observation = Mapping[str, Any]
 
 
-def checked_frames(key: str, value: Any, expected: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return the frames (B, To, ...) of one key, of one observation or a batch.
+def checked_frames(key: str, value: Any, expected: tuple[int, ...]) -> Tensor:
+    """Return the frames (B, To, ...) of one key as they are, of one observation or a batch.
 
     `expected`: (To, ...) the shape of one observation's; channels of images may also come last.
 
     Raises:
-        SpecpolicyError: they are not numbers, or do not fit.
+        SpecpolicyError: they are not numbers, or their shape does not fit.
     """
     value = _tensor(key, value)
     value = value[None] if value.dim() == len(expected) else value
@@ -29,10 +29,18 @@ def checked_frames(key: str, value: Any, expected: tuple[int, ...], device: torc
         raise SpecpolicyError(
             f"observation '{key}' has shape {tuple(value.shape)}: expected {expected} or (batch, *{expected})"
         )
-    if is_image(expected[1:]):
-        value = unit_images(key, value, expected[1:])
-    frames: Tensor = value.to(device, torch.float32)
-    return frames
+    return value
+
+
+def network_frames(key: str, value: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return checked frames (B, To, *shape) as float32 on a device; images scaled, channels first.
+
+    Raises:
+        SpecpolicyError: images whose scale is not known.
+    """
+    if is_image(shape):
+        value = unit_images(key, value, shape)
+    return value.to(device, torch.float32)
 
 
 def _tensor(key: str, value: Any) -> Tensor:

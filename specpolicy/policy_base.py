@@ -2,6 +2,7 @@
 
 import dataclasses
 import operator
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from specpolicy.checkpoints import write_checkpoint
+from specpolicy.encoding import Encoding
 from specpolicy.engines import AUTO
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import policy_fingerprint
 from specpolicy.networks import LowDimEncoder
 from specpolicy.normaliser import Normaliser
-from specpolicy.observations import Observation, checked_frames
+from specpolicy.observations import Observation
 from specpolicy.parsing.tensors import check_finite, check_layout, layout_of, part_of, prefixed
 from specpolicy.policy_config import PolicyConfig
 from specpolicy.policy_sampler import Bound, PolicySampler
@@ -24,6 +26,7 @@ from specpolicy.runner import Runner
 from specpolicy.sampler_names import AnySampler, make_sampler
 from specpolicy.samplers import Sample
 from specpolicy.samplers.base import Generators
+from specpolicy.tuning import now
 
 MOST_BOUND = 16  # samplers kept bound; the oldest one is dropped
 ENCODER = "observation_encoder."  # prefix of an image encoder's weights beside those of the denoiser
@@ -43,6 +46,7 @@ class Policy(nn.Module, ABC):
         quick_sampler: a fast sampler for watching episodes, where the distribution does not matter.
         engine: runs the network; None: torch directly.
         calibration: learnt data beside the weights for faster sampling.
+        encoding: normaliser and encoder, as the policy uses them.
     """
 
     kind: ClassVar[str]
@@ -69,6 +73,7 @@ class Policy(nn.Module, ABC):
         self.n_obs_steps = config.n_obs_steps
         self.n_action_steps = config.n_action_steps
         self.first_action = config.first
+        self.encoding = Encoding(encoder, normaliser)
         # Samplers that were used, with their settings.
         self._bound: list[tuple[str | AnySampler | None, torch.device, tuple[Any, ...], Bound]] = []
 
@@ -181,9 +186,12 @@ class Policy(nn.Module, ABC):
     @torch.inference_mode()
     def draw(self, bound: Bound, observation: Observation, generator: Generators, return_states: bool) -> Sample:
         """See `predict`, for a sampler that is bound to this policy."""
+        begin = time.perf_counter()
         cond = self.encode(observation)
+        seconds = now(self.device) - begin
         out = bound(len(cond), cond, generator, return_states)
-        return dataclasses.replace(out, actions=self._actions(out.actions))
+        stats = dataclasses.replace(out.stats, seconds=out.stats.seconds + seconds, encode_seconds=seconds)
+        return dataclasses.replace(out, actions=self._actions(out.actions), stats=stats)
 
     @property
     @abstractmethod
@@ -263,26 +271,21 @@ class Policy(nn.Module, ABC):
     def encode(self, observation: Observation) -> Tensor:
         """Return the condition of the denoiser for `observation`: {key: (B, To, ...) or (To, ...)}, arrays or tensors.
 
-        Images are bytes, or floats in [0, 1]; their channels come first or last (see `unit_images`).
+        Images are bytes, or floats in [0, 1]; their channels come first or last (see `unit_images`). Frames that were
+        encoded lately are not encoded again (see `Encoding`).
+
+        Raises:
+            SpecpolicyError: an observation that does not fit.
         """
-        frames = {}
-        for key in self.encoder.keys:
-            if key not in observation:
-                raise SpecpolicyError(
-                    f"the observation has no key '{key}': the policy needs {', '.join(self.encoder.keys)}"
-                )
-            seen = checked_frames(key, observation[key], self.frame_shape(key), self.device)
-            frames[key] = self.normaliser.normalise(key, seen)
-        counts = {key: len(value) for key, value in frames.items()}
-        if len(set(counts.values())) > 1:
-            found = ", ".join(f"'{key}' {count}" for key, count in counts.items())
-            raise SpecpolicyError(f"the keys of an observation must have one batch size, these have: {found}")
-        return self.encoder(frames)
+        return self.encoding(observation, self.device)
+
+    def forget_frames(self) -> None:
+        """Encode anew even the frames that were encoded lately; for measurements."""
+        self.encoding.cache.clear()
 
     def frame_shape(self, key: str) -> tuple[int, ...]:
         """Return the shape of one observation's frames of a key, the number of frames first."""
-        shape = self.encoder.shapes[key]
-        return (self.n_obs_steps, *([shape] if isinstance(shape, int) else shape))
+        return self.encoding.frame_shape(key)
 
     def executable(self, actions: Tensor) -> Tensor:
         """Return the executed part of chunks (..., H, D): (..., n_action_steps, D) from the newest observation on."""

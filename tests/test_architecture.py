@@ -40,6 +40,8 @@ ROOMS = (
     "checkpoints",
     "draft_models",
     "observations",
+    "frame_cache",
+    "encoding",
     "policy_sampler",
     "runner",
     "policy_base",

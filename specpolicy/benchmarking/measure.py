@@ -26,6 +26,7 @@ class Draw:
         observation: index of the recorded observation.
         seconds: wall time from the observation to the chunk on the CPU.
         network_seconds: the part of it spent in the network.
+        encode_seconds: the part of it spent in encoding the observation, all of whose frames are new.
         calls: sequential calls of the network.
         rows: states evaluated in them.
         call_rows: the same, call by call.
@@ -38,6 +39,7 @@ class Draw:
     calls: int
     rows: int
     call_rows: tuple[int, ...]
+    encode_seconds: float = 0.0
 
 
 class Subject:
@@ -62,7 +64,8 @@ class Subject:
         self._policy.engine = self._stand_in or policy.engine
 
     def draw(self, label: str, sampler: AnySampler, histories: Histories, observation: int, seed: int) -> Draw:
-        """Draw one chunk."""
+        """Draw one chunk. The samplers draw for the same observations, and each one pays for the encoding."""
+        self._policy.forget_frames()
         start = time.perf_counter()
         out = self._predict(sampler, histories, observation, seed)
         if self._shadow is not None:
@@ -80,6 +83,7 @@ class Subject:
             int(out.stats.calls[0]),
             int(out.stats.rows[0]),
             out.stats.rows_by_call,
+            out.stats.encode_seconds,
         )
 
     def count(self, sampler: AnySampler, histories: Histories, observation: int, seed: int) -> Launches:

@@ -11,7 +11,7 @@ from specpolicy.benchmarking.measure import Draw
 from specpolicy.benchmarking.table import markdown_table, notes, result_table, rows_table
 from specpolicy.files import write_text
 
-COLUMNS = ("sampler", "observation", "seconds", "network_seconds", "calls", "rows", "call_rows")
+COLUMNS = ("sampler", "observation", "seconds", "network_seconds", "encode_seconds", "calls", "rows", "call_rows")
 SUMMARY = "summary.json"
 
 
@@ -38,9 +38,8 @@ def chunk_lines(draws: Iterable[Draw]) -> str:
     writer.writerow(COLUMNS)
     for draw in draws:
         sizes = " ".join(map(str, draw.call_rows))
-        writer.writerow(
-            [draw.sampler, draw.observation, draw.seconds, draw.network_seconds, draw.calls, draw.rows, sizes]
-        )
+        seconds = draw.seconds, draw.network_seconds, draw.encode_seconds
+        writer.writerow([draw.sampler, draw.observation, *seconds, draw.calls, draw.rows, sizes])
     return text.getvalue()
 
 

@@ -79,6 +79,7 @@ class Shadow:
         bound, verifier = self._bound[sampler]
         if verifier is not None:
             verifier.script = iter([int(accepted[0]) for accepted in drawn.stats.accepted])
+        self._policy.forget_frames()
         return self._policy.draw(bound, observation, generator, False)
 
     def _bind(self, sampler: Sampler) -> tuple[BoundSampler, Scripted | None]:

@@ -66,9 +66,16 @@ def check_reference(samplers: Mapping[str, AnySampler], reference: str | None) -
 
 
 def describe_network(policy: Policy, trained: bool) -> dict[str, Any]:
-    """Describe the timed network for the summary."""
-    parameters = sum(parameter.numel() for parameter in policy.denoiser.parameters())
-    return {"trained": trained, "parameters": parameters, "options": plain(policy.config.network)}
+    """Describe the timed network, and the size of the encoder before it, for the summary."""
+    parameters, encoder = (
+        sum(parameter.numel() for parameter in module.parameters()) for module in (policy.denoiser, policy.encoder)
+    )
+    return {
+        "trained": trained,
+        "parameters": parameters,
+        "encoder_parameters": encoder,
+        "options": plain(policy.config.network),
+    }
 
 
 def distribution(values: Sequence[float]) -> dict[str, float]:
@@ -98,6 +105,7 @@ def _figures(draws: Sequence[Draw], expected: np.ndarray) -> dict[str, Any]:
         "rows": distribution([draw.rows for draw in draws]),
         "seconds": distribution(seconds.tolist()),
         "network_seconds": distribution(network.tolist()),
+        "encode_seconds": distribution([draw.encode_seconds for draw in draws]),
         "outside_share": float(1 - network.sum() / seconds.sum()),
         "ratio": {"p25": float(low), "p50": float(middle), "p75": float(high)},
     }

@@ -16,6 +16,7 @@ HEAD = (
     "p50",
     "p95",
     "p99",
+    "encoding, ms",
     "outside network",
     "launches outside (a call)",
     "waits (a call)",
@@ -37,6 +38,7 @@ def result_table(summary: Mapping[str, Any]) -> list[list[str]]:
                 *(f"{calls[name]:.0f}" for name in ("p50", "p95", "p99")),
                 f"{sampler['rows']['mean']:.0f}",
                 *(milliseconds(seconds[name]) for name in ("mean", "p50", "p95", "p99")),
+                _encoding(sampler),
                 f"{sampler['outside_share']:.0%}",
                 *(_per_round(sampler["launches"], name) for name in ("outside", "waits")),
                 milliseconds(bound["seconds"]),
@@ -48,14 +50,22 @@ def result_table(summary: Mapping[str, Any]) -> list[list[str]]:
 
 
 def brief_table(summary: Mapping[str, Any]) -> list[list[str]]:
-    """What fits into a terminal: what is drawn, network calls, milliseconds, and how they compare."""
-    table = [["sampler", "distribution", "calls", "p95", "ms p50", "p95", f"time / {summary['reference']}"]]
+    """Return the columns that fit into a terminal: distribution, network calls, milliseconds, and their ratios."""
+    sees = bool(summary["network"].get("encoder_parameters"))  # an encoder without weights takes no time worth a column
+    head = ["sampler", "distribution", "calls", "p95", "ms p50", "p95", *["encoding"] * sees]
+    table = [[*head, f"time / {summary['reference']}"]]
     for sampler in summary["samplers"]:
         calls, seconds = sampler["calls"], sampler["seconds"]
         found = [sampler["label"], sampler["distribution"], f"{calls['mean']:.4g}", f"{calls['p95']:.0f}"]
-        found += [milliseconds(seconds["p50"]), milliseconds(seconds["p95"]), f"{sampler['ratio']['p50']:.2f}"]
+        found += [milliseconds(seconds["p50"]), milliseconds(seconds["p95"]), *[_encoding(sampler)] * sees]
+        found.append(f"{sampler['ratio']['p50']:.2f}")
         table.append(found)
     return table
+
+
+def _encoding(sampler: Mapping[str, Any]) -> str:
+    """Return the median milliseconds of encoding an observation; results of before have none."""
+    return milliseconds(sampler["encode_seconds"]["p50"]) if "encode_seconds" in sampler else "-"
 
 
 def _per_round(launches: Mapping[str, int], name: str) -> str:
@@ -85,6 +95,11 @@ def notes(summary: Mapping[str, Any], brief: bool = False) -> list[str]:
         lines.append(
             "Its weights are random: time in the network is its own, calls and rows are those of the trained policy, "
             "whose network answers each call, untimed, while the other one is called with as many rows."
+        )
+    if network.get("encoder_parameters"):
+        lines.append(
+            f"Observations are encoded once a chunk, by {network['encoder_parameters'] / 1e6:.3g} M parameters; ms "
+            "include it. Here all frames are new: where a loop asks at every step, only the newest is."
         )
     if brief:
         return [*lines, "The last column is the median of the ratio of the two times on one observation."]

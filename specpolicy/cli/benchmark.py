@@ -226,7 +226,7 @@ def _log(summary: dict[str, Any], output: Path, logger: MetricLogger) -> None:
 
     figures: dict[str, float] = {}
     for sampler in summary["samplers"]:
-        for name in ("calls", "rows", "seconds"):
+        for name in ("calls", "rows", "seconds", "encode_seconds"):
             figures |= {f"{sampler['label']}/{name}_{key}": value for key, value in sampler[name].items()}
         figures[f"{sampler['label']}/ratio"] = sampler["ratio"]["p50"]
         for name in ("bound", "launches"):

@@ -18,7 +18,7 @@ Examples:
   specpolicy evaluate task=can policy=checkpoints/can 'samplers=[ddim,ddim-4,recycled-16,expert]' logger=wandb
   specpolicy evaluate task=lift policy=checkpoints/lift track=delay 'track.delays=[0,2,4,8]'
   specpolicy evaluate task=lift_conveyor policy=checkpoints/lift_conveyor track=charged 'samplers=[ddpm,recycled]'
-  specpolicy evaluate task=lift policy=checkpoints/lift track=budget 'samplers=[ddim-4,ddim,recycled]' \
+  specpolicy evaluate task=lift policy=checkpoints/lift track=budget 'samplers=[ddim-4,ddim,recycled]' \\
       'track.budgets_ms=[20,50,100]' 'stitching=[continue_chunk,naive_switch]'
 """
 

@@ -1,8 +1,8 @@
-"""Images of a data set: bytes on the disk until a window of them is asked for.
+"""Images of a data set: they stay on disk until a window of them is requested.
 
-A data set with cameras is larger than memory as soon as its images are numbers of a network, so nothing here holds more
-than what was asked for last and, if wanted, a cache of bounded size. All of it can be pickled; each process opens the
-files for itself.
+A data set with cameras is larger than memory once its images are floating-point numbers. So nothing here holds more
+than the last request and, if wanted, a cache of bounded size. All objects can be pickled; each process opens the files
+for itself.
 """
 
 import os
@@ -20,9 +20,9 @@ DTYPE = np.dtype(np.uint8)
 
 
 class Source(ABC):
-    """Files that hold images, opened when they are first read, by each process anew.
+    """Files that hold images; each process opens them when it first reads.
 
-    After a fork the child must not read through the parent's handle, whose place in the file they would share.
+    After a fork the child must not read through the parent's handle, because both would share its position in the file.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Source(ABC):
 
     @property
     def opened(self) -> Any:
-        """What `open` returned in this process."""
+        """The result of `open` in this process."""
         if self._owner != os.getpid():
             self._opened, self._owner = self.open(), os.getpid()
         return self._opened
@@ -48,8 +48,8 @@ class Source(ABC):
         """Read images.
 
         Args:
-            where: of which episode and camera, as the source names it.
-            steps: (n,) numbers of the images, rising, none twice.
+            where: episode and camera, as the source names them.
+            steps: (n,) numbers of the images, rising, without repetition.
 
         Returns:
             (n, H, W, C) uint8.
@@ -63,9 +63,9 @@ class Frames:
     """The images of one camera in one episode, (T, H, W, C) uint8, read when they are indexed.
 
     Args:
-        source: where they lie.
-        where: of which episode and camera, as the source names it.
-        steps: (T,) their numbers in the source, rising.
+        source: the files that hold them.
+        where: episode and camera, as the source names them.
+        steps: (T,) numbers of the images in the source, rising.
         size: (H, W, C).
     """
 
@@ -84,7 +84,7 @@ class Frames:
         return len(self.steps), *self.size
 
     def every(self, stride: int) -> "Frames":
-        """Every `stride`-th image, from the first one on."""
+        """Return every `stride`-th image, beginning with the first."""
         return Frames(self.source, self.where, self.steps[::stride], self.size)
 
     def __getitem__(self, index: Any) -> np.ndarray:
@@ -94,13 +94,13 @@ class Frames:
         return self.source.read(self.where, unique)[places.reshape(wanted.shape)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All images of the episode."""
+        """Return all images of the episode."""
         return np.asarray(self[:], dtype=dtype)
 
 
 @dataclass
 class Cache:
-    """Images that were read last, as long as they take no more than `most_bytes`. One for each process."""
+    """The most recently read images, at most `most_bytes` of them. One for each process."""
 
     most_bytes: int
 
@@ -116,14 +116,14 @@ class Cache:
         self.__post_init__()
 
     def get(self, key: tuple[int, int]) -> np.ndarray | None:
-        """The image of (episode, step), if it is still there."""
+        """Return the image of (episode, step); None if it is not in the cache."""
         image = self._images.get(key)
         if image is not None:
             self._images.move_to_end(key)
         return image
 
     def put(self, key: tuple[int, int], image: np.ndarray) -> None:
-        """Keep an image, and drop those that have not been asked for longest."""
+        """Keep an image; drop the least recently used ones."""
         if image.nbytes > self.most_bytes or key in self._images:
             return
         self._images[key] = image
@@ -177,7 +177,7 @@ class ImageWindows:
         return torch.from_numpy(out)
 
     def _read(self, number: int, steps: np.ndarray) -> np.ndarray:
-        """Images of one episode, those from the cache that are in it."""
+        """Return images of one episode, from the cache where it has them."""
         frames = self.episodes[number]
         if not self.cache.most_bytes:
             return frames[steps]

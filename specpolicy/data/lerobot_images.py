@@ -1,4 +1,4 @@
-"""The images of a LeRobot data set as its version 3 keeps them: a PNG an entry, and statistics of each channel.
+"""Images of a LeRobot data set in version 3: one PNG per entry, and statistics of each channel.
 
 An entry of a column is a struct of `bytes`, the PNG, and `path`, the name it would have as a file. Statistics are of
 values in [0, 1] and have the shape (3, 1, 1).
@@ -17,21 +17,21 @@ from specpolicy.data.png import to_png
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LEVELS = 256  # of a channel
+LEVELS = 256  # levels of a channel
 
 
 def feature_of(key: str) -> str:
-    """The feature that an image `<camera>_image` becomes."""
+    """Return the feature name of an image `<camera>_image`."""
     return f"observation.images.{key.removesuffix('_image')}"
 
 
 def description(shape: tuple[int, ...]) -> dict[str, Any]:
-    """What `meta/info.json` says of images (H, W, 3)."""
+    """Return the entry of `meta/info.json` for images (H, W, 3)."""
     return {"dtype": "image", "shape": list(shape), "names": ["height", "width", "channels"]}
 
 
 def packed(images: np.ndarray) -> pa.Array:
-    """Images (T, H, W, 3) uint8 as a column."""
+    """Pack images (T, H, W, 3) uint8 into a column."""
     import pyarrow as pa
 
     entries = [{"bytes": to_png(image), "path": f"frame-{step:06d}.png"} for step, image in enumerate(images)]
@@ -40,11 +40,11 @@ def packed(images: np.ndarray) -> pa.Array:
 
 @dataclass
 class Levels:
-    """How often each level of each channel occurs, from which all statistics follow exactly, of any number of frames.
+    """Counts of each level of each channel; all statistics follow from them exactly, for any number of frames.
 
     Attributes:
         counts: (3, 256).
-        frames: number of them.
+        frames: number of frames.
     """
 
     counts: np.ndarray = field(default_factory=lambda: np.zeros((3, LEVELS), np.int64))
@@ -52,7 +52,7 @@ class Levels:
 
     @classmethod
     def of(cls, images: np.ndarray) -> Levels:
-        """Those of images (T, H, W, 3) uint8."""
+        """Count the levels of images (T, H, W, 3) uint8."""
         counts = [np.bincount(images[..., channel].ravel(), minlength=LEVELS) for channel in range(3)]
         return cls(np.stack(counts), len(images))
 
@@ -60,7 +60,7 @@ class Levels:
         return Levels(self.counts + other.counts, self.frames + other.frames)
 
     def statistics(self, quantiles: Mapping[str, float]) -> dict[str, Any]:
-        """Minimum, maximum, mean, standard deviation and quantiles of each channel in [0, 1], as nested lists."""
+        """Return minimum, maximum, mean, deviation and quantiles of each channel in [0, 1], as nested lists."""
         levels = np.arange(LEVELS) / (LEVELS - 1)
         mean = self.counts @ levels / self.counts.sum(axis=1)
         variance = (self.counts * (levels - mean[:, None]) ** 2).sum(axis=1) / self.counts.sum(axis=1)
@@ -74,7 +74,7 @@ class Levels:
         return {**{name: values.reshape(3, 1, 1).tolist() for name, values in found.items()}, "count": [self.frames]}
 
     def _quantile(self, share: float) -> np.ndarray:
-        """(3,) between the two values next to it, as `numpy.quantile` has it."""
+        """Return (3,) quantiles, interpolated between neighbouring values as in `numpy.quantile`."""
         reached = self.counts.cumsum(axis=1)
         place = share * (reached[:, -1] - 1)
         below, part = np.floor(place), place % 1

@@ -47,7 +47,7 @@ def observation_keys(path: str | Path) -> list[str]:
 
 @dataclass
 class _Known:
-    """What all demonstrations share: the file of their images, and by key the width of a vector or (H, W, C)."""
+    """Shared by all demonstrations: the file of their images, and by key the width of a vector or (H, W, C)."""
 
     source: HDF5Images
     widths: dict[str, int] = field(default_factory=dict)

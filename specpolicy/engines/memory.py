@@ -1,4 +1,4 @@
-"""What `auto` chose before: a small file for each network, machine and version, so that nobody waits for it twice."""
+"""Remembered choices of `auto`: a small file for each network, machine and version, so that each is made once."""
 
 import hashlib
 import importlib.metadata
@@ -22,8 +22,8 @@ class Choice:
     """An engine that was found to be the fastest.
 
     Attributes:
-        name: of the engine.
-        considered: what was found out about it and the others, by their names.
+        name: name of the engine.
+        considered: findings about it and the other engines, by name.
     """
 
     name: str
@@ -31,19 +31,19 @@ class Choice:
 
 
 def recall(workload: Workload) -> Choice | None:
-    """What was chosen for such a workload on this machine; None where nothing is known."""
+    """Return the choice for such a workload on this machine; None if there is none."""
     path = _path(workload)
     if path is None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return Choice(str(found["engine"]), {str(name): str(text) for name, text in found["considered"].items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or damaged: it is measured again
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # missing or damaged: it is measured again
         return None
 
 
 def remember(workload: Workload, engine: Engine) -> None:
-    """Keep what was chosen. Where nothing can be written, the next process measures again."""
+    """Store a choice. If nothing can be written, the next process measures again."""
     path = _path(workload)
     if path is None:
         return
@@ -55,7 +55,7 @@ def remember(workload: Workload, engine: Engine) -> None:
 
 
 def _path(workload: Workload) -> Any:
-    """The file for a workload; None for one whose network is a function, of which nothing can be told."""
+    """Return the file for a workload; None if its network is a function, which cannot be identified."""
     if not isinstance(workload.denoiser, torch.nn.Module):
         return None
     digest = hashlib.sha256(json.dumps(_about(workload), sort_keys=True).encode()).hexdigest()
@@ -63,7 +63,7 @@ def _path(workload: Workload) -> Any:
 
 
 def _about(workload: Workload) -> dict[str, Any]:
-    """All that decides which engine is the fastest: weights do not, their shapes do."""
+    """Return everything that decides which engine is the fastest: the shapes of the weights do, their values do not."""
     network = workload.denoiser
     assert isinstance(network, torch.nn.Module)
     shapes = [(name, list(weight.shape), str(weight.dtype)) for name, weight in network.state_dict().items()]

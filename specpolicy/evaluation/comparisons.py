@@ -28,9 +28,8 @@ def pairs(conditions: Sequence[Condition], references: Sequence[str] = ()) -> li
     found = []
     for number, reference in enumerate(references):
         beside = {condition.circumstances: condition for condition in conditions if condition.sampler == reference}
-        for (
-            condition
-        ) in conditions:  # of two references, the second is compared with the first and not the other way round
+        # Of two references, the second is compared with the first and not the other way round.
+        for condition in conditions:
             if condition.sampler not in references[: number + 1]:
                 found.append((condition, beside.get(condition.circumstances, own[reference]), "sampler"))
     return found + [

@@ -116,6 +116,7 @@ def record_histories(
         max_seconds: simulated seconds after which an episode is given up.
         engine: engine that runs the network.
         on_episode: called after each episode.
+        any_rate: accept a policy that was trained at another rate than the task's.
 
     Returns:
         {key: (count, To, ...)}: vectors as float32, images as bytes.

@@ -12,11 +12,11 @@ from specpolicy.files import write_text
 
 EMBEDDED_VIDEOS = 24 * 2**20  # bytes of videos inside the page; further videos are linked
 CAPTIONS = {
-    "Success against delay": "Success against the delay of inference. A chunk is asked for every {horizon} control "
-    "steps, or every d where the delay d is longer.",
-    "Success against execution horizon": "Success against how much of each chunk is executed.",
+    "Success against delay": "Success against the delay of inference. A chunk is requested every {horizon} control "
+    "steps, or every d steps if the delay d is longer.",
+    "Success against execution horizon": "Success against the number of actions of a chunk that are executed.",
     "Success against latency budget": "Success of each method at its best setting within a latency budget.",
-    "Success against latency": "Success against latency. The grey line joins what no other condition beats in both.",
+    "Success against latency": "Success against latency. The grey line joins conditions that no other beats in both.",
     "Success against machine speed": "Success against the speed of the machine.",
     "Success rate": "Success rate of each condition.",
     "Maximum coverage": "Highest coverage reached, mean over episodes.",
@@ -25,8 +25,8 @@ CAPTIONS = {
 }
 WORLDS = {
     "paused": "The world waits while the policy computes.",
-    "delay": "A chunk takes a given number of control steps, during which the world moves on. No figure on success "
-    "depends on the machine; the same command gives the same outcomes to the bit.",
+    "delay": "A chunk takes a given number of control steps, during which the world moves on. Success does "
+    "not depend on the machine; the same command gives the same outcomes to the bit.",
     "charged": "The world moves on by the {source} time of every single call, rounded up to whole control steps.",
     "budget": "The world moves on by the {source} time of every single call, rounded up to whole control steps. For "
     "each latency budget a method may use whichever of its settings keeps it.",
@@ -86,7 +86,7 @@ def _world(summary: Mapping[str, Any]) -> str:
     source = "measured" if track.get("trace") is None else "recorded"
     text = WORLDS[track["name"]].format(source=source)
     if track["name"] == "charged" and any(condition["clock"] == "paused" for condition in summary["conditions"]):
-        text += " Conditions whose world waits are there to compare with."
+        text += " Conditions in which the world waits are shown for comparison."
     if track.get("trace") is not None:
         text += f" The recorded times are those of {track['trace']}."
     if summary["hz"] is not None and track["name"] != "paused":

@@ -77,7 +77,11 @@ def draw(planner: PolicyPlanner, questions: Sequence[Question]) -> list[Sample]:
 def _one(out: Sample, row: slice) -> Sample:
     stats = out.stats
     own = SampleStatistics(
-        stats.calls[row], stats.rows[row], seconds=stats.seconds, network_seconds=stats.network_seconds
+        stats.calls[row],
+        stats.rows[row],
+        seconds=stats.seconds,
+        network_seconds=stats.network_seconds,
+        encode_seconds=stats.encode_seconds,
     )
     return Sample(out.actions[row], own)
 

@@ -43,7 +43,11 @@ class LowDimEncoder(nn.Module):
         crops are the middle.
         """
         views = views or {}
-        frames = torch.cat([self.features(key, observation[key], views.get(key)) for key in self.keys], dim=-1)
+        return self.joined({key: self.features(key, observation[key], views.get(key)) for key in self.keys})
+
+    def joined(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Return the condition for the features of each key: {key: (B, To, D)}."""
+        frames = torch.cat([features[key] for key in self.keys], dim=-1)
         return frames if self.tokens else frames.flatten(start_dim=1)
 
 

@@ -30,7 +30,8 @@ class SampleStatistics:
         evaluated: evaluated states, in the same form.
         rejections: (K,) by step, noisiest first; None for samplers that reject nothing.
         rows_by_call: states of each call, for all chunks together.
-        seconds: wall time of the whole sample.
+        seconds: wall time of the whole sample; for a policy's observation with its encoding.
+        encode_seconds: the part of it spent in encoding the observation.
         network_seconds: the part of it spent in the denoiser, or in everything that the engine captured, such as whole
             rounds on a GPU.
     """
@@ -43,6 +44,7 @@ class SampleStatistics:
     rows_by_call: tuple[int, ...] = ()
     seconds: float = 0.0
     network_seconds: float = 0.0
+    encode_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ def test_it_writes_and_prints_the_table(checkpoint, tmp_path, capsys):
         assert f"time / {labels[0]}" in text and "3 chunks of each sampler" in text
     assert "launches outside (a call)" in table and "calls alone / ddpm-20" in table
     assert "One call of the network" in table
+    assert "encoding, ms" in table and "encoding" not in shown  # by an encoder without weights
     assert max(map(len, shown.partition("chunks of each")[0].splitlines())) < 100  # fits into a terminal
 
 

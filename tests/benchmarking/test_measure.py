@@ -48,7 +48,7 @@ def test_every_sampler_draws_for_every_observation_and_each_comes_first_in_its_t
 def test_calls_and_rows_are_those_that_the_network_saw(small_policy, samplers, histories):
     for draw in measure(small_policy, samplers, histories, count=3):
         assert sum(draw.call_rows) == draw.rows and len(draw.call_rows) == draw.calls
-        assert 0 < draw.network_seconds < draw.seconds
+        assert 0 < draw.network_seconds < draw.network_seconds + draw.encode_seconds < draw.seconds
         if draw.sampler in ("ddpm", "ddim-4"):
             assert draw.call_rows == (1,) * draw.calls
     calls = {draw.sampler: draw.calls for draw in measure(small_policy, samplers, histories, count=1)}
@@ -220,6 +220,7 @@ def test_the_figures_are_those_of_the_chunks(small_policy, samplers, histories):
         assert entry["calls"]["mean"] * 5 == pytest.approx(sum(draw.calls for draw in own))
         assert entry["rows"]["max"] == max(draw.rows for draw in own)
         assert entry["seconds"]["p50"] == sorted(draw.seconds for draw in own)[2]
+        assert entry["encode_seconds"]["p50"] == sorted(draw.encode_seconds for draw in own)[2]
         outside = 1 - sum(draw.network_seconds for draw in own) / sum(draw.seconds for draw in own)
         assert entry["outside_share"] == pytest.approx(outside)
         ratios = np.array([draw.seconds for draw in own]) / reference
@@ -277,5 +278,6 @@ def test_chunks_as_a_file_lose_nothing(small_policy, samplers, histories):
     assert tuple(rows[0]) == COLUMNS and len(rows) == len(draws)
     for row, draw in zip(rows, draws, strict=True):
         assert float(row["seconds"]) == draw.seconds and float(row["network_seconds"]) == draw.network_seconds
+        assert float(row["encode_seconds"]) == draw.encode_seconds > 0
         assert tuple(map(int, row["call_rows"].split())) == draw.call_rows
         assert (row["sampler"], int(row["calls"]), int(row["rows"])) == (draw.sampler, draw.calls, draw.rows)

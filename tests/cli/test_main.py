@@ -49,7 +49,9 @@ def test_help_of_a_verb_names_its_keys_choices_and_examples(capsys, verb):
     keys = {line.partition(":")[0] for line in text.splitlines() if line[:1].isalpha()} - {"defaults"}
     assert {"output", "out"} & keys
     assert all(f"  {key}:" in shown for key in keys)
-    assert f"specpolicy {verb} " in shown.partition("Usage:")[0], "the docstring shows an example"
+    about = shown.partition("Usage:")[0]
+    assert f"specpolicy {verb} " in about, "the docstring shows an example"
+    assert max(map(len, about.splitlines())) <= 120, "a command over two lines keeps its backslash"
 
 
 @pytest.mark.parametrize(

@@ -145,15 +145,15 @@ def test_the_report_of_a_delay_track(arguments, tmp_path, capsys):
     evaluate(*arguments, *DELAYS, "track.swept_execute_steps=[1,3]", "track.delays=[0,1]", "episodes=2")
     page = (tmp_path / "out" / "report.html").read_text()
     captions = re.findall("<figcaption>([^<]+)</figcaption>", page)
-    assert captions[0].startswith("Success against the delay of inference. A chunk is asked for every 3 control steps")
-    assert captions[1].startswith("Success against how much of each chunk")
-    assert "What became of the chunks" in page and "reproducible" not in page and "to the bit" in page
+    assert captions[0].startswith("Success against the delay of inference. A chunk is requested every 3 control steps")
+    assert captions[1].startswith("Success against the number of actions of a chunk")
+    assert "Timing of the chunks" in page and "reproducible" not in page and "to the bit" in page
     assert "A control step is 100 ms" in page and "within 5 points" in page
     printed = capsys.readouterr().out
     assert "6 conditions. 2 episodes of each condition" in printed and "delay" in printed.splitlines()[2]
 
 
-def test_an_condition_that_starves_can_be_stopped(arguments, tmp_path):
+def test_a_condition_that_starves_can_be_stopped(arguments, tmp_path):
     evaluate(*arguments, *DELAYS, "on_miss=stop", "episodes=1", "task.kwargs.radius=99")
     lengths = {row["condition"]: int(row["length"]) for row in rows(tmp_path / "out")}
     assert lengths["ddim-4 d0 e3 on_miss stop"] == 30 > lengths["ddim-4 d5 e5 on_miss stop"]

@@ -39,7 +39,7 @@ STRIDE = 3  # stride of all sweeps but the last; halves drafting time and costs 
 
 @dataclass(frozen=True)
 class Evaluations:
-    """What earlier rounds evaluated at each step, for B chunks of K steps; d = H*D numbers each.
+    """Evaluations of earlier rounds at each step, for B chunks of K steps; d = H*D numbers each.
 
     Attributes:
         state: (B, K, d) last evaluated state.

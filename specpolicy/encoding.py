@@ -1,0 +1,84 @@
+"""From an observation to the condition of the denoiser: checked, normalised, encoded once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.frame_cache import FrameCache, frame_name, state_of
+from specpolicy.images import is_image
+from specpolicy.networks import ImageEncoder, LowDimEncoder
+from specpolicy.normaliser import Normaliser
+from specpolicy.observations import Observation, checked_frames, network_frames
+
+APART = 8  # histories whose images are encoded one by one; those of more are encoded together, for throughput
+
+
+class Encoding:
+    """The normaliser and the encoder of a policy, as it uses them.
+
+    Up to `APART` histories, each image is encoded alone, and not again if it was encoded lately: the condition is the
+    same to the last bit. In larger batches images are encoded together, which rounds differently.
+
+    Attributes:
+        cache: features of the images that were encoded lately.
+    """
+
+    def __init__(self, encoder: LowDimEncoder, normaliser: Normaliser):
+        self.encoder, self.normaliser = encoder, normaliser
+        self.cache = FrameCache()
+
+    def __call__(self, observation: Observation, device: torch.device) -> Tensor:
+        """Return the condition; see `Policy.encode`."""
+        frames = self._checked(observation)
+        # In training an encoder may draw random numbers, or look at all images of a batch together.
+        apart = isinstance(self.encoder, ImageEncoder) and not self.encoder.training
+        if not apart or len(frames[self.encoder.keys[0]]) > APART:
+            return self.encoder({key: self._normalised(key, value, device) for key, value in frames.items()})
+        state = None if torch.is_grad_enabled() else state_of((self.encoder, self.normaliser))
+        return self.encoder.joined({key: self._features(key, value, device, state) for key, value in frames.items()})
+
+    def frame_shape(self, key: str) -> tuple[int, ...]:
+        """Return the shape of one observation's frames of a key, the number of frames first."""
+        return (self.encoder.n_obs_steps, *_sides(self.encoder.shapes[key]))
+
+    def _checked(self, observation: Observation) -> dict[str, Tensor]:
+        """Return the frames (B, To, ...) of each key as they are, of one batch size."""
+        frames = {}
+        for key in self.encoder.keys:
+            if key not in observation:
+                raise SpecpolicyError(
+                    f"the observation has no key '{key}': the policy needs {', '.join(self.encoder.keys)}"
+                )
+            frames[key] = checked_frames(key, observation[key], self.frame_shape(key))
+        counts = {key: len(value) for key, value in frames.items()}
+        if len(set(counts.values())) > 1:
+            found = ", ".join(f"'{key}' {count}" for key, count in counts.items())
+            raise SpecpolicyError(f"the keys of an observation must have one batch size, these have: {found}")
+        return frames
+
+    def _normalised(self, key: str, frames: Tensor, device: torch.device) -> Tensor:
+        found = network_frames(key, frames, _sides(self.encoder.shapes[key]), device)
+        return self.normaliser.normalise(key, found)
+
+    def _features(self, key: str, frames: Tensor, device: torch.device, state: Any) -> Tensor:
+        """Return the features (B, To, D) of checked frames, images one by one. `state`: see `FrameCache.features`;
+        None: nothing is kept."""
+        if not is_image(self.encoder.shapes[key]):
+            return self.encoder.features(key, self._normalised(key, frames, device))
+        features = []
+        for one in frames.flatten(end_dim=1):
+            frame = one.contiguous()  # other strides may lead to another convolution, which rounds differently
+
+            def encoded(frame: Tensor = frame) -> Tensor:
+                return self.encoder.features(key, self._normalised(key, frame[None, None], device))[0, 0]
+
+            kept = state is not None and frame.device.type == "cpu"
+            features.append(self.cache.features(state, frame_name(key, frame), encoded) if kept else encoded())
+        return torch.stack(features).unflatten(0, frames.shape[:2])
+
+
+def _sides(shape: int | Sequence[int]) -> tuple[int, ...]:
+    return (shape,) if isinstance(shape, int) else tuple(shape)
