@@ -1,11 +1,13 @@
 """From an observation to the condition of the denoiser: checked, normalised, encoded once."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from specpolicy.engines import FrameEngine, make_frame_engine
 from specpolicy.errors import SpecpolicyError
 from specpolicy.frame_cache import FrameCache, frame_name, state_of
 from specpolicy.images import is_image
@@ -20,22 +22,48 @@ class Encoding:
     """The normaliser and the encoder of a policy, as it uses them.
 
     Up to `APART` histories, each image is encoded alone, and not again if it was encoded lately: the condition is the
-    same to the last bit. In larger batches images are encoded together, which rounds differently.
+    same to the last bit. In larger batches images are encoded together, by torch itself, which rounds differently;
+    on an engine for CPUs they are encoded one by one, too, which is faster there.
 
     Attributes:
         cache: features of the images that were encoded lately.
+        engines: run the encoder, by camera; none for torch itself.
     """
 
-    def __init__(self, encoder: LowDimEncoder, normaliser: Normaliser):
-        self.encoder, self.normaliser = encoder, normaliser
+    def __init__(
+        self, encoder: LowDimEncoder, normaliser: Normaliser, engines: Mapping[str, FrameEngine] | None = None
+    ):
+        self.encoder, self.normaliser, self.engines = encoder, normaliser, engines or {}
         self.cache = FrameCache()
+
+    def on_engine(self, name: str) -> "Encoding":
+        """Return the same encoding, weights shared, whose encoder runs on an engine. One without weights stays as it
+        is.
+
+        Raises:
+            SpecpolicyError: see `FrameEngine`.
+        """
+        engines: dict[str, FrameEngine] = {}
+        made: dict[int, FrameEngine | None] = {}
+        if isinstance(self.encoder, ImageEncoder):
+            for key in self.encoder.cameras:
+                encoder = self.encoder.of_camera(key)
+                if id(encoder) not in made:
+                    device = next(encoder.parameters()).device
+                    seen = encoder.prepared(torch.zeros(1, *_sides(self.encoder.shapes[key]), device=device))
+                    made[id(encoder)] = make_frame_engine(name, encoder.after_preparation(), seen.shape[1:])
+                engine = made[id(encoder)]
+                if engine is not None:
+                    engines[key] = engine
+        return Encoding(self.encoder, self.normaliser, engines)
 
     def __call__(self, observation: Observation, device: torch.device) -> Tensor:
         """Return the condition; see `Policy.encode`."""
         frames = self._checked(observation)
         # In training an encoder may draw random numbers, or look at all images of a batch together.
         apart = isinstance(self.encoder, ImageEncoder) and not self.encoder.training
-        if not apart or len(frames[self.encoder.keys[0]]) > APART:
+        most = math.inf if self.engines and device.type == "cpu" else APART
+        if not apart or len(frames[self.encoder.keys[0]]) > most:
             return self.encoder({key: self._normalised(key, value, device) for key, value in frames.items()})
         state = None if torch.is_grad_enabled() else state_of((self.encoder, self.normaliser))
         return self.encoder.joined({key: self._features(key, value, device, state) for key, value in frames.items()})
@@ -73,11 +101,18 @@ class Encoding:
             frame = one.contiguous()  # other strides may lead to another convolution, which rounds differently
 
             def encoded(frame: Tensor = frame) -> Tensor:
-                return self.encoder.features(key, self._normalised(key, frame[None, None], device))[0, 0]
+                return self._encoded(key, self._normalised(key, frame[None, None], device))[0, 0]
 
             kept = state is not None and frame.device.type == "cpu"
             features.append(self.cache.features(state, frame_name(key, frame), encoded) if kept else encoded())
         return torch.stack(features).unflatten(0, frames.shape[:2])
+
+    def _encoded(self, key: str, images: Tensor) -> Tensor:
+        """Return the features (1, 1, D) of a normalised image (1, 1, C, H, W)."""
+        engine = self.engines.get(key)
+        if engine is None or not isinstance(self.encoder, ImageEncoder):
+            return self.encoder.features(key, images)
+        return engine(self.encoder.of_camera(key).prepared(images[0]))[None]
 
 
 def _sides(shape: int | Sequence[int]) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from specpolicy.conditioning import Inpainting, LocalCondition
 from specpolicy.diffusion import GaussianChain
 from specpolicy.draft_models import DraftModels, read_draft_models
-from specpolicy.engines import Engine, make_engine
+from specpolicy.engines import AUTO, Engine, make_engine
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import check_made_for
 from specpolicy.model import Model
@@ -172,7 +172,8 @@ class DiffusionPolicy(Policy):
     def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> "DiffusionPolicy":
         """Return the same policy, weights shared, whose `predict` runs the network on an engine (see `make_engine`).
 
-        It stays on its device.
+        An encoder of images runs on the same engine, in float32. With "auto" it stays as it is where that engine cannot
+        express it. The policy stays on its device.
 
         Args:
             name: of the engine.
@@ -192,6 +193,12 @@ class DiffusionPolicy(Policy):
             self.chain.process.steps,
             self.chain.timesteps.dtype,
         )
+        try:
+            policy.encoding = self.encoding.on_engine(policy.engine.name)
+        except SpecpolicyError:
+            if name != AUTO:
+                raise
+            policy.encoding = self.encoding.on_engine("eager")
         return policy
 
 

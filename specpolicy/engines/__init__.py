@@ -1,6 +1,16 @@
 """Engines: several ways to run one network. All of them are denoisers, so samplers do not know which one they use."""
 
 from specpolicy.engines.base import Engine, row_sizes
+from specpolicy.engines.frames import FrameEngine, make_frame_engine
 from specpolicy.engines.registry import AUTO, ENGINES, check_engine_name, make_engine
 
-__all__ = ["AUTO", "ENGINES", "Engine", "check_engine_name", "make_engine", "row_sizes"]
+__all__ = [
+    "AUTO",
+    "ENGINES",
+    "Engine",
+    "FrameEngine",
+    "check_engine_name",
+    "make_engine",
+    "make_frame_engine",
+    "row_sizes",
+]

@@ -36,6 +36,7 @@ def export(module: nn.Module, example: Sequence[Tensor]) -> openvino.Model:
         raise refusal(error) from error
     model.reshape({index: package.PartialShape([-1, *value.shape[1:]]) for index, value in enumerate(example)})
     _expand_mish(model)
+    _expand_group_norm(model)
     return model
 
 
@@ -70,6 +71,26 @@ def _expand_mish(model: openvino.Model) -> None:
             square = opset13.multiply(opset13.add(growth, one), opset13.add(growth, one))
             part = opset13.divide(two, opset13.add(square, one))
             node.output(0).replace(opset13.subtract(x, opset13.multiply(x, part)).output(0))
+
+
+def _expand_group_norm(model: openvino.Model) -> None:
+    """Write group norm of images by simpler operations: OpenVINO 2026.4 crashes where it fuses its own with a
+    convolution whose result is added to another."""
+    from openvino import opset13
+
+    for node in model.get_ordered_ops():
+        rank = node.get_output_partial_shape(0).rank
+        if node.get_type_name() != "GroupNormalization" or rank.is_dynamic or rank.get_length() != 4:
+            continue
+        (x, scale, bias), options = (node.input_value(index) for index in range(3)), node.get_attributes()
+        grouped = opset13.reshape(x, opset13.constant([0, options["num_groups"], -1], dtype="int64"), True)
+        axes = opset13.constant([2], dtype="int64")
+        normal = opset13.mvn(grouped, axes, True, options["epsilon"], "inside_sqrt")
+        column = opset13.constant([1, -1, 1, 1], dtype="int64")
+        scaled = opset13.multiply(
+            opset13.reshape(normal, opset13.shape_of(x), False), opset13.reshape(scale, column, False)
+        )
+        node.output(0).replace(opset13.add(scaled, opset13.reshape(bias, column, False)).output(0))
 
 
 @contextlib.contextmanager

@@ -68,7 +68,13 @@ class ImageEncoder(LowDimEncoder):
         """Return the features of one key in a frame: (B, To, D)."""
         if key not in self.cameras:
             return value
-        encoder = self.vision[self.cameras.index(key) % len(self.vision)]
+        encoder = self.of_camera(key)
         # All frames of an observation are cropped alike, so that what moves in them is the scene.
         view = None if view is None else view.repeat_interleave(value.shape[1], dim=0)
         return encoder(value.flatten(end_dim=1), view).unflatten(0, value.shape[:2])
+
+    def of_camera(self, key: str) -> VisionEncoder:
+        """Return the encoder of a camera's images; with `shared` it is that of all."""
+        encoder = self.vision[self.cameras.index(key) % len(self.vision)]
+        assert isinstance(encoder, VisionEncoder)
+        return encoder

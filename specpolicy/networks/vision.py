@@ -59,12 +59,20 @@ class VisionEncoder(nn.Module):
             view: (N, 2) in [0, 1), where the crop of each image begins, as a share of the free rows and columns, for
                 training; None: in the middle.
         """
+        keypoints = self.pool(self.backbone(self.prepared(images, view)))
+        return torch.relu(self.linear(keypoints.flatten(start_dim=1)))
+
+    def prepared(self, images: Tensor, view: Tensor | None = None) -> Tensor:
+        """Return images as the backbone sees them: resized and cropped. Arguments as of `forward`."""
         if self.options.resize is not None:
             images = nn.functional.interpolate(
                 images, tuple(self.options.resize), mode="bilinear", align_corners=False, antialias=True
             )
-        keypoints = self.pool(self.backbone(self._crop(images, view)))
-        return torch.relu(self.linear(keypoints.flatten(start_dim=1)))
+        return self._crop(images, view)
+
+    def after_preparation(self) -> nn.Module:
+        """Return the network from `prepared` images to features, weights shared: what an engine can express."""
+        return nn.Sequential(self.backbone, self.pool, nn.Flatten(), self.linear, nn.ReLU())
 
     def _crop(self, images: Tensor, view: Tensor | None) -> Tensor:
         if self.options.crop is None:
