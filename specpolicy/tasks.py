@@ -1,12 +1,15 @@
 """A task configuration as a Gymnasium environment: Dict observations, `info["is_success"]` always present.
 
-A task is a mapping with the keys `name`, `id`, `kwargs` (for `gymnasium.make`) and `observation_keys`, and for the
-shipped tasks `cameras`, `camera_size` and `proprioception`.
+A task is a mapping with the keys `name`, `id`, `kwargs` (for `gymnasium.make`) and `observation_keys`, for environments
+of other packages `rename`, and for the shipped tasks `cameras`, `camera_size` and
+`proprioception`.
 """
 
 from __future__ import annotations
 
-import difflib
+import ctypes.util
+import importlib
+import os
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +35,13 @@ def make_task_env(task: Mapping[str, Any], **kwargs: Any) -> gymnasium.Env:
     they show the world as it was when they were observed, whenever that is.
 
     Args:
-        task: `id`, and optionally `kwargs`, `observation_keys`, `cameras` (names) and `camera_size` ([height, width]).
+        task: `id`, and optionally `kwargs`, `observation_keys`, `rename` (see `RenamedObservation`), `cameras` (names)
+            and `camera_size` ([height, width]).
         **kwargs: more arguments of `gymnasium.make`, such as `render_mode`; they override the task's own.
 
     Raises:
         SpecpolicyError: an unknown id, arguments the environment refuses, spaces a policy cannot use, missing
-            observation keys or cameras, cameras where nothing can be drawn.
+            observation keys or cameras, names that cannot be given, cameras where nothing can be drawn.
     """
     import gymnasium
     from gymnasium import spaces
@@ -61,21 +65,27 @@ def make_task_env(task: Mapping[str, Any], **kwargs: Any) -> gymnasium.Env:
     if not isinstance(env.action_space, spaces.Box):
         raise SpecpolicyError(f"task {task_id}: the action space is {env.action_space}; a Box is needed")
     if not task_id.startswith("specpolicy/"):
-        from specpolicy.wrappers import DictObservation, SuccessInfo
+        from specpolicy.wrappers import DictObservation, RenamedObservation, SuccessInfo
 
-        env = SuccessInfo(DictObservation(env, task_id))
+        env = DictObservation(env, task_id)
+        if task.get("rename"):
+            env = RenamedObservation(env, task["rename"], task_id)
+        env = SuccessInfo(env)
+    elif task.get("rename"):
+        raise SpecpolicyError(f"task.rename: {task_id} is a shipped task, whose observations keep their names")
     observation_keys(task, env)
     return env
 
 
 def observation_keys(task: Mapping[str, Any], env: gymnasium.Env) -> tuple[str, ...]:
     """Return the keys that a policy of this task observes: the task's own, or all of the environment's."""
+    from specpolicy.wrappers import name_hint
+
     available = list(env.observation_space.spaces)  # type: ignore[attr-defined]
     keys = task.get("observation_keys") or available
     for key in keys:
         if key not in available:
-            near = difflib.get_close_matches(key, available, n=1)
-            hint = with_cameras([key], env) or (f"did you mean '{near[0]}'?" if near else "")
+            hint = with_cameras([key], env) or name_hint(key, available)
             hint = f"; {hint}" if hint else ""
             raise SpecpolicyError(f"task {task['id']} has no observation '{key}'{hint}; it has {', '.join(available)}")
     return tuple(keys)
@@ -92,9 +102,10 @@ def with_cameras(keys: Collection[str], env: gymnasium.Env) -> str | None:
 
 
 def kept_task(task: Mapping[str, Any]) -> dict[str, Any]:
-    """A task as data and results keep it: without what concerns cameras if it has none, so that what was made before
-    there were any is still known as the same."""
-    return {key: value for key, value in task.items() if task.get("cameras") or key not in CAMERA_KEYS}
+    """A task as data and results keep it: without what concerns cameras if it has none, and without an empty `rename`,
+    so that what was made before there were any is still known as the same."""
+    kept = {key: value for key, value in task.items() if task.get("cameras") or key not in CAMERA_KEYS}
+    return {key: value for key, value in kept.items() if key != "rename" or value}
 
 
 def control_hz(env: gymnasium.Env) -> float:
@@ -131,7 +142,7 @@ def task_hz(task: Mapping[str, Any]) -> float | None:
             environment: Any = load_env_creator(registered.entry_point)
             return float(environment.control_hz)
     try:
-        env = make_task_env({**task, "observation_keys": None})  # its rate does not depend on the observation keys
+        env = make_task_env({**task, "observation_keys": None, "rename": {}})  # neither changes its rate
     except ImportError as error:
         raise SpecpolicyError(f"task {task['id']}: {error}") from None
     try:
@@ -165,3 +176,8 @@ def _import_for(task_id: str) -> None:
         specpolicy_envs.register_envs()
     if task_id.startswith("Meta-World/"):
         import metaworld  # noqa: F401
+    module = task_id.partition(":")[0]
+    if module == "gym_aloha" and not os.environ.get("DISPLAY") and ctypes.util.find_library("EGL"):
+        os.environ.setdefault("MUJOCO_GL", "egl")  # dm_control draws at every step, and asks for a screen otherwise
+    if module in ("gym_pusht", "gym_aloha"):  # Gymnasium's error would not say which package is missing
+        importlib.import_module(module)

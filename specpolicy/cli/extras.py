@@ -28,6 +28,8 @@ EXTRAS = {
     "zarr": "data",
     "metaworld": "metaworld",
     "torchvision": "torchvision",
+    "gym_pusht": "pusht",
+    "gym_aloha": "aloha",
 }
 COMMAND_LINE = ("hydra", "omegaconf", "rich")
 # Packages that a verb needs under all settings; others are noticed when they are imported. An evaluation must not play

@@ -73,7 +73,8 @@ def explain(
                 options = option_names(parent, config_directories)
                 having = [one for one in options if name in load_option(parent, one, config_directories)]
                 hint = f"; {parent}={having[0]} has it" if having else ""
-            if not hint and parent in known and (parent.endswith(".kwargs") or parent.partition(".")[0] in ELSEWHERE):
+            open_mapping = parent.endswith((".kwargs", ".rename")) or parent.partition(".")[0] in ELSEWHERE
+            if not hint and parent in known and open_mapping:
                 hint = f"; to add a key write +{override.input_line}"
             return SpecpolicyError(f"unknown key '{key}'{hint} (specpolicy {verb} --help lists the keys)")
     return SpecpolicyError(" ".join(str(error).splitlines()[:2]))

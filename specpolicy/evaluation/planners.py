@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -80,9 +81,11 @@ def check_shapes_fit(
     for key, wanted in shapes.items():
         if key not in spaces:
             hint = with_cameras([one for one in images if one not in spaces], env) if key in images else None
+            hint = hint or "give the task it was trained on"
+            if not task_id.startswith("specpolicy/"):
+                hint += f", or a name to one of these: '+task.rename={{{key}:...}}'"
             raise SpecpolicyError(
-                f"the policy observes '{key}', which {task_id} does not have (it has {', '.join(spaces)}): "
-                f"{hint or 'give the task it was trained on'}"
+                f"the policy observes '{key}', which {task_id} does not have (it has {', '.join(spaces)}): {hint}"
             )
         found = spaces[key].shape
         if found not in (wanted, (*wanted[1:], wanted[0])):  # an image may have its channels last
@@ -91,10 +94,24 @@ def check_shapes_fit(
             raise SpecpolicyError(
                 f"the policy expects '{key}' of size {_size(wanted)}, {task_id} gives {_size(found)}: {hint}"
             )
+        if is_image(wanted):
+            _check_scale(key, spaces[key], task_id)
     if action_dim is not None and env.action_space.shape != (action_dim,):
         raise SpecpolicyError(
             f"the policy plans {action_dim} actions, {task_id} takes {env.action_space.shape}: "
             "give the task it was trained on"
+        )
+
+
+def _check_scale(key: str, space: gymnasium.spaces.Box, task_id: str) -> None:
+    """Raise if a space of floats says that images leave [0, 1]: what is white in them would be a guess."""
+    if space.dtype == np.uint8:
+        return
+    least, most = float(space.low.min()), float(space.high.max())
+    if (math.isfinite(least) and least < 0) or (math.isfinite(most) and most > 1):
+        raise SpecpolicyError(
+            f"the images '{key}' of {task_id} hold numbers from {least:g} to {most:g}: "
+            "a policy sees bytes (uint8), or floats in [0, 1]"
         )
 
 

@@ -7,7 +7,7 @@ from specpolicy.cli.configuration import compose_verb, load_option, option_names
 from specpolicy.errors import SpecpolicyError
 from specpolicy.sampler_names import make_sampler
 
-TASKS = ["can", "gym", "lift", "lift_conveyor", "push_t", "push_t_moving", "square"]
+TASKS = ["can", "gym", "gym_aloha", "gym_pusht", "lift", "lift_conveyor", "push_t", "push_t_moving", "square"]
 
 
 def test_every_shipped_task_composes():
@@ -16,7 +16,8 @@ def test_every_shipped_task_composes():
         extra = ["task.id=Pendulum-v1"] if name == "gym" else []
         task = compose_verb("collect", [f"task={name}", *extra]).task
         assert task.name == name
-        assert set(task) == {"name", "id", "kwargs", "observation_keys", "cameras", "camera_size", "proprioception"}
+        cameras = {"cameras", "camera_size", "proprioception"}
+        assert set(task) - {"rename"} == {"name", "id", "kwargs", "observation_keys", *cameras}
 
 
 def test_task_ids_are_registered():
@@ -25,7 +26,7 @@ def test_task_ids_are_registered():
     import specpolicy_envs
 
     specpolicy_envs.register_envs()
-    ids = {load_option("task", name).id for name in TASKS if name != "gym"}
+    ids = {load_option("task", name).id for name in TASKS if not name.startswith("gym")}
     assert ids <= set(gymnasium.registry)
     assert len(ids) == 6
 
@@ -101,3 +102,5 @@ def test_hints_name_a_near_key_or_the_option_that_has_it():
     ):
         with pytest.raises(SpecpolicyError, match=hint):
             compose_verb("evaluate", [*common, override])
+    with pytest.raises(SpecpolicyError, match=r"'task.rename.front'; to add a key write \+task.rename.front=pixels"):
+        compose_verb("evaluate", ["task=gym_pusht", "policy=x", "task.rename.front=pixels"])

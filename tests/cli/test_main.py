@@ -59,7 +59,7 @@ def test_help_of_a_verb_names_its_keys_choices_and_examples(capsys, verb):
     [
         (["--multirun", "collect"], "--multirun: name the verb first, specpolicy <verb> --multirun"),
         (["collekt"], "unknown verb 'collekt'; did you mean 'collect'?"),
-        (["collect"], "task is required: task=<one of can, gym, lift"),
+        (["collect"], "task is required: task=<one of can, gym, gym_aloha, gym_pusht, lift"),
         (["collect", "task=lft"], "unknown task 'lft'; did you mean 'lift'?"),
         (["collect", "task=lift", "episode=3"], "unknown key 'episode'; did you mean 'episodes'?"),
         (["collect", "task=lift", "task.idd=3"], "unknown key 'task.idd'; did you mean 'task.id'?"),

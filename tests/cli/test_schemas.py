@@ -134,7 +134,7 @@ def test_loggers_and_tracks():
         ("serve", "sampler=ddpm +sampler.eta=1", "sampler 'ddpm' has no option 'eta'"),
         ("serve", "+sampler.eta=1", "sampler.eta is an option of one sampler: name it too, such as sampler=asd"),
         ("rollout", "sampler=null sampler.steps=4", "sampler.steps is an option of one sampler: name it too"),
-        ("rollout", "task=null", "task=null: expected one of can, gym, lift"),
+        ("rollout", "task=null", "task=null: expected one of can, gym, gym_aloha, gym_pusht, lift"),
         ("control", "+limits.torque=3", "unknown key 'limits.torque'"),
         ("control", "+task.control_hz=3", "unknown key 'task.control_hz'"),
         ("benchmark", "+sampler=ddpm", "unknown key 'sampler'; did you mean 'samplers'"),
