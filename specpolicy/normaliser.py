@@ -16,7 +16,10 @@ Numbers = Sequence[float] | Sequence[Sequence[Sequence[float]]]  # one per dimen
 
 @dataclass(frozen=True)
 class Statistics:
-    """Normalisation of one key, as stored in a checkpoint: (x - shift) * scale + offset."""
+    """Normalisation of one key, as stored in a checkpoint: (x - shift) * scale + offset.
+
+    With a shift it is (x - shift) / (1 / scale) + offset, as LeRobot and robomimic round it.
+    """
 
     scale: Numbers
     offset: Numbers
@@ -61,6 +64,9 @@ class Normaliser(nn.Module):
 
     `shift` is zero for keys without an entry. With the minimum or the mean of the data as shift, a dimension that
     hardly varies keeps its digits; with the shift folded into the offset, float32 would lose them.
+
+    The projects that shift divide by a width in float32. So do we, and see what they see to the bit: the inverse of a
+    scale is that width again, where the scale was given in float64.
     """
 
     def __init__(
@@ -76,6 +82,8 @@ class Normaliser(nn.Module):
             self.register_buffer(f"offset_{index}", offsets[key].float(), persistent=False)
             shift = (shifts or {}).get(key)
             self.register_buffer(f"shift_{index}", None if shift is None else shift.float(), persistent=False)
+            width = None if shift is None else (1 / scales[key].double()).float()
+            self.register_buffer(f"width_{index}", width, persistent=False)
 
     @classmethod
     def min_max(cls, ranges: Mapping[str, tuple[Tensor, Tensor]]) -> "Normaliser":
@@ -90,20 +98,20 @@ class Normaliser(nn.Module):
 
     def normalise(self, key: str, x: Tensor) -> Tensor:
         """Normalise raw values of `key` (..., D)."""
-        scale, offset, shift = self._of(key)
-        return (x if shift is None else x - shift) * scale + offset
+        scale, offset, shift, width = self._of(key)
+        return x * scale + offset if shift is None or width is None else (x - shift) / width + offset
 
     def unnormalise(self, key: str, x: Tensor) -> Tensor:
         """Return raw values of normalised values of `key` (..., D)."""
-        scale, offset, shift = self._of(key)
-        x = (x - offset) / scale
-        return x if shift is None else x + shift
+        scale, offset, shift, width = self._of(key)
+        return (x - offset) / scale if shift is None or width is None else (x - offset) * width + shift
 
     def to_config(self) -> dict[str, Statistics]:
         """Plain numbers for config.json."""
         found = {}
         for key in self.keys:
-            scale, offset, shift = self._of(key)
+            scale, offset, shift, width = self._of(key)
+            scale = scale if width is None else 1 / width.double()
             found[key] = Statistics(scale.tolist(), offset.tolist(), None if shift is None else shift.tolist())
         return found
 
@@ -120,8 +128,11 @@ class Normaliser(nn.Module):
         )
         return cls(scales, offsets, shifts)
 
-    def _of(self, key: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _of(self, key: str) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         if key not in self.keys:
             raise SpecpolicyError(f"the normaliser has no key '{key}': it knows {', '.join(self.keys)}")
         index = self.keys.index(key)
-        return getattr(self, f"scale_{index}"), getattr(self, f"offset_{index}"), getattr(self, f"shift_{index}")
+        scale, offset, shift, width = (
+            getattr(self, f"{name}_{index}") for name in ("scale", "offset", "shift", "width")
+        )
+        return scale, offset, shift, width

@@ -58,14 +58,15 @@ class Normalisation:
         if found is None or not set(names) <= found.keys():
             where = f"{self.where}{_missing(self.where)}: it" if self.legacy and not self.statistics else self.where
             raise SpecpolicyError(f"{where} lacks the statistics {' and '.join(names)} of '{key}'")
-        low, high = (self._statistic(found[name], name, key, shape) for name in names)
+        # LeRobot's statistics are float32, and so are the widths that it makes of them.
+        low, high = (self._statistic(found[name], name, key, shape).float() for name in names)
         if mode == "MEAN_STD":
             if key == ACTION:  # LeRobot multiplies by the deviation alone
-                return _entry(1 / torch.where(high == 0, EPSILON, high), 0.0, low)
-            return _entry(1 / (high + self.epsilon), 0.0, low)
+                return _entry(1 / torch.where(high == 0, EPSILON, high).double(), 0.0, low)
+            return _entry(1 / (high + self.epsilon).double(), 0.0, low)
         span = high - low
         span = span + self.epsilon if self.legacy else torch.where(span == 0, self.epsilon, span)
-        return _entry(2 / span, -1.0, low)
+        return _entry(2 / span.double(), -1.0, low)
 
     def _mode(self, key: str, feature: Feature) -> str:
         if self.modes_by_key:
