@@ -1,8 +1,7 @@
 """A task configuration as a Gymnasium environment: Dict observations, `info["is_success"]` always present.
 
-A task is a mapping with the keys `name`, `id`, `kwargs` (for `gymnasium.make`) and `observation_keys`, for environments
-of other packages `rename`, and for the shipped tasks `cameras`, `camera_size` and
-`proprioception`.
+A task is a mapping with the keys `name`, `id`, `kwargs` (for `gymnasium.make`), `observation_keys` and
+`proprioception`, for environments of other packages `rename`, and for the shipped tasks `cameras` and `camera_size`.
 """
 
 from __future__ import annotations
