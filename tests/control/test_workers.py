@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from specpolicy.control.planner import PolicyPlanner, as_planner
 from specpolicy.control.process_worker import ProcessWorker
 from specpolicy.control.worker import Closed, InlineWorker, ThreadWorker
 from specpolicy.errors import SpecpolicyError
+from specpolicy.policy import DiffusionPolicy
 
 PATIENCE = 60.0
 HISTORY = {"step": np.array([3.0])}
@@ -132,6 +134,29 @@ def test_a_policy_draws_the_same_chunks_wherever_it_runs(make, small_policy):
             expected = small_policy.predict(history, sampler="ddim", generator=generator).actions[0, 1:].numpy()
             np.testing.assert_allclose(chunk.actions, expected, atol=1e-6)
             assert chunk.calls == 10
+
+
+def test_a_policy_that_sees_draws_the_same_chunks_wherever_it_runs(make, policy_config):
+    """To the last bit, though it encodes only frames that it has not seen yet."""
+    torch.manual_seed(0)
+    policy_config["observation"] = {"camera": [3, 33, 33], "position": 2}
+    policy_config["vision"] = {"keypoints": 4, "features": 4}
+    policy_config["normaliser"]["camera"] = {"scale": [2.0], "offset": [-1.0]}
+    policy_config["normaliser"].pop("object")
+    policy, source = DiffusionPolicy.from_config(policy_config), np.random.default_rng(0)
+    pictures, places = source.integers(0, 256, (5, 33, 33, 3), np.uint8), source.normal(size=(5, 2))
+    worker, generator = make(PolicyPlanner(policy, "block")), torch.Generator().manual_seed(4)
+    worker.reset(4)
+    for now in range(1, 5):
+        history = {"camera": pictures[now - 1 : now + 1], "position": places[now - 1 : now + 1]}
+        worker.submit(history)
+        found = worker.result(PATIENCE).actions
+        policy.forget_frames()
+        np.testing.assert_array_equal(found, policy.predict(history, "block", generator).actions[0, 1:])
+    pictures[4, 16, 16] ^= 255  # the loop's own memory, filled anew
+    worker.submit(history)
+    changed = policy.predict(history, "block", generator).actions[0, 1:].numpy()
+    np.testing.assert_array_equal(worker.result(PATIENCE).actions, changed)
 
 
 def test_the_sampler_is_handed_on_to_the_policy():
@@ -368,6 +393,37 @@ def test_an_answer_too_large_for_the_loop_is_refused(obliging):
         obliging.result(PATIENCE)
     obliging.submit({"size": np.array([3])})  # no fault for ever
     assert obliging.result(PATIENCE).actions.shape == (1, 3)
+
+
+def shared(process):
+    """What a process shares with others by memory: mappings and open files."""
+    mapped = [line.split(maxsplit=5)[-1] for line in Path(f"/proc/{process}/maps").read_text().splitlines()]
+    opened = []
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            opened.append(os.readlink(link))
+    names = ("/memfd:specpolicy", "/dev/shm/psm_", "/dev/shm/torch_", "/dev/shm/pym-")
+    return [path for path in (*mapped, *opened) if path.startswith(names)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+def test_a_killed_process_leaves_no_memory_behind():
+    """Images are in memory without a name, which is gone with those who look at it."""
+    before = shared("self")
+    worker = ProcessWorker(Steps())
+    worker.reset(0)
+    worker.submit(images(7))
+    assert worker.result(PATIENCE).actions[0, 0] == 7
+    process = worker._process.pid
+    ours, theirs = Counter(shared("self")) - Counter(before), Counter(shared(process))
+    assert min(ours.total(), theirs.total()) >= 2  # each has it open and mapped
+    assert all(path.startswith("/memfd:") for path in (*ours, *theirs))  # none in /dev/shm
+    os.kill(process, signal.SIGKILL)
+    with pytest.raises(SpecpolicyError, match="the inference process has died"):
+        worker.submit(images(8))
+        worker.result(PATIENCE)
+    worker.close()
+    assert sorted(shared("self")) == sorted(before)
 
 
 def test_every_kind_of_array_comes_through_unchanged(obliging):
