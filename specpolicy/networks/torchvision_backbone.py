@@ -118,7 +118,7 @@ def _body(name: str) -> nn.Module:
     if isinstance(getattr(network, "features", None), nn.Module):
         return network.features
     raise SpecpolicyError(
-        f"{name} of torchvision has no feature map: use a ResNet, MobileNet, EfficientNet or ConvNeXt"
+        f"{name} of torchvision gives no feature map: use a ResNet, MobileNet, EfficientNet or ConvNeXt"
     )
 
 
