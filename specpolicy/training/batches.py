@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from specpolicy.data.dataset import Sequences
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import one_line
 from specpolicy.policy_base import Policy
 from specpolicy.processes import OF_GROUPS, check_main_guard
 from specpolicy.training.group import ALONE, Group
@@ -92,7 +93,7 @@ class Batches:
                 yield reader[number]
             return
         check_main_guard()
-        yield from DataLoader(
+        loader = DataLoader(
             reader,
             batch_size=None,
             sampler=passes,
@@ -102,6 +103,18 @@ class Batches:
             generator=torch.Generator(),  # its seeds are not taken from those of the training
             pin_memory=self.device.type == "cuda",
         )
+        read = iter(loader)
+        for _ in passes:
+            try:
+                images = next(read)
+            except RuntimeError as error:
+                if "worker" not in str(error):
+                    raise
+                raise SpecpolicyError(
+                    f"a process that reads images has died ({one_line(error)}): use fewer workers, or a smaller "
+                    "image_cache if memory was short"
+                ) from None
+            yield images
 
 
 class _Reader(Dataset):

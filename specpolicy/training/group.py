@@ -60,7 +60,10 @@ class Group:
         devices = [device] if device.type == "cuda" else None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)  # its successor is of torch 2.13
-            return nn.parallel.DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
+            # The transformer keeps weights that it does not use, for other projects' checkpoints have them.
+            return nn.parallel.DistributedDataParallel(
+                module, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True
+            )
 
     def from_first(self, make: Callable[[], T]) -> T:
         """Return, in all processes, what the first one makes; an error of it is its own."""

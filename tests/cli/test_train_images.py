@@ -104,11 +104,11 @@ def test_data_without_images_are_refused(tmp_path, capsys, write_demonstrations)
     assert "policy=unet_image sees images, and" in (line := capsys.readouterr().err) and line.count("\n") == 1
 
 
-def several(data, output, *more, processes=2):
+def several(data, output, *more, policy=(*SEES, *SMALL), processes=2):
     """A program that trains as torchrun does, and its environment."""
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = ["-m", "specpolicy", *TINY, *SEES, *SMALL, f"data={data}", f"output={output}", *more]
+    arguments = ["-m", "specpolicy", *TINY, *policy, f"data={data}", f"output={output}", *more]
     return {"args": [*program, *arguments], "env": environment}
 
 
@@ -137,6 +137,18 @@ def test_two_processes_follow_the_curve_of_one(demonstrations, tmp_path):
     assert state["step"] == 50
     # Resumed by one process, as there is nothing left to do: it is the same run.
     assert train(demonstrations, tmp_path / "two", *long) == 0 and losses(tmp_path / "two") == two
+
+
+def test_processes_share_out_the_passes_of_any_policy(demonstrations, tmp_path):
+    """Vectors alone, a transformer, several passes a step."""
+    more = ["accumulate=2", "task.observation_keys=[still]"]
+    policy = [f"policy.network.{option}" for option in ("n_layer=1", "n_emb=32", "p_drop_attn=0")] + [
+        "policy=transformer"
+    ]
+    assert train(demonstrations, tmp_path / "one", *more, policy=policy) == 0
+    found = finished(several(demonstrations, tmp_path / "two", *more, policy=policy))
+    assert found.returncode == 0, found.stderr
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
 
 
 def test_several_processes_say_one_line(demonstrations, tmp_path, monkeypatch, capsys):

@@ -1,6 +1,8 @@
 """Training on images: what is in them is learnt, whoever reads them, and whatever is interrupted."""
 
 import copy
+import os
+import signal
 
 import pytest
 import torch
@@ -211,4 +213,19 @@ def test_an_image_that_cannot_be_read_is_one_line(tmp_path, workers):
     with pytest.raises(SpecpolicyError, match="obs/top_image cannot be read") as caught:
         options = TrainingOptions(**OPTIONS)
         train(fresh(windows[0]), windows[0], None, options, tmp_path, Curve(), workers=workers, identity={})
+    assert "\n" not in str(caught.value)
+
+
+class Fatal(HDF5Images):
+    """Ends the process that reads, as the system does when memory is short."""
+
+    def read(self, where, steps):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_reader_that_dies_is_one_line(data, tmp_path):
+    for episode in data[0].images["top_image"].episodes:
+        episode.source = Fatal(episode.source.path)
+    with pytest.raises(SpecpolicyError, match=r"a process that reads images has died .*: use fewer workers") as caught:
+        train(fresh(data[0]), data[0], None, TrainingOptions(**OPTIONS), tmp_path, Curve(), workers=1, identity={})
     assert "\n" not in str(caught.value)
