@@ -1,6 +1,8 @@
 """Environments of other packages that see: nested observations, names for the policy, layouts and kinds of images."""
 
 import ctypes.util
+import json
+import sys
 
 import gymnasium
 import numpy as np
@@ -8,8 +10,10 @@ import pytest
 from gymnasium import spaces
 from omegaconf import OmegaConf
 
+from specpolicy import load_policy
 from specpolicy.cli import main
 from specpolicy.cli.configuration import load_option
+from specpolicy.data.dataset import read_data
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.planners import check_shapes_fit
 from specpolicy.tasks import control_hz, kept_task, make_task_env
@@ -203,8 +207,44 @@ def test_a_task_without_names_is_kept_as_before():
 
 @pytest.mark.parametrize("package, extra", (("gym_pusht", "pusht"), ("gym_aloha", "aloha")))
 def test_a_missing_package_is_named_with_its_extra(package, extra, monkeypatch, capsys):
-    import sys
-
     monkeypatch.setitem(sys.modules, package, None)
     assert main(["collect", f"task={package}", "expert=os:getcwd", "workers=0"]) == 2
     assert f"pip install 'specpolicy[{extra}]'" in capsys.readouterr().err
+
+
+class Wanderer:
+    """An expert of gym-pusht that is none."""
+
+    def reset(self, seed):
+        self.random = np.random.default_rng(seed)
+
+    def act(self, observation):
+        return np.float32(observation[STATE] + self.random.uniform(-20, 20, 2))
+
+
+def test_from_demonstrations_of_gym_pusht_to_its_evaluation(tmp_path, monkeypatch, capsys):
+    """LeRobot's names in the data set, the policy and the environment; the images are the environment's own."""
+    pusht = pytest.importorskip("gym_pusht.envs.pusht", reason="needs specpolicy[pusht]").PushTEnv
+    pytest.importorskip("pyarrow", reason="needs specpolicy[data]")
+    rendered, observe = set(), pusht.get_obs
+    monkeypatch.setattr(pusht, "get_obs", lambda env: rendered.add((seen := observe(env))["pixels"].tobytes()) or seen)
+    module = type(sys)("wanderer_of_this_test")
+    module.make = lambda task, seed: Wanderer()
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    data, policy = tmp_path / "data", tmp_path / "policy"
+    collect = [f"expert={module.__name__}:make", "episodes=2", "keep_failures=true", "max_seconds=1.5", "workers=0"]
+    assert main(["collect", "task=gym_pusht", *collect, "format=lerobot", f"output={data}"]) == 0
+    features = json.loads((data / "meta" / "info.json").read_text())["features"]
+    assert features[IMAGE]["shape"] == [96, 96, 3] and features[STATE]["shape"] == [2]
+    assert {key for key in features if key.startswith("observation")} == {IMAGE, STATE}
+
+    images = next(iter(read_data(data, [STATE, IMAGE]).episodes.values())).observation[IMAGE]
+    assert images[:].shape == (15, 96, 96, 3) and {image.tobytes() for image in images[:]} <= rendered
+
+    train = ["policy=unet_image", "policy.vision.kind=small", "policy.horizon=16", "steps=1", "batch_size=2"]
+    assert main(["train", "task=gym_pusht", *train, f"data={data}", f"output={policy}"]) == 0
+    evaluate = ["samplers=[ddim-2]", "episodes=1", "max_seconds=0.5", "workers=0", "videos=0", "engine=eager"]
+    out = tmp_path / "out"
+    assert main(["evaluate", "task=gym_pusht", f"policy={policy}", *evaluate, f"output={out}"]) == 0
+    assert load_policy(policy).observation_keys == (STATE, IMAGE)
+    assert json.loads((out / "summary.json").read_text())["conditions"][0]["calls"] == 2

@@ -21,7 +21,9 @@ LEVELS = 256  # levels of a channel
 
 
 def feature_of(key: str) -> str:
-    """Return the feature name of an image `<camera>_image`."""
+    """Return the feature name of an image `<camera>_image`; one that has LeRobot's name already keeps it."""
+    if key.startswith("observation.image"):
+        return key
     return f"observation.images.{key.removesuffix('_image')}"
 
 

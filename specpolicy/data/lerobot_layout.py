@@ -11,7 +11,7 @@ from specpolicy.data.lerobot_images import feature_of
 from specpolicy.errors import SpecpolicyError
 
 STATE, ENVIRONMENT = "observation.state", "observation.environment_state"
-ROBOT_PREFIXES = ("robot", "agent")
+ROBOT_PREFIXES = ("robot", "agent", STATE)
 Columns = dict[str, np.ndarray]
 
 
