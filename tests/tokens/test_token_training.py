@@ -87,7 +87,8 @@ def test_the_loss_counts_masked_tokens_only_and_at_least_one(token_policy):
         return torch.where(masked[..., None], torch.zeros(8), known)
 
     target = torch.randint(8, (500, 4, 3), generator=torch.Generator().manual_seed(0))
-    loss = objective.loss(copying, target, torch.zeros(500, 2, 5), torch.Generator().manual_seed(1), False)
+    draws = objective.draw(target.shape, torch.Generator().manual_seed(1))
+    loss = objective.loss(copying, target, torch.zeros(500, 2, 5), draws, False)
     assert float(loss) == pytest.approx(math.log(8))
     counted, told = seen[0]
     assert torch.equal(counted, told) and counted.min() >= 1 and counted.max() == 12
