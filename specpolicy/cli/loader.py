@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
@@ -131,7 +132,10 @@ class OwnGroups(CachingConfigRepository):
     def load_config(self, config_path: str) -> ConfigResult | None:
         short = self._short(config_path)
         if short is None:
-            return super().load_config(config_path)
+            try:
+                return super().load_config(config_path)
+            except yaml.YAMLError as error:
+                raise SpecpolicyError(f"{config_path}: {' '.join(str(error).split())}") from error
         name, steps = short
         result = copy.deepcopy(super().load_config(f"sampler/{name}"))
         assert result is not None and isinstance(result.config, DictConfig)

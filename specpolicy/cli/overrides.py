@@ -53,7 +53,19 @@ def parse_override(text: str, texts: Collection[str] = TEXT, several: bool = Fal
         )
     if override.is_delete():
         raise SpecpolicyError(f"'{text}': keys cannot be removed")
+    found = override.value()
+    if isinstance(found, dict) and found and _entries(value) > len(found):
+        raise SpecpolicyError(f"'{text}' gives a key twice")
     return override
+
+
+def _entries(mapping: str) -> int:
+    """Count the entries of a mapping {key:value,...} as written; Hydra keeps the last one of a key and says nothing."""
+    depth = commas = 0
+    for sign in re.sub(r"\\.|'[^']*'|\"[^\"]*\"", "", mapping.strip()):
+        depth += (sign in "{[(") - (sign in "}])")
+        commas += sign == "," and depth == 1
+    return commas + 1
 
 
 def _is_plain(value: str) -> bool:

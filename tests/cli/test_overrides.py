@@ -131,3 +131,21 @@ def test_a_verb_runs_on_names_that_look_like_numbers(policy_config, tmp_path, mo
     ]
     assert main(["train", *tiny, *small, "threads=1", "data=1e5", "output=2026"]) == 0
     assert (tmp_path / "2026" / "config.json").exists()
+
+
+@pytest.mark.parametrize("value", ("{a:x,a:y}", "{a: x, b: {c: 1, d: 2}, a: y}", "{a:'x,y',a:[1,2]}"))
+def test_a_key_given_twice_is_refused(value):
+    with pytest.raises(SpecpolicyError, match="gives a key twice"):
+        parse_override(f"task.rename={value}")
+
+
+@pytest.mark.parametrize("value", ("{}", "{a:x}", "{a: x, b: {a: 1, c: 2}}", "{a:'x,y',b:[1,2],c:\"}\"}"))
+def test_a_key_given_once_is_not(value):
+    assert isinstance(parse_override(f"task.rename={value}").value(), dict)
+
+
+def test_a_broken_file_of_the_users_own_is_one_line(tmp_path):
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "mine.yaml").write_text("name: mine\nid: Mine-v0\nrename: {a: x, a: y}\n")
+    with pytest.raises(SpecpolicyError, match=r"^task/mine: .*duplicate key a in .*mine\.yaml.*, line 3[^\n]*$"):
+        compose_verb("rollout", ["task=mine", "policy=p"], [tmp_path])
