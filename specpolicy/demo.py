@@ -70,6 +70,7 @@ def run(path: Path, engine: str, chunks: int, say: Callable[[str], object]) -> N
         chain = _chain(sampler.options, policy.chain)
         for number in range(chunks + 1):
             history = {key: values[number * count // (chunks + 1)] for key, values in histories.items()}
+            policy.forget_frames()  # each sampler pays for encoding the observation
             out = sampler(history, torch.Generator().manual_seed(number))
             if number:  # the first one warms up
                 seconds.append(out.stats.seconds)

@@ -73,8 +73,19 @@ def frame_name(key: str, frame: Tensor) -> bytes:
     return digest.digest()
 
 
-def state_of(modules: Iterable[nn.Module]) -> tuple[tuple[int, int], ...]:
-    """Return what changes when weights or buffers are changed in place, loaded or moved to another device."""
-    tensors = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
-    # Tensors made in inference mode count no changes.
-    return tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
+def state_of(modules: Iterable[nn.Module]) -> tuple[int, ...]:
+    """Return what changes when weights or buffers are changed in place, loaded or moved to another device.
+
+    A fused optimizer changes weights without a trace; whoever trains with one calls `train` and `eval` of the policy.
+    """
+    state: list[int] = []
+    left = list(modules)
+    while left:  # faster than `parameters`, which looks for duplicates
+        module = left.pop()
+        for tensors in (module._parameters, module._buffers):
+            for tensor in tensors.values():
+                if tensor is not None:
+                    # Tensors made in inference mode count no changes.
+                    state += (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+        left += [child for child in module._modules.values() if child is not None]
+    return tuple(state)

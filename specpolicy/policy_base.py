@@ -279,6 +279,11 @@ class Policy(nn.Module, ABC):
         """
         return self.encoding(observation, self.device)
 
+    def train(self, mode: bool = True) -> Self:
+        """See `nn.Module.train`. Frames are encoded anew, as some optimizers change weights without a trace."""
+        self.encoding.cache.clear()
+        return super().train(mode)
+
     def forget_frames(self) -> None:
         """Encode anew even the frames that were encoded lately; for measurements."""
         self.encoding.cache.clear()

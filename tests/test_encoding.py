@@ -136,7 +136,7 @@ def test_memory_that_is_laid_out_otherwise_gives_the_same_bits(policy):
     assert torch.equal(anew(policy, first), anew(policy, copied))
 
 
-@pytest.mark.parametrize("change", ("load", "step", "normaliser"))
+@pytest.mark.parametrize("change", ("load", "step", "fused", "normaliser"))
 def test_changed_weights_forget_what_was_seen(small_policy_config, change):
     policy, seen = make(small_policy_config), history(episode(2))
     before = condition(policy, seen)
@@ -145,6 +145,14 @@ def test_changed_weights_forget_what_was_seen(small_policy_config, change):
             policy.load_weights({name: value + 0.01 for name, value in policy._weights().items()})
         elif change == "step":
             next(policy.encoder.parameters()).mul_(1.5)
+        elif change == "fused":
+            policy.train()
+            weights = list(policy.encoder.parameters())
+            optimizer = torch.optim.AdamW(weights, lr=0.1, fused=True)
+            for weight in weights:
+                weight.grad = torch.ones_like(weight)
+            optimizer.step()
+            policy.eval()
         else:
             policy.normaliser.scale_0.mul_(0.5)
     after = condition(policy, seen)

@@ -53,7 +53,9 @@ class PolicyPlanner:
         return PolicyPlanner, (self.policy, self.sampler)
 
     def reset(self, seed: int) -> None:
-        """See `Planner.reset`."""
+        """See `Planner.reset`. An episode that begins like another one takes as long: its first frames are encoded."""
+        if (forget := getattr(self.policy, "forget_frames", None)) is not None:  # a served policy has none
+            forget()
         self._generator.manual_seed(seed)
 
     def plan(self, history: History) -> Chunk:

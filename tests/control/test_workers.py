@@ -153,6 +153,9 @@ def test_a_policy_that_sees_draws_the_same_chunks_wherever_it_runs(make, policy_
         found = worker.result(PATIENCE).actions
         policy.forget_frames()
         np.testing.assert_array_equal(found, policy.predict(history, "block", generator).actions[0, 1:])
+    assert len(policy.encoding.cache) > 0
+    PolicyPlanner(policy, "block").reset(0)  # the next episode takes its own time
+    assert len(policy.encoding.cache) == 0
     pictures[4, 16, 16] ^= 255  # the loop's own memory, filled anew
     worker.submit(history)
     changed = policy.predict(history, "block", generator).actions[0, 1:].numpy()
