@@ -1,7 +1,9 @@
 """What many tests share: a small untrained policy, and one torch thread, as the two cores run two processes."""
 
 import atexit
+import contextlib
 import copy
+import logging
 import os
 import shutil
 import signal
@@ -22,6 +24,12 @@ if "SPECPOLICY_CACHE" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["SPECPOLICY_CACHE"], ignore_errors=True)
 # A shell that starts tests in the background has them ignore Ctrl-C; tests of Ctrl-C, and programs they start, need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+with contextlib.suppress(ImportError):
+    # absl, which simulators import, logs to the stream that it finds first and closes it when its handler is closed, as
+    # Hydra does with all handlers. Here that stream is pytest's own.
+    from absl import logging as absl_logging
+
+    absl_logging.PythonHandler.close = logging.StreamHandler.close
 # No time limit on an example: a busy machine is no failure.
 settings.register_profile("specpolicy", deadline=None)
 settings.load_profile("specpolicy")

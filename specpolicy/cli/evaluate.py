@@ -24,6 +24,7 @@ Examples:
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import shlex
@@ -103,6 +104,7 @@ def _evaluate(
     from specpolicy.tasks import task_hz
 
     output, cores = Path(config.output), hardware()["cores"]
+    evaluation = _on_engine(evaluation, output)
     origin = runner.check(evaluation)
     results = runner.claim(evaluation, origin, output, config.overwrite)
     save_config(config, output, "evaluate")
@@ -153,10 +155,9 @@ def read_video_size(size: Any) -> tuple[int, int]:
 
 def _evaluation(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any], Evaluation]:
     """Return the track, with its execution horizon, and the evaluation to play."""
-    from specpolicy.cli.engines import engine_for_processes
     from specpolicy.evaluation.conditions import Condition
     from specpolicy.evaluation.player import EXPERT, Setup
-    from specpolicy.evaluation.runner import SETTINGS, Evaluation
+    from specpolicy.evaluation.runner import Evaluation
     from specpolicy.evaluation.tracks import make_conditions
     from specpolicy.loading import load_policy
 
@@ -165,14 +166,12 @@ def _evaluation(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any],
         config.samplers = [EXPERT]
     elif config.samplers is None:
         config.samplers = [policy().best_sampler]
-    settings = Path(config.output) / SETTINGS
-    engine = "eager" if config.policy == EXPERT else engine_for_processes(str(config.engine), policy, settings)
     setup = Setup(
         task=plain(config.task),
         policy=own or str(config.policy),
         samplers=sampler_specs(plain(config.samplers), config.get("config_directories", [])),
         device=str(config.device),
-        engine=engine,
+        engine="eager" if config.policy == EXPERT else str(config.engine),
         max_seconds=float(config.max_seconds),
         video_size=read_video_size(config.video_size),
         batch=config.batch,
@@ -185,6 +184,16 @@ def _evaluation(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any],
     # The expert plans one action at a time, so the world waits for it in every track.
     conditions = [*make_conditions(track, sampled, _joining(config), horizon), *map(Condition, experts)]
     return track, Evaluation(setup, tuple(conditions), config.episodes, config.seed, config.videos)
+
+
+def _on_engine(evaluation: Evaluation, output: Path) -> Evaluation:
+    """Return the evaluation with the engine that `auto` is here; measuring takes a while, so the output is held."""
+    from specpolicy.cli.engines import engine_for_processes
+    from specpolicy.evaluation.runner import SETTINGS
+
+    setup = evaluation.setup
+    engine = engine_for_processes(setup.engine, setup.load, output / SETTINGS)
+    return dataclasses.replace(evaluation, setup=dataclasses.replace(setup, engine=engine))
 
 
 def _joining(config: DictConfig) -> Joining:

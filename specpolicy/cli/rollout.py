@@ -11,6 +11,7 @@ Examples:
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import glob
 import sys
 from pathlib import Path
@@ -42,11 +43,9 @@ def run(config: DictConfig) -> None:
     pin(config)
     config_directories = config.get("config_directories", [])
     task: Any = OmegaConf.to_container(config.task)
-    engine = "eager"
     if config.policy != EXPERT:
         policy = load_policy(config.policy, config.device)
         name_best_sampler(config, policy)
-        engine = on_engine(policy, str(config.engine)).engine_name
     sampler = EXPERT if config.policy == EXPERT else plain(config.sampler)
     samplers = sampler_specs([sampler], config_directories)
     (label,) = samplers
@@ -61,7 +60,6 @@ def run(config: DictConfig) -> None:
         policy=str(config.policy),
         samplers=samplers,
         device=str(config.device),
-        engine=engine,
         max_seconds=float(config.max_seconds),
         video_size=read_video_size(config.video_size),
         any_rate=config.any_rate,
@@ -69,6 +67,8 @@ def run(config: DictConfig) -> None:
     condition = Condition(label)
     with claim(output, "rollout"):
         check_own(output, "rollout", ["config.yaml", *([f"videos/{glob.escape(video.name)}"] if video else [])])
+        if config.policy != EXPERT:
+            setup = dataclasses.replace(setup, engine=on_engine(policy, str(config.engine)).engine_name)
         runner.check(runner.Evaluation(setup, (condition,), episodes=1, seed=config.seed))
         save_config(config, output, "rollout")
         with contextlib.closing(Player(setup)) as player:

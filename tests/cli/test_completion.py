@@ -47,7 +47,7 @@ def test_bash_completes(line, expected, tmp_path):
         ("rollout sampler=re", ["sampler=recycled", "sampler=reflection", "sampler=residual"]),
         ("rollout sampler=ddim sampler.", ["sampler.eta=", "sampler.name=", "sampler.steps="]),
         ("train lea", ["learning_rate="]),  # although task, which is required, is not there
-        ("train task=lift -m policy=t", ["policy=tokens", "policy=transformer"]),
+        ("train task=lift -m policy=t", ["policy=tokens", "policy=transformer", "policy=transformer_image"]),
         ("evaluate task=lift track=delay track.del", ["track.delays."]),
         ("evaluate poli", ["policy="]),  # a group of train; here a path
         ("train --mul", ["--multirun"]),

@@ -15,7 +15,7 @@ from specpolicy.evaluation.recording import EpisodeRecorder, Recording
 from specpolicy.policy import DiffusionPolicy
 
 TASKS = Path(__file__).parents[1] / "evaluation"  # where drift_env.py, a task without a simulator, lies
-LITTLE = ["chains=24", "rounds=16", "training_steps=20", "steps=[6]", "threads=1", "held_out=0"]
+LITTLE = ["engine=eager", "chains=24", "rounds=16", "training_steps=20", "steps=[6]", "threads=1", "held_out=0"]
 FEW = ["chains=24", "training_steps=12", "down_dims=[8,16]", "threads=1"]
 
 

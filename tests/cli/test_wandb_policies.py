@@ -29,6 +29,7 @@ TRAIN = [
     *("steps=4", "batch_size=8", "log_every=2", "save_every=2", "validate_every=2", "data_hz=20", "any_rate=true"),
 ]
 CALIBRATE = ["chains=24", "rounds=16", "training_steps=8", "steps=[6]", "threads=1", "held_out=0", "student=false"]
+CALIBRATE += ["engine=eager"]
 
 
 @pytest.fixture(autouse=True)

@@ -286,4 +286,7 @@ def test_a_damaged_list_of_our_own_images_is_said(lerobot):
 def test_training_does_not_leave_images_out_in_silence(demonstrations, tmp_path, capsys):
     keys = "task.observation_keys=[agent_pos,top_image]"
     assert main(["train", "task=push_t", keys, f"data={demonstrations}", f"output={tmp_path / 'out'}"]) == 2
-    assert "'top_image' is an image, and images are not trained on yet" in capsys.readouterr().err
+    assert (
+        "'top_image' is an image, and policy=unet sees none: use one that does, such as policy=unet_image"
+        in capsys.readouterr().err
+    )
