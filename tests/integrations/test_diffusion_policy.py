@@ -5,7 +5,7 @@ import torch
 from foreign_files import DDIM, DDPM, lowdim_cfg, normaliser_weights, transformer, unet, write_workspace
 from originals import lowdim_policy
 
-from specpolicy import SpecpolicyError, load_policy
+from specpolicy import SpecpolicyError, load_policy, make_sampler
 
 OBS, ACTION = 5, 2
 BOTH = OBS + ACTION
@@ -114,7 +114,9 @@ def test_inpainting_works_with_exact_samplers(tmp_path):
     for parameter in network.final_conv[1].parameters():
         torch.nn.init.zeros_(parameter)  # predicts zero everywhere; for known coordinates, that would be wrong
     policy = load_policy(written(tmp_path / "latest.ckpt", cfg, network))
-    out = policy.predict({"obs": observations()}, sampler="asd", generator=torch.Generator().manual_seed(0))
+    out = policy.predict(
+        {"obs": observations()}, sampler=make_sampler("asd", window=None), generator=torch.Generator().manual_seed(0)
+    )
     assert out.stats.calls.tolist() == [2, 2]
     cond = policy.encode({"obs": observations()})
     x, t = torch.randn(2, 8, BOTH), torch.tensor([3, 19])

@@ -299,7 +299,8 @@ def every_combination():
 def every_chain():
     """The samplers by name on every chain, and once in float64; each chunk has a condition of its own. The continuous
     run has the recycled sampler on each chain, and takes turns with the others."""
-    samplers = {name: make_sampler(name) for name in ("asd", "reflection", "residual", "block", "recycled")}
+    samplers = {name: make_sampler(name, window=None) for name in ("asd", "reflection", "residual", "block")}
+    samplers["recycled"] = make_sampler("recycled")
     samplers["reflection"] = replace(samplers["reflection"], drafter="corrected", head=correction_head)
     for place, chain in enumerate(CHAINS):
         for turn, (name, sampler) in enumerate(samplers.items()):

@@ -25,7 +25,8 @@ def blind(chain, shape):
 
 
 SAMPLERS = {
-    **{name: make_sampler(name) for name in ("asd", "residual", "block", "recycled")},
+    **{name: make_sampler(name, window=None) for name in ("asd", "residual", "block")},
+    "recycled": make_sampler("recycled"),
     "asd, window 4": make_sampler("asd", window=4),
     "block, window 4": make_sampler("block", window=4),
     "recycled, window 4": make_sampler("recycled", window=4),

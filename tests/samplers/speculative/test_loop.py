@@ -93,11 +93,11 @@ def test_a_constant_network_needs_the_fewest_calls(name):
     def constant(x, t, cond):
         return torch.full_like(x, 0.4)
 
-    sampler, calls = make_sampler(name), 2
+    sampler, calls = make_sampler(name, window=None), 2
     if name == "recycled":  # what it knows beforehand is told: chunks that do not vary
         prior, size = GaussianSurrogate(chain.process.alpha_bar, SHAPE), SHAPE[0] * SHAPE[1]
         prior.set(torch.zeros(size, size), torch.zeros(size, 0), torch.full((size,), 0.4))
-        sampler, calls = make_sampler(name, calibration=Calibration(prior)), 1
+        sampler, calls = make_sampler(name, window=None, calibration=Calibration(prior)), 1
     out = sample(constant, chain, (3, *SHAPE), None, sampler, torch.Generator().manual_seed(0))
     assert out.stats.calls.tolist() == [calls] * 3 and out.stats.rejections.sum() == 0
     torch.testing.assert_close(out.actions, torch.full_like(out.actions, 0.4))
