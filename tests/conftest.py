@@ -58,6 +58,17 @@ def small_policy_config() -> dict:
     return POLICY_CONFIG
 
 
+@pytest.fixture(scope="module")
+def drawing():
+    """Skips what draws images where there is no OpenGL library."""
+    from specpolicy_envs import rendering
+
+    try:
+        rendering._gl_context(8, 8).free()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope="session")
 def write_demonstrations():
     """Writes a few short demonstrations of Pendulum's shapes into a file."""

@@ -131,7 +131,7 @@ def varied_columns(summary: Summary) -> list[tuple[str, Callable[[Mapping[str, A
     columns: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = []
     if "delay" in clocks:
         columns.append(("delay", lambda condition: str(condition["delay"]) if condition["clock"] == "delay" else NONE))
-        columns.append(("horizon", lambda condition: str(condition["execute_steps"])))
+        columns.append(("execute steps", lambda condition: str(condition["execute_steps"])))
     if clocks & {"charged", "trace"}:
         columns.append(("world", _world))
     if len({condition["stitching"] for condition in conditions}) > 1:

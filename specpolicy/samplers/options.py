@@ -34,7 +34,7 @@ def check_window(sampler: Any, also: tuple[str, ...] = ()) -> None:
     step, which is compared with the chain when the sampler is bound."""
     window = sampler.window
     if not (window is None or _is_count(window) or isinstance(window, list | tuple) or window in also):
-        raise _refusal(sampler, "window", "a positive integer")
+        raise _refusal(sampler, "window", ", ".join(["a positive integer", "null", *also]))
 
 
 def _is_count(value: Any) -> bool:

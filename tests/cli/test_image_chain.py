@@ -5,7 +5,6 @@ import json
 import pytest
 
 from specpolicy.cli import main
-from specpolicy_envs import rendering
 
 SIZE = "task.camera_size=[48,48]"
 SMALL = [
@@ -16,11 +15,8 @@ SMALL = [
 ]
 
 
+@pytest.mark.usefixtures("drawing")
 def test_from_images_recorded_to_a_policy_evaluated(tmp_path, capsys):
-    try:
-        rendering._gl_context(8, 8).free()
-    except RuntimeError as error:
-        pytest.skip(str(error))
     data, run, report = tmp_path / "push.hdf5", tmp_path / "run", tmp_path / "evaluation"
     cameras = ["task.cameras=[top]", SIZE]
     assert main(["collect", "task=push_t", *cameras, "episodes=2", f"output={data}"]) == 0

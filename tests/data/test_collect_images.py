@@ -11,20 +11,14 @@ from specpolicy.cli import main
 from specpolicy.data.collect import collect
 from specpolicy.data.recorder import Recorder, Recording
 
-rendering = pytest.importorskip("specpolicy_envs.rendering")
+pytest.importorskip("specpolicy_envs.rendering")
 
 SIZE = (36, 40)
 LIFT = {"name": "lift", "id": "specpolicy/Lift-v0", "kwargs": {}, "cameras": ["agentview", "robot0_eye_in_hand"]}
 PUSH_T = {"name": "push_t", "id": "specpolicy/PushT-v0", "kwargs": {}, "cameras": ["top"]}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def drawing():
-    """Without an OpenGL library there is nothing to test here."""
-    try:
-        rendering._gl_context(8, 8).free()
-    except RuntimeError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 def recording(task, **changes):

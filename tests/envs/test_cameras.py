@@ -20,13 +20,7 @@ CAMERAS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def drawing():
-    """Without an OpenGL library there is nothing to test here."""
-    try:
-        rendering._gl_context(8, 8).free()
-    except RuntimeError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 @pytest.fixture

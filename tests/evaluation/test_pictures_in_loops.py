@@ -29,13 +29,7 @@ WATCHED = {**TASK, "cameras": ["top"], "camera_size": SIZE}
 SECONDS = 2.4  # 24 control steps, 3 chunks
 
 
-@pytest.fixture(scope="module", autouse=True)
-def drawing():
-    """Without an OpenGL library there is nothing to test here."""
-    try:
-        rendering._gl_context(8, 8).free()
-    except RuntimeError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 @pytest.fixture(scope="module")
