@@ -21,13 +21,15 @@ class Sequences:
 
     Attributes:
         observation: vectors by key, (N, To, D_key) float32.
-        action: (N, H, D) float32.
+        action: (N, H, D) float32, the labels.
         images: by key, (N, To, H, W, C) bytes, which are read when they are asked for.
+        executed: (N, H, D) float32, what was executed in the steps of `action`; None: the data do not say.
     """
 
     observation: dict[str, Tensor]
     action: Tensor
     images: dict[str, ImageWindows] = field(default_factory=dict)
+    executed: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.action)
@@ -59,10 +61,12 @@ class Episode:
     Attributes:
         action: (T, D) float32.
         observation: by key (T, D_key) float32; of a camera its images, which are read when they are asked for.
+        executed: (T, D) float32, what was executed where `action` is the label; None: the data do not say.
     """
 
     action: np.ndarray
     observation: Mapping[str, np.ndarray | Frames]
+    executed: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.action)
@@ -73,7 +77,7 @@ class Episode:
             key: values.every(stride) if isinstance(values, Frames) else values[::stride]
             for key, values in self.observation.items()
         }
-        return Episode(self.action[::stride], observation)
+        return Episode(self.action[::stride], observation, None if self.executed is None else self.executed[::stride])
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,9 @@ class DataSet:
         """Hash of everything in the episodes; a copy of the data elsewhere has the same one."""
         digest = hashlib.sha256()
         for episode in self.episodes.values():
-            for key, values in [*sorted(episode.observation.items()), ("action", episode.action)]:
+            arrays = [*sorted(episode.observation.items()), ("action", episode.action)]
+            arrays += [] if episode.executed is None else [("executed_action", episode.executed)]
+            for key, values in arrays:
                 digest.update(f"{key} {values.dtype} {values.shape}".encode())
                 digest.update(np.ascontiguousarray(values).tobytes())  # of images, those of one episode at a time
         return digest.hexdigest()[:LENGTH]
@@ -120,7 +126,8 @@ def cut(
     """Cut all overlapping windows from all episodes.
 
     Window i of an episode holds the observations i - To + 1 ... i and the actions i - To + 1 ... i - To + H. Beyond
-    both ends of an episode its first and last entries are repeated.
+    both ends of an episode its first and last entries are repeated. Where some episodes say what was executed, the
+    labels of the others are taken for it.
 
     Args:
         episodes: to cut.
@@ -144,7 +151,8 @@ def cut(
     left_out = 0 if pad_after is None else most - pad_after
     frames: dict[str, list[np.ndarray]] = {key: [] for key in episodes[0].observation}
     images: dict[str, list[Frames]] = {}
-    looked_at, actions = [], []
+    looked_at, actions, executed = [], [], []
+    told = any(episode.executed is not None for episode in episodes)
     for episode in episodes:
         step, last = np.arange(max(0, len(episode) - left_out))[:, None], len(episode) - 1
         seen = np.clip(step + np.arange(1 - n_obs_steps, 1), 0, last)
@@ -154,7 +162,10 @@ def cut(
                 images.setdefault(key, []).append(values)
             else:
                 frames[key].append(values[seen])
-        actions.append(episode.action[np.clip(step + np.arange(1 - n_obs_steps, 1 - n_obs_steps + horizon), 0, last)])
+        planned = np.clip(step + np.arange(1 - n_obs_steps, 1 - n_obs_steps + horizon), 0, last)
+        actions.append(episode.action[planned])
+        if told:
+            executed.append((episode.action if episode.executed is None else episode.executed)[planned])
     if not sum(map(len, actions)):
         raise SpecpolicyError(
             f"no episode is longer than {left_out} steps, so that pad_after={pad_after} leaves no window: "
@@ -162,7 +173,7 @@ def cut(
         )
     vectors = {key: _tensor(windows) for key, windows in frames.items() if key not in images}
     pictures = {key: ImageWindows(found, looked_at, cache_bytes) for key, found in images.items()}
-    return Sequences(vectors, _tensor(actions), pictures)
+    return Sequences(vectors, _tensor(actions), pictures, _tensor(executed) if told else None)
 
 
 def as_vectors(values: np.ndarray, name: str, path: Path | str) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 from specpolicy.data.bounds import check_table
 from specpolicy.data.episodes import DataSet, Episode, as_vectors
 from specpolicy.data.frames import Frames
+from specpolicy.data.lerobot_layout import EXECUTED
 from specpolicy.data.parquet_images import ParquetImages
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import check_regular, parse, read_json, shown
@@ -63,6 +64,8 @@ def read(path: str | Path, observation_keys: Sequence[str]) -> DataSet:
     images = {key: feature for key in observation_keys if (feature := _image_feature(root, info, key)) is not None}
     slices = {key: _locate(root, info, key) for key in observation_keys if key not in images}
     slices[ACTION] = _whole(info, ACTION)
+    if EXECUTED in info.features:
+        slices[EXECUTED] = (EXECUTED, 0, slices[ACTION][2])
     columns = read_columns(root, info, {feature for feature, _, _ in slices.values()})
     for key, (feature, start, end) in slices.items():
         width = columns[feature].shape[1]
@@ -84,11 +87,14 @@ def read(path: str | Path, observation_keys: Sequence[str]) -> DataSet:
         if (np.diff(columns["frame_index"][rows]) != 1).any():
             raise SpecpolicyError(f"{root}: the frames of episode {number} are not numbered one after the other")
         seen: dict[str, np.ndarray | Frames] = {
-            key: columns[feature][rows, start:end] for key, (feature, start, end) in slices.items() if key != ACTION
+            key: columns[feature][rows, start:end]
+            for key, (feature, start, end) in slices.items()
+            if key in observation_keys
         }
         for key, feature in images.items():
             seen[key] = Frames(source, feature, rows, source.measure(feature))
-        episodes[str(number)] = Episode(columns[ACTION][rows], {key: seen[key] for key in observation_keys})
+        executed = columns[EXECUTED][rows] if EXECUTED in slices else None
+        episodes[str(number)] = Episode(columns[ACTION][rows], {key: seen[key] for key in observation_keys}, executed)
     return DataSet(root, episodes, _splits(root, info, episodes), parse_hz(info.fps, f"{root / INFO}: fps"))
 
 

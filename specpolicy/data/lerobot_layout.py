@@ -8,9 +8,11 @@ import h5py
 import numpy as np
 
 from specpolicy.data.lerobot_images import feature_of
+from specpolicy.data.robomimic_hdf5 import EXECUTED as EXECUTED_OF_PART
 from specpolicy.errors import SpecpolicyError
 
 STATE, ENVIRONMENT = "observation.state", "observation.environment_state"
+EXECUTED = "executed_action"  # a name beginning with "action" would be one more output of LeRobot's policies
 ROBOT_PREFIXES = ("robot", "agent", STATE)
 Columns = dict[str, np.ndarray]
 
@@ -73,6 +75,8 @@ def read_frames(part: Path, layout: Layout) -> Columns:
             **{feature: values.astype(np.float32) for feature, values in vectors.items()},
             **{feature: demo[f"obs/{key}"][()] for feature, key in layout.images.items()},
             "action": demo["actions"][()].astype(np.float32),
+            # Attempts that an earlier version has recorded lack it.
+            EXECUTED: demo[EXECUTED_OF_PART if EXECUTED_OF_PART in demo else "actions"][()].astype(np.float32),
             "next.reward": demo["rewards"][()].astype(np.float32),
             "next.done": done,
             "next.success": done & bool(demo.attrs["success"]),

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from specpolicy.data.lerobot_images import Levels, description, packed
-from specpolicy.data.lerobot_layout import Columns, Layout, layout_of, parts_of, read_frames
+from specpolicy.data.lerobot_layout import EXECUTED, Columns, Layout, layout_of, parts_of, read_frames
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import writing
 
@@ -214,7 +214,8 @@ class _Writer:
         for feature, widths in self._layout.vectors.items():
             names = [f"{key}.{entry}" for key, width in widths.items() for entry in range(width)]
             vectors[feature] = {"dtype": "float32", "shape": [len(names)], "names": names}
-        vectors["action"] = {"dtype": "float32", "shape": [columns["action"].shape[1]], "names": None}
+        for feature in ("action", EXECUTED):
+            vectors[feature] = {"dtype": "float32", "shape": [columns[feature].shape[1]], "names": None}
         vectors |= {feature: description(shape) for feature, shape in self._shapes.items()}
         return vectors | {name: {"dtype": kind, "shape": [1], "names": None} for name, kind in SCALARS.items()}
 

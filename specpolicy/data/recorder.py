@@ -1,4 +1,4 @@
-"""Records an episode of a scripted expert: noise is executed, the clean action is the label."""
+"""Records an episode of a scripted expert: a noisy action is executed, the clean one is the label."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Recorder:
         space: Any = self.env.action_space
         observation, info = self.env.reset(seed=reset_seed)
         self.expert.reset(expert_seed)
-        observations, states, actions, rewards = [_drawn(observation)], [], [], []
+        observations, states, actions, played, rewards = [_drawn(observation)], [], [], [], []
         finished = False
         while not finished:
             states.append(self._state())
@@ -80,6 +80,7 @@ class Recorder:
             executed = np.clip(noisy, space.low, space.high).astype(space.dtype)
             observation, reward, terminated, truncated, info = self.env.step(executed)
             actions.append(np.clip(clean, space.low, space.high).astype(np.float32))
+            played.append(executed.astype(np.float32))
             rewards.append(float(reward))
             observations.append(_drawn(observation))
             finished = terminated or truncated or info["is_success"] or len(actions) == self.max_steps
@@ -93,6 +94,7 @@ class Recorder:
             observations={key: np.stack([frame[key] for frame in observations]) for key in observation},
             success=bool(info["is_success"]),
             model_xml=self._call("model_xml", ""),
+            executed=np.stack(played),
         )
 
     def env_args(self) -> dict[str, Any]:

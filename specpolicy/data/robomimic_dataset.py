@@ -17,6 +17,7 @@ import numpy as np
 from specpolicy.data.bounds import check_dataset
 from specpolicy.data.episodes import DataSet, Episode, as_vectors
 from specpolicy.data.frames import Frames
+from specpolicy.data.robomimic_hdf5 import EXECUTED
 from specpolicy.data.robomimic_images import HDF5Images, check_images
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import check_regular, one_line
@@ -96,7 +97,12 @@ def _episode(path: str | Path, where: str, demo: Any, keys: Sequence[str], known
     told = demo.attrs.get("num_samples", len(actions))
     if np.ndim(told) or told != len(actions):
         raise SpecpolicyError(f"{path}: {where} says num_samples={told} and has {len(actions)} actions")
-    return Episode(actions, {key: _read(path, where, f"obs/{key}", demo, len(actions), known) for key in keys})
+    observation = {key: _read(path, where, f"obs/{key}", demo, len(actions), known) for key in keys}
+    executed = None
+    if EXECUTED in demo:
+        known.widths[EXECUTED] = known.widths["actions"]
+        executed = np.asarray(_read(path, where, EXECUTED, demo, len(actions), known))
+    return Episode(actions, observation, executed)
 
 
 def image_keys(path: str | Path) -> list[str]:

@@ -3,6 +3,7 @@
 data            attributes total, control_hz, env_args (JSON), task (JSON), collection (JSON)
 data/demo_i     attributes num_samples, model_file, success
   actions (T, D)   states (T, N)   rewards (T,)   dones (T,)   obs/<key> (T, ...)   next_obs/<key> (T, ...)
+  executed_actions (T, D), what the environment was given: the actions with the collection's noise
   images are obs/<key> (T, H, W, C) uint8, packed by gzip a frame at a time, and have no next_obs
 mask/train, mask/valid   names of demonstrations, as bytes
 """
@@ -22,6 +23,7 @@ from specpolicy.files import atomic_path
 from specpolicy.outputs import remove
 
 SETTINGS = "settings.json"  # of a collection, beside its parts
+EXECUTED = "executed_actions"  # robomimic reads the arrays that it is told to, and leaves this one alone
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Demonstration:
         observations: for each key (T + 1, ...): before each action, and after the last one.
         success: whether the task was solved.
         model_xml: MuJoCo model of the episode, or an empty string.
+        executed: (T, D) what the environment was given; None: the labels.
     """
 
     actions: np.ndarray
@@ -45,6 +48,7 @@ class Demonstration:
     observations: dict[str, np.ndarray]
     success: bool
     model_xml: str = ""
+    executed: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -61,6 +65,7 @@ def write_part(path: Path, demonstration: Demonstration | None, success: bool) -
         group.attrs["model_file"] = demonstration.model_xml
         group.attrs["success"] = success
         group["actions"] = demonstration.actions
+        group[EXECUTED] = demonstration.actions if demonstration.executed is None else demonstration.executed
         group["states"] = demonstration.states
         group["rewards"] = demonstration.rewards
         group["dones"] = demonstration.dones

@@ -63,6 +63,7 @@ def test_sequence_dataset_reads_windows(dataset_path, mask):
         names = [name.decode() for name in file[f"mask/{mask}"]]
         lengths = [file[f"data/{name}"].attrs["num_samples"] for name in names]
         first = file[f"data/{names[0]}/actions"][()]
+        assert not np.array_equal(file[f"data/{names[0]}/executed_actions"], first)  # which robomimic leaves alone
     assert len(dataset) == sum(lengths)
     window = dataset[5]
     assert window["obs"]["object"].shape == (17, 10)
