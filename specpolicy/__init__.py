@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from specpolicy.cli.from_python import benchmark, evaluate
+    from specpolicy.committed import Committed
     from specpolicy.diffusion import GaussianChain
     from specpolicy.errors import SpecpolicyError
     from specpolicy.loading import load_policy
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Calibration",
+    "Committed",
     "DiffusionPolicy",
     "GaussianChain",
     "Sample",
@@ -34,6 +36,7 @@ __all__ = [
 _HOMES = {
     "Calibration": "specpolicy.samplers",
     "calibrate": "specpolicy.samplers",
+    "Committed": "specpolicy.committed",
     "DiffusionPolicy": "specpolicy.policy",
     "benchmark": "specpolicy.cli.from_python",
     "evaluate": "specpolicy.cli.from_python",

@@ -4,7 +4,7 @@ import dataclasses
 import operator
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from specpolicy.checkpoints import write_checkpoint
+from specpolicy.committed import Committed, rows_of
 from specpolicy.encoding import Encoding
 from specpolicy.engines import AUTO
 from specpolicy.errors import SpecpolicyError
@@ -43,6 +44,7 @@ class Policy(nn.Module, ABC):
     Attributes:
         kind: "diffusion" or "tokens".
         sampler_kinds: its samplers, by name.
+        ways: how its chunks can continue committed actions, see `specpolicy.Committed`.
         quick_sampler: a fast sampler for watching episodes, where the distribution does not matter.
         engine: runs the network; None: torch directly.
         calibration: learnt data beside the weights for faster sampling.
@@ -52,6 +54,7 @@ class Policy(nn.Module, ABC):
     kind: ClassVar[str]
     sampler_kinds: ClassVar[Mapping[str, type]]
     quick_sampler: ClassVar[str]
+    ways: tuple[str, ...] = ()
     _takes: ClassVar[type]  # base class of its samplers
     engine: Any
     calibration: Any
@@ -83,6 +86,7 @@ class Policy(nn.Module, ABC):
         sampler: str | AnySampler | None = None,
         generator: Generators = None,
         return_states: bool = False,
+        committed: Committed | Sequence[Committed | None] | None = None,
     ) -> Sample:
         """Draw one action chunk per observation: `actions` (B, H, D) in the environment's units.
 
@@ -92,12 +96,14 @@ class Policy(nn.Module, ABC):
             sampler: a name such as "recycled", or a result of `specpolicy.make_sampler`; None: `best_sampler`.
             generator: one, or one per row.
             return_states: also `states` (K+1, B, *sample_shape), in the policy's terms: normalised units, or tokens.
+            committed: actions that are executed before the chunk can be used: the chunk is drawn given them. One value
+                for all observations, or one per observation, some of which may be None.
 
         Raises:
             SpecpolicyError: an observation that does not fit, a sampler of another kind of policy, or one that does not
                 fit this policy's chain or lacks a model; a network that returns NaN or infinity.
         """
-        return self.draw(self.bound(sampler), observation, generator, return_states)
+        return self.draw(self.bound(sampler), observation, generator, return_states, committed)
 
     def sampler(
         self, sampler: str | AnySampler | None = None, *, engine: str | None = None, **options: Any
@@ -184,12 +190,23 @@ class Policy(nn.Module, ABC):
         return made
 
     @torch.inference_mode()
-    def draw(self, bound: Bound, observation: Observation, generator: Generators, return_states: bool) -> Sample:
+    def draw(
+        self,
+        bound: Bound,
+        observation: Observation,
+        generator: Generators,
+        return_states: bool,
+        committed: Committed | Sequence[Committed | None] | None = None,
+    ) -> Sample:
         """See `predict`, for a sampler that is bound to this policy."""
         begin = time.perf_counter()
         cond = self.encode(observation)
         seconds = now(self.device) - begin
-        out = bound(len(cond), cond, generator, return_states)
+        given = rows_of(committed, len(cond), self.action_dim)
+        if any(one is not None for one in given):
+            out = self._draw_given(bound, cond, given, generator, return_states)
+        else:
+            out = bound(len(cond), cond, generator, return_states)
         stats = dataclasses.replace(out.stats, seconds=out.stats.seconds + seconds, encode_seconds=seconds)
         return dataclasses.replace(out, actions=self._actions(out.actions), stats=stats)
 
@@ -234,6 +251,12 @@ class Policy(nn.Module, ABC):
     @abstractmethod
     def _bind(self, sampler: Any) -> Bound:
         """Return the sampler, bound to `setting`."""
+
+    def _draw_given(
+        self, bound: Bound, cond: Tensor, committed: list[Committed | None], generator: Generators, return_states: bool
+    ) -> Sample:
+        """Return the result of a sampler, each row given what is committed for it."""
+        raise SpecpolicyError("this policy takes no committed actions")
 
     @abstractmethod
     def _bound_to(self) -> tuple[Any, ...]:

@@ -1,9 +1,11 @@
 """A sampler bound to a policy: from observations to chunks."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
+from specpolicy.committed import Committed
 from specpolicy.observations import Observation
 from specpolicy.samplers import Sample
 from specpolicy.samplers.base import Generators
@@ -46,6 +48,12 @@ class PolicySampler:
     def __repr__(self) -> str:
         return f"PolicySampler({self.options}, engine={self.engine})"
 
-    def __call__(self, observation: Observation, generator: Generators = None, return_states: bool = False) -> Sample:
+    def __call__(
+        self,
+        observation: Observation,
+        generator: Generators = None,
+        return_states: bool = False,
+        committed: Committed | Sequence[Committed | None] | None = None,
+    ) -> Sample:
         """See `Policy.predict`."""
-        return self.policy.draw(self._bound, observation, generator, return_states)
+        return self.policy.draw(self._bound, observation, generator, return_states, committed)

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up. A room may import itself and any room listed before it.
 ROOMS = (
     "errors",
+    "committed",
     "distributions",
     "parsing",
     "fingerprints",

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from specpolicy.committed import Committed, takes_committed
 from specpolicy.images import drawn_on_demand
 
 History = Mapping[str, np.ndarray]  # {key: (n_obs_steps, ...)}, oldest frame first
@@ -47,6 +48,9 @@ class Planner(Protocol):
 
     A planner that does not look at all pictures of a simulated world says so by an attribute `pictures`, the keys of
     those that it does look at: the others are not drawn for it.
+
+    One that continues the actions which are executed meanwhile has an argument `committed` in `plan`; an attribute
+    `continues` says otherwise.
     """
 
     n_obs_steps: int
@@ -56,5 +60,19 @@ class Planner(Protocol):
         """Begin an episode; `seed` determines all of its random numbers."""
 
     def plan(self, history: History) -> Chunk:
-        """Return the chunk for a history of `n_obs_steps` frames."""
+        """Return the chunk for a history of `n_obs_steps` frames.
+
+        With an argument `committed`, a `Committed` or None: given that its actions are executed in any case.
+        """
         ...
+
+
+def continues(planner: Any) -> bool:
+    """Whether a planner draws chunks given committed actions."""
+    told = getattr(planner, "continues", None)
+    return takes_committed(getattr(planner, "plan", None)) if told is None else bool(told)
+
+
+def planned(planner: Any, history: History, committed: Committed | None) -> Any:
+    """Return the planner's chunk. Where nothing is committed it is not told of it, so it need not know the argument."""
+    return planner.plan(history) if committed is None else planner.plan(history, committed=committed)

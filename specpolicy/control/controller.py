@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from specpolicy.committed import Committed
 from specpolicy.control.checks import check_observation
 from specpolicy.control.chunk import Planner, history_of
 from specpolicy.control.clock import Clock, make_clock
@@ -162,7 +163,8 @@ class Controller:
         slowest = self._warm_up(supervisor)
         # Without a warm-up the first chunk pays for everything that is slow at first.
         timeout = self.inference_timeout or (max(1.0, 10 * slowest) if self.warm_up else READY_SECONDS)
-        pilot = Pilot(worker, clock, self.hz, self.execution, self.limits, timeout=timeout, log=self.log)
+        bounds = getattr(robot, "bounds", None)
+        pilot = Pilot(worker, clock, self.hz, self.execution, self.limits, timeout=timeout, log=self.log, bounds=bounds)
         supervisor.begins("robot.observe()")
         first = check_observation(robot.observe())
         supervisor.begins("inference", timeout, always=True)
@@ -215,18 +217,27 @@ class Controller:
         """Plan a few chunks and discard them; return the seconds of the slowest after the first."""
         supervisor.begins("robot.observe()")
         observation = check_observation(self.robot.observe()) if self.warm_up else {}
-        slowest = 0.0
+        slowest, committed = 0.0, None
         for number in range(self.warm_up):
             supervisor.begins("inference", READY_SECONDS, always=True)
             frames = [observation] * self.worker.n_obs_steps
-            self.worker.submit(history_of(frames, getattr(self.worker, "pictures", None)))
+            history = history_of(frames, getattr(self.worker, "pictures", None))
+            if committed is None:
+                self.worker.submit(history)
+            else:
+                self.worker.submit(history, committed)
             start = time.perf_counter()
             while (chunk := self.worker.result(0.1)) is None:
                 supervisor.check()
                 if time.perf_counter() - start > READY_SECONDS:
                     raise SpecpolicyError(f"inference has not answered for {READY_SECONDS:g} s")
-            if number or self.warm_up == 1:
+            # The first chunk of each kind pays for lazy initialisation.
+            if number >= min(1 + self.execution.continues, self.warm_up - 1):
                 slowest = max(slowest, chunk.seconds)
+            if self.execution.continues and committed is None:
+                lead = self.execution.lead or self.clock.delay_steps(chunk.seconds)
+                count = min(max(1, lead), len(chunk.actions))
+                committed = Committed(chunk.actions, count, self.execution.stitching)
         self.worker.reset(self.seed)
         return slowest
 

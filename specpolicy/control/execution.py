@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from specpolicy.committed import WAYS, check_way, is_way
 from specpolicy.errors import SpecpolicyError
 
 ON_MISS = ("continue_chunk", "hold_last", "block", "stop")
-STITCHING = ("continue_chunk", "naive_switch", "sync_pause", "temporal_ensembling")
+STITCHING = ("continue_chunk", "naive_switch", "sync_pause", "temporal_ensembling", *WAYS)
 
 
 class DeadlineMissed(SpecpolicyError):
@@ -35,6 +36,7 @@ class Execution:
     | `temporal_ensembling` | the same | the same, and all chunks with an action for a step are blended |
     | `naive_switch` | the previous chunk goes on | begins with its first action on arrival, however old |
     | `sync_pause` | the last action is held | begins with its first action on arrival |
+    | one of `WAYS` | the previous chunk goes on | as with `continue_chunk`, drawn given what is executed until then |
 
     Attributes:
         execute_steps: None for the policy's own `n_action_steps`.
@@ -56,8 +58,10 @@ class Execution:
 
     def __post_init__(self) -> None:
         for name, value, known in (("on_miss", self.on_miss, ON_MISS), ("stitching", self.stitching, STITCHING)):
-            if value not in known:
+            if value not in known and not (name == "stitching" and is_way(value)):
                 raise SpecpolicyError(f"unknown {name} '{value}': use one of {', '.join(known)}")
+        if self.continues:
+            check_way(self.stitching)
         if self.execute_steps is not None and self.execute_steps < 1:
             raise SpecpolicyError(f"execute_steps={self.execute_steps}: expected at least one control step")
         if self.lead is not None and self.lead < 0:
@@ -66,6 +70,11 @@ class Execution:
             raise SpecpolicyError(f"ensemble_decay={self.ensemble_decay}: expected 0 or more")
         if self.hold is not None and not all(map(_finite_or_none, self.hold)):
             raise SpecpolicyError(f"hold={list(self.hold)}: expected finite numbers, or null to keep an entry")
+
+    @property
+    def continues(self) -> bool:
+        """Whether a chunk is drawn given the actions that are executed before it can be used."""
+        return is_way(self.stitching)
 
     @property
     def pauses(self) -> bool:

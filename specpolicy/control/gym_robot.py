@@ -83,6 +83,11 @@ class GymRobot:
         told = getattr(base, "resting_action", None)
         return told() if callable(told) and base.action_space == self._space else None
 
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest and the highest action that the environment executes."""
+        return self._space.low, self._space.high
+
     def stop(self) -> None:
         """Leave the environment as it is."""
         self.stopped = True

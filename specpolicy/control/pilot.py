@@ -14,6 +14,7 @@ from specpolicy.control.checks import check_chunk
 from specpolicy.control.chunk import Chunk, history_of
 from specpolicy.control.clock import Clock
 from specpolicy.control.execution import DeadlineMissed, Execution
+from specpolicy.control.foresight import Bounds, Foresight
 from specpolicy.control.limits import Limits
 from specpolicy.control.queue import ChunkQueue
 from specpolicy.control.ticks import Tick
@@ -54,6 +55,11 @@ class Pilot:
             changed.
         log: records the times.
         on_chunk: called with each chunk when it has been computed.
+        bounds: between which the robot clips its actions, as far as known; a planner is told of committed actions as
+            they will be executed.
+
+    Raises:
+        SpecpolicyError: chunks shall continue committed actions, and the planner does not take them.
     """
 
     def __init__(
@@ -67,10 +73,16 @@ class Pilot:
         timeout: float = 60.0,
         log: TimingLog | None = None,
         on_chunk: Callable[[Chunk], object] = lambda chunk: None,
+        bounds: Bounds | None = None,
     ):
         self.log = log or TimingLog(hz, clock.name, worker.name)
         self._worker, self._clock, self._period = worker, clock, 1.0 / hz
         self._execution, self._limits = execution or Execution(), limits
+        if self._execution.continues and not getattr(worker, "continues", False):
+            raise SpecpolicyError(
+                f"stitching={self._execution.stitching}: this policy takes no committed actions: use continue_chunk"
+            )
+        self._foresight = Foresight(self._execution, limits, bounds, self._period, clock.simulated)
         self._action_shape, self.timeout, self._on_chunk = action_shape, timeout, on_chunk
         self._every = self._execution.execute_steps or worker.n_action_steps
         self._frames: deque[Mapping[str, np.ndarray]] = deque(maxlen=worker.n_obs_steps)
@@ -151,7 +163,7 @@ class Pilot:
         if planned is None and self._execution.on_miss == "stop" and not self._execution.pauses:
             raise DeadlineMissed(f"no chunk was there for control step {step} when it was due (on_miss=stop)")
         wanted = self._held() if planned is None else planned.action
-        action = wanted if self._limits is None else self._limits.apply(wanted, self._last, self._period)
+        action = self._foresight.sent(wanted, self._last)
         if not np.isfinite(action).all():
             raise SpecpolicyError("the action to execute is not finite")
         send = planned is not None or self._execution.on_miss != "block"
@@ -176,7 +188,12 @@ class Pilot:
         self._pending = _Request(step, seconds, timing)
         self._next_request = step + self._every
         frames = list(self._frames)
-        self._worker.submit(history_of(frames, getattr(self._worker, "pictures", None)))
+        history = history_of(frames, getattr(self._worker, "pictures", None))
+        committed = self._foresight.committed(self._queue, step, self.log.lead, self._last)
+        if committed is None:
+            self._worker.submit(history)
+        else:
+            self._worker.submit(history, committed)
         return self._pending
 
     def _receive(self, timeout: float = 0.0) -> Chunk | None:

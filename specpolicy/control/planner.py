@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from specpolicy.committed import Committed, takes_committed
 from specpolicy.control.chunk import Chunk, History, Planner
 from specpolicy.errors import SpecpolicyError
 
@@ -26,7 +27,10 @@ class Policy(Protocol):
         ...
 
     def predict(self, observation: Mapping[str, Any], sampler: Any, generator: torch.Generator) -> Any:
-        """Return a sample: `actions` (1, H, D), entry `first_action` for the newest frame, and `stats`."""
+        """Return a sample: `actions` (1, H, D), entry `first_action` for the newest frame, and `stats`.
+
+        With an argument `committed`: given that these actions are executed, see `Committed`.
+        """
         ...
 
 
@@ -45,6 +49,7 @@ class PolicyPlanner:
         self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
         self.pictures = tuple(policy.observation_keys)  # of what it observes, it looks at all
         self.control_hz: float | None = getattr(policy, "control_hz", None)
+        self.continues = takes_committed(policy.predict) and bool(getattr(policy, "ways", True))
         # A CPU generator gives the same noises on every device.
         self._generator = torch.Generator()
 
@@ -58,7 +63,7 @@ class PolicyPlanner:
             forget()
         self._generator.manual_seed(seed)
 
-    def plan(self, history: History) -> Chunk:
+    def plan(self, history: History, committed: Committed | None = None) -> Chunk:
         """See `Planner.plan`."""
         start = time.perf_counter()
         missing = [key for key in self.policy.observation_keys if key not in history]
@@ -67,7 +72,8 @@ class PolicyPlanner:
                 f"the policy observes '{missing[0]}', which is not observed here (there is {', '.join(history)})"
             )
         observation = {key: history[key] for key in self.policy.observation_keys}
-        out = self.policy.predict(observation, sampler=self.sampler, generator=self._generator)
+        given: dict[str, Any] = {} if committed is None else {"committed": committed}
+        out = self.policy.predict(observation, sampler=self.sampler, generator=self._generator, **given)
         actions = out.actions[0, self.policy.first_action :].cpu().numpy()  # the copy waits for a GPU to finish
         return Chunk(
             actions=actions,

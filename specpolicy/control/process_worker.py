@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from specpolicy.committed import Committed
 from specpolicy.control.channel import Channel
-from specpolicy.control.chunk import Chunk, History, Planner
+from specpolicy.control.chunk import Chunk, History, Planner, continues, planned
 from specpolicy.control.shared_frames import Layout, SharedFrames, check_layout, layout_of, new_memory, reserve
 from specpolicy.control.worker import CLOSE_SECONDS, READY_SECONDS, Closed, inference_error, timed
 from specpolicy.errors import SpecpolicyError
@@ -52,7 +53,7 @@ class ProcessWorker:
             raise SpecpolicyError("worker='process' needs Linux or macOS: use worker='thread'")
         check_main_guard()
         self.n_obs_steps, self.n_action_steps = planner.n_obs_steps, planner.n_action_steps
-        self.pictures = getattr(planner, "pictures", None)
+        self.pictures, self.continues = getattr(planner, "pictures", None), continues(planner)
         self._threads = threads
         try:
             self._planner = pickle.dumps(planner)
@@ -67,7 +68,7 @@ class ProcessWorker:
         self._layout: Layout = ()
         self._number = 0  # of the newest reset or request: answers to older ones are dropped
         self._asked = self._ready = False
-        self._waiting: tuple[int, History, float] | None = None
+        self._waiting: tuple[int, History, Committed | None, float] | None = None
 
     def reset(self, seed: int) -> None:
         """See `Worker.reset`."""
@@ -84,7 +85,7 @@ class ProcessWorker:
         self._ready, self._asked, self._waiting, self._layout = True, False, None, ()
         _checked(answer)
 
-    def submit(self, history: History) -> None:
+    def submit(self, history: History, committed: Committed | None = None) -> None:
         """See `Worker.submit`."""
         arrays = {key: np.asarray(value) for key, value in history.items()}
         if self._layout:
@@ -94,9 +95,9 @@ class ProcessWorker:
         self._number += 1
         if self._asked:
             copies = {key: np.array(value) for key, value in arrays.items()}
-            self._waiting = self._number, copies, time.perf_counter()
+            self._waiting = self._number, copies, committed, time.perf_counter()
         else:
-            self._ask(self._number, arrays, time.perf_counter())
+            self._ask(self._number, arrays, committed, time.perf_counter())
 
     def result(self, seconds: float = 0.0) -> Chunk | None:
         """See `Worker.result`."""
@@ -153,11 +154,11 @@ class ProcessWorker:
         self._frames, self._layout = SharedFrames(self._memory, layout), layout
         self._open.send(("layout", self._number, layout))
 
-    def _ask(self, number: int, arrays: History, submitted: float) -> None:
+    def _ask(self, number: int, arrays: History, committed: Committed | None, submitted: float) -> None:
         channel, frames = self._open, self._frames
         assert frames is not None
         frames.write(arrays)
-        channel.send(("plan", number, submitted))
+        channel.send(("plan", number, (committed, submitted)))
         self._asked = True
 
     def _receive(self, seconds: float) -> Any:
@@ -208,7 +209,8 @@ def _work(theirs: socket.socket, threads: int) -> None:
                     planner.reset(value)
                 else:
                     assert frames is not None
-                    chunk = timed(planner.plan(frames.read()), value)
+                    committed, submitted = value
+                    chunk = timed(planned(planner, frames.read(), committed), submitted)
                 answer = pickle.dumps((number, "done", chunk), protocol=pickle.HIGHEST_PROTOCOL)
                 if len(answer) > LARGEST_ANSWER:
                     size = f"{len(answer) / 2**20:.0f} MiB, of which {LARGEST_ANSWER / 2**20:.0f} are allowed"

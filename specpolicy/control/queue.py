@@ -1,5 +1,6 @@
 """The queue of planned actions, addressed by absolute control step."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +56,15 @@ class ChunkQueue:
         """Return the action for `step`, None if no chunk has one. Call it with rising steps; older ones are
         forgotten."""
         self._segments = [one for one in self._segments if step < one.start + len(one.actions)]
+        return self._planned(step)
+
+    def upcoming(self, step: int) -> Iterator[np.ndarray]:
+        """Yield the actions (D,) from `step` on, as they stand now, up to the first step for which no chunk has one."""
+        while (planned := self._planned(step)) is not None:
+            yield planned.action
+            step += 1
+
+    def _planned(self, step: int) -> PlannedAction | None:
         known = [one for one in self._segments if step in one]
         if not known:
             return None

@@ -19,6 +19,9 @@ class Robot(Protocol):
     A fourth method, `position()`, may return where the robot stands, as an action (D,): the one that keeps it as it is.
     That is the measured pose where actions are target poses, and zeros where they are velocities or changes of pose.
     `Limits.rate` counts the first action from there. None means "not known".
+
+    A robot that clips its actions may say so by an attribute `bounds`, the lowest and the highest action: a policy that
+    continues committed actions is then told of them as they are executed.
     """
 
     def observe(self) -> Observation:

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from specpolicy.control.chunk import Chunk, History, Planner
+from specpolicy.committed import Committed
+from specpolicy.control.chunk import Chunk, History, Planner, continues, planned
 from specpolicy.errors import SpecpolicyError
 
 WORKERS = ("process", "thread", "inline")
@@ -31,6 +32,7 @@ class Worker(Protocol):
         name: one of `WORKERS`, or a name of your own.
         n_obs_steps, n_action_steps: those of its planner.
         pictures: the same, if it has them; see `Planner`.
+        continues: whether its planner takes committed actions; may be missing.
     """
 
     name: str
@@ -40,7 +42,7 @@ class Worker(Protocol):
     def reset(self, seed: int) -> None:
         """Begin an episode (see `Planner.reset`). The first call makes the worker ready, which may take seconds."""
 
-    def submit(self, history: History) -> None:
+    def submit(self, history: History, committed: Committed | None = None) -> None:
         """Request the chunk of a history; returns at once, unless the worker is the loop itself.
 
         It replaces an earlier request whose chunk has not been fetched.
@@ -70,7 +72,7 @@ class InlineWorker:
     def __init__(self, planner: Planner):
         self._planner = planner
         self.n_obs_steps, self.n_action_steps = planner.n_obs_steps, planner.n_action_steps
-        self.pictures = getattr(planner, "pictures", None)
+        self.pictures, self.continues = getattr(planner, "pictures", None), continues(planner)
         self._chunk: Chunk | None = None
 
     def reset(self, seed: int) -> None:
@@ -78,9 +80,9 @@ class InlineWorker:
         self._planner.reset(seed)
         self._chunk = None
 
-    def submit(self, history: History) -> None:
+    def submit(self, history: History, committed: Committed | None = None) -> None:
         """Plan the chunk."""
-        self._chunk = as_chunk(self._planner.plan(history))
+        self._chunk = as_chunk(planned(self._planner, history, committed))
 
     def result(self, seconds: float = 0.0) -> Chunk | None:
         """Return the chunk, at once."""
@@ -103,7 +105,7 @@ class ThreadWorker:
     def __init__(self, planner: Planner):
         self._planner = planner
         self.n_obs_steps, self.n_action_steps = planner.n_obs_steps, planner.n_action_steps
-        self.pictures = getattr(planner, "pictures", None)
+        self.pictures, self.continues = getattr(planner, "pictures", None), continues(planner)
         self._alone = threading.Lock()  # held while the planner works
         self._thread: threading.Thread | None = None
         self._requests: queue.SimpleQueue[tuple[int, Callable[[], Any]] | None] = queue.SimpleQueue()
@@ -128,10 +130,10 @@ class ThreadWorker:
         if self._answer(READY_SECONDS) is None:
             raise SpecpolicyError(f"inference is not ready after {READY_SECONDS:g} s: is it at an earlier plan?")
 
-    def submit(self, history: History) -> None:
+    def submit(self, history: History, committed: Committed | None = None) -> None:
         """See `Worker.submit`."""
         submitted = time.perf_counter()
-        self._ask(lambda: timed(self._planner.plan(history), submitted))
+        self._ask(lambda: timed(planned(self._planner, history, committed), submitted))
 
     def result(self, seconds: float = 0.0) -> Chunk | None:
         """See `Worker.result`."""
@@ -183,16 +185,16 @@ class ThreadWorker:
                     answers.put((number, error))
 
 
-def timed(planned: Any, submitted: float) -> Chunk:
+def timed(found: Any, submitted: float) -> Chunk:
     """Return the planner's result, with the time since `submitted` (of `time.perf_counter`)."""
-    return dataclasses.replace(as_chunk(planned), seconds=time.perf_counter() - submitted)
+    return dataclasses.replace(as_chunk(found), seconds=time.perf_counter() - submitted)
 
 
-def as_chunk(planned: Any) -> Chunk:
+def as_chunk(found: Any) -> Chunk:
     """Return the planner's result, if it is a chunk; its actions are copied."""
-    if not isinstance(planned, Chunk):
-        raise SpecpolicyError(f"a planner must return a Chunk, got {type(planned).__name__}")
-    return dataclasses.replace(planned, actions=np.array(planned.actions))
+    if not isinstance(found, Chunk):
+        raise SpecpolicyError(f"a planner must return a Chunk, got {type(found).__name__}")
+    return dataclasses.replace(found, actions=np.array(found.actions))
 
 
 def inference_error(error: BaseException) -> SpecpolicyError:

@@ -93,7 +93,8 @@ def run_episode(
     observation, info = env.reset(seed=seed)
     on_frame()
     chunks: list[Chunk] = []
-    pilot = Pilot(worker, clock, hz, execution, action_shape=space.shape, on_chunk=chunks.append)
+    bounds = space.low, space.high
+    pilot = Pilot(worker, clock, hz, execution, action_shape=space.shape, on_chunk=chunks.append, bounds=bounds)
     length, total_reward, coverage = 0, 0.0, _coverage(info, None)
     done = bool(info["is_success"])
     if not done:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from specpolicy.committed import Committed
 from specpolicy.control.chunk import Chunk, History
 from specpolicy.control.planner import Policy
 from specpolicy.evaluation.episode import run_episode
@@ -22,7 +23,8 @@ from specpolicy.tasks import control_hz, make_task_env
 if TYPE_CHECKING:
     import gymnasium
 
-Question = tuple[Mapping[str, np.ndarray], torch.Generator]  # an observation, and the episode's random numbers
+# An observation, the episode's random numbers, and the actions that are committed
+Question = tuple[Mapping[str, np.ndarray], torch.Generator, Committed | None]
 Ask = Callable[[Question], Sample]
 
 
@@ -67,10 +69,11 @@ class Players:
 
 def draw(planner: PolicyPlanner, questions: Sequence[Question]) -> list[Sample]:
     """Draw one chunk for each question in one batch; `seconds` are those of the whole batch."""
-    observations, generators = zip(*questions, strict=True)
+    observations, generators, committed = zip(*questions, strict=True)
     stacked = {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
     policy: Any = planner.policy  # local or served: either takes a batch
-    out = policy.predict(stacked, sampler=planner.sampler, generator=list(generators))
+    told = {"committed": committed} if any(one is not None for one in committed) else {}
+    out = policy.predict(stacked, sampler=planner.sampler, generator=list(generators), **told)
     return [_one(out, slice(row, row + 1)) for row in range(len(questions))]
 
 
@@ -92,10 +95,11 @@ class Member(PolicyPlanner):
     def __init__(self, planner: PolicyPlanner, ask: Ask):
         self._asking = _Asking(planner.policy, ask)
         super().__init__(self._asking, planner.sampler)
+        self.continues = planner.continues
 
-    def plan(self, history: History) -> Chunk:
+    def plan(self, history: History, committed: Committed | None = None) -> Chunk:
         """See `Planner.plan`; `seconds` leaves out the wait for the other episodes."""
-        return replace(super().plan(history), seconds=self._asking.seconds)
+        return replace(super().plan(history, committed), seconds=self._asking.seconds)
 
 
 class _Asking:
@@ -106,8 +110,14 @@ class _Asking:
         self.first_action, self.observation_keys = policy.first_action, policy.observation_keys
         self._ask, self.seconds = ask, 0.0
 
-    def predict(self, observation: Mapping[str, Any], sampler: Any, generator: torch.Generator) -> Sample:
+    def predict(
+        self,
+        observation: Mapping[str, Any],
+        sampler: Any,
+        generator: torch.Generator,
+        committed: Committed | None = None,
+    ) -> Sample:
         """See `Policy.predict`."""
-        out = self._ask((observation, generator))
+        out = self._ask((observation, generator, committed))
         self.seconds = out.stats.seconds
         return out

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from specpolicy.committed import Committed
 from specpolicy.control.chunk import Chunk, History
 from specpolicy.errors import SpecpolicyError
 from specpolicy.serving.answers import check_actions, check_timing
 from specpolicy.serving.connection import Connection, ConnectionLost
-from specpolicy.serving.protocol import RESET, SEED, Metadata
+from specpolicy.serving.protocol import COMMITTED, RESET, SEED, Metadata, committed_message
 from specpolicy.serving.scan import ProtocolError
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between attempts to reconnect
@@ -65,7 +66,7 @@ class RemotePlanner:
         self.n_obs_steps = self.metadata.n_obs_steps
         # A server of openpi does not say what it looks at.
         self.pictures = None if self.metadata.observation is None else tuple(self.metadata.observation)
-        self.control_hz = self.metadata.control_hz
+        self.control_hz, self.continues = self.metadata.control_hz, self.metadata.continues
         self.n_action_steps = n_action_steps or self.metadata.n_action_steps
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -80,10 +81,11 @@ class RemotePlanner:
         if self.metadata.observation is not None:
             self._ask({RESET: True, SEED: int(seed)})
 
-    def plan(self, history: History) -> Chunk:
+    def plan(self, history: History, committed: Committed | None = None) -> Chunk:
         """See `Planner.plan`."""
         start = time.perf_counter()
-        answer = self._ask(self._message(history))
+        told = {} if committed is None else {COMMITTED: committed_message(committed)}
+        answer = self._ask(self._message(history) | told)
         try:
             actions = check_actions(answer, self.metadata.action_dim, self.n_action_steps)
             spent = check_timing(answer)

@@ -55,6 +55,28 @@ def read_frames(key: str, value: Any, shape: tuple[int, ...], n_obs_steps: int) 
     return array
 
 
+def read_table(key: str, value: Any, most: int) -> np.ndarray:
+    """Return a table (n, D) of finite numbers as float64, from an array or lists of numbers.
+
+    Args:
+        key: its name, for messages.
+        value: the table.
+        most: the largest n.
+
+    Raises:
+        ProtocolError: one line: another shape, no numbers, or one that is not finite.
+    """
+    found = _shape(key, value, 2)
+    if len(found) != 2 or found[0] > most:
+        raise ProtocolError(f"'{key}' has shape {found}: expected (n, D) with n at most {most}")
+    if not _has_shape(value, found):
+        raise ProtocolError(f"'{key}' is not an array of numbers")
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf" or not np.isfinite(array := array.astype(np.float64)).all():
+        raise ProtocolError(f"'{key}' has values that are not finite numbers")
+    return array
+
+
 def _shape(key: str, value: Any, most: int) -> tuple[int, ...]:
     """Return the shape of an array or of nested lists, by the first entry of each."""
     sizes: list[int] = []

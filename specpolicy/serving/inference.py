@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from specpolicy.committed import Committed
 from specpolicy.control.checks import check_chunk
 from specpolicy.control.chunk import Chunk, History
 from specpolicy.errors import SpecpolicyError
@@ -42,6 +43,7 @@ class _Job:
     wanted: Callable[[], bool]
     future: "asyncio.Future[Planned]"
     loop: asyncio.AbstractEventLoop
+    committed: Committed | None
     submitted: float = field(default_factory=time.perf_counter)
 
 
@@ -75,9 +77,15 @@ class Inference:
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
 
-    async def plan(self, history: History, stream: Any, wanted: Callable[[], bool] = lambda: True) -> Planned:
-        """Return the chunk for a history. `wanted` is called when its turn comes; False drops the request (a client has
-        left).
+    async def plan(
+        self,
+        history: History,
+        stream: Any,
+        wanted: Callable[[], bool] = lambda: True,
+        committed: Committed | None = None,
+    ) -> Planned:
+        """Return the chunk for a history, given committed actions. `wanted` is called when its turn comes; False drops
+        the request (a client has left).
 
         Raises:
             InferenceEnded: see above.
@@ -86,7 +94,7 @@ class Inference:
             Exception: any other error of the service.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(history, stream, wanted, loop.create_future(), loop)
+        job = _Job(history, stream, wanted, loop.create_future(), loop, committed)
         with self._changed:
             if self._closed:
                 raise asyncio.CancelledError
@@ -167,7 +175,9 @@ class Inference:
         start = time.perf_counter()
         rewind = rewinder([job.stream for job in jobs])
         try:
-            chunks = self._service.plan([job.history for job in jobs], [job.stream for job in jobs])
+            committed = [job.committed for job in jobs]
+            told = {"committed": committed} if any(one is not None for one in committed) else {}
+            chunks = self._service.plan([job.history for job in jobs], [job.stream for job in jobs], **told)
             if len(chunks) != len(jobs):
                 raise RuntimeError(f"{len(chunks)} chunks for {len(jobs)} requests")
             for chunk in chunks:

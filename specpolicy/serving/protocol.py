@@ -2,7 +2,9 @@
 
 server -> client, first    Metadata, a map
 client -> server           an observation, {key: array}: one frame (...) per key, or all of the policy's (To, ...);
-                           `reset`: true begins an episode (its `seed`: an integer), alone or with an observation
+                           `reset`: true begins an episode (its `seed`: an integer), alone or with an observation;
+                           `committed`, where the server `continues`: {`actions` (n, D), `count`, `way`}, see
+                           `specpolicy.Committed`
 server -> client           `actions` (T, D), `server_timing`, `policy_timing`; or {`reset`: true}
 server -> client           a text frame: the error, in one line
 
@@ -17,16 +19,18 @@ from typing import Any
 
 import numpy as np
 
+from specpolicy.committed import WAYS, Committed
 from specpolicy.control.chunk import Chunk, History
 from specpolicy.errors import SpecpolicyError
 from specpolicy.rates import parse_hz
-from specpolicy.serving.frames import read_frames
+from specpolicy.serving.frames import read_frames, read_table
 from specpolicy.serving.scan import MOST_OBJECTS, Limits, ProtocolError
 
 PORT = 8000
 NAME = "specpolicy"
-RESET, SEED = "reset", "seed"
-RESERVED = (RESET, SEED)
+RESET, SEED, COMMITTED = "reset", "seed", "committed"
+RESERVED = (RESET, SEED, COMMITTED)
+MOST_COMMITTED = 4096  # actions
 # Bounds on metadata: a robot keeps as many frames as the server tells it to.
 COUNTS = {"n_obs_steps": 4096, "n_action_steps": 4096, "action_dim": 65536}
 OTHER_PARTS, OTHER_LEVELS = 4096, 6  # of a request, for ignored keys that the policy does not observe, such as a prompt
@@ -43,6 +47,7 @@ class Metadata:
         action_dim: numbers in an action; None if unknown.
         more: other fields, such as the name of the policy and its sampler.
         control_hz: control steps per second that the actions are made for; None if unknown.
+        continues: whether a chunk can be drawn given committed actions.
     """
 
     n_obs_steps: int = 1
@@ -51,6 +56,7 @@ class Metadata:
     action_dim: int | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     control_hz: float | None = None
+    continues: bool = False
 
     def as_message(self) -> dict[str, Any]:
         """Return the first frame."""
@@ -63,6 +69,7 @@ class Metadata:
             "observation": shapes,
             "action_dim": self.action_dim,
             "control_hz": self.control_hz,
+            "continues": self.continues,
         }
 
     @classmethod
@@ -87,7 +94,8 @@ class Metadata:
             hz = parse_hz(message.get("control_hz"), "`control_hz`")
         except SpecpolicyError as error:
             raise ProtocolError(f"the server's metadata is not understood: {error}") from None
-        return cls(n_obs_steps, n_action_steps, observation, action_dim, more, hz)
+        continues = message.get("continues") is True
+        return cls(n_obs_steps, n_action_steps, observation, action_dim, more, hz, continues)
 
     def same_policy(self, other: "Metadata") -> bool:
         """Whether a loop that began with this policy can continue with the other."""
@@ -106,11 +114,13 @@ class Request:
         reset: begin an episode.
         seed: of its random numbers; None leaves it to the server.
         frames: of each key (1, ...) or (To, ...); empty if no chunk is requested.
+        committed: actions that are executed before the chunk can be used, or None.
     """
 
     reset: bool
     seed: int | None
     frames: History
+    committed: Committed | None = None
 
 
 def request_limits(shapes: Mapping[str, tuple[int, ...]], n_obs_steps: int) -> Limits:
@@ -144,7 +154,29 @@ def read_request(message: Any, shapes: Mapping[str, tuple[int, ...]], n_obs_step
     frames = {key: read_frames(key, message[key], shape, n_obs_steps) for key, shape in shapes.items()}
     if len({len(value) for value in frames.values()}) > 1:
         raise ProtocolError(f"send one frame of each key, or {n_obs_steps} frames of each")
-    return Request(bool(reset), seed, frames)
+    return Request(bool(reset), seed, frames, read_committed(message.get(COMMITTED)))
+
+
+def committed_message(committed: Committed) -> dict[str, Any]:
+    """Return committed actions as a client sends them."""
+    return {"actions": committed.actions, "count": committed.count, "way": committed.way}
+
+
+def read_committed(value: Any) -> Committed | None:
+    """Check the committed actions of a client's message.
+
+    Raises:
+        ProtocolError: one line, for the client.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, dict) or "actions" not in value or "count" not in value:
+        raise ProtocolError(f"`{COMMITTED}` is a map with `actions` and `count`")
+    actions = read_table(f"{COMMITTED}.actions", value["actions"], MOST_COMMITTED)
+    try:
+        return Committed(actions, value["count"], str(value.get("way", WAYS[0]))[:60])
+    except SpecpolicyError as error:
+        raise ProtocolError(f"`{COMMITTED}`: {error}") from None
 
 
 def answer_message(chunk: Chunk, batch: int, server_timing: Mapping[str, float]) -> dict[str, Any]:

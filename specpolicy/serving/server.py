@@ -219,12 +219,15 @@ class PolicyServer:
         start = time.perf_counter()
         outcome = "refused"
         try:
-            history = session.take(await self._read(message))
+            request = await self._read(message)
+            history = session.take(request)
             if history is None:
                 outcome = "reset"
                 return pack({"reset": True, "server_timing": timing(start, 0.0, before)})
             outcome = "failed"
-            planned = await self._inference.plan(history, session.stream, lambda: connection.state is State.OPEN)
+            planned = await self._inference.plan(
+                history, session.stream, lambda: connection.state is State.OPEN, request.committed
+            )
             session.keep()
             answer = pack(answer_message(planned.chunk, planned.batch, timing(start, planned.waited, before)))
             outcome = "answered"

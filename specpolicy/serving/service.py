@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from specpolicy.committed import Committed
 from specpolicy.control.chunk import Chunk, History
 from specpolicy.errors import SpecpolicyError
 from specpolicy.serving.frames import DTYPE
@@ -26,7 +27,10 @@ class Service(Protocol):
         """Return the random stream of an episode."""
 
     def plan(self, histories: Sequence[History], streams: Sequence[Any]) -> list[Chunk]:
-        """Return one chunk for each history of `n_obs_steps` frames, drawn with its own stream."""
+        """Return one chunk for each history of `n_obs_steps` frames, drawn with its own stream.
+
+        With an argument `committed`, one `Committed` or None for each, if the metadata say that it `continues`.
+        """
         ...
 
 
@@ -58,17 +62,23 @@ class PolicyService:
             policy.action_dim,
             more,
             getattr(policy, "control_hz", None),
+            continues=bool(policy.ways),
         )
 
     def begin(self, seed: int) -> torch.Generator:
         """See `Service.begin`. A CPU generator gives the same noises on every device."""
         return torch.Generator().manual_seed(seed)
 
-    def plan(self, histories: Sequence[History], streams: Sequence[torch.Generator]) -> list[Chunk]:
+    def plan(
+        self,
+        histories: Sequence[History],
+        streams: Sequence[torch.Generator],
+        committed: Sequence[Committed | None] | None = None,
+    ) -> list[Chunk]:
         """See `Service.plan`. The network's time is that of the whole batch."""
         start = time.perf_counter()
         observation = {key: np.stack([history[key] for history in histories]) for key in self.shapes}
-        out = self._sampler(observation, generator=list(streams))
+        out = self._sampler(observation, generator=list(streams), committed=committed)
         actions = out.actions[:, self.policy.first_action :].cpu().numpy()  # the copy waits for a GPU to finish
         seconds = time.perf_counter() - start
         calls, rows = out.stats.calls.tolist(), out.stats.rows.tolist()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from specpolicy.control.chunk import History
-from specpolicy.serving.protocol import RESET, SEED, Request
+from specpolicy.serving.protocol import COMMITTED, RESET, SEED, Request
 from specpolicy.serving.scan import ProtocolError
 from specpolicy.serving.service import Service
 
@@ -38,6 +38,8 @@ class Session:
             self.stream = self._service.begin(next(self._seeds) if request.seed is None else request.seed)
         elif request.seed is not None:
             raise ProtocolError(f"the episode has begun: `{SEED}` is sent with `{RESET}`: true")
+        if request.committed is not None and not self._service.metadata.continues:
+            raise ProtocolError(f"this policy takes no committed actions: send no `{COMMITTED}`")
         if not request.frames:
             return None
         count = len(next(iter(request.frames.values())))

@@ -54,6 +54,31 @@ class Steps:
         return Chunk(actions, seconds=self.seconds, network_seconds=self.seconds / 2, calls=3, rows=6)
 
 
+class Numbered(Steps):
+    """Plans 1000 times the number of its call, plus the control step's own number; keeps what it is told of.
+
+    Args:
+        obeys: whether its chunks begin with the committed actions.
+    """
+
+    def __init__(self, obeys=False, **options):
+        super().__init__(**options)
+        self.obeys, self.told = obeys, []
+
+    def reset(self, seed):
+        super().reset(seed)
+        self.told = []
+
+    def plan(self, history, committed=None):
+        chunk = super().plan(history)
+        chunk.actions[:] += 1000 * len(self.told)
+        if self.obeys and committed is not None:
+            count = min(committed.count, self.length)
+            chunk.actions[:count] = committed.actions[:count]
+        self.told.append((int(history["step"][-1]), committed))
+        return chunk
+
+
 class Recorder:
     """A robot that observes how often it has acted, and keeps what it was told.
 

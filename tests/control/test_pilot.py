@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from scripted import Steps
+from scripted import Numbered, Steps
 
+from specpolicy.committed import WAYS
 from specpolicy.control.clock import ChargedClock, DelayClock, PausedClock, WallClock
 from specpolicy.control.execution import ON_MISS, STITCHING, DeadlineMissed, Execution
 from specpolicy.control.limits import Limits
@@ -153,14 +154,14 @@ def test_temporal_ensembling_blends_all_chunks_that_know_a_step():
 @pytest.mark.parametrize("hold", (None, (0.0, 0.0)))
 def test_every_combination_acts_in_every_step_within_the_limits(stitching, on_miss, hold):
     trace = [0.05, 0.4, 0.1, 1.3, 0.0]
+    planner = Numbered(length=6) if stitching in WAYS else Steps(length=6)
     limits = Limits(low=0, high=12, rate=15)
-    planner = Steps(length=6)
     clock = DelayClock(trace=trace, hz=10)
     actions, _, log = fly(planner, clock, steps=60, limits=limits, stitching=stitching, on_miss=on_miss, hold=hold)
     assert len(log.ticks) == 60 and np.isfinite(actions).all() and max(actions) <= 12
     assert np.abs(np.diff(actions)).max() <= 1.5 + 1e-9
     assert log.starved_ticks > 0 and any(tick.limited for tick in log.ticks)
-    again, _, _ = fly(Steps(length=6), clock, steps=60, limits=limits, stitching=stitching, on_miss=on_miss, hold=hold)
+    again, _, _ = fly(planner, clock, steps=60, limits=limits, stitching=stitching, on_miss=on_miss, hold=hold)
     assert actions == again  # a trace is reproducible
 
 

@@ -1,0 +1,91 @@
+"""Actions that are decided when a chunk is asked for, because they are executed before it comes."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from specpolicy.errors import SpecpolicyError
+
+WAYS = ("inpaint", "rtc", "guided", "linear")  # how a policy can draw a chunk given committed actions
+
+
+@dataclass(frozen=True, eq=False)
+class Committed:
+    """What the previous plan says from the newest observation on (Black et al. 2025, arXiv 2506.07339, section 4).
+
+    Attributes:
+        actions: (n, D) in the environment's units; the first belongs to the step of the newest observation.
+        count: the first `count` of them will be executed, whatever the new chunk says.
+        way: how the new chunk is drawn given them, one of `WAYS`, with its number where it has one, as in "linear-0.3".
+    """
+
+    actions: np.ndarray
+    count: int
+    way: str = WAYS[0]
+
+    def __post_init__(self) -> None:
+        actions = np.asarray(self.actions)
+        if actions.ndim != 2 or actions.dtype.kind not in "iuf" or not np.isfinite(actions).all():
+            raise SpecpolicyError(
+                f"committed actions are an array (n, D) of finite numbers, got {actions.dtype} {actions.shape}"
+            )
+        if isinstance(self.count, bool) or not isinstance(self.count, int | np.integer):
+            raise SpecpolicyError(f"the count of committed actions is a whole number, got {self.count!r}")
+        if not 1 <= self.count <= len(actions):
+            raise SpecpolicyError(f"{self.count} of {len(actions)} known actions cannot be committed: use 1 to all")
+        check_way(self.way)
+        object.__setattr__(self, "actions", actions)
+        object.__setattr__(self, "count", int(self.count))
+
+
+def check_way(way: str) -> tuple[str, float | None]:
+    """Return the name of a way and its number, None where it has none.
+
+    Raises:
+        SpecpolicyError: no such way.
+    """
+    name, dash, number = str(way).partition("-")
+    try:
+        value = float(number) if dash else None
+    except ValueError:
+        value = float("nan")
+    if name not in WAYS or (value is not None and not 0 <= value < float("inf")):
+        raise SpecpolicyError(f"unknown way '{way}' to continue committed actions: use one of {', '.join(WAYS)}")
+    return name, value
+
+
+def is_way(name: str) -> bool:
+    """Whether a way of stitching is one of `WAYS`, perhaps with a number."""
+    return name.partition("-")[0] in WAYS
+
+
+def takes_committed(function: Any) -> bool:
+    """Whether a function has an argument `committed`."""
+    try:
+        return "committed" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some functions of C have no signature
+        return False
+
+
+def rows_of(committed: Any, batch: int, action_dim: int) -> list[Committed | None]:
+    """Return what is committed for each of `batch` observations: one for all of them, or one (or None) for each.
+
+    Raises:
+        SpecpolicyError: it does not fit the batch or the actions, or the rows are continued in different ways.
+    """
+    rows = [committed] * batch if committed is None or isinstance(committed, Committed) else committed
+    if not isinstance(rows, Sequence) or not all(one is None or isinstance(one, Committed) for one in rows):
+        raise SpecpolicyError(f"committed={committed!r}: give a specpolicy.Committed, or one (or None) per observation")
+    if len(rows) != batch:
+        raise SpecpolicyError(f"committed has {len(rows)} entries, there are {batch} observations")
+    known = [one for one in rows if one is not None]
+    sizes = {one.actions.shape[1] for one in known} - {action_dim}
+    if sizes:
+        raise SpecpolicyError(f"committed actions have {sizes.pop()} numbers, those of this policy {action_dim}")
+    ways = sorted({one.way for one in known})
+    if len(ways) > 1:
+        raise SpecpolicyError(f"a batch is continued in one way, here are {', '.join(ways)}: predict them apart")
+    return list(rows)
