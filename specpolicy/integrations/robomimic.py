@@ -24,7 +24,6 @@ from specpolicy.integrations.names import (
 )
 from specpolicy.integrations.robomimic_settings import (
     WITHOUT_EFFECT,
-    ActionFormat,
     Algo,
     Crop,
     LowDimEncoder,
@@ -32,20 +31,19 @@ from specpolicy.integrations.robomimic_settings import (
     check_content,
     several,
 )
+from specpolicy.integrations.robomimic_statistics import action_statistics, observation_statistics
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.integrations.sizes import check_positions, unet_options, vision_options
 from specpolicy.integrations.unpickling import plain
 from specpolicy.integrations.wrapping import Drawer, require
 from specpolicy.networks import ResNetOptions
 from specpolicy.parsing import parse, parse_json, shown
-from specpolicy.policy_config import SIX
 from specpolicy.rates import parse_hz, same_rate
 from specpolicy.samplers import Sampler
 from specpolicy.samplers.base import Generators
 
 ENCODER_NETS = "policy.obs_encoder.nets.obs.obs_nets."
 PARTS = ("policy.noise_pred_net.", ENCODER_NETS)
-ROTATIONS = {"rot_axis_angle": "axis_angle", "rot_euler": "euler_xyz"}
 
 
 def recognises(content: Mapping[str, Any]) -> bool:
@@ -101,7 +99,7 @@ def convert(content: Mapping[str, Any], path: Path) -> ForeignCheckpoint:
             f"{path}: its network takes a condition of {cond_dim} numbers, "
             f"{n_obs_steps} frames of {', '.join(observation)} have {n_obs_steps * frame}"
         )
-    actions, rotations = _actions(content, cfg, action_dim, path)
+    actions, rotations = action_statistics(content, cfg, action_dim, path)
     config |= {
         "chain": _chain(algo),
         "observation": observation,
@@ -112,7 +110,7 @@ def convert(content: Mapping[str, Any], path: Path) -> ForeignCheckpoint:
         "n_action_steps": min(algo.horizon.action_horizon, algo.horizon.prediction_horizon - n_obs_steps + 1),
         "rotations": rotations,
         "control_hz": _hz(content, path),
-        "normaliser": {**_observation_statistics(content, cfg, observation, path), "action": actions},
+        "normaliser": {**observation_statistics(content, cfg, observation, path), "action": actions},
         "source": {
             "project": "robomimic",
             "policy": "DiffusionPolicyUNet",
@@ -226,80 +224,6 @@ def _chain(algo: Algo) -> dict[str, Any]:
     settings = dataclasses.asdict(scheduler)
     del settings["enabled"]
     return chain_config(kind, settings, settings.pop("num_inference_timesteps"))
-
-
-def _statistics(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the statistics: raw = scale * normalised + offset, or mean and std in older files, with a leading axis of
-    one."""
-    offset, scale = (entry[name] for name in (("offset", "scale") if "offset" in entry else ("mean", "std")))
-    (shift,), (width,) = plain(offset), plain(scale)
-    if len(shift) != len(width):
-        raise ValueError(f"{len(shift)} and {len(width)} numbers")
-    return {"scale": [1 / value for value in width], "offset": [0.0] * len(width), "shift": shift}
-
-
-def _observation_statistics(
-    content: Mapping[str, Any], cfg: Config, observation: Mapping[str, Any], path: Path
-) -> dict[str, Any]:
-    found = content.get("obs_normalization_stats") or {}
-    if not found and cfg.get("train.hdf5_normalize_obs", False):
-        raise SpecpolicyError(f"{path} lacks obs_normalization_stats, though train.hdf5_normalize_obs is true")
-    normaliser = {}
-    for key, shape in observation.items():
-        length = shape if isinstance(shape, int) else 1
-        normaliser[key] = {"scale": [1.0] * length, "offset": [0.0] * length}
-        if not found:
-            continue
-        if key not in found:
-            raise SpecpolicyError(f"{path}: obs_normalization_stats lacks '{key}'")
-        if not isinstance(shape, int):
-            raise SpecpolicyError(f"{path} normalises the images '{key}' by statistics, which is not supported")
-        try:
-            normaliser[key] = _statistics(found[key])
-        except (KeyError, ValueError, TypeError, ZeroDivisionError) as error:
-            raise SpecpolicyError(f"{path}: obs_normalization_stats of '{key}' are not understood ({error})") from None
-    return normaliser
-
-
-def _actions(
-    content: Mapping[str, Any], cfg: Config, action_dim: int, path: Path
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return statistics of the whole action vector, and {index: rotation} of the parts converted at run time."""
-    found = content.get("action_normalization_stats")
-    identity: dict[str, Any] = {"scale": [1.0] * action_dim, "offset": [0.0] * action_dim, "shift": [0.0] * action_dim}
-    given = cfg.get("train.action_config") or {}
-    keys = parse(tuple[str, ...], cfg.get("train.action_keys") or list(found or given), path, "train.action_keys")
-    # Entries for other parts of an action, which the data may have, do not matter.
-    given = {key: value for key, value in given.items() if key in keys}
-    formats = parse(dict[str, ActionFormat], given, path, "train.action_config")
-    if not found:  # robomimic then converts nothing
-        if any(format.format == "rot_6d" for format in formats.values()):
-            raise SpecpolicyError(f"{path} lacks action_normalization_stats, though train.action_config has a format")
-        return identity, {}
-    total: dict[str, list[float]] = {"scale": [], "offset": [], "shift": []}
-    rotations: dict[str, str] = {}
-    for key in keys:
-        try:
-            statistics = _statistics(found[key])
-        except (KeyError, ValueError, TypeError, ZeroDivisionError) as error:
-            raise SpecpolicyError(
-                f"{path}: action_normalization_stats of '{key}' are not understood ({error})"
-            ) from None
-        entry = formats.get(key, ActionFormat())
-        if entry.format == "rot_6d":
-            target = entry.convert_at_runtime or "rot_axis_angle"
-            if target not in ROTATIONS:
-                raise SpecpolicyError(f"{path}: the rotation format '{target}' is not supported")
-            if len(statistics["scale"]) != SIX:
-                raise SpecpolicyError(f"{path}: '{key}' is rot_6d and has {len(statistics['scale'])} numbers")
-            rotations[str(len(total["scale"]))] = ROTATIONS[target]
-        for name, values in total.items():
-            values += statistics[name]
-    if len(total["scale"]) != action_dim:
-        raise SpecpolicyError(
-            f"{path}: its network plans {action_dim} numbers, {', '.join(keys)} have {len(total['scale'])}"
-        )
-    return total, rotations
 
 
 def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = None) -> Any:
