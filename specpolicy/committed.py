@@ -9,7 +9,8 @@ import numpy as np
 
 from specpolicy.errors import SpecpolicyError
 
-WAYS = ("inpaint", "rtc", "guided", "linear")  # how a policy can draw a chunk given committed actions
+TRAINED = "trained"  # by a network that has learnt it, see `specpolicy.prefix`
+WAYS = ("inpaint", "rtc", "guided", "linear", TRAINED)  # how a policy can draw a chunk given committed actions
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,13 +2,15 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from specpolicy.conditioning import Inpainting, LocalCondition
+from specpolicy.committed import TRAINED, Committed
+from specpolicy.conditioning import Inpainting, LocalCondition, x0_table
 from specpolicy.diffusion import GaussianChain
 from specpolicy.draft_models import DraftModels, read_draft_models
 from specpolicy.engines import AUTO, Engine, make_engine
@@ -23,12 +25,16 @@ from specpolicy.networks import (
     TransformerForDiffusion,
 )
 from specpolicy.normaliser import Normaliser
+from specpolicy.observations import Observation
 from specpolicy.parsing import plain
 from specpolicy.parsing.tensors import prefixed, without_memory
 from specpolicy.policy_base import ENCODER, Policy
 from specpolicy.policy_config import PolicyConfig
+from specpolicy.policy_sampler import Bound
+from specpolicy.prefix import Prefix, Prefixed
 from specpolicy.rotations import convert_rotations
-from specpolicy.samplers import BoundSampler, Calibration, Sampler, Setting
+from specpolicy.samplers import BoundSampler, Calibration, Sample, Sampler, Setting
+from specpolicy.samplers.base import Generators
 from specpolicy.samplers.recycled.calibration import read_calibration
 from specpolicy.samplers.registry import SAMPLERS
 from specpolicy.tuning import measure_cost
@@ -81,6 +87,9 @@ class DiffusionPolicy(Policy):
             denoiser = Inpainting(network, chain, config.action_dim)
         elif config.told == "local":
             denoiser = LocalCondition(network)
+        elif config.prefix:
+            prefix = Prefix(config.first, config.prefix, config.action_dim, _seen(encoder))
+            denoiser = Prefixed(network, prefix, x0_table(chain.process))
         return cls(denoiser, chain, encoder, Normaliser.from_config(config.normaliser), config).eval()
 
     @staticmethod
@@ -88,7 +97,7 @@ class DiffusionPolicy(Policy):
         """Return tensors without memory, with the names, shapes and kinds of such a policy's weights."""
         with without_memory():
             encoder, network = _make_networks(config)
-        wrapped = "network." if config.told in ("inpainting", "local") else ""
+        wrapped = "network." if config.told in ("inpainting", "local") or config.prefix else ""
         return prefixed(network.state_dict(), wrapped) | prefixed(encoder.state_dict(), ENCODER)
 
     @property
@@ -101,6 +110,21 @@ class DiffusionPolicy(Policy):
         """(H, D) of a sampler's draw for one chunk; a policy that inpaints also draws observations."""
         inpaints = isinstance(self.denoiser, Inpainting)
         return self.horizon, self._network_action_dim + (self.encoder.frame_dim if inpaints else 0)
+
+    @property
+    def prefix(self) -> Prefix | None:
+        """How its condition tells the network of committed actions; None: it has learnt to continue none."""
+        return self.denoiser.prefix if isinstance(self.denoiser, Prefixed) else None
+
+    @property
+    def ways(self) -> tuple[str, ...]:  # type: ignore[override]
+        """See `Policy`."""
+        return () if self.prefix is None else (TRAINED,)
+
+    def encode(self, observation: Observation) -> Tensor:
+        """See `Policy.encode`; nothing is committed."""
+        cond = super().encode(observation)
+        return cond if self.prefix is None else self.prefix.pack(cond)
 
     @property
     def best_sampler(self) -> str:
@@ -165,6 +189,20 @@ class DiffusionPolicy(Policy):
         models = self.draft_models
         return self.engine, self.chain, self.calibration, models.denoiser, models.head, self.denoiser
 
+    def _draw_given(
+        self, bound: Bound, cond: Tensor, committed: list[Committed | None], generator: Generators, return_states: bool
+    ) -> Sample:
+        """See `Policy._draw_given`."""
+        way = next(one.way for one in committed if one is not None)
+        if self.prefix is None or way != TRAINED:
+            ways = ", ".join(self.ways) or "none, train it with policy.prefix=8"
+            raise SpecpolicyError(f"this policy does not continue committed actions in the way '{way}' (it has {ways})")
+        given = self.prefix.tell(cond, committed, lambda actions: self.normaliser.normalise("action", actions))
+        out = bound(len(given), given, generator, return_states)
+        # The chain clips what it draws; what is executed stands in the chunk as it is.
+        _, values, known = self.prefix.unpack(given, self.horizon)
+        return replace(out, actions=torch.where(known, values, out.actions))
+
     def _actions(self, drawn: Tensor) -> Tensor:
         actions = self.normaliser.unnormalise("action", drawn[..., : self._network_action_dim])
         return convert_rotations(actions, self.rotations) if self.rotations else actions
@@ -214,14 +252,20 @@ def _make_networks(config: PolicyConfig) -> tuple[LowDimEncoder, nn.Module]:
         )
     kind, horizon, inpaints = config.network.kind, config.horizon, config.told == "inpainting"
     options = {name: value for name, value in plain(config.network).items() if name != "kind"}
-    input_dim = config.action_dim + (encoder.frame_dim if inpaints else 0)
+    input_dim = output_dim = config.action_dim + (encoder.frame_dim if inpaints else 0)
+    input_dim += bool(config.prefix)  # a channel that marks committed actions
     if kind == "unet":
         options["local_cond_dim"] = encoder.output_dim if config.told == "local" else None
         options["global_cond_dim"] = encoder.output_dim if config.told == "global" else None
     else:
-        options |= dict(output_dim=input_dim, horizon=horizon)
+        options |= dict(horizon=horizon)
     if kind == "transformer":
         options |= dict(n_obs_steps=encoder.n_obs_steps, cond_dim=0 if inpaints else encoder.output_dim)
-    network = NETWORKS[kind](input_dim=input_dim, **options)
+    network = NETWORKS[kind](input_dim=input_dim, output_dim=output_dim, **options)
     network.check_horizon(horizon)
     return encoder, network
+
+
+def _seen(encoder: LowDimEncoder) -> tuple[int, ...]:
+    """Return the shape of one encoded observation."""
+    return (encoder.n_obs_steps, encoder.output_dim) if encoder.tokens else (encoder.output_dim,)

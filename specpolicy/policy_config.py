@@ -34,10 +34,12 @@ class PolicyOptions:
     chain: ChainOptions | None = None
     tokens: TokenOptions | None = None
     vision: VisionOptions | None = None
+    prefix: int = 0
     name: str = "policy"
 
     def __post_init__(self) -> None:
         check_ranges(self, horizon=(1, LONGEST), n_obs_steps=(1, LONGEST), n_action_steps=(1, LONGEST))
+        check_ranges(self, prefix=(0, LONGEST))
         _check_kind(self.network, self.chain, self.tokens)
 
 
@@ -56,6 +58,7 @@ class PolicyConfig:
         tokens: of a policy of action tokens. Exactly one of `chain` and `tokens` is set.
         conditioning: how the network receives the observation; None: the first way that its kind offers.
         vision: encoders of images, if there are any.
+        prefix: most committed actions that the network has learnt to continue (`specpolicy.prefix`); None: none.
         rotations: {index: conversion} of six numbers of an action that are executed as three.
         control_hz: control steps per second that the actions are made for; None if unknown.
         task: the task of the training, a note; where it has an `id`, verbs play that environment.
@@ -74,6 +77,7 @@ class PolicyConfig:
     tokens: Bins | None = None
     conditioning: str | None = None
     vision: VisionOptions | None = None
+    prefix: int | None = None
     rotations: Mapping[int, Literal["axis_angle", "euler_xyz"]] = field(default_factory=dict)
     control_hz: float | None = None
     task: Mapping[str, Any] | None = None
@@ -82,7 +86,7 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, action_dim=(1, WIDEST), horizon=(1, LONGEST), n_obs_steps=(1, LONGEST))
-        check_ranges(self, n_action_steps=(1, LONGEST), first_action=(0, LONGEST))
+        check_ranges(self, n_action_steps=(1, LONGEST), first_action=(0, LONGEST), prefix=(0, LONGEST))
         parse_hz(self.control_hz, "control_hz")
         _check_kind(self.network, self.chain, self.tokens)
         self._check_observation()
@@ -99,6 +103,8 @@ class PolicyConfig:
                     raise SpecpolicyError(f"{name}: a policy of action tokens has none")
             if self.rotations:
                 raise SpecpolicyError("rotations: a policy of action tokens has none")
+            if self.prefix:
+                raise SpecpolicyError("prefix: a policy of action tokens has none, it continues any tokens")
             return
         known = self.network.conditionings
         if self.told not in known:
@@ -110,6 +116,7 @@ class PolicyConfig:
                 f"n_obs_steps={self.n_obs_steps} frames do not fit into a horizon of {self.horizon}, where "
                 f"{self.told} conditioning puts them"
             )
+        self._check_prefix()
 
     @classmethod
     def parse(cls, config: "PolicyConfig | Mapping[str, Any]", where: str | Path = "the policy") -> "PolicyConfig":
@@ -173,6 +180,19 @@ class PolicyConfig:
             if key not in shapes:
                 raise SpecpolicyError(f"the normaliser has {shown(key)}, which the policy neither sees nor plans")
             statistics.check(key, shapes[key])
+
+    def _check_prefix(self) -> None:
+        if not self.prefix:
+            return
+        if self.told not in ("global", "tokens"):
+            raise SpecpolicyError(f"prefix={self.prefix}: {self.told} conditioning leaves no place for it, use 0")
+        if self.rotations:
+            raise SpecpolicyError(f"prefix={self.prefix}: actions whose rotations are converted have none, use 0")
+        if self.first + self.prefix >= self.horizon:
+            raise SpecpolicyError(
+                f"prefix={self.prefix}: of {self.horizon} actions from entry {self.first} on at most "
+                f"{self.horizon - self.first - 1} can be committed, so that one is left to plan"
+            )
 
     def _check_rotations(self) -> None:
         end = 0

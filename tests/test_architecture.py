@@ -30,6 +30,7 @@ ROOMS = (
     "tuning",
     "diffusion",
     "conditioning",
+    "prefix",
     "networks",
     "engines",
     "model",

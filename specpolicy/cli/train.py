@@ -177,6 +177,8 @@ def _make(config: DictConfig, options: TrainingOptions, chosen: PolicyOptions, d
         windows(data, *shape, split, config.validation, config.pad_after, stride, cache if split == "train" else 0)
         for split in ("train", "valid")
     )
+    if chosen.prefix and training.executed is None:
+        print(f"{config.data} does not say what was executed: the labels are taken for it")
     task = kept_task(task_with_cameras(config, training))
     torch.manual_seed(config.seed)
     policy = new_policy(chosen, training, task, hz, shlex.join(["specpolicy", *sys.argv[1:]]))

@@ -83,7 +83,7 @@ class Upsample1d(nn.Module):
 
 
 class ConditionalUnet1D(nn.Module):
-    """Denoiser (N, H, input_dim), timesteps (N,), condition (N, global_cond_dim) -> (N, H, input_dim)."""
+    """Denoiser (N, H, input_dim), timesteps (N,), condition (N, global_cond_dim) -> (N, H, output_dim)."""
 
     def __init__(
         self,
@@ -95,7 +95,9 @@ class ConditionalUnet1D(nn.Module):
         kernel_size: int = 5,
         n_groups: int = 8,
         cond_predict_scale: bool = True,
+        output_dim: int | None = None,
     ):
+        """`output_dim`: numbers of an action in the output; None: those of the input."""
         super().__init__()
         widths = [input_dim, *down_dims]
         pairs = list(itertools.pairwise(widths))
@@ -128,7 +130,7 @@ class ConditionalUnet1D(nn.Module):
                 nn.ModuleList([block(outputs * 2, inputs), block(inputs, inputs), Upsample1d(inputs)])
             )
         self.final_conv = nn.Sequential(
-            Conv1dBlock(down_dims[0], down_dims[0], kernel_size), nn.Conv1d(down_dims[0], input_dim, 1)
+            Conv1dBlock(down_dims[0], down_dims[0], kernel_size), nn.Conv1d(down_dims[0], output_dim or input_dim, 1)
         )
 
     def check_horizon(self, horizon: int) -> None:

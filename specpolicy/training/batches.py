@@ -19,7 +19,7 @@ from specpolicy.policy_base import Policy
 from specpolicy.processes import OF_GROUPS, check_main_guard
 from specpolicy.training.group import ALONE, Group
 from specpolicy.training.learner import Learner
-from specpolicy.training.loss import make_objective
+from specpolicy.training.objectives import make_objective
 from specpolicy.training.options import TrainingOptions
 from specpolicy.training.views import draw_views
 
@@ -42,7 +42,10 @@ class Batches:
         self.vectors = {key: values.to(self.device) for key, values in sequences.observation.items()}
         self.objective = make_objective(policy)
         actions = policy.normaliser.normalise("action", sequences.action.to(self.device))
-        self.target = self.objective.prepare(actions)
+        executed = None
+        if policy.config.prefix and sequences.executed is not None:
+            executed = policy.normaliser.normalise("action", sequences.executed.to(self.device))
+        self.target = self.objective.prepare(actions, executed)
 
     def steps(
         self, options: TrainingOptions, start: int, group: Group = ALONE, workers: int = 0

@@ -41,7 +41,10 @@ def run_identity(
     }
     return {
         "options": {**options.deciding(bool(policy.config.cameras)), **json.loads(json.dumps(settings or {}))},
-        "data": {"training": _content(training), "validation": None if validation is None else _content(validation)},
+        "data": {
+            "training": _content(training, bool(policy.config.prefix)),
+            "validation": None if validation is None else _content(validation, bool(policy.config.prefix)),
+        },
         "policy": json.loads(json.dumps(config)),
     }
 
@@ -69,10 +72,12 @@ def difference(found: Mapping[str, Any], wanted: Identity) -> str | None:
     return None
 
 
-def _content(sequences: Sequences) -> dict[str, Any]:
-    """Return the number of windows, and a hash of all their values."""
+def _content(sequences: Sequences, continues: bool) -> dict[str, Any]:
+    """Return the number of windows, and a hash of all their values; `continues`: what was executed counts, too."""
     digest = hashlib.sha256()
-    for key, values in [*sorted(sequences.observation.items()), ("action", sequences.action)]:
+    arrays = [*sorted(sequences.observation.items()), ("action", sequences.action)]
+    arrays += [("executed_action", sequences.executed)] if continues and sequences.executed is not None else []
+    for key, values in arrays:
         digest.update(f"{key} {values.dtype} {tuple(values.shape)}".encode())
         digest.update(values.detach().cpu().contiguous().numpy().tobytes())
     for key, images in sorted(sequences.images.items()):  # each once, though several windows see it

@@ -2,8 +2,8 @@
 policies learn to fill masked positions (masked diffusion with the mask ratio cos(pi t / 2), t uniform)."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from specpolicy.diffusion import TrainingProcess
 from specpolicy.policy import DiffusionPolicy
-from specpolicy.policy_base import Policy
 from specpolicy.samplers import Denoiser
 from specpolicy.token_policy import TokenPolicy
 
@@ -27,8 +26,9 @@ class Objective(Protocol):
     @property
     def figures(self) -> Mapping[str, float]: ...
 
-    def prepare(self, actions: Tensor) -> Tensor:
-        """Return the training target of normalised actions (N, H, D), computed once for all windows."""
+    def prepare(self, actions: Tensor, executed: Tensor | None = None) -> Tensor:
+        """Return the training target of normalised actions (N, H, D), computed once for all windows; `executed`: what
+        was executed in their place, None: they were."""
         ...
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> dict[str, Tensor]:
@@ -48,7 +48,7 @@ class Denoising:
     def __init__(self, policy: DiffusionPolicy):
         self.process = policy.chain.process
 
-    def prepare(self, actions: Tensor) -> Tensor:
+    def prepare(self, actions: Tensor, executed: Tensor | None = None) -> Tensor:
         """See `Objective.prepare`."""
         return actions
 
@@ -78,7 +78,7 @@ class Unmasking:
         self.tokeniser = policy.tokeniser
         self.figures: dict[str, float] = {}
 
-    def prepare(self, actions: Tensor) -> Tensor:
+    def prepare(self, actions: Tensor, executed: Tensor | None = None) -> Tensor:
         """See `Objective.prepare`."""
         encoded = self.tokeniser.encode(actions)
         self.figures["clipped_actions"] = encoded.clipped
@@ -100,14 +100,6 @@ class Unmasking:
             logits = network(state, masked.flatten(1).sum(dim=1), cond)
         error = functional.cross_entropy(logits.float().flatten(0, -2), target.flatten(), reduction="none")
         return ((error.view(target.shape) * masked).flatten(1).sum(dim=1) / masked.flatten(1).sum(dim=1)).mean()
-
-
-OBJECTIVES: Mapping[str, Callable[[Any], Objective]] = {"diffusion": Denoising, "tokens": Unmasking}
-
-
-def make_objective(policy: Policy) -> Objective:
-    """Return the objective for a policy of this kind."""
-    return OBJECTIVES[policy.kind](policy)
 
 
 def noised(process: TrainingProcess, chunk: Tensor, noise: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,6 +53,7 @@ def new_policy(
         horizon=options.horizon,
         n_obs_steps=options.n_obs_steps,
         n_action_steps=options.n_action_steps,
+        prefix=options.prefix or None,
         observation=training.shapes(),
         action_dim=training.action.shape[-1],
         normaliser={**normaliser.to_config(), **images},

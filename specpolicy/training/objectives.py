@@ -1,0 +1,15 @@
+"""The loss for a policy."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from specpolicy.policy_base import Policy
+from specpolicy.training.continuing import Continuing
+from specpolicy.training.loss import Denoising, Objective, Unmasking
+
+OBJECTIVES: Mapping[str, Callable[[Any], Objective]] = {"diffusion": Denoising, "tokens": Unmasking}
+
+
+def make_objective(policy: Policy) -> Objective:
+    """Return the objective for a policy of this kind."""
+    return Continuing(policy) if policy.config.prefix else OBJECTIVES[policy.kind](policy)  # type: ignore[arg-type]
