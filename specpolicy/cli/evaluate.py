@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from specpolicy.evaluation.player import Played
     from specpolicy.evaluation.results import Results
     from specpolicy.evaluation.runner import Evaluation
+    from specpolicy.evaluation.stopping import EarlyStop
     from specpolicy.evaluation.tracks import Joining
     from specpolicy.logging import MetricLogger
     from specpolicy.policy_base import Policy
@@ -73,6 +74,7 @@ def run(config: DictConfig, policy: Policy | None = None, command: str | None = 
         if label not in evaluation.setup.samplers:
             known = ", ".join(evaluation.setup.samplers)
             raise SpecpolicyError(f"references: no sampler is called '{label}'; there are {known}")
+    stop = _early_stop(config, track, evaluation, references)
     cores = hardware()["cores"]
     # One at a time if outcomes depend on times: episodes side by side slow each other down.
     workers = (1 if times_are_measured(track) else cores) if config.workers is None else config.workers
@@ -82,7 +84,7 @@ def run(config: DictConfig, policy: Policy | None = None, command: str | None = 
     with claim(output, "evaluate"):
         check_own(output, "evaluate", ["config.yaml"], runner.is_evaluation, config.overwrite)
         command = command or shlex.join(["specpolicy", *sys.argv[1:]])
-        _evaluate(config, evaluation, artifact, track, references, workers, command)
+        _evaluate(config, evaluation, artifact, track, references, workers, command, stop)
 
 
 def _evaluate(
@@ -93,6 +95,7 @@ def _evaluate(
     references: list[str],
     workers: int,
     command: str,
+    stop: EarlyStop | None,
 ) -> None:
     """Play what the output lacks and write the report; this run holds the output."""
     from specpolicy.cli.configuration import save_config
@@ -127,7 +130,7 @@ def _evaluate(
         if artifact is not None:
             logger.use_policy(artifact)
         try:
-            _play(evaluation, results, output, workers, logger)
+            _play(evaluation, results, output, workers, logger, stop)
         except KeyboardInterrupt:
             print(f"{len(results.done)} episodes are kept in {output}; the same command goes on", file=sys.stderr)
             raise
@@ -143,7 +146,7 @@ def _evaluate(
             "command": command,
             "config": plain(config),
         }
-        _report(evaluation, results, output, provenance, track, config.margin, references, logger)
+        _report(evaluation, results, output, provenance, track, config.margin, references, logger, stop)
 
 
 def read_video_size(size: Any) -> tuple[int, int]:
@@ -186,6 +189,23 @@ def _evaluation(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any],
     return track, Evaluation(setup, tuple(conditions), config.episodes, config.seed, config.videos)
 
 
+def _early_stop(
+    config: DictConfig, track: dict[str, Any], evaluation: Evaluation, references: list[str]
+) -> EarlyStop | None:
+    """Return what decides when enough is known; None if all episodes are wanted."""
+    from specpolicy.evaluation.stopping import EarlyStop
+
+    if config.stop is None:
+        return None
+    if not 0 < config.stop < 0.5:
+        raise SpecpolicyError(f"stop={config.stop:g}: expected the probability of a wrong verdict, such as 0.05")
+    if len(evaluation.conditions) < 2:
+        raise SpecpolicyError("stop compares conditions, and there is one: name two samplers, or leave stop out")
+    if track["name"] == "budget":
+        raise SpecpolicyError("stop: the best setting within a budget is chosen by all episodes: leave stop out")
+    return EarlyStop(evaluation.conditions, references, evaluation.seeds, config.stop, config.margin)
+
+
 def _on_engine(evaluation: Evaluation, output: Path) -> Evaluation:
     """Return the evaluation with the engine that `auto` is here; measuring takes a while, so the output is held."""
     from specpolicy.cli.engines import engine_for_processes
@@ -211,7 +231,14 @@ def _joining(config: DictConfig) -> Joining:
     )
 
 
-def _play(evaluation: Evaluation, results: Results, output: Path, workers: int, logger: MetricLogger) -> None:
+def _play(
+    evaluation: Evaluation,
+    results: Results,
+    output: Path,
+    workers: int,
+    logger: MetricLogger,
+    stop: EarlyStop | None,
+) -> None:
     """Play what is missing, with a progress bar that shows the success so far."""
     from specpolicy.evaluation import runner
     from specpolicy.logging.progress import progress_bar
@@ -237,7 +264,7 @@ def _play(evaluation: Evaluation, results: Results, output: Path, workers: int, 
             bar.advance(1, **(rates if len(outcomes) <= MOST_RATES else overall))
             logger.log({f"{label}/success_rate": rates[label]}, step=count)
 
-        runner.play(evaluation, results, output, workers, on_episode)
+        runner.play(evaluation, results, output, workers, on_episode, stop)
 
 
 def _report(
@@ -249,20 +276,25 @@ def _report(
     margin: float,
     references: list[str],
     logger: MetricLogger,
+    stop: EarlyStop | None,
 ) -> None:
     """Write summary.json, the plots and report.html, hand them to the logger, and print the table."""
     from specpolicy.evaluation.costs import chunk_figures
     from specpolicy.evaluation.plots import write_plots
     from specpolicy.evaluation.publishing import publish
     from specpolicy.evaluation.report import write_report
+    from specpolicy.evaluation.stopping import verdict_lines
     from specpolicy.evaluation.summary import summarise
     from specpolicy.evaluation.tables import results_table, text_table
     from specpolicy.files import write_text
 
-    summary = summarise(evaluation, results, output, provenance, track, margin, references)
+    verdicts = None if stop is None else stop.summary()
+    summary = summarise(evaluation, results, output, provenance, track, margin, references, verdicts)
     write_text(output / "summary.json", json.dumps(summary, indent=2) + "\n")
     plots = write_plots(summary, chunk_figures(evaluation, results), output)
     report = write_report(summary, plots, output)
     publish(summary, results.episodes.rows, plots, output, logger)
     print(text_table(results_table(summary, brief=True)))
+    for line in verdict_lines(verdicts) if verdicts else ():
+        print(line)
     print(f"report: {report}")

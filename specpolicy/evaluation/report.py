@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from specpolicy.evaluation import tables
+from specpolicy.evaluation.stopping import verdict_lines
 from specpolicy.files import write_text
 
 EMBEDDED_VIDEOS = 24 * 2**20  # bytes of videos inside the page; further videos are linked
@@ -63,6 +64,7 @@ def write_report(summary: Mapping[str, Any], plots: Mapping[str, str], output: P
         samplers=samplers,
         world=_world(summary),
         results=tables.results_table(summary),
+        verdicts=verdict_lines(summary["stopping"]) if summary.get("stopping") else [],
         timing=tables.timing_table(summary),
         budgets=tables.budget_table(summary),
         differences={

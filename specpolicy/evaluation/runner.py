@@ -16,6 +16,7 @@ from specpolicy.evaluation.planners import ExpertPlanner, check_policy_fits
 from specpolicy.evaluation.player import EXPERT, Job, Played, Setup
 from specpolicy.evaluation.provenance import fingerprint, hardware
 from specpolicy.evaluation.results import Results
+from specpolicy.evaluation.stopping import EarlyStop
 from specpolicy.evaluation.together import Players
 from specpolicy.files import write_text
 from specpolicy.loading import usable_device
@@ -168,6 +169,7 @@ def play(
     output: Path,
     workers: int,
     on_episode: Callable[[Played], None] = lambda played: None,
+    stop: EarlyStop | None = None,
 ) -> None:
     """Play the episodes that `results` lacks and record each as it ends.
 
@@ -181,17 +183,26 @@ def play(
         output: directory of the evaluation.
         workers: number of processes; 0 plays in this one.
         on_episode: called after an episode has been recorded.
+        stop: conditions that it needs no more are played no more; what has been begun is finished and recorded.
     """
     done = results.done
+    for row in results.episodes.rows:
+        if stop is not None:
+            stop.add(row["condition"], int(row["seed"]), row["success"] == "1")
     missing = [
         block
         for block in blocks(evaluation, output)
         if any((job.condition.label, job.seed) not in done for job in block)
     ]
-    with contextlib.closing(run_jobs(Players, evaluation.setup, missing, min(workers, len(missing)))) as finished:
+    needed = (
+        block for block in missing if stop is None or any(stop.needs(job.condition.label) for job in block)
+    )  # asked for the next block when a process is free
+    with contextlib.closing(run_jobs(Players, evaluation.setup, needed, min(workers, len(missing)))) as finished:
         for played in itertools.chain.from_iterable(finished):
             if (played.condition.label, played.episode.seed) not in done:
                 results.add(evaluation.task_name, played.condition, played.episode, played.execute_steps)
+                if stop is not None:
+                    stop.add(played.condition.label, played.episode.seed, played.episode.success)
                 on_episode(played)
 
 

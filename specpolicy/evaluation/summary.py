@@ -27,6 +27,7 @@ def summarise(
     track: Mapping[str, Any],
     margin: float,
     references: Sequence[str] = (),
+    stopping: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Summarise the requested episodes in plain values ready for JSON.
 
@@ -38,6 +39,7 @@ def summarise(
         track: the track's name and options, and `execute_steps`: the policy's, or the number given in its place.
         margin: margin of the equivalence tests.
         references: labels of the samplers that the others are compared with; empty: the first.
+        stopping: verdicts of an evaluation that may have stopped early (`EarlyStop.summary`).
     """
     played = _episodes(evaluation, results)
     chunks, recorded = costs.chunk_rows(evaluation, results), costs.recorded(evaluation)
@@ -64,6 +66,7 @@ def summarise(
             comparisons.difference(played, condition.label, reference.label, kind, margin, MEANS)
             for condition, reference, kind in comparisons.pairs(evaluation.conditions, references)
         ],
+        "stopping": None if stopping is None else dict(stopping),
         "budgets": _budgets(evaluation, played, chunks, recorded, budgets(track)),
         "versions": versions(),
         **provenance,
@@ -166,6 +169,8 @@ def _budgets(
     budgets_ms: list[float],
 ) -> list[dict[str, Any]]:
     """Return each method's success within each budget; "settings" is empty if no setting keeps it."""
+    if not budgets_ms:
+        return []
     methods: dict[str, list[budget.Setting]] = {}
     for condition in evaluation.conditions:
         seconds = costs.chunk_seconds(condition, chunks[condition.label], recorded.get(condition.sampler))
