@@ -161,9 +161,8 @@ def test_an_evaluation_stops_and_an_interrupted_one_stops_at_the_same_pair(drift
     (tmp_path / "two" / "episodes.csv").write_text("".join(lines[:6] + lines[7:9]))
     _, resumed = play(evaluation, tmp_path / "two")
     assert resumed.summary() == looked.summary()
-    results, in_processes = play(evaluation, tmp_path / "three", workers=2)
+    _, in_processes = play(evaluation, tmp_path / "three", workers=2)  # one may run ahead of the other
     assert in_processes.summary() == looked.summary()
-    assert len(results.episodes.rows) <= 2 * found["pairs"] + 4  # what the processes had begun
 
 
 def test_the_verb_reports_its_verdicts(drift_task, drift_policy, tmp_path, capsys):
