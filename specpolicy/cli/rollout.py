@@ -96,7 +96,8 @@ def describe(played: Played) -> str:
     if row["calls"]:
         lines += (
             f"\n{row['chunks']} chunks: {1e3 * row['chunk_seconds_p50']:.1f} ms each (median), "
-            f"{row['calls'] / row['chunks']:.4g} network calls, {row['network_share']:.0%} of the time in the network"
+            f"{row['calls'] / row['chunks']:.4g} network calls, {row['network_share']:.0%} of the time in the network, "
+            f"{row['encode_share']:.0%} in encoding"
         )
     return lines
 

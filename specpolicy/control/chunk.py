@@ -22,6 +22,7 @@ class Chunk:
         network_seconds: the part of it spent in the network.
         calls: sequential network calls.
         rows: states the network evaluated in them.
+        encode_seconds: the part of `seconds` spent in encoding the observation.
     """
 
     actions: np.ndarray
@@ -29,6 +30,7 @@ class Chunk:
     network_seconds: float = 0.0
     calls: int = 0
     rows: int = 0
+    encode_seconds: float = 0.0
 
 
 def history_of(frames: Sequence[Mapping[str, Any]], pictures: Collection[str] | None = None) -> History:

@@ -206,7 +206,7 @@ class Pilot:
         self._action_shape = chunk.actions.shape[1:]
         timing = self._pending.timing
         timing.seconds, timing.network_seconds = chunk.seconds, chunk.network_seconds
-        timing.calls, timing.rows = chunk.calls, chunk.rows
+        timing.encode_seconds, timing.calls, timing.rows = chunk.encode_seconds, chunk.calls, chunk.rows
         self._on_chunk(chunk)
         return chunk
 

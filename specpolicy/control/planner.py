@@ -81,6 +81,7 @@ class PolicyPlanner:
             network_seconds=float(out.stats.network_seconds),
             calls=int(out.stats.calls[0]),
             rows=int(out.stats.rows[0]),
+            encode_seconds=float(out.stats.encode_seconds),
         )
 
 

@@ -43,6 +43,8 @@ def _chunks(summary: Mapping[str, Any]) -> str:
         text += f", {summary['calls']:.4g} network calls and {summary['rows']:.4g} rows each"
     if summary["network_share"]:
         text += f", {summary['network_share']:.0%} of the time in the network"
+    if summary["encode_share"]:
+        text += f" and {summary['encode_share']:.0%} in encoding"
     return text
 
 

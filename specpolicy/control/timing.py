@@ -17,7 +17,7 @@ class ChunkTiming:
     Attributes:
         step: control step of its newest observation.
         due: control step at which it was due.
-        seconds, network_seconds, calls, rows: its cost; `seconds` is None until it arrives.
+        seconds, network_seconds, encode_seconds, calls, rows: its cost; `seconds` is None until it arrives.
         missed: it was not there when due.
         late_steps: control periods from then until it was in use; None if it never was.
         expired: it came after the last step that it has an action for.
@@ -32,6 +32,7 @@ class ChunkTiming:
     missed: bool = False
     late_steps: int | None = None
     expired: bool = False
+    encode_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class TimingLog:
         measured."""
         computed = [chunk for chunk in self.chunks if chunk.seconds is not None]
         seconds = [chunk.seconds for chunk in computed if chunk.seconds is not None]
-        period = 1.0 / self.hz
+        total, period = sum(seconds), 1.0 / self.hz
         late = [chunk.late_steps * period for chunk in self.chunks if chunk.missed and chunk.late_steps is not None]
         steps = np.array([tick.step for tick in self.ticks])
         times = np.array([tick.seconds for tick in self.ticks])
@@ -112,7 +113,8 @@ class TimingLog:
             "latency": quantiles(seconds),
             "calls": mean([chunk.calls for chunk in computed]),
             "rows": mean([chunk.rows for chunk in computed]),
-            "network_share": sum(chunk.network_seconds for chunk in computed) / sum(seconds) if sum(seconds) else None,
+            "network_share": sum(chunk.network_seconds for chunk in computed) / total if total else None,
+            "encode_share": sum(chunk.encode_seconds for chunk in computed) / total if total else None,
             "misses": self.misses,
             "miss_rate": self.misses / len(self.chunks) if self.chunks else None,
             "longest_run_of_misses": longest_run([chunk.missed for chunk in self.chunks]),

@@ -60,9 +60,10 @@ def chunk_seconds(condition: Condition, rows: Sequence[Row], trace: Recorded | N
 def chunk_costs(condition: Condition, rows: Sequence[Row], trace: Recorded | None) -> dict[str, Any]:
     """Return a condition's figures per chunk for the summary; None for what is not known."""
     if not rows:  # the reset solved every episode
-        return {"chunks": 0, "chunk_seconds": None, "calls": None, "rows": None, "network_share": None}
+        nothing = ("chunk_seconds", "calls", "rows", "network_share", "encode_share")
+        return {"chunks": 0, **dict.fromkeys(nothing)}
     calls, states = (trace.calls, trace.rows) if trace else (_column(rows, "calls"), _column(rows, "rows"))
-    network, measured = _column(rows, "network_seconds"), _column(rows, "seconds")
+    measured = _column(rows, "seconds").sum()
     seconds = chunk_seconds(condition, rows, trace)
     p50, p95, p99 = map(float, np.quantile(seconds, [0.5, 0.95, 0.99]))
     return {
@@ -76,7 +77,8 @@ def chunk_costs(condition: Condition, rows: Sequence[Row], trace: Recorded | Non
         },
         "calls": None if calls is None else float(calls.mean()),
         "rows": None if states is None else float(states.mean()),
-        "network_share": None if trace else float(network.sum() / measured.sum()),
+        "network_share": None if trace else float(_column(rows, "network_seconds").sum() / measured),
+        "encode_share": None if trace else float(_column(rows, "encode_seconds").sum() / measured),
     }
 
 

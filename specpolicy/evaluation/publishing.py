@@ -11,7 +11,7 @@ from specpolicy.logging import MetricLogger
 
 CONDITION = ("label", "sampler", "clock", "delay", "factor", "execute_steps", "stitching", "episodes", "successes")
 INTERVALS = ("success_rate", "max_coverage", "return", "length", "time_to_success", "successes_per_minute")
-COSTS = ("calls", "rows", "network_share")
+COSTS = ("calls", "rows", "network_share", "encode_share")
 TIMING = (
     "late_share",
     "expired_share",

@@ -19,8 +19,8 @@ from specpolicy.files import write_text, writing
 EPISODE_COLUMNS = (
     "task", "condition", "sampler", "clock", "delay", "factor", "execute_steps", "stitching", "seed",
     "success", "return", "length", "seconds", "max_coverage", "chunks", "calls", "rows",
-    "chunk_seconds_mean", "chunk_seconds_p50", "chunk_seconds_p95", "chunk_seconds_max", "network_share",
-    "late_chunks", "longest_run_of_late_chunks", "expired_chunks", "starved_steps",
+    "chunk_seconds_mean", "chunk_seconds_p50", "chunk_seconds_p95", "chunk_seconds_max",
+    "network_share", "encode_share", "late_chunks", "longest_run_of_late_chunks", "expired_chunks", "starved_steps",
     "observation_age_mean", "observation_age_max", "switches", "switch_jump_mean", "inner_jump_mean",
 )
 # fmt: on
@@ -33,6 +33,7 @@ CHUNK_COLUMNS = (
     "used_at",
     "seconds",
     "network_seconds",
+    "encode_seconds",
     "calls",
     "rows",
 )
@@ -111,6 +112,7 @@ class Results:
                 "used_at": used_at.get(number),
                 "seconds": chunk.seconds,
                 "network_seconds": chunk.network_seconds,
+                "encode_seconds": chunk.encode_seconds,
                 "calls": chunk.calls,
                 "rows": chunk.rows,
             }
@@ -149,6 +151,7 @@ def episode_row(task: str, condition: Condition, episode: Episode, execute_steps
     seconds = np.array([chunk.seconds for chunk in episode.chunks] or [0.0])
     p50, p95 = np.quantile(seconds, [0.5, 0.95])
     network = sum(chunk.network_seconds for chunk in episode.chunks)
+    encoding = sum(chunk.encode_seconds for chunk in episode.chunks)
     return {
         "task": task,
         "condition": condition.label,
@@ -172,6 +175,7 @@ def episode_row(task: str, condition: Condition, episode: Episode, execute_steps
         "chunk_seconds_p95": p95,
         "chunk_seconds_max": seconds.max(),
         "network_share": network / seconds.sum() if seconds.sum() > 0 else 0.0,
+        "encode_share": encoding / seconds.sum() if seconds.sum() > 0 else 0.0,
         **_timing(episode.timing),
     }
 

@@ -16,7 +16,7 @@ def results_table(summary: Summary, brief: bool = False) -> Table:
     has_coverage = any(condition["max_coverage"] for condition in summary["conditions"])
     head = ["sampler", *(name for name, _ in varied), "solved", "success rate"]
     head += [*(["max coverage"] if has_coverage else []), "s to success", "successes per min"]
-    table = [[*head, "ms per chunk p50", "p95", "p99", "max", "calls", "network"]]
+    table = [[*head, "ms per chunk p50", "p95", "p99", "max", "calls", "network", "encoding"]]
     for condition in summary["conditions"]:
         seconds = condition["chunk_seconds"] if has_network(condition) else None
         times = [milliseconds(seconds[name]) if seconds else NONE for name in ("p50", "p95", "p99", "max")]
@@ -32,10 +32,11 @@ def results_table(summary: Summary, brief: bool = False) -> Table:
                 *times,
                 f"{condition['calls']:.4g}" if seconds and condition["calls"] is not None else NONE,
                 percent(condition["network_share"]) if seconds else NONE,
+                percent(condition["encode_share"]) if seconds else NONE,
             ]
         )
     if brief:
-        left_out = {"successes per min", "p99", "max", "network"}
+        left_out = {"successes per min", "p99", "max", "network", "encoding"}
         kept = [name not in left_out for name in table[0]]
         table = [[cell for cell, keep in zip(row, kept, strict=True) if keep] for row in table]
     return table

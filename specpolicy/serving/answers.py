@@ -53,7 +53,7 @@ def check_timing(answer: Mapping[str, Any]) -> dict[str, float]:
     told = answer.get("policy_timing")
     known = told if isinstance(told, dict) else {}
     figures = {}
-    for name in ("network_ms", "infer_ms", "calls", "rows"):
+    for name in ("network_ms", "encode_ms", "infer_ms", "calls", "rows"):
         value = known.get(name, 0)
         number = not isinstance(value, bool) and isinstance(value, int | float | np.integer | np.floating)
         if not number or not math.isfinite(value) or not 0 <= value < MOST:

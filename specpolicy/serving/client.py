@@ -97,6 +97,7 @@ class RemotePlanner:
             network_seconds=1e-3 * spent["network_ms"],
             calls=int(spent["calls"]),
             rows=int(spent["rows"]),
+            encode_seconds=1e-3 * spent["encode_ms"],
         )
 
     def close(self) -> None:

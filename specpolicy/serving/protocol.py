@@ -184,6 +184,7 @@ def answer_message(chunk: Chunk, batch: int, server_timing: Mapping[str, float])
     policy_timing = {
         "infer_ms": 1e3 * chunk.seconds,
         "network_ms": 1e3 * chunk.network_seconds,
+        "encode_ms": 1e3 * chunk.encode_seconds,
         "calls": chunk.calls,
         "rows": chunk.rows,
         "batch": batch,

@@ -75,17 +75,15 @@ class PolicyService:
         streams: Sequence[torch.Generator],
         committed: Sequence[Committed | None] | None = None,
     ) -> list[Chunk]:
-        """See `Service.plan`. The network's time is that of the whole batch."""
+        """See `Service.plan`. The times of network and encoder are those of the whole batch."""
         start = time.perf_counter()
         observation = {key: np.stack([history[key] for history in histories]) for key in self.shapes}
         out = self._sampler(observation, generator=list(streams), committed=committed)
         actions = out.actions[:, self.policy.first_action :].cpu().numpy()  # the copy waits for a GPU to finish
         seconds = time.perf_counter() - start
         calls, rows = out.stats.calls.tolist(), out.stats.rows.tolist()
-        return [
-            Chunk(actions[i], seconds, float(out.stats.network_seconds), int(calls[i]), int(rows[i]))
-            for i in range(len(histories))
-        ]
+        network, encode = float(out.stats.network_seconds), float(out.stats.encode_seconds)
+        return [Chunk(actions[i], seconds, network, int(calls[i]), int(rows[i]), encode) for i in range(len(histories))]
 
     def warm_up(self, most: int) -> None:
         """Plan and discard chunks, alone and in a batch of `most`, so that the first client need not wait."""

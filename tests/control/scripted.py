@@ -51,7 +51,14 @@ class Steps:
         actions = np.repeat(history["step"][-1] + np.arange(self.length)[:, None], dimensions, axis=1).astype(float)
         if fault == "nan":
             actions[-1, -1] = np.nan
-        return Chunk(actions, seconds=self.seconds, network_seconds=self.seconds / 2, calls=3, rows=6)
+        return Chunk(
+            actions,
+            seconds=self.seconds,
+            network_seconds=self.seconds / 2,
+            calls=3,
+            rows=6,
+            encode_seconds=self.seconds / 4,
+        )
 
 
 class Numbered(Steps):

@@ -24,10 +24,10 @@ def log() -> TimingLog:
         warm_up=3,
         lead=1,
         chunks=[
-            ChunkTiming(0, 0, 0.10, 0.05, 10, 20),
+            ChunkTiming(0, 0, 0.10, 0.05, 10, 20, encode_seconds=0.02),
             ChunkTiming(2, 3, 0.20, 0.10, 10, 20, missed=True, late_steps=1),
             ChunkTiming(4, 5, 0.30, 0.15, 20, 40, missed=True, late_steps=2, expired=True),
-            ChunkTiming(5, 6, 0.40, 0.20, 20, 40),
+            ChunkTiming(5, 6, 0.40, 0.20, 20, 40, encode_seconds=0.08),
             ChunkTiming(6, 7, missed=True),
         ],
         ticks=Ticks(
@@ -42,6 +42,7 @@ def test_the_summary_by_hand(log):
     assert summary["chunks"] == 4 and summary["warm_up"] == 3
     assert summary["latency"]["p50"] == pytest.approx(0.25) and summary["latency"]["max"] == 0.4
     assert (summary["calls"], summary["rows"], summary["network_share"]) == (15, 30, pytest.approx(0.5))
+    assert summary["encode_share"] == pytest.approx(0.1)
     assert (summary["misses"], summary["miss_rate"], summary["longest_run_of_misses"]) == (3, 0.6, 2)
     assert summary["lateness"]["max"] == pytest.approx(0.2) and summary["expired_chunks"] == 1
     assert (summary["ticks"], summary["missed_periods"], summary["starved_ticks"]) == (6, 1, 1)
@@ -63,7 +64,7 @@ def test_the_summary_is_json_and_the_report_names_its_figures(log):
         "10 Hz, wall clock, inference in a thread",
         "6 in 0.6 s, 8.333 Hz achieved, 1 periods missed",
         "p50 250.0, p95 385.0, p99 397.0, max 400.0 ms, 3 of warm-up left out",
-        "15 network calls and 30 rows each, 50% of the time in the network",
+        "15 network calls and 30 rows each, 50% of the time in the network and 10% in encoding",
         "3 (60.0%), longest run 2, late by p50 150",
         "1 too late to be of use",
         "starved ticks    1 ",

@@ -44,7 +44,8 @@ def test_a_worker_answers_what_its_planner_plans(make):
         worker.submit(HISTORY)
         chunk = worker.result(PATIENCE)
         np.testing.assert_array_equal(chunk.actions[:, 0], np.arange(3, 11))
-        assert (chunk.calls, chunk.rows, chunk.network_seconds) == (3, 6, 0.125) and chunk.seconds > 0
+        assert (chunk.calls, chunk.rows, chunk.network_seconds, chunk.encode_seconds) == (3, 6, 0.125, 0.0625)
+        assert chunk.seconds > 0
         assert worker.result() is None
 
 

@@ -165,6 +165,7 @@ def test_the_policy_plans_from_the_newest_observation_on(drift_policy):
         expected = policy.predict(history, "ddpm", generator).actions[0, 1:].numpy()
         np.testing.assert_array_equal(chunk.actions, expected)
         assert chunk.calls == chunk.rows == 12 and 0 < chunk.network_seconds < chunk.seconds
+        assert 0 < chunk.encode_seconds < chunk.seconds - chunk.network_seconds
 
 
 def test_a_policy_of_another_task_is_named_before_anything_is_played(drift_task, drift_policy, policy_config):

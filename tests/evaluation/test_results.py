@@ -13,7 +13,7 @@ from specpolicy.evaluation.results import Results
 
 
 def episode(seed, chunks=2, coverage=0.25):
-    costs = tuple(Chunk(np.zeros((1, 2)), 0.1 * (number + 1), 0.05, 10, 20) for number in range(chunks))
+    costs = tuple(Chunk(np.zeros((1, 2)), 0.1 * (number + 1), 0.05, 10, 20, 0.03) for number in range(chunks))
     return Episode(seed, seed % 2 == 0, 0.1 + seed, 13, 1.3, coverage, costs)
 
 
@@ -27,6 +27,8 @@ def test_an_episode_reads_back(tmp_path):
     assert float(row["chunk_seconds_mean"]) == pytest.approx(0.15)
     assert float(row["chunk_seconds_p95"]) == pytest.approx(0.195)
     assert float(row["network_share"]) == pytest.approx(1 / 3)
+    assert float(row["encode_share"]) == pytest.approx(0.2)
+    assert [float(chunk["encode_seconds"]) for chunk in results.chunks.rows] == [0.03, 0.03]
     assert [float(chunk["seconds"]) for chunk in results.chunks.rows] == [0.1, 0.2]
     assert results.done == {("ddim-10", 4)}
 

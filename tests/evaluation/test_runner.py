@@ -44,7 +44,7 @@ def run(evaluation, output, workers=0, overwrite=False, on_episode=lambda played
 def outcomes(results):
     """The rows without their measured times, in an order of their own."""
     rows = [
-        {name: value for name, value in row.items() if "seconds_" not in name and name != "network_share"}
+        {name: value for name, value in row.items() if "seconds_" not in name and "_share" not in name}
         for row in results.episodes.rows
     ]
     return sorted(rows, key=lambda row: (row["condition"], row["seed"]))

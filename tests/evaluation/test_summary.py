@@ -31,7 +31,7 @@ TRACK = {"name": "charged", "execute_steps": 4, "swept_at": 1}
 
 
 def episode(seed, success=True, length=10, timing=None, calls=7):
-    chunks = [Chunk(np.zeros((1, 2)), each, each / 2, calls, 3 * calls) for each in SECONDS] if length else []
+    chunks = [Chunk(np.zeros((1, 2)), each, each / 2, calls, 3 * calls, each / 4) for each in SECONDS] if length else []
     return Episode(seed, success, 1.0, length, length / 10, None, tuple(chunks), timing)
 
 
@@ -64,6 +64,7 @@ def test_times_are_those_that_the_world_was_charged(tmp_path):
     assert times["asd charged x2"] == {name: pytest.approx(2 * value) for name, value in times["asd"].items()}
     shares = [condition["network_share"] for condition in found["conditions"]]
     assert shares == pytest.approx([0.5, 0.5])
+    assert [condition["encode_share"] for condition in found["conditions"]] == pytest.approx([0.25, 0.25])
     p95 = {label: 1e3 * time["p95"] for label, time in times.items()}
     assert p95["asd"] < 40 < p95["asd charged x2"] < 70
     settings = {entry["budget_ms"]: entry["settings"] for entry in found["budgets"]}
@@ -89,7 +90,8 @@ def test_with_a_trace_calls_and_rows_are_those_of_the_trace(tmp_path):
     assert (shown["asd"]["calls"], shown["asd"]["rows"]) == (5, 60)  # of the same sampler the same figures
     assert (shown["ddim-10"]["calls"], shown["ddim-10"]["rows"]) == (7, 21)  # no trace is charged
     assert shown["asd trace x2"]["chunk_seconds"]["mean"] == pytest.approx(0.4)
-    assert shown["asd"]["chunk_seconds"]["mean"] == pytest.approx(0.2) and shown["asd"]["network_share"] is None
+    assert shown["asd"]["chunk_seconds"]["mean"] == pytest.approx(0.2)
+    assert shown["asd"]["network_share"] is shown["asd"]["encode_share"] is None
     assert figures["asd"]["calls"].tolist() == [4, 6] and figures["asd"]["seconds"].tolist() == [0.1, 0.3]
 
 

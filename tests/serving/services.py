@@ -47,7 +47,7 @@ class Counting:
         actions = np.stack([step + np.arange(self.length), np.full(self.length, stream)], axis=1).astype(np.float32)
         if step < 0 and self.fault == "nan":
             actions[1] = np.nan
-        return Chunk(actions, seconds=0.02, network_seconds=0.01, calls=3, rows=6)
+        return Chunk(actions, seconds=0.02, network_seconds=0.01, calls=3, rows=6, encode_seconds=0.004)
 
 
 def frame(step):

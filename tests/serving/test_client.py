@@ -61,7 +61,7 @@ def test_a_remote_policy_plans_what_the_policy_itself_plans(small_policy, sample
                 here, there = own.plan(HISTORY), remote.plan(HISTORY)
                 np.testing.assert_array_equal(here.actions, there.actions)
                 assert (here.calls, here.rows) == (there.calls, there.rows)
-                assert there.seconds > there.network_seconds > 0
+                assert there.seconds > there.network_seconds > 0 and there.encode_seconds > 0
         remote.close()
 
 
@@ -210,7 +210,8 @@ def test_a_server_of_openpi_plans_for_our_loop():
     planner.reset(0)  # such a server knows no episodes
     chunk = planner.plan({"state": np.array([[1.0], [2.0]])})
     np.testing.assert_array_equal(chunk.actions, actions)
-    assert chunk.network_seconds == pytest.approx(0.004) and (planner.n_obs_steps, planner.n_action_steps) == (1, 3)
+    assert chunk.network_seconds == pytest.approx(0.004) and chunk.encode_seconds == 0
+    assert (planner.n_obs_steps, planner.n_action_steps) == (1, 3)
     assert seen[0]["state"].tolist() == [2.0] and seen[0]["prompt"] == "lift"
     server.shutdown()
 

@@ -21,7 +21,7 @@ def test_openpis_client_is_served(server, service):
     assert first["actions"].dtype == np.float32 and "prev_total_ms" not in first["server_timing"]
     assert first["server_timing"]["infer_ms"] >= first["server_timing"]["queue_ms"] >= 0
     timing = first["policy_timing"]
-    assert (timing["infer_ms"], timing["network_ms"]) == pytest.approx((20, 10))
+    assert (timing["infer_ms"], timing["network_ms"], timing["encode_ms"]) == pytest.approx((20, 10, 4))
     assert (timing["calls"], timing["rows"], timing["batch"]) == (3, 6, 1)
     assert client.infer(frame(8))["server_timing"]["prev_total_ms"] > 0
     assert service.threads == {"inference"}
