@@ -1,6 +1,8 @@
 """From an observation to the condition of the denoiser: checked, normalised, encoded once."""
 
 import math
+import statistics
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ from specpolicy.images import is_image
 from specpolicy.networks import ImageEncoder, LowDimEncoder
 from specpolicy.normaliser import Normaliser
 from specpolicy.observations import Observation, checked_frames, network_frames
+from specpolicy.tuning import now
 
 APART = 8  # histories whose images are encoded one by one; those of more are encoded together, for throughput
 
@@ -67,6 +70,25 @@ class Encoding:
             return self.encoder({key: self._normalised(key, value, device) for key, value in frames.items()})
         state = None if torch.is_grad_enabled() else state_of((self.encoder, self.normaliser))
         return self.encoder.joined({key: self._features(key, value, device, state) for key, value in frames.items()})
+
+    @property
+    def sees(self) -> bool:
+        """Whether the policy sees images."""
+        return isinstance(self.encoder, ImageEncoder)
+
+    @torch.inference_mode()
+    def seconds(self, device: torch.device, turns: int = 5) -> float:
+        """Return the median seconds of encoding one observation all of whose frames are new, measured now."""
+        source = torch.Generator().manual_seed(0)
+        history = {key: torch.rand(1, *self.frame_shape(key), generator=source) for key in self.encoder.keys}
+        taken = []
+        for _ in range(turns + 1):  # the first one warms up
+            self.cache.clear()
+            begin = time.perf_counter()
+            self(history, device)
+            taken.append(now(device) - begin)
+        self.cache.clear()
+        return statistics.median(taken[1:])
 
     def frame_shape(self, key: str) -> tuple[int, ...]:
         """Return the shape of one observation's frames of a key, the number of frames first."""

@@ -84,7 +84,7 @@ def from_recording(policy, shown, tmp_path):
     """As `specpolicy calibrate` records, writes and reads what the policy meets."""
     recorder = EpisodeRecorder.__new__(EpisodeRecorder)
     recorder.policy, recorder.env = policy, FrameRecorder(DictObservation(Camera(shown), "camera"))
-    recorder.planner, recorder.max_seconds = Still(policy), 60.0
+    recorder.planner, recorder.max_seconds, recorder.most, recorder.encoded = Still(policy), 60.0, None, False
     write_histories(tmp_path / "seen.safetensors", recorder(0)[1])
     return read_histories(tmp_path / "seen.safetensors", policy)["front"][1]
 

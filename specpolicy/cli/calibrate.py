@@ -6,6 +6,9 @@ chosen for this machine from the measured time of a call by its number of rows: 
 draft length at each step.
 Policies of action tokens: draft graphs for `decoders`, and the fastest number of drafts, which may be none.
 
+A policy that sees is encoded once an observation: drafts are made from what its encoder returns, and an image is drawn
+and kept only where it is needed. observations.safetensors then holds few observations (held_out_megabytes).
+
 Everything is written beside the checkpoint and used from then on. What is known there about other machines and other
 decoders is kept. learn=false keeps what was learnt and only finds the fastest settings on this machine or engine.
 
@@ -106,6 +109,8 @@ def _calibrate(
     calibration.fingerprint = policy.fingerprint  # covers its encoder, too
     where = policy.setting().backend
     calibration.report[where] |= {"hardware": hardware(), "threads": torch.get_num_threads()}
+    if policy.encoding.sees:
+        calibration.report[where]["encode_seconds"] = policy.encoding.seconds(policy.device)
     if config.learn:
         calibration.report["config"] = OmegaConf.to_container(config)
         save_config(config, output / SETTINGS, "calibrate")
@@ -137,6 +142,9 @@ def describe(calibration: Calibration, where: str) -> str:
     report = calibration.report[where]
     cost = report["seconds_by_rows"]
     lines = ["one call: " + ", ".join(f"{rows} rows {1e3 * seconds:.1f} ms" for rows, seconds in cost.items())]
+    if "encode_seconds" in report:
+        seconds = report["encode_seconds"]
+        lines.append(f"encoding an observation: {1e3 * seconds:.1f} ms a chunk, which no draft length changes")
     for steps, plan in calibration.plans[where].items():
         windows = plan.windows[:-2] or plan.windows
         lines += [
@@ -172,6 +180,7 @@ def _effort(config: DictConfig) -> Effort:
         invented=config.invented,
         rounds=config.rounds,
         passes=passes if config.student else (),
+        options={"blocks": config.student_blocks},
         steps=tuple(config.steps),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.images import is_image
 
 if TYPE_CHECKING:
     from specpolicy.policy_base import Policy
@@ -19,16 +22,20 @@ TUNING_SEEDS, TUNING_COUNT = 400_000, 48
 
 
 def conditions(policy: Policy, config: DictConfig) -> torch.Tensor:
-    """Return the encoded observations (N, ...) of the file `config.observations`, or of `config.episodes` episodes."""
+    """Return the encoded observations (N, ...) of the file `config.observations`, or of `config.episodes` episodes.
+
+    Images stay bytes until a few of them are encoded.
+    """
+    from specpolicy.evaluation.recording import record_conditions
     from specpolicy.histories import read_histories
 
-    if config.observations:
-        histories = read_histories(config.observations, policy)
-    else:
+    if not config.observations:
         count, seed, episodes = config.count, RECORDED_SEEDS, config.episodes
         if not config.get("learn", True):  # timing takes few observations, but not those that were learnt on
             count, seed, episodes = TUNING_COUNT, TUNING_SEEDS, TUNING_COUNT // 2
-        histories = _play(policy, config, "observations", count, seed, episodes)
+        found: torch.Tensor = _play(record_conditions, policy, config, "observations", count, seed, episodes)
+        return found.to(policy.device)
+    histories = read_histories(config.observations, policy)
     number = len(next(iter(histories.values())))
     with torch.no_grad():
         parts = [
@@ -39,21 +46,39 @@ def conditions(policy: Policy, config: DictConfig) -> torch.Tensor:
 
 
 def write_held_out(policy: Policy, config: DictConfig, output: Path) -> None:
-    """Write `config.held_out` observations of other episodes for measurements, with the policy they belong to."""
+    """Write `config.held_out` observations of other episodes for measurements, with the policy they belong to.
+
+    Images are kept as bytes, and no more than `config.held_out_megabytes` of them: a checkpoint shall stay small.
+    """
     from specpolicy.cli.configuration import save_config
+    from specpolicy.evaluation.recording import record_histories
     from specpolicy.histories import FILE, write_histories
 
     if config.held_out:
-        episodes = min(HELD_OUT_EPISODES, config.held_out)
+        count, size = config.held_out, image_bytes(policy)
+        if size:
+            count = max(1, min(count, int(config.held_out_megabytes * 1e6 / size)))
+        episodes = min(HELD_OUT_EPISODES, count)
         name = "held-out observations"
-        histories = _play(policy, config, name, config.held_out, HELD_OUT_SEEDS, episodes)
+        histories = _play(record_histories, policy, config, name, count, HELD_OUT_SEEDS, episodes)
         save_config(config, output / "calibrate.yaml", "calibrate")
         write_histories(output / FILE, histories)
+        if count < config.held_out:
+            taken = f"{count * size / 1e6:.2g} MB"
+            print(f"kept {count} observations of held_out={config.held_out}: their images take {taken}")
 
 
-def _play(policy: Policy, config: DictConfig, name: str, count: int, seed: int, episodes: int) -> Any:
+def image_bytes(policy: Policy) -> int:
+    """Return the bytes of the images in one observation of a policy, 0 for one that sees vectors alone."""
+    shapes = [policy.frame_shape(key) for key in policy.observation_keys]
+    return sum(math.prod(shape) for shape in shapes if is_image(shape[1:]))
+
+
+def _play(
+    record: Callable[..., Any], policy: Policy, config: DictConfig, name: str, count: int, seed: int, episodes: int
+) -> Any:
+    """Play with one of the functions of `specpolicy.evaluation.recording`."""
     from specpolicy.evaluation.provenance import hardware
-    from specpolicy.evaluation.recording import record_histories
     from specpolicy.logging.progress import progress_bar
 
     task = policy.config.task
@@ -66,7 +91,7 @@ def _play(policy: Policy, config: DictConfig, name: str, count: int, seed: int, 
     # Processes play on the CPU, whichever device the policy is calibrated for.
     engine = policy.engine_name if policy.engine_name in ("eager", "openvino") else "eager"
     with progress_bar(episodes, f"play for {name}") as bar:
-        return record_histories(
+        return record(
             config.policy,
             task,
             count,

@@ -38,7 +38,13 @@ LEARNING = {
 }
 RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "benchmark": {"seed": SEED, "threads": THREADS},
-    "calibrate": {**LEARNING, **dict.fromkeys(("held_out", "invented", "rounds"), NOT_NEGATIVE), "steps": COUNT},
+    "calibrate": {
+        **LEARNING,
+        **dict.fromkeys(("held_out", "invented", "rounds"), NOT_NEGATIVE),
+        "held_out_megabytes": POSITIVE,
+        "steps": COUNT,
+        "student_blocks": (0, 256),
+    },
     "collect": {"seed": SEED},
     "control": {
         **dict.fromkeys(("hz", "inference_timeout", "watchdog"), POSITIVE),

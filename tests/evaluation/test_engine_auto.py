@@ -65,11 +65,10 @@ def test_processes_do_not_choose_each_for_itself(drift_policy, drift_task):
 
 
 @pytest.mark.parametrize(("chosen", "played"), (("openvino", "openvino"), ("cuda_graph", "eager"), ("eager", "eager")))
-def test_observations_are_played_with_the_engine_that_was_chosen(chosen, played, monkeypatch):
+def test_observations_are_played_with_the_engine_that_was_chosen(chosen, played):
     """By processes, which play on the CPU."""
     asked = []
-    monkeypatch.setattr("specpolicy.evaluation.recording.record_histories", lambda *given: asked.append(given))
     policy = SimpleNamespace(config=SimpleNamespace(task={"id": "any"}), engine_name=chosen, n_obs_steps=1)
     config = OmegaConf.create({"policy": "p", "workers": 0, "max_seconds": 1.0, "any_rate": False, "engine": "auto"})
-    observations._play(policy, config, "observations", 3, 0, 1)
+    observations._play(lambda *given: asked.append(given), policy, config, "observations", 3, 0, 1)
     assert played in asked[0]
