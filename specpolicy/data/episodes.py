@@ -112,7 +112,11 @@ class DataSet:
             arrays += [] if episode.executed is None else [("executed_action", episode.executed)]
             for key, values in arrays:
                 digest.update(f"{key} {values.dtype} {values.shape}".encode())
-                digest.update(np.ascontiguousarray(values).tobytes())  # of images, those of one episode at a time
+                # The images of a training were read for its identity, those of one episode at a time: not again.
+                if isinstance(values, Frames):
+                    digest.update(values.digest.encode())
+                else:
+                    digest.update(np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()[:LENGTH]
 
 

@@ -5,6 +5,7 @@ than the last request and, if wanted, a cache of bounded size. All objects can b
 for itself.
 """
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -28,9 +29,10 @@ class Source(ABC):
     def __init__(self) -> None:
         self._opened: Any = None
         self._owner = -1
+        self.digests: dict[tuple[str, bytes], str] = {}  # see `Frames.digest`
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None, "_owner": -1}
+        return {**self.__dict__, "_opened": None, "_owner": -1, "digests": {}}
 
     @property
     def opened(self) -> Any:
@@ -92,6 +94,20 @@ class Frames:
         wanted = self.steps[index]
         unique, places = np.unique(wanted, return_inverse=True)
         return self.source.read(self.where, unique)[places.reshape(wanted.shape)]
+
+    def feed(self, digest: Any) -> None:
+        """Feed all images to a hash of `hashlib`, and note their own hash: reading them is what takes the time."""
+        values = np.ascontiguousarray(self[:]).tobytes()
+        digest.update(values)
+        self.source.digests[self.where, self.steps.tobytes()] = hashlib.sha256(values).hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """The hash of all images; they are read if no hash was fed with them yet."""
+        own = self.where, self.steps.tobytes()
+        if own not in self.source.digests:
+            self.feed(hashlib.sha256())
+        return self.source.digests[own]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Return all images of the episode."""

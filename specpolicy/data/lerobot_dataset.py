@@ -27,6 +27,7 @@ INFO, OURS = "meta/info.json", "meta/specpolicy.json"
 ACTION = "action"
 # feature, first entry, entry after the last one
 Slice = tuple[str, int, int]
+FROM_VIDEO = "copy the data with LeRobotDataset.create(use_videos=False), as docs/images.md says, or record it so"
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,9 @@ def _locate(root: Path, info: Info, key: str) -> Slice:
         return own[key]
     if key in features and key != ACTION:
         if not features[key].is_vector:
-            raise SpecpolicyError(f"{root}: '{key}' holds {features[key].dtype}: only vectors and images can be read")
+            kind = features[key].dtype
+            advice = f": {FROM_VIDEO}" if kind == "video" else ""
+            raise SpecpolicyError(f"{root}: '{key}' holds {kind}: only vectors and images can be read{advice}")
         return _whole(info, key)
     there = [name for name, one in features.items() if (one.is_vector or one.is_image) and name != ACTION]
     known = ", ".join(sorted([*own, *_own_images(root)]) or there)

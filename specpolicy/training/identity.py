@@ -5,8 +5,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from specpolicy.data.dataset import Sequences
 from specpolicy.fingerprints import LENGTH
 from specpolicy.outputs import first_difference
@@ -83,5 +81,5 @@ def _content(sequences: Sequences, continues: bool) -> dict[str, Any]:
     for key, images in sorted(sequences.images.items()):  # each once, though several windows see it
         digest.update(f"{key} {images.shape}".encode())
         for episode in images.episodes:
-            digest.update(np.ascontiguousarray(episode).tobytes())
+            episode.feed(digest)
     return {"windows": len(sequences), "values": digest.hexdigest()}

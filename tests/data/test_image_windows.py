@@ -17,6 +17,7 @@ from specpolicy.data.frames import Cache
 from specpolicy.data.lerobot_writer import write_lerobot
 from specpolicy.data.robomimic_hdf5 import Demonstration, assemble, write_part
 from specpolicy.data.robomimic_images import HDF5Images
+from specpolicy.training import TrainingOptions, run_identity
 
 KEYS = ["top_image", "agent_pos"]
 LENGTHS, SIZE, FRAMES, HORIZON = (5, 7, 4), (6, 8, 3), 2, 4
@@ -107,6 +108,24 @@ def test_both_kinds_have_one_fingerprint_of_their_own_images(demonstrations, ler
     with h5py.File(demonstrations, "a") as file:
         file["data/demo_2/obs/top_image"][3, 0, 0, 0] += 1
     assert read_data(demonstrations, KEYS).fingerprint != one
+
+
+@pytest.mark.parametrize("stride", (1, 2))
+def test_a_training_reads_all_images_once_to_tell_data_apart(demonstrations, stride, monkeypatch, small_policy):
+    """Its identity and the fingerprint of the data are both hashes of them."""
+    whole = read_data(demonstrations, KEYS).fingerprint
+    read, reading = [], HDF5Images.read
+    monkeypatch.setattr(
+        HDF5Images, "read", lambda self, where, steps: read.append((where, len(steps))) or reading(self, where, steps)
+    )
+    data = read_data(demonstrations, KEYS)
+    parts = [windows(data, FRAMES, HORIZON, split, stride=stride) for split in ("train", "valid")]
+    run_identity(small_policy, *parts, TrainingOptions())
+    assert data.fingerprint == whole
+    again = 0 if stride == 1 else len(LENGTHS)  # of the data, though a training with a stride sees a part of them
+    assert len(read) == len(LENGTHS) + again
+    copied = pickle.loads(pickle.dumps(data))
+    assert copied.fingerprint == whole and len(read) == 2 * len(LENGTHS) + again  # another process reads for itself
 
 
 def test_only_what_is_asked_for_is_read(demonstrations, read):
