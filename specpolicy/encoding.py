@@ -1,5 +1,6 @@
 """From an observation to the condition of the denoiser: checked, normalised, encoded once."""
 
+import hashlib
 import math
 import statistics
 import time
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specpolicy.engines import FrameEngine, make_frame_engine
+from specpolicy.engines import Beside, FrameEngine, make_frame_engine
 from specpolicy.errors import SpecpolicyError
 from specpolicy.frame_cache import FrameCache, frame_name, state_of
 from specpolicy.images import is_image
@@ -59,6 +60,21 @@ class Encoding:
                 if engine is not None:
                     engines[key] = engine
         return Encoding(self.encoder, self.normaliser, engines)
+
+    def where_possible(self, name: str) -> "Encoding":
+        """Return the same encoding on an engine; by torch where the engine cannot express the encoder."""
+        try:
+            return self.on_engine(name)
+        except SpecpolicyError:
+            return self.on_engine("eager")
+
+    def beside(self, device: torch.device) -> Beside | None:
+        """Return what `engine=auto` counts for encoding an observation; None without images, where it takes nothing."""
+        if not self.sees:
+            return None
+        shapes = [(name, list(value.shape)) for name, value in self.encoder.state_dict().items()]
+        about = hashlib.sha256(f"{shapes} {self.encoder.shapes} {self.encoder.n_obs_steps}".encode()).hexdigest()[:32]
+        return Beside(about, lambda name: self.where_possible(name).seconds(device))
 
     def __call__(self, observation: Observation, device: torch.device) -> Tensor:
         """Return the condition; see `Policy.encode`."""

@@ -210,8 +210,8 @@ class DiffusionPolicy(Policy):
     def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> "DiffusionPolicy":
         """Return the same policy, weights shared, whose `predict` runs the network on an engine (see `make_engine`).
 
-        An encoder of images runs on the same engine, in float32. With "auto" it stays as it is where that engine cannot
-        express it. The policy stays on its device.
+        An encoder of images runs on the same engine, in float32. "auto" counts its time with that of the network; it
+        stays as it is where the engine cannot express it. The policy stays on its device.
 
         Args:
             name: of the engine.
@@ -230,13 +230,10 @@ class DiffusionPolicy(Policy):
             precision,
             self.chain.process.steps,
             self.chain.timesteps.dtype,
+            self.encoding.beside(self.device),
         )
-        try:
-            policy.encoding = self.encoding.on_engine(policy.engine.name)
-        except SpecpolicyError:
-            if name != AUTO:
-                raise
-            policy.encoding = self.encoding.on_engine("eager")
+        on_engine = self.encoding.where_possible if name == AUTO else self.encoding.on_engine
+        policy.encoding = on_engine(policy.engine.name)
         return policy
 
 

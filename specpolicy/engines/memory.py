@@ -30,9 +30,9 @@ class Choice:
     considered: dict[str, str]
 
 
-def recall(workload: Workload) -> Choice | None:
-    """Return the choice for such a workload on this machine; None if there is none."""
-    path = _path(workload)
+def recall(workload: Workload, beside: str | None = None) -> Choice | None:
+    """Return the choice for such a workload on this machine; None if there is none. `beside`: see `Beside.about`."""
+    path = _path(workload, beside)
     if path is None:
         return None
     try:
@@ -42,27 +42,27 @@ def recall(workload: Workload) -> Choice | None:
         return None
 
 
-def remember(workload: Workload, engine: Engine) -> None:
+def remember(workload: Workload, engine: Engine, beside: str | None = None) -> None:
     """Store a choice. If nothing can be written, the next process measures again."""
-    path = _path(workload)
+    path = _path(workload, beside)
     if path is None:
         return
-    found = {"engine": engine.name, "considered": engine.considered, "for": _about(workload)}
+    found = {"engine": engine.name, "considered": engine.considered, "for": _about(workload, beside)}
     try:
         write_text(path, json.dumps(found, indent=2) + "\n")
     except (OSError, SpecpolicyError):
         return
 
 
-def _path(workload: Workload) -> Any:
+def _path(workload: Workload, beside: str | None) -> Any:
     """Return the file for a workload; None if its network is a function, which cannot be identified."""
     if not isinstance(workload.denoiser, torch.nn.Module):
         return None
-    digest = hashlib.sha256(json.dumps(_about(workload), sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(_about(workload, beside), sort_keys=True).encode()).hexdigest()
     return cache_directory() / "engines" / f"{digest[:32]}.json"
 
 
-def _about(workload: Workload) -> dict[str, Any]:
+def _about(workload: Workload, beside: str | None) -> dict[str, Any]:
     """Return everything that decides which engine is the fastest: the shapes of the weights do, their values do not."""
     network = workload.denoiser
     assert isinstance(network, torch.nn.Module)
@@ -81,6 +81,7 @@ def _about(workload: Workload) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "versions": {name: _version(name) for name in PACKAGES},
+        **({} if beside is None else {"beside": beside}),
     }
 
 

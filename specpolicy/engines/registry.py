@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from specpolicy.engines.auto import automatic_engine
+from specpolicy.engines.auto import Beside, automatic_engine
 from specpolicy.engines.base import Denoiser, Engine, Workload
 from specpolicy.engines.compiled import CompiledEngine
 from specpolicy.engines.cuda_graph import CudaGraphEngine
@@ -45,6 +45,7 @@ def make_engine(
     precision: str = "float32",
     train_steps: int = 100,
     time_dtype: torch.dtype = torch.int64,
+    beside: Beside | None = None,
 ) -> Engine:
     """Make an engine by its name and warm it up, which may take a minute or more.
 
@@ -57,6 +58,7 @@ def make_engine(
         precision: "float32", or "bfloat16" inside the network, which changes the distribution.
         train_steps: of the chain's training process; timesteps are below this number.
         time_dtype: of the timesteps, such as torch.float32 for a network that takes them between whole numbers.
+        beside: what "auto" shall count with the calls of the network.
 
     Raises:
         SpecpolicyError: an unknown name, an engine that cannot run here, or one that computes something else.
@@ -68,7 +70,7 @@ def make_engine(
     workload = Workload(denoiser, tuple(chunk_shape), shape, max_rows, precision, train_steps, time_dtype)
     check_precision(precision, workload.device)
     if name == AUTO:
-        return automatic_engine(OFFERED, workload)
+        return automatic_engine(OFFERED, workload, beside)
     engine = ENGINES[name](workload)
     engine.warm_up()
     return engine

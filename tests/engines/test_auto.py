@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from specpolicy.engines import AUTO, auto, check_engine_name, make_engine
-from specpolicy.engines.auto import automatic_engine, fastest_engine, time_engine
+from specpolicy.engines.auto import CALLS, Beside, automatic_engine, fastest_engine, time_engine
 from specpolicy.engines.base import Engine, Workload
 from specpolicy.errors import SpecpolicyError
 
@@ -159,6 +159,24 @@ def test_where_nothing_can_be_written_it_measures_each_time(workload, clock, mon
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SPECPOLICY_CACHE", str(tmp_path / "file"))
     assert automatic_engine([kind("last")], workload).name == "last"
+
+
+def test_what_a_chunk_takes_besides_calls_decides_too(workload, clock, cache):
+    """A quick engine on which encoding is slow loses, if it loses more there than its calls save."""
+    kinds = [kind("quick", 0.5), kind("last", 1.0)]
+    saved = CALLS * 0.5 * (1.01 + 1.16)
+    for more, name in ((0.9 * saved, "quick"), (1.1 * saved, "last")):
+        seconds = {"quick": more + 0.01, "last": 0.01}
+        engine = fastest_engine(kinds, workload, Beside("an encoder", seconds.__getitem__))
+        assert engine.name == name and engine.considered["last"].endswith(", 10 ms to encode")
+    # Remembered for this encoder, and for no other and not for none.
+    slow = Beside("slow", {"quick": 99.0, "last": 0.0}.__getitem__)
+    assert [automatic_engine(kinds, workload, beside).name for beside in (None, slow, slow)] == [
+        "quick",
+        "last",
+        "last",
+    ]
+    assert len(list(cache.iterdir())) == 2
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from specpolicy.encoding import APART
+from specpolicy.encoding import APART, Encoding
 from specpolicy.engines import make_frame_engine
 from specpolicy.engines.frames import FRAME_ENGINES
 from specpolicy.errors import SpecpolicyError
@@ -171,6 +171,28 @@ def test_auto_keeps_the_encoder_where_its_engine_cannot_express_it(policy, monke
     assert found.engine_name == "openvino" and not found.encoding.engines
     with pytest.raises(SpecpolicyError, match="cannot convert this network"):
         policy.with_engine("openvino", max_rows=2)
+
+
+def test_auto_counts_the_encoder(policy, monkeypatch, tmp_path):
+    """The calls of the two engines take as long; what decides is the time to encode."""
+    monkeypatch.setattr("specpolicy.engines.auto.time_engine", lambda engine, sizes: {1: 0.001})
+    for slow in (True, False):
+        monkeypatch.setattr(Encoding, "seconds", lambda self, device, slow=slow: float(bool(self.engines) == slow))
+        monkeypatch.setenv("SPECPOLICY_CACHE", str(tmp_path / f"{slow}"))
+        found = policy.with_engine("auto", max_rows=2)
+        assert found.engine_name == ("eager" if slow else "openvino") and bool(found.encoding.engines) != slow
+        assert found.engine.considered["eager"] == f"1 ms for 1 row, {0 if slow else 1e3:.3g} ms to encode"
+
+
+def test_a_measured_encoding_is_one_of_new_frames(policy, monkeypatch):
+    images = []
+    forward = VisionEncoder.forward
+    monkeypatch.setattr(
+        VisionEncoder, "forward", lambda self, seen, *more: images.append(len(seen)) or forward(self, seen, *more)
+    )
+    assert policy.encoding.seconds(policy.device, turns=2) > 0
+    frames = sum(policy.frame_shape(key)[0] for key in ("front", "wrist"))
+    assert sum(images) == 3 * frames and not len(policy.encoding.cache)
 
 
 @pytest.mark.slow  # the compiler takes a minute or more
