@@ -10,7 +10,6 @@ import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -114,39 +113,52 @@ class Frames:
         return np.asarray(self[:], dtype=dtype)
 
 
-@dataclass
 class Cache:
-    """The most recently read images, at most `most_bytes` of them. One for each process."""
+    """The most recently read images of one size, at most `most_bytes` of them. One for each process.
 
-    most_bytes: int
+    They lie in one block of memory. As arrays of their own, made between the far larger arrays of training steps, they
+    would leave holes between them that fit nothing, and a process would take many times `most_bytes`.
 
-    def __post_init__(self) -> None:
-        self._images: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
-        self.nbytes = 0
+    Args:
+        most_bytes: memory for images; what is not used costs nothing.
+        most_images: how many there are at all.
+    """
+
+    def __init__(self, most_bytes: int, most_images: int):
+        self.most_bytes, self.most_images = most_bytes, most_images
+        self._block: np.ndarray | None = None  # (places, H, W, C)
+        self._places: OrderedDict[tuple[int, int], int] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"most_bytes": self.most_bytes}
+        return {"most_bytes": self.most_bytes, "most_images": self.most_images}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.most_bytes = state["most_bytes"]
-        self.__post_init__()
+        self.__init__(**state)  # type: ignore[misc]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the images that it holds."""
+        return 0 if self._block is None else len(self._places) * self._block[0].nbytes
 
     def get(self, key: tuple[int, int]) -> np.ndarray | None:
-        """Return the image of (episode, step); None if it is not in the cache."""
-        image = self._images.get(key)
-        if image is not None:
-            self._images.move_to_end(key)
-        return image
+        """Return the image of (episode, step), until the next `put`; None if it is not in the cache."""
+        place = self._places.get(key)
+        if place is None or self._block is None:
+            return None
+        self._places.move_to_end(key)
+        return self._block[place]
 
     def put(self, key: tuple[int, int], image: np.ndarray) -> None:
-        """Keep an image; drop the least recently used ones."""
-        if image.nbytes > self.most_bytes or key in self._images:
+        """Keep a copy of an image, in the place of the least recently used one if there is no other."""
+        if image.nbytes > self.most_bytes or key in self._places:
             return
-        self._images[key] = image
-        self.nbytes += image.nbytes
-        while self.nbytes > self.most_bytes:
-            _, dropped = self._images.popitem(last=False)
-            self.nbytes -= dropped.nbytes
+        if self._block is None:
+            self._block = np.empty((min(self.most_bytes // image.nbytes, self.most_images), *image.shape), image.dtype)
+        place = len(self._places)
+        if place == len(self._block):
+            _, place = self._places.popitem(last=False)
+        self._block[place] = image
+        self._places[key] = place
 
 
 class ImageWindows:
@@ -165,7 +177,7 @@ class ImageWindows:
         counts = [len(windows) for windows in seen]
         self._episode = np.repeat(np.arange(len(counts)), counts)
         self._seen = np.concatenate(seen)
-        self.cache = Cache(cache_bytes)
+        self.cache = Cache(cache_bytes, sum(map(len, self.episodes)))
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -198,13 +210,16 @@ class ImageWindows:
         if not self.cache.most_bytes:
             return frames[steps]
         unique, places = np.unique(steps, return_inverse=True)
-        found = [self.cache.get((number, int(step))) for step in unique]
-        missing = [step for step, image in zip(unique, found, strict=True) if image is None]
-        read = iter(frames[np.array(missing)] if missing else ())
-        images = []
-        for step, image in zip(unique, found, strict=True):
+        images = np.empty((len(unique), *self.size), np.uint8)
+        missing = []
+        for index, step in enumerate(unique):
+            image = self.cache.get((number, int(step)))
             if image is None:
-                image = np.array(next(read))
-                self.cache.put((number, int(step)), image)
-            images.append(image)
-        return np.stack(images)[places.ravel()]
+                missing.append(index)
+            else:
+                images[index] = image
+        if missing:
+            images[missing] = frames[unique[missing]]
+            for index in missing:
+                self.cache.put((number, int(unique[index])), images[index])
+        return images[places.ravel()]

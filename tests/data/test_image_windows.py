@@ -150,9 +150,30 @@ def test_a_cache_reads_once_and_keeps_within_its_bytes(demonstrations, read):
     read.clear()
     np.testing.assert_array_equal(large[:], whole)
     assert not read
-    small = Cache(10)
+    small = Cache(10, 5)
     small.put((0, 0), np.zeros(11, np.uint8))
     assert small.get((0, 0)) is None and small.nbytes == 0
+
+
+def test_a_cache_keeps_copies_in_one_block_of_memory():
+    """Arrays of their own, between the large ones of training steps, would leave holes many times their size."""
+    cache, image = Cache(30, 100), np.arange(10, dtype=np.uint8)
+    for number in range(3):
+        cache.put((0, number), image + number)
+    image[:] = 99
+    kept = [cache.get((0, number)) for number in range(3)]
+    assert len({id(one.base) for one in kept}) == 1 and kept[0].base.nbytes == cache.nbytes == 30
+    for number, one in enumerate(kept):
+        np.testing.assert_array_equal(one, np.arange(10) + number)
+    cache.get((0, 0))
+    cache.put((0, 3), image)  # in the place of the one that was looked at longest ago
+    assert cache.get((0, 1)) is None and cache.nbytes == 30
+    np.testing.assert_array_equal(cache.get((0, 0)), np.arange(10))
+    np.testing.assert_array_equal(cache.get((0, 3)), image)
+    assert Cache(10**12, 2).nbytes == 0
+    few = Cache(10**12, 2)
+    few.put((0, 0), image)
+    assert few.get((0, 0)).base.nbytes == 20  # as many places as there are images
 
 
 def test_other_processes_open_the_file_for_themselves(demonstrations):
