@@ -2,7 +2,8 @@
 # Makes the shipped policies from scratch: demonstrations, training, calibration of exact sampling, evaluation on seeds
 # that were not trained on.
 # Usage: scripts/make_checkpoints.sh                        all, one after the other
-#        scripts/make_checkpoints.sh lift can can_tokens    these; NAME_tokens are policies of action tokens
+#        scripts/make_checkpoints.sh lift can can_tokens    these; NAME_tokens are policies of action tokens, NAME_image
+#                                                           see through cameras
 # WORK (default outputs/checkpoints) keeps data, runs and evaluations; an interrupted run continues.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" test
@@ -63,6 +64,32 @@ make_token_checkpoint() {
     python scripts/describe_checkpoint.py "$shipped" "$measured/summary.json" "$episodes" "$noise" "$minutes"
 }
 
+# Policies that see have images of their own; their networks are small enough for two cores and for 4 MB.
+# task  demonstrations  noise  training steps  executed actions  cameras
+image_recipes="
+lift          150 0.15  3000 8 agentview,robot0_eye_in_hand
+push_t        500 0.20 10000 4 top
+"
+
+make_image_checkpoint() {
+    local task="$1" episodes="$2" noise="$3" steps="$4" executed="$5" cameras="task.cameras=[$6]" start="$SECONDS"
+    local data="$work/${task}_image.hdf5" run="$work/${task}_image" measured="$work/${task}_image-evaluation"
+    local shipped="checkpoints/${task}_image"
+    specpolicy collect task="$task" "$cameras" episodes="$episodes" noise="$noise" seed=0 output="$data"
+    specpolicy train task="$task" policy=unet_image policy.vision.kind=small +policy.vision.widths=[16,32,64,64] \
+        policy.network.down_dims=[32,64,128] data="$data" output="$run" steps="$steps" batch_size=64 \
+        half_precision_weights=true policy.n_action_steps="$executed"
+    local minutes=$(((SECONDS - start + 59) / 60))
+    mkdir -p "$shipped"
+    rm -f "$shipped"/speculation.* # of other weights
+    cp "$run/model.safetensors" "$run/config.json" "$shipped/"
+    specpolicy calibrate policy="$shipped" "$cameras"
+    specpolicy calibrate policy="$shipped" learn=false engine=openvino
+    specpolicy evaluate task="$task" "$cameras" policy="$shipped" 'samplers=[ddpm]' episodes=100 videos=0 \
+        output="$measured"
+    python scripts/describe_checkpoint.py "$shipped" "$measured/summary.json" "$episodes" "$noise" "$minutes"
+}
+
 while read -r task episodes noise steps executed; do
     [ -n "$task" ] || continue
     [ "$#" -eq 0 ] || [[ " $* " == *" $task "* ]] || continue
@@ -73,3 +100,8 @@ while read -r task episodes noise steps executed horizon; do
     [ "$#" -eq 0 ] || [[ " $* " == *" ${task}_tokens "* ]] || continue
     make_token_checkpoint "$task" "$episodes" "$noise" "$steps" "$executed" "$horizon" </dev/null
 done <<<"$token_recipes"
+while read -r task episodes noise steps executed cameras; do
+    [ -n "$task" ] || continue
+    [ "$#" -eq 0 ] || [[ " $* " == *" ${task}_image "* ]] || continue
+    make_image_checkpoint "$task" "$episodes" "$noise" "$steps" "$executed" "$cameras" </dev/null
+done <<<"$image_recipes"
