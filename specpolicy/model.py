@@ -31,6 +31,7 @@ class Model:
         device: torch.device | None = None,
         network: object = None,
         per_entry: tuple[int, ...] = (),
+        evaluations: int = 1,
     ):
         """Make a model without any calls.
 
@@ -39,8 +40,9 @@ class Model:
             device: by default that of the denoiser.
             network: of a function whose network the caller knows.
             per_entry: shape of the output for each entry of a state; () for a denoiser's single number.
+            evaluations: of the network in one call of `denoiser`, one after the other.
         """
-        self.denoiser, self.per_entry = denoiser, per_entry
+        self.denoiser, self.per_entry, self.evaluations = denoiser, per_entry, evaluations
         self.device = device_of(denoiser) if device is None else device
         self.network = network_of(denoiser if network is None else network)
         self.rows_by_call: list[int] = []
@@ -59,7 +61,7 @@ class Model:
 
     def fresh(self) -> "Model":
         """Return the same model without calls."""
-        return Model(self.denoiser, self.device, self.network, self.per_entry)
+        return Model(self.denoiser, self.device, self.network, self.per_entry, self.evaluations)
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """Call the denoiser.
@@ -74,7 +76,7 @@ class Model:
     def launch(self, rows: Sequence[int], run: Callable[[], Tensor]) -> Tensor:
         """Run code that calls the network with `rows` states, one call after the other. All of its time counts as the
         network's, because a captured piece cannot be divided."""
-        self.rows_by_call.extend(rows)
+        self.rows_by_call.extend(number for number in rows for _ in range(self.evaluations))
         if self.device.type != "cuda":
             start = time.perf_counter()
             output = run()

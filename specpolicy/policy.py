@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from specpolicy.committed import TRAINED, Committed
+from specpolicy.committed import TRAINED, WAYS, Committed
 from specpolicy.conditioning import Inpainting, LocalCondition, x0_table
+from specpolicy.continuing import Continuing
 from specpolicy.diffusion import GaussianChain
 from specpolicy.draft_models import DraftModels, read_draft_models
 from specpolicy.engines import AUTO, Engine, make_engine
@@ -32,7 +33,7 @@ from specpolicy.policy_base import ENCODER, Policy
 from specpolicy.policy_config import PolicyConfig
 from specpolicy.policy_sampler import Bound
 from specpolicy.prefix import Prefix, Prefixed
-from specpolicy.rotations import convert_rotations
+from specpolicy.rotations import convert_rotations, restore_rotations
 from specpolicy.samplers import BoundSampler, Calibration, Sample, Sampler, Setting
 from specpolicy.samplers.base import Generators
 from specpolicy.samplers.recycled.calibration import read_calibration
@@ -69,6 +70,7 @@ class DiffusionPolicy(Policy):
         self.calibration: Calibration | None = None
         self.draft_models = DraftModels()
         self._network_action_dim = config.action_dim
+        self._continuing = Continuing(self.sample_shape, self.first_action, config.action_dim)
 
     @classmethod
     def from_config(cls, config: PolicyConfig | Mapping[str, Any]) -> "DiffusionPolicy":
@@ -119,7 +121,7 @@ class DiffusionPolicy(Policy):
     @property
     def ways(self) -> tuple[str, ...]:  # type: ignore[override]
         """See `Policy`."""
-        return () if self.prefix is None else (TRAINED,)
+        return tuple(way for way in WAYS if way != TRAINED or self.prefix is not None)
 
     def encode(self, observation: Observation) -> Tensor:
         """See `Policy.encode`; nothing is committed."""
@@ -194,14 +196,24 @@ class DiffusionPolicy(Policy):
     ) -> Sample:
         """See `Policy._draw_given`."""
         way = next(one.way for one in committed if one is not None)
-        if self.prefix is None or way != TRAINED:
-            ways = ", ".join(self.ways) or "none, train it with policy.prefix=8"
-            raise SpecpolicyError(f"this policy does not continue committed actions in the way '{way}' (it has {ways})")
-        given = self.prefix.tell(cond, committed, lambda actions: self.normaliser.normalise("action", actions))
+        if way != TRAINED:
+            assert isinstance(bound, BoundSampler)
+            return self._continuing.draw(bound, cond, committed, self._normalised, generator, return_states)
+        if self.prefix is None:
+            raise SpecpolicyError(
+                f"this policy has not learnt to continue actions: train it with policy.prefix=8, or use one of "
+                f"{', '.join(self.ways)}"
+            )
+        given = self.prefix.tell(cond, committed, self._normalised)
         out = bound(len(given), given, generator, return_states)
         # The chain clips what it draws; what is executed stands in the chunk as it is.
         _, values, known = self.prefix.unpack(given, self.horizon)
         return replace(out, actions=torch.where(known, values, out.actions))
+
+    def _normalised(self, actions: Tensor) -> Tensor:
+        """Return actions (n, D) in the environment's units as the network sees them."""
+        six = restore_rotations(actions, self.rotations) if self.rotations else actions
+        return self.normaliser.normalise("action", six)
 
     def _actions(self, drawn: Tensor) -> Tensor:
         actions = self.normaliser.unnormalise("action", drawn[..., : self._network_action_dim])

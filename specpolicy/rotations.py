@@ -72,10 +72,39 @@ def euler_from_six(six: Tensor) -> Tensor:
     return euler_from_matrix(matrix_from_six(six))
 
 
+def six_from_matrix(matrix: Tensor) -> Tensor:
+    """Convert (..., 3, 3) to its first two rows (..., 6), which `matrix_from_six` reads."""
+    return matrix[..., :2, :].flatten(-2)
+
+
+def six_from_axis_angle(vector: Tensor) -> Tensor:
+    """Convert axis times angle (..., 3) to (..., 6), by Rodrigues' formula."""
+    angle = vector.norm(dim=-1, keepdim=True)[..., None]
+    x, y, z = (vector / angle[..., 0].clamp(min=1e-12)).unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    eye = torch.eye(3, dtype=vector.dtype, device=vector.device)
+    return six_from_matrix(eye + angle.sin() * cross + (1 - angle.cos()) * cross @ cross)
+
+
+def six_from_euler(angles: Tensor) -> Tensor:
+    """Convert the angles (..., 3) of Rx(a) Ry(b) Rz(c) to (..., 6)."""
+    (a, b, c), (sa, sb, sc) = angles.cos().unbind(-1), angles.sin().unbind(-1)
+    row0 = torch.stack([b * c, -b * sc, sb], dim=-1)
+    row1 = torch.stack([a * sc + sa * sb * c, a * c - sa * sb * sc, -sa * b], dim=-1)
+    return torch.cat([row0, row1], dim=-1)
+
+
 # Names as in a policy's config.json.
 CONVERSIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "axis_angle": axis_angle_from_six,
     "euler_xyz": euler_from_six,
+}
+
+
+INVERSES: dict[str, Callable[[Tensor], Tensor]] = {
+    "axis_angle": six_from_axis_angle,
+    "euler_xyz": six_from_euler,
 }
 
 
@@ -85,4 +114,14 @@ def convert_rotations(actions: Tensor, starts: Mapping[int, str]) -> Tensor:
     for start, name in sorted(starts.items()):
         parts += [actions[..., position:start], CONVERSIONS[name](actions[..., start : start + 6])]
         position = start + 6
+    return torch.cat([*parts, actions[..., position:]], dim=-1)
+
+
+def restore_rotations(actions: Tensor, starts: Mapping[int, str]) -> Tensor:
+    """Invert `convert_rotations`: three numbers of each action (..., D) become six again, at the same `starts`."""
+    parts, position = [], 0
+    for number, (start, name) in enumerate(sorted(starts.items())):
+        here = start - 3 * number  # each rotation before it is three numbers shorter here
+        parts += [actions[..., position:here], INVERSES[name](actions[..., here : here + 3])]
+        position = here + 3
     return torch.cat([*parts, actions[..., position:]], dim=-1)

@@ -35,6 +35,7 @@ ROOMS = (
     "engines",
     "model",
     "samplers",
+    "continuing",
     "tokens",
     "sampler_names",
     "normaliser",

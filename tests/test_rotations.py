@@ -11,6 +11,7 @@ from specpolicy.rotations import (
     euler_from_six,
     matrix_from_six,
     quaternion_from_matrix,
+    restore_rotations,
 )
 
 AWKWARD = [[0, 0, 0], [1e-9, 0, 0], [1e-4, 0, 0], [np.pi, 0, 0], [0, np.pi, 0], [0, 0, np.pi - 1e-6], [2.0, -2.0, 1.0]]
@@ -46,3 +47,12 @@ def test_only_the_named_numbers_are_replaced():
     assert (converted[:, 0] == 5).all() and (converted[:, 7:] == 6).all()
     torch.testing.assert_close(converted[:, 1:4], axis_angle_from_six(SIX[:7].float()))
     torch.testing.assert_close(converted[:, 4:7], euler_from_six(SIX[7:14].float()))
+
+
+@pytest.mark.parametrize("starts", ({0: "axis_angle"}, {1: "euler_xyz", 9: "axis_angle"}))
+def test_actions_are_restored_to_what_they_were_converted_from(starts):
+    actions = torch.randn(len(SIX), 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for start in starts:
+        actions[:, start : start + 6] = SIX
+    found = restore_rotations(convert_rotations(actions, starts), starts)
+    torch.testing.assert_close(found, actions, rtol=0, atol=1e-6)

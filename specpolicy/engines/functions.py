@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from specpolicy.engines.openvino import OpenVINOEngine
 from specpolicy.engines.openvino_model import import_openvino
+from specpolicy.engines.wrapped import WrappedEngine
 from specpolicy.errors import SpecpolicyError
 
 # (values (n, d), steps (n,), features (1, F)) -> (n, d), in numpy
@@ -37,6 +38,7 @@ def compiled_steps(
     Raises:
         SpecpolicyError: the engine computes something else.
     """
+    engine = engine.inner if isinstance(engine, WrappedEngine) else engine
     if not isinstance(engine, OpenVINOEngine):
         return None
     for known_owner, known_chain, function in engine.functions:

@@ -2,14 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from specpolicy.conditioning import Continuation, check_whole
 from specpolicy.diffusion import GaussianChain
+from specpolicy.engines import Engine
 from specpolicy.engines.base import Denoiser as Denoiser  # re-exported for users of samplers
+from specpolicy.engines.wrapped import WrappedEngine
 from specpolicy.errors import SpecpolicyError
 from specpolicy.model import Model
 
@@ -68,6 +71,8 @@ class Setting:
         draft_denoiser: a smaller denoiser, for independent drafts.
         draft_head: a correction head, for corrected drafts.
         dtype: dtype of the states.
+        continuation: wraps everything that predicts x0, where chunks continue committed actions; `model` is wrapped
+            already, and conditions are packed with them.
     """
 
     model: Model
@@ -77,6 +82,7 @@ class Setting:
     draft_denoiser: Denoiser | None = None
     draft_head: Any = None
     dtype: torch.dtype = torch.float32
+    continuation: Continuation | None = None
 
     @property
     def device(self) -> torch.device:
@@ -87,6 +93,22 @@ class Setting:
     def backend(self) -> str:
         """Name under which a calibration keeps its plans for this engine and device; see `backend_name`."""
         return self.model.backend
+
+    def continuing(self, continuation: Continuation) -> "Setting":
+        """Return the setting of the conditioned chain.
+
+        Raises:
+            SpecpolicyError: a chain whose levels have no whole numbers.
+        """
+        check_whole(self.chain.timesteps)
+        model, way = self.model, continuation.way
+        wrapped: Denoiser = (
+            WrappedEngine(model.denoiser, continuation.denoiser, way.fixed_shapes)
+            if isinstance(model.denoiser, Engine)
+            else continuation.denoiser(model.denoiser)
+        )
+        told = Model(wrapped, model.device, model.network, model.per_entry, way.evaluations)
+        return replace(self, model=told, continuation=continuation)
 
 
 class NoiseSource:

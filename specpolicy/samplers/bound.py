@@ -78,7 +78,13 @@ class BoundSampler:
         state = noise.normal(*setting.shape) if start is None else start.to(setting.device, setting.dtype)
         out = self.draw(model, Chunks(state, cond, noise, return_states))
         seconds = now(setting.device) - begin
+        each = model.evaluations
         stats = dataclasses.replace(
-            out.stats, rows_by_call=tuple(model.rows_by_call), seconds=seconds, network_seconds=model.seconds
+            out.stats,
+            calls=each * out.stats.calls,
+            rows=each * out.stats.rows,
+            rows_by_call=tuple(model.rows_by_call),
+            seconds=seconds,
+            network_seconds=model.seconds,
         )
         return dataclasses.replace(out, stats=stats)

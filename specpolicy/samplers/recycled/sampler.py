@@ -13,8 +13,9 @@ from specpolicy.samplers.options import check_amounts, check_counts, check_switc
 from specpolicy.samplers.recycled.calibration.calibration import Calibration
 from specpolicy.samplers.recycled.drafter import RecycledDrafter
 from specpolicy.samplers.recycled.fixed import RecycledFixed
-from specpolicy.samplers.recycled.single import RecycledSingle, TorchSurrogate
+from specpolicy.samplers.recycled.single import HostSurrogate, RecycledSingle, TorchSurrogate
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, Surrogate
+from specpolicy.samplers.recycled.surrogates.continued import ContinuedHostSurrogate, ContinuedSurrogate
 from specpolicy.samplers.speculative.loop import Lengths
 from specpolicy.samplers.speculative.samplers import Speculation, Speculative
 from specpolicy.samplers.speculative.verifiers import Reflection
@@ -82,12 +83,16 @@ class Recycled(Speculative):
         chain, device = self.target(setting.chain), setting.device
         surrogate, sweeps, window = self._drafting(setting)
         rejoin, capture, single, fixed = self.rejoins(device), setting.model.capture, None, None
+        told = setting.continuation
+        outer: Surrogate = surrogate if told is None else ContinuedSurrogate(surrogate, told)
         if capture is not None and not rejoin:
-            fixed = RecycledFixed(surrogate.placed(device, setting.dtype), sweeps)
+            fixed = RecycledFixed(outer.placed(device, setting.dtype), sweeps)
         elif device.type == "cpu":
             placed = surrogate.placed(device, torch.float32)
-            single = RecycledSingle(TorchSurrogate(placed, chain, setting.model.denoiser), sweeps, rejoin)
-        drafter = RecycledDrafter(surrogate, sweeps, rejoin)
+            host: HostSurrogate = TorchSurrogate(placed, chain, setting.model.denoiser)
+            host = host if told is None else ContinuedHostSurrogate(host, told, chain)
+            single = RecycledSingle(host, sweeps, rejoin)
+        drafter = RecycledDrafter(outer, sweeps, rejoin)
         return Speculation(chain, drafter, Reflection(), window, single, fixed, capture)
 
     def _drafting(self, setting: Setting) -> tuple[Surrogate, int, Lengths]:

@@ -159,6 +159,7 @@ class WithDrafter(Speculative):
             yield from ("head", self.head or setting.draft_head)
 
     def _drafter(self, setting: Setting) -> Drafter:
+        told = setting.continuation
         if self.drafter == "frozen_root":
             return FrozenRoot()
         if self.drafter == "free":
@@ -169,13 +170,13 @@ class WithDrafter(Speculative):
                 raise SpecpolicyError(
                     "drafter 'independent' needs draft_denoiser=, a smaller denoiser (specpolicy train_drafter)"
                 )
-            return Independent(denoiser)
+            return Independent(denoiser if told is None else told.denoiser(denoiser))
         head = self.head or setting.draft_head
         if head is None:
             raise SpecpolicyError(
                 "drafter 'corrected' needs head=, a trained correction head (specpolicy train_drafter)"
             )
-        return Corrected(head)
+        return Corrected(head if told is None else told.head(head))
 
 
 @dataclass(frozen=True)
