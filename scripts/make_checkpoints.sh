@@ -83,7 +83,7 @@ make_image_checkpoint() {
     mkdir -p "$shipped"
     rm -f "$shipped"/speculation.* # of other weights
     cp "$run/model.safetensors" "$run/config.json" "$shipped/"
-    specpolicy calibrate policy="$shipped" "$cameras"
+    specpolicy calibrate policy="$shipped" student_blocks=0 # it plays with the cameras that its checkpoint names
     specpolicy calibrate policy="$shipped" learn=false engine=openvino
     specpolicy evaluate task="$task" "$cameras" policy="$shipped" 'samplers=[ddpm]' episodes=100 videos=0 \
         output="$measured"
