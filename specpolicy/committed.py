@@ -10,7 +10,9 @@ import numpy as np
 from specpolicy.errors import SpecpolicyError
 
 TRAINED = "trained"  # by a network that has learnt it, see `specpolicy.prefix`
-WAYS = ("inpaint", "rtc", "guided", "linear", TRAINED)  # how a policy can draw a chunk given committed actions
+PREDICTED = "predicted"  # from a predicted observation of the step after them, see `specpolicy.prediction`
+# How a policy can draw a chunk given committed actions.
+WAYS = ("inpaint", "rtc", "guided", "linear", TRAINED, PREDICTED)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing.tensors import Unfilled, check_layout, layout_of
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.policy_config import PolicyConfig
+from specpolicy.prediction import read_predictor
 from specpolicy.token_policy import TokenPolicy
 
 
@@ -61,4 +62,5 @@ def load_policy(
         raise error if str(path) in str(error) else SpecpolicyError(f"{path}: {error}") from None
     if foreign is None and not bare:
         policy.read_beside(path)
+        policy.predictor = read_predictor(path, config.observation, config.n_obs_steps)
     return policy.to(where).eval()

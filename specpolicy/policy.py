@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from specpolicy.committed import TRAINED, WAYS, Committed
+from specpolicy.committed import PREDICTED, TRAINED, WAYS, Committed
 from specpolicy.conditioning import Inpainting, LocalCondition, x0_table
 from specpolicy.continuing import Continuing
 from specpolicy.diffusion import GaussianChain
@@ -119,9 +119,10 @@ class DiffusionPolicy(Policy):
         return self.denoiser.prefix if isinstance(self.denoiser, Prefixed) else None
 
     @property
-    def ways(self) -> tuple[str, ...]:  # type: ignore[override]
+    def ways(self) -> tuple[str, ...]:
         """See `Policy`."""
-        return tuple(way for way in WAYS if way != TRAINED or self.prefix is not None)
+        untaught = [way for way, one in ((TRAINED, self.prefix), (PREDICTED, self.predictor)) if one is None]
+        return tuple(way for way in WAYS if way not in untaught)
 
     def encode(self, observation: Observation) -> Tensor:
         """See `Policy.encode`; nothing is committed."""

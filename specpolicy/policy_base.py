@@ -12,17 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from specpolicy.checkpoints import write_checkpoint
-from specpolicy.committed import Committed, rows_of
+from specpolicy.committed import PREDICTED, Committed, rows_of
 from specpolicy.encoding import Encoding
 from specpolicy.engines import AUTO
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import policy_fingerprint
 from specpolicy.networks import LowDimEncoder
 from specpolicy.normaliser import Normaliser
-from specpolicy.observations import Observation
+from specpolicy.observations import Observation, checked_frames
 from specpolicy.parsing.tensors import check_finite, check_layout, layout_of, part_of, prefixed
 from specpolicy.policy_config import PolicyConfig
 from specpolicy.policy_sampler import Bound, PolicySampler
+from specpolicy.prediction import StatePredictor, advanced, looks_ahead, moved
 from specpolicy.runner import Runner
 from specpolicy.sampler_names import AnySampler, make_sampler
 from specpolicy.samplers import Sample
@@ -44,17 +45,16 @@ class Policy(nn.Module, ABC):
     Attributes:
         kind: "diffusion" or "tokens".
         sampler_kinds: its samplers, by name.
-        ways: how its chunks can continue committed actions, see `specpolicy.Committed`.
         quick_sampler: a fast sampler for watching episodes, where the distribution does not matter.
         engine: runs the network; None: torch directly.
         calibration: learnt data beside the weights for faster sampling.
         encoding: normaliser and encoder, as the policy uses them.
+        predictor: of what will be observed after committed actions, or None.
     """
 
     kind: ClassVar[str]
     sampler_kinds: ClassVar[Mapping[str, type]]
     quick_sampler: ClassVar[str]
-    ways: tuple[str, ...] = ()
     _takes: ClassVar[type]  # base class of its samplers
     engine: Any
     calibration: Any
@@ -77,6 +77,7 @@ class Policy(nn.Module, ABC):
         self.n_action_steps = config.n_action_steps
         self.first_action = config.first
         self.encoding = Encoding(encoder, normaliser)
+        self.predictor: StatePredictor | None = None
         # Samplers that were used, with their settings.
         self._bound: list[tuple[str | AnySampler | None, torch.device, tuple[Any, ...], Bound]] = []
 
@@ -200,6 +201,8 @@ class Policy(nn.Module, ABC):
     ) -> Sample:
         """See `predict`, for a sampler that is bound to this policy."""
         begin = time.perf_counter()
+        if looks_ahead(committed):
+            return self._draw_ahead(bound, observation, generator, return_states, committed)
         cond = self.encode(observation)
         seconds = now(self.device) - begin
         given = rows_of(committed, len(cond), self.action_dim)
@@ -209,6 +212,23 @@ class Policy(nn.Module, ABC):
             out = bound(len(cond), cond, generator, return_states)
         stats = dataclasses.replace(out.stats, seconds=out.stats.seconds + seconds, encode_seconds=seconds)
         return dataclasses.replace(out, actions=self._actions(out.actions), stats=stats)
+
+    def _draw_ahead(
+        self, bound: Bound, observation: Observation, generator: Generators, return_states: bool, committed: Any
+    ) -> Sample:
+        """Draw for the observations that are predicted for the step after what is committed."""
+        if self.predictor is None:
+            raise SpecpolicyError("this policy predicts no observation: train it with predict=8")
+        shapes = {key: self.frame_shape(key) for key in self.observation_keys}
+        key = self.observation_keys[0]
+        rows = rows_of(committed, len(checked_frames(key, observation[key], shapes[key])), self.action_dim)
+        begin = time.perf_counter()
+        ahead = advanced(self.predictor, observation, shapes, rows)
+        seconds = time.perf_counter() - begin
+        out = self.draw(bound, ahead, generator, return_states)
+        actions = moved(out.actions, rows, self.first_action, self.predictor.options.steps)
+        stats = dataclasses.replace(out.stats, seconds=out.stats.seconds + seconds)
+        return dataclasses.replace(out, actions=actions, stats=stats)
 
     @property
     @abstractmethod
@@ -270,6 +290,11 @@ class Policy(nn.Module, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Drop bound samplers: a copy, also in another process, binds its own."""
         return {**super().__getstate__(), "_bound": []}
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """How its chunks can continue committed actions, see `specpolicy.Committed`."""
+        return () if self.predictor is None else (PREDICTED,)
 
     @property
     def control_hz(self) -> float | None:

@@ -68,6 +68,12 @@ class Prefix:
                 actions[row, : len(known)] = normalise(known)
         return self.pack(cond[:, : -self.size], actions, count)
 
+    def some(self, cond: Tensor, chunks: Tensor, generator: torch.Generator) -> Tensor:
+        """Return packed conditions (N, C) with random numbers of the actions of chunks (N, H, D) committed, as training
+        draws them."""
+        count = torch.randint(self.length + 1, (len(cond),), generator=generator)
+        return self.pack(cond[:, : -self.size], chunks[:, self.first :], count)
+
     def unpack(self, cond: Tensor, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return what `pack` has joined: the condition (N, *seen); values (N, H, D), zero where nothing is committed;
         and which entries (N, H, 1) are, as booleans."""

@@ -47,6 +47,7 @@ ROOMS = (
     "encoding",
     "policy_sampler",
     "runner",
+    "prediction",
     "policy_base",
     "policy",
     "token_policy",

@@ -1,13 +1,19 @@
 """Policies whose network continues committed actions: what it sees, that samplers stay exact, what is refused."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
-from specpolicy import Committed, SpecpolicyError, load_policy
+from specpolicy import Committed, SpecpolicyError, calibrate, load_policy
+from specpolicy.cli.observations import conditions
 from specpolicy.distributions import same_distribution
+from specpolicy.histories import write_histories
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.policy_config import PolicyConfig
+from specpolicy.samplers.recycled.calibration import Effort
 
 PREFIX, FIRST = 3, 1
 KINDS = {
@@ -122,7 +128,7 @@ CHUNKS, LEVEL = 600, 1e-4  # false alarms of the tests below: 1e-4 each
 def short(small_policy_config):
     """A policy with random weights and a short chain."""
     torch.manual_seed(0)
-    chain = {"train_steps": 8, "steps": 8}
+    chain = {"train_steps": 20, "steps": 8}
     return DiffusionPolicy.from_config({**small_policy_config, "chain": chain, "prefix": PREFIX})
 
 
@@ -138,6 +144,25 @@ def test_exact_samplers_draw_from_the_conditioned_chain(short, sampler):
     given = committed()
     found, expected = drawn(short, sampler, given, 1), drawn(short, "ddpm", given, 2)
     assert same_distribution(found, expected) > LEVEL
+
+
+def test_calibration_meets_committed_actions(short, tmp_path):
+    """Conditions to learn from hold 0 to 3 of the policy's own actions; with what is learnt from them the recycled
+    sampler draws from the conditioned chain."""
+    histories = {key: value.numpy() for key, value in observed(64).items()}
+    write_histories(tmp_path / "seen.safetensors", histories)
+    cond = conditions(short, OmegaConf.create({"observations": str(tmp_path / "seen.safetensors"), "seed": 0}))
+    _, values, known = short.prefix.unpack(cond, short.horizon)
+    counts = torch.bincount(known.sum(dim=(1, 2)), minlength=PREFIX + 1)
+    assert len(counts) == PREFIX + 1 and counts.min() > 4  # 16 are expected of each
+    assert values[known.expand_as(values)].abs().max() <= 1 and values.unique().numel() > 100
+    torch.testing.assert_close(cond[:, :10], short.encode(observed(64))[:, :10], rtol=0, atol=0)
+    effort = Effort(chains=24, repeated=6, repeats=4, invented=0, rounds=8, steps=(8,), passes=(), tests=8)
+    learnt = calibrate(short.denoiser, short.chain, short.sample_shape, cond, effort=effort)
+    own = copy.copy(short)
+    own.calibration, own._bound = learnt, []
+    given = committed()
+    assert same_distribution(drawn(own, "recycled", given, 1), drawn(short, "ddpm", given, 2)) > LEVEL
 
 
 def test_controls_of_that_test_fail(short):

@@ -15,6 +15,7 @@ from specpolicy.images import is_image
 
 if TYPE_CHECKING:
     from specpolicy.policy_base import Policy
+    from specpolicy.prefix import Prefix
 
 RECORDED_SEEDS, HELD_OUT_SEEDS = 300_000, 200_000  # differs from the seeds of training, evaluation and demonstrations
 HELD_OUT_EPISODES = 40
@@ -42,6 +43,10 @@ def conditions(policy: Policy, config: DictConfig) -> torch.Tensor:
             policy.encode({key: value[start : start + 64] for key, value in histories.items()})
             for start in range(0, number, 64)
         ]
+        prefix: Prefix | None = getattr(policy, "prefix", None)
+        if prefix is not None:  # in use it continues actions of its own chunks, more or fewer of them
+            generator, draw = torch.Generator().manual_seed(config.seed), policy.bound(policy.quick_sampler)
+            parts = [prefix.some(part, draw(len(part), part, generator).actions, generator) for part in parts]
     return torch.cat(parts)
 
 

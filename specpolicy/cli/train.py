@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from specpolicy.data.dataset import DataSet, Sequences
     from specpolicy.policy_base import Policy
     from specpolicy.policy_config import PolicyOptions
+    from specpolicy.prediction import StatePredictor
     from specpolicy.training import TrainingOptions
     from specpolicy.training.group import Group
     from specpolicy.training.trainer import Rollout
@@ -56,6 +57,8 @@ BESIDE = (
     "drafters.json",
     "train_drafter.yaml",
     "drafts.json",
+    "prediction.safetensors",
+    "prediction.json",
 )
 # Files that overwrite=true deletes. Those that mark the directory as ours come last, so that an interrupted deletion
 # can be repeated.
@@ -79,6 +82,7 @@ class _Made:
 
     options: TrainingOptions
     data: DataSet
+    stride: int
     training: Sequences
     validation: Sequences
     policy: Policy
@@ -141,6 +145,8 @@ def _lead(config: DictConfig, group: Group, device: str) -> None:
                 trained = train(
                     policy, *windows, options, output, logger, bar, rollout, identity, config.workers, group
                 )
+            if config.predict:
+                _fit_predictor(config, made).save(output)
             print(f"saved {output}")
             log_trained(trained, config, output, identity, about, logger)
 
@@ -182,7 +188,25 @@ def _make(config: DictConfig, options: TrainingOptions, chosen: PolicyOptions, d
     task = kept_task(task_with_cameras(config, training))
     torch.manual_seed(config.seed)
     policy = new_policy(chosen, training, task, hz, shlex.join(["specpolicy", *sys.argv[1:]]))
-    return _Made(options, data, training, validation, policy.to(device), task, hz)
+    return _Made(options, data, stride, training, validation, policy.to(device), task, hz)
+
+
+def _fit_predictor(config: DictConfig, made: _Made) -> StatePredictor:
+    """Fit a model of what is observed after the next actions, and say how well it predicts."""
+    from specpolicy.data.parts import choose
+    from specpolicy.training.prediction import fit_predictor, predicted_keys
+
+    training, held_out = (
+        [made.data.episodes[name].every(made.stride) for name in choose(made.data, split, config.validation)]
+        for split in ("train", "valid")
+    )
+    keys = predicted_keys(made.policy.config.observation)
+    if not keys:
+        raise SpecpolicyError("predict: this policy sees images alone, and vectors are predicted: use 0")
+    predictor = fit_predictor(training, held_out, keys, made.policy.n_obs_steps, config.predict)
+    errors = ", ".join(f"{error:.2f}" for error in predictor.options.errors)
+    print(f"predicted observations: error {errors} of a held observation's, 1 to {config.predict} steps ahead")
+    return predictor
 
 
 def check(config: DictConfig) -> tuple[TrainingOptions, PolicyOptions]:
@@ -191,6 +215,8 @@ def check(config: DictConfig) -> tuple[TrainingOptions, PolicyOptions]:
     from specpolicy.policy_config import PolicyOptions
     from specpolicy.training import TrainingOptions
 
+    if not isinstance(config.predict, int) or config.predict < 0:
+        raise SpecpolicyError(f"predict={config.predict}: give a number of steps, 0 for none")
     for name in ("workers", "image_cache"):
         if not isinstance(config[name], int | float) or config[name] < 0:
             raise SpecpolicyError(f"{name}={config[name]}: give a number that is at least 0")

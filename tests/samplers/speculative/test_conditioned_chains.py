@@ -16,7 +16,7 @@ from mixtures import MixtureDenoiser, correction_head
 from policies import STEPS, lift
 
 from specpolicy import GaussianChain, make_sampler
-from specpolicy.committed import TRAINED
+from specpolicy.committed import PREDICTED, TRAINED
 from specpolicy.committed import WAYS as NAMES
 from specpolicy.conditioning import Continuation, Given, Packing, make_way
 from specpolicy.model import Model
@@ -30,7 +30,7 @@ from specpolicy.samplers.speculative.drafters import FrozenRoot
 from specpolicy.samplers.speculative.problem import Drafts
 from specpolicy.samplers.speculative.verifiers import Reflection
 
-WAYS = [way for way in NAMES if way != TRAINED]
+WAYS = [way for way in NAMES if way not in (TRAINED, PREDICTED)]
 CHAIN = GaussianChain.ddpm(20)
 NETWORK = MixtureDenoiser(CHAIN.process)
 COUNT = 3000
