@@ -30,7 +30,7 @@ class Committed:
     way: str = WAYS[0]
 
     def __post_init__(self) -> None:
-        actions = np.asarray(self.actions)
+        actions = np.ascontiguousarray(self.actions)
         if actions.ndim != 2 or actions.dtype.kind not in "iuf" or not np.isfinite(actions).all():
             raise SpecpolicyError(
                 f"committed actions are an array (n, D) of finite numbers, got {actions.dtype} {actions.shape}"

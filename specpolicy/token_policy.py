@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specpolicy.committed import Committed
 from specpolicy.engines import AUTO
 from specpolicy.engines.base import Denoiser
 from specpolicy.errors import SpecpolicyError
@@ -20,6 +21,9 @@ from specpolicy.parsing import plain
 from specpolicy.parsing.tensors import without_memory
 from specpolicy.policy_base import Policy
 from specpolicy.policy_config import PolicyConfig
+from specpolicy.policy_sampler import Bound
+from specpolicy.samplers import Sample
+from specpolicy.samplers.base import Generators
 from specpolicy.tokens import masked_start
 from specpolicy.tokens.bound import BoundDecoder, TokenSetting
 from specpolicy.tokens.calibration import CANDIDATES, TokenCalibration, read_token_calibration
@@ -76,6 +80,11 @@ class TokenPolicy(Policy):
             return _make_networks(config, config.tokens.bins)[1].state_dict()
 
     @property
+    def ways(self) -> tuple[str, ...]:
+        """See `Policy.ways`."""
+        return ("inpaint", *super().ways)
+
+    @property
     def sample_shape(self) -> tuple[int, int]:
         """(H, D) of a decoder's result for one chunk."""
         return self.horizon, self.action_dim
@@ -124,6 +133,22 @@ class TokenPolicy(Policy):
 
     def _bound_to(self) -> tuple[Any, ...]:
         return self.engine, self.calibration, self.denoiser
+
+    def _draw_given(
+        self, bound: Bound, cond: Tensor, committed: list[Committed | None], generator: Generators, return_states: bool
+    ) -> Sample:
+        """See `Policy._draw_given`: committed tokens are known from the start, and so are decoded by no step."""
+        way = next(one.way for one in committed if one is not None)
+        if way != "inpaint":
+            raise SpecpolicyError(f"tokens are committed by stitching=inpaint, not by {way}")
+        assert isinstance(bound, BoundDecoder)
+        start = masked_start(len(cond), self.tokens, self.tokeniser.bins, self.device).view(-1, *self.sample_shape)
+        for row, one in enumerate(committed):
+            if one is not None:
+                actions = torch.from_numpy(one.actions[: one.count]).float().to(self.device)
+                known = self.normaliser.normalise("action", actions[: self.horizon - self.first_action])
+                start[row, self.first_action : self.first_action + len(known)] = self.tokeniser.encode(known).tokens
+        return bound(len(cond), cond, generator, return_states, start.flatten(1))
 
     def _actions(self, drawn: Tensor) -> Tensor:
         return self.normaliser.unnormalise("action", self.tokeniser.decode(drawn))

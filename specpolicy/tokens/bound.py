@@ -72,8 +72,17 @@ class BoundDecoder:
     def __repr__(self) -> str:
         return f"BoundDecoder({self.sampler}, {self.setting.backend})"
 
-    def __call__(self, batch: int, cond: Tensor, generator: Generators = None, return_states: bool = False) -> Sample:
+    def __call__(
+        self,
+        batch: int,
+        cond: Tensor,
+        generator: Generators = None,
+        return_states: bool = False,
+        start: Tensor | None = None,
+    ) -> Sample:
         """Decode a batch of chunks (B, H, D) of tokens, for encoded observations `cond` (B, To, F).
+
+        `start` (B, L): tokens that are known from the start, with `bins` for those that are masked; by default all are.
 
         The same generator gives the same noise, and so the same tokens, whatever is drafted. `states`, if asked for:
         (K+1, B, H, D), the last one repeated for chunks of fewer steps.
@@ -83,7 +92,7 @@ class BoundDecoder:
         """
         setting = self.setting
         model, begin = setting.model.fresh(), now(setting.device)
-        out = self.decode(cond, generator, model, return_states)
+        out = self.decode(cond, generator, model, return_states, start)
         stats = SampleStatistics(
             out.calls,
             out.rows,
@@ -96,16 +105,22 @@ class BoundDecoder:
 
     @torch.inference_mode()
     def decode(
-        self, cond: Tensor, generator: Generators = None, denoiser: Denoiser | None = None, keep_paths: bool = False
+        self,
+        cond: Tensor,
+        generator: Generators = None,
+        denoiser: Denoiser | None = None,
+        keep_paths: bool = False,
+        start: Tensor | None = None,
     ) -> Decoded:
         """Decode chunks as tokens (B, L), with the paths to them, if asked for.
 
-        `denoiser` evaluates states in the network's place.
+        `denoiser` evaluates states in the network's place. `start`: see `__call__`.
 
         Raises:
             SpecpolicyError: drafts in less than float32, where a row's logits depend on the other rows of its call.
         """
-        noise, start = self._begin(len(cond), generator)
+        noise, masked = self._begin(len(cond), generator)
+        start = masked if start is None else start
         network, bins = self._network(cond, denoiser), self.setting.bins
         if self.drafter is None:
             return decode(network, self.rule, noise, start, bins, keep_paths=keep_paths)

@@ -1,0 +1,40 @@
+"""Episodes side by side continue committed actions as they do alone, and say what they are."""
+
+import numpy as np
+import torch
+
+from specpolicy import Committed
+from specpolicy.evaluation.conditions import Condition
+from specpolicy.evaluation.planners import PolicyPlanner
+from specpolicy.evaluation.together import Member, draw
+
+
+def history(seed):
+    source = np.random.default_rng(seed)
+    return {"position": source.normal(size=(2, 2)), "object": source.normal(size=(2, 3))}
+
+
+def test_rows_of_a_batch_continue_what_is_their_own(small_policy):
+    planner, actions = PolicyPlanner(small_policy, "ddim-4"), np.array([[0.5, 2.0], [0.7, 3.0], [0.9, 4.0]])
+    given = [None, Committed(actions, 1), Committed(actions[::-1], 2)]
+    questions = [(history(row), torch.Generator().manual_seed(row), one) for row, one in enumerate(given)]
+    together = draw(planner, questions)
+    first = small_policy.first_action
+    for row, (one, out) in enumerate(zip(given, together, strict=True)):
+        planner.reset(row)
+        alone = planner.plan(history(row), one)
+        np.testing.assert_allclose(out.actions[0, first:], alone.actions, rtol=0, atol=1e-4)
+        count = 0 if one is None else one.count
+        np.testing.assert_allclose(
+            alone.actions[:count], actions[:0] if one is None else one.actions[:count], atol=1e-4
+        )
+    asked = []
+    member = Member(planner, lambda question: (asked.append(question), together[1])[1])
+    member.reset(1)
+    assert member.continues and member.plan(history(1), given[1]).actions.shape == (7, 2)
+    assert asked[0][2] is given[1]
+
+
+def test_a_condition_says_how_its_chunks_continue():
+    condition = Condition("block", "delay", 4, stitching="linear-0.1")
+    assert condition.label == "block d4 linear-0.1" and condition.execution.continues
