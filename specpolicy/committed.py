@@ -9,10 +9,11 @@ import numpy as np
 
 from specpolicy.errors import SpecpolicyError
 
+HELD = "inpaint"  # they are held in the chunk, see `specpolicy.conditioning`
 TRAINED = "trained"  # by a network that has learnt it, see `specpolicy.prefix`
 PREDICTED = "predicted"  # from a predicted observation of the step after them, see `specpolicy.prediction`
 # How a policy can draw a chunk given committed actions.
-WAYS = ("inpaint", "rtc", "guided", "linear", TRAINED, PREDICTED)
+WAYS = (HELD, "rtc", "guided", "linear", TRAINED, PREDICTED)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from specpolicy.committed import PREDICTED, TRAINED, WAYS, Committed
+from specpolicy.committed import HELD, PREDICTED, TRAINED, WAYS, Committed
 from specpolicy.conditioning import Inpainting, LocalCondition, x0_table
 from specpolicy.continuing import Continuing
 from specpolicy.diffusion import GaussianChain
@@ -197,8 +197,8 @@ class DiffusionPolicy(Policy):
     ) -> Sample:
         """See `Policy._draw_given`."""
         way = next(one.way for one in committed if one is not None)
+        assert isinstance(bound, BoundSampler)
         if way != TRAINED:
-            assert isinstance(bound, BoundSampler)
             return self._continuing.draw(bound, cond, committed, self._normalised, generator, return_states)
         if self.prefix is None:
             raise SpecpolicyError(
@@ -206,7 +206,10 @@ class DiffusionPolicy(Policy):
                 f"{', '.join(self.ways)}"
             )
         given = self.prefix.tell(cond, committed, self._normalised)
-        out = bound(len(given), given, generator, return_states)
+        # The network predicts the committed actions itself. Held, they are known to its drafters as well.
+        most = self.prefix.length
+        held = [one and Committed(one.actions[:most], min(one.count, most), HELD) for one in committed]
+        out = self._continuing.draw(bound, given, held, self._normalised, generator, return_states)
         # The chain clips what it draws; what is executed stands in the chunk as it is.
         _, values, known = self.prefix.unpack(given, self.horizon)
         return replace(out, actions=torch.where(known, values, out.actions))

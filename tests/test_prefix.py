@@ -103,6 +103,11 @@ def test_openvino_computes_it(policy):
     x, t, cond, _, _ = inputs(policy)
     with torch.inference_mode():
         torch.testing.assert_close(on_engine.engine(x, t, cond), policy.denoiser(x, t, cond), rtol=1e-4, atol=1e-4)
+    given = committed(count=2)
+    for sampler in ("ddpm", "block"):
+        first = on_engine.predict(observed(), sampler, torch.Generator().manual_seed(0), committed=given).actions
+        second = policy.predict(observed(), sampler, torch.Generator().manual_seed(0), committed=given).actions
+        torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-3)
 
 
 def test_committed_actions_stand_in_the_chunk_as_they_are(policy):
