@@ -45,6 +45,13 @@ def fit_predictor(
         weight[ahead - 1, : given.shape[1]] = torch.from_numpy(solution)
         bias[ahead - 1] = torch.from_numpy(constant)
     fitted = StatePredictor(options, weight, bias)
+    for ahead in range(1, steps + 1):
+        # What the regression predicts worse than it is held, on episodes that it has not seen, is held.
+        frames, actions, later = _examples(held_out, options, ahead)
+        if len(frames):
+            error = ((later - fitted.predict(frames, actions)) ** 2).mean(axis=0)
+            worse = torch.from_numpy(error > ((later - frames[:, -1]) ** 2).mean(axis=0))
+            weight[ahead - 1, :, worse], bias[ahead - 1, worse] = 0, 0
     errors = [relative_error(fitted, held_out, ahead) for ahead in range(1, steps + 1)]
     return StatePredictor(replace(options, errors=tuple(one for one in errors if np.isfinite(one))), weight, bias)
 
