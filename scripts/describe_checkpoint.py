@@ -19,6 +19,8 @@ def describe(directory: Path, summary: dict, demonstrations: int, noise: float, 
     machine, task = summary["machines"][0], config["task"]["name"]
     # A recipe keeps its demonstrations with its runs.
     written = [f" {word.replace('data=', 'output=')}" for word in config["command"].split() if word.startswith("data=")]
+    cameras = config["task"].get("cameras")
+    seen = f"'task.cameras=[{','.join(cameras)}]' " if cameras else ""
     kind = (
         "A diffusion policy"
         if tokens is None
@@ -28,7 +30,7 @@ def describe(directory: Path, summary: dict, demonstrations: int, noise: float, 
 
 {kind} for `{config["task"]["id"]}`.
 
-- Data: {demonstrations} demonstrations of the scripted expert, `specpolicy collect task={task} \
+- Data: {demonstrations} demonstrations of the scripted expert, `specpolicy collect task={task} {seen}\
 episodes={demonstrations} noise={noise:g} seed=0{"".join(written)}`
 - Training: `{config["command"]}`
 - Minutes for both: {minutes}, on {machine["cores"]} cores ({machine["cpu"]})
@@ -46,9 +48,10 @@ def _calibration(directory: Path) -> str:
         return ""
     made = json.loads(path.read_text(encoding="utf-8"))["report"]["config"]
     invented = f" and {made['invented']} made up" if made.get("invented") else ""
+    learnt = f"{made['training_steps']} training steps" if made.get("student", True) else "no student"
     return (
         f"- Calibration of `recycled`: `specpolicy calibrate`, {made['count']} observations{invented} of "
-        f"{made['episodes']} episodes, {made['training_steps']} training steps\n"
+        f"{made['episodes']} episodes, {learnt}\n"
     )
 
 

@@ -65,16 +65,17 @@ make_token_checkpoint() {
 }
 
 # Policies that see have images of their own; their networks are small enough for two cores and for 4 MB.
-# task  demonstrations  noise  training steps  executed actions  cameras
+# task  demonstrations  noise  training steps  executed actions  cameras  options of the calibration
 image_recipes="
-lift          150 0.15  3000 8 agentview,robot0_eye_in_hand
-push_t        500 0.20 10000 4 top
+lift          150 0.15  3000 8 agentview,robot0_eye_in_hand count=1500 episodes=60 chains=500 rounds=250 invented=6000 student_blocks=0 training_steps=2000
+push_t        500 0.20 10000 4 top count=400 episodes=6 chains=300 rounds=150 invented=2000 student=false
 "
 
 make_image_checkpoint() {
     local task="$1" episodes="$2" noise="$3" steps="$4" executed="$5" cameras="task.cameras=[$6]" start="$SECONDS"
     local data="$work/${task}_image.hdf5" run="$work/${task}_image" measured="$work/${task}_image-evaluation"
-    local shipped="checkpoints/${task}_image"
+    local shipped="checkpoints/${task}_image" calibration
+    read -ra calibration <<<"$7"
     specpolicy collect task="$task" "$cameras" episodes="$episodes" noise="$noise" seed=0 output="$data"
     specpolicy train task="$task" policy=unet_image policy.vision.kind=small +policy.vision.widths=[16,32,64,64] \
         policy.network.down_dims=[32,64,128] data="$data" output="$run" steps="$steps" batch_size=64 \
@@ -83,8 +84,8 @@ make_image_checkpoint() {
     mkdir -p "$shipped"
     rm -f "$shipped"/speculation.* # of other weights
     cp "$run/model.safetensors" "$run/config.json" "$shipped/"
-    specpolicy calibrate policy="$shipped" student_blocks=0 # it plays with the cameras that its checkpoint names
-    specpolicy calibrate policy="$shipped" learn=false engine=openvino
+    # It plays with the cameras that the checkpoint names.
+    specpolicy calibrate policy="$shipped" engine=openvino held_out_megabytes=0.35 "${calibration[@]}"
     specpolicy evaluate task="$task" "$cameras" policy="$shipped" 'samplers=[ddpm]' episodes=100 videos=0 \
         output="$measured"
     python scripts/describe_checkpoint.py "$shipped" "$measured/summary.json" "$episodes" "$noise" "$minutes"
@@ -100,8 +101,8 @@ while read -r task episodes noise steps executed horizon; do
     [ "$#" -eq 0 ] || [[ " $* " == *" ${task}_tokens "* ]] || continue
     make_token_checkpoint "$task" "$episodes" "$noise" "$steps" "$executed" "$horizon" </dev/null
 done <<<"$token_recipes"
-while read -r task episodes noise steps executed cameras; do
+while read -r task episodes noise steps executed cameras calibration; do
     [ -n "$task" ] || continue
     [ "$#" -eq 0 ] || [[ " $* " == *" ${task}_image "* ]] || continue
-    make_image_checkpoint "$task" "$episodes" "$noise" "$steps" "$executed" "$cameras" </dev/null
+    make_image_checkpoint "$task" "$episodes" "$noise" "$steps" "$executed" "$cameras" "$calibration" </dev/null
 done <<<"$image_recipes"
