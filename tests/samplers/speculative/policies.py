@@ -1,4 +1,7 @@
-"""The shipped lift policy at fixed observations: a trained network for the exactness tests."""
+"""Trained policies at fixed observations, for the exactness tests: lift, and all shipped ones that see images.
+
+A policy is encoded once for its observations: thousands of chunks are then drawn from a condition.
+"""
 
 import dataclasses
 import json
@@ -6,51 +9,73 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from exactness_cases import DRAFTERS, Composed, skewed
 from law_tests import ChainLaw, Verdict, bonferroni, innovation_p, innovations
 
 from specpolicy import GaussianChain, load_policy, make_sampler, sample
+from specpolicy.histories import FILE, read_histories
 from specpolicy.samplers.recycled.sampler import Recycled
 from specpolicy.samplers.speculative.drafters import Independent
 from specpolicy.samplers.speculative.verifiers import Block, Reflection, Residual
 
 HERE = Path(__file__).parent
-STEPS = 16
+CHECKPOINTS = HERE.parents[2] / "checkpoints"
+STEPS, OBSERVATIONS = 16, 4
 
 
-def blind(chain, shape):
-    """An independent drafter: the policy's network that sees nothing of its observation."""
-    return Independent(lambda x, t, cond: lift()[0].denoiser(x, t, torch.zeros_like(cond)))
+def shipped_that_see() -> list[str]:
+    """Names of the shipped policies that see images, observations beside them."""
+    configs = sorted(CHECKPOINTS.glob("*/config.json"))
+    seeing = [path.parent for path in configs if json.loads(path.read_text(encoding="utf-8")).get("vision")]
+    return [path.name for path in seeing if (path / FILE).exists()]
 
 
-SAMPLERS = {
-    **{name: make_sampler(name, window=None) for name in ("asd", "residual", "block")},
-    "recycled": make_sampler("recycled"),
-    "asd, window 4": make_sampler("asd", window=4),
-    "block, window 4": make_sampler("block", window=4),
-    "recycled, window 4": make_sampler("recycled", window=4),
-    "recycled, residual": Composed(DRAFTERS["recycled"], Residual()),
-    "corrected, window 8": Composed(DRAFTERS["corrected"], Reflection(), 8),
-    "independent, block, window 4": Composed(blind, Block(), 4),
-    "block, skewed": Composed(skewed, Block()),
-}
+SEEING = shipped_that_see()
+POLICIES = ["lift", *SEEING]
+
+
+def blind(name):
+    """An independent drafter: a policy's network that sees nothing of its observation."""
+    return lambda chain, shape: Independent(lambda x, t, cond: subject(name)[0].denoiser(x, t, torch.zeros_like(cond)))
+
+
+def samplers(name):
+    """Exact samplers by name; "recycled" takes the policy's calibration."""
+    return {
+        **{one: make_sampler(one, window=None) for one in ("asd", "residual", "block")},
+        "recycled": make_sampler("recycled"),
+        "asd, window 4": make_sampler("asd", window=4),
+        "block, window 4": make_sampler("block", window=4),
+        "recycled, window 4": make_sampler("recycled", window=4),
+        "recycled, residual": Composed(DRAFTERS["recycled"], Residual()),
+        "corrected, window 8": Composed(DRAFTERS["corrected"], Reflection(), 8),
+        "independent, block, window 4": Composed(blind(name), Block(), 4),
+        "block, skewed": Composed(skewed, Block()),
+    }
 
 
 @cache
-def lift():
-    """(policy, conditions (4, C) of the recorded observations)."""
-    policy = load_policy(HERE.parents[2] / "checkpoints" / "lift")
-    recorded = json.loads((HERE / "lift_observations.json").read_text())
-    observations = [entry["observation"] for entry in recorded]
-    batch = {key: torch.tensor([one[key] for one in observations]) for key in observations[0]}
-    return policy, policy.encode(batch)
+def subject(name):
+    """(policy, conditions (4, ...)) of observations of a policy that were not used to train it."""
+    policy = load_policy(CHECKPOINTS / name)
+    if name == "lift":
+        recorded = json.loads((HERE / "lift_observations.json").read_text())
+        observations = [entry["observation"] for entry in recorded]
+        histories = {key: np.array([one[key] for one in observations]) for key in observations[0]}
+    else:
+        histories = read_histories(CHECKPOINTS / name / FILE, policy)
+    count = len(next(iter(histories.values())))
+    chosen = np.arange(OBSERVATIONS) * count // OBSERVATIONS  # of episodes of their own, as far as there are so many
+    with torch.no_grad():
+        return policy, policy.encode({key: torch.as_tensor(values[chosen]) for key, values in histories.items()})
 
 
-def calibrated(sampler):
-    """The sampler with what was calibrated for the lift policy, if it takes that: denoisers alone bring none."""
+def calibrated(sampler, name):
+    """The sampler with what was calibrated for the policy, if it takes that: denoisers alone bring none."""
     takes = isinstance(sampler, Recycled)
-    return dataclasses.replace(sampler, calibration=lift()[0].calibration) if takes else sampler
+    return dataclasses.replace(sampler, calibration=subject(name)[0].calibration) if takes else sampler
 
 
 def slow_movements(chunk):
@@ -59,44 +84,45 @@ def slow_movements(chunk):
     return torch.cat([chunk.mean(0), (torch.cos(torch.pi * time)[:, None] * chunk).mean(0)])
 
 
-def noise_p(sampler, n, seed):
+def noise_p(name, sampler, n, seed):
     """(p-value, statistics) of the test whether the noises that n chains of `sampler` imply, each at one of the
     observations in turn, are independent standard normals; the network's own evaluations are all it needs."""
-    policy, conds = lift()
-    cond = conds.repeat(-(-n // len(conds)), 1)[:n]
+    policy, conds = subject(name)
+    cond = conds[torch.arange(n) % len(conds)]
     generator = torch.Generator().manual_seed(seed)
     shape = (n, *policy.sample_shape)
-    out = sample(policy.denoiser, chain(), shape, cond, calibrated(sampler), generator, return_states=True)
-    return innovation_p(*innovations(policy.denoiser, chain(), out.states, cond)), out.stats
+    out = sample(policy.denoiser, chain(name), shape, cond, calibrated(sampler, name), generator, return_states=True)
+    return innovation_p(*innovations(policy.denoiser, chain(name), out.states, cond)), out.stats
 
 
 @dataclass(frozen=True)
 class AtObservation:
-    """The lift policy's denoiser at one of the recorded observations, for any number of rows."""
+    """A policy's denoiser at one of its observations, for any number of rows."""
 
+    name: str
     index: int
 
     def __call__(self, x, t, cond=None):
         """The network's output."""
-        policy, conds = lift()
-        return policy.denoiser(x, t, conds[self.index].expand(len(x), -1))
+        policy, conds = subject(self.name)
+        return policy.denoiser(x, t, conds[self.index].expand(len(x), *conds.shape[1:]))
 
 
-def chain() -> GaussianChain:
+def chain(name: str) -> GaussianChain:
     """The chain of the tests: the policy's own, strided."""
-    return lift()[0].chain.strided(STEPS)
+    return subject(name)[0].chain.strided(STEPS)
 
 
-def draw(sampler, observation, n, seed, batch=500):
+def draw(name, sampler, observation, n, seed, batch=500):
     """States (K+1, n, H, D) of `sampler` at one observation, in batches, and its mean calls."""
-    policy, conds = lift()
+    policy, conds = subject(name)
     parts = [
         sample(
-            AtObservation(observation),
-            chain(),
+            AtObservation(name, observation),
+            chain(name),
             (min(batch, n - start), *policy.sample_shape),
             conds[observation][None],  # which the calibration reads
-            calibrated(sampler),
+            calibrated(sampler, name),
             generator=torch.Generator().manual_seed(1_000_003 * seed + start),
             return_states=True,
         )
@@ -107,18 +133,18 @@ def draw(sampler, observation, n, seed, batch=500):
 
 
 @cache
-def law_at(observation: int, n: int) -> ChainLaw:
+def law_at(name: str, observation: int, n: int) -> ChainLaw:
     """The tests against n chunks of the sequential sampler at one observation."""
-    states, _ = draw("ddpm", observation, n, seed=1)
-    return ChainLaw(AtObservation(observation), chain(), states, places=3, features=slow_movements)
+    states, _ = draw(name, "ddpm", observation, n, seed=1)
+    return ChainLaw(AtObservation(name, observation), chain(name), states, places=3, features=slow_movements)
 
 
-def judge(sampler, n, observations, seed) -> tuple[Verdict, float]:
+def judge(name, sampler, n, observations, seed) -> tuple[Verdict, float]:
     """The verdict over all `observations`, n chunks each, and the mean calls."""
     verdicts, calls = [], 0.0
     for observation in observations:
-        states, mean_calls = draw(sampler, observation, n, seed)
-        verdicts.append(law_at(observation, 2 * n)(states))
+        states, mean_calls = draw(name, sampler, observation, n, seed)
+        verdicts.append(law_at(name, observation, 2 * n)(states))
         calls += mean_calls / len(observations)
     groups = {group: bonferroni([one.groups[group] for one in verdicts]) for group in verdicts[0].groups}
-    return Verdict(groups), calls
+    return Verdict(groups, max(one.distance for one in verdicts)), calls

@@ -13,7 +13,7 @@ import torch
 from exactness_cases import FALSE_ALARMS, SHAPE, Composed, InFixedShapes, poor_denoiser
 from law_tests import innovation_p, innovations
 from mixtures import MixtureDenoiser, correction_head
-from policies import STEPS, lift
+from policies import STEPS, subject
 
 from specpolicy import GaussianChain, make_sampler
 from specpolicy.committed import PREDICTED, TRAINED
@@ -194,7 +194,7 @@ POLICY_CASES = [("inpaint", "block"), ("rtc", "recycled"), ("linear", "recycled"
 @pytest.mark.parametrize("way, name", POLICY_CASES)
 def test_a_trained_policy_is_continued_exactly(way, name):
     """The shipped lift policy, 16 steps, 60 chunks that continue the mirror images of others."""
-    policy, conds = lift()
+    policy, conds = subject("lift")
     cond, chain, shape = conds.repeat(15, 1), policy.chain.strided(STEPS), torch.Size(policy.sample_shape)
     where = replace(policy.setting(), chain=chain)
     drawn = BoundSampler(make_sampler("ddim", steps=4), where)(60, cond, torch.Generator().manual_seed(8)).actions

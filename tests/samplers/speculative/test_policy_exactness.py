@@ -1,4 +1,4 @@
-"""Exactness on a trained network: the shipped lift policy, 16 steps, at recorded observations.
+"""Exactness on trained networks: the shipped lift policy and those that see, 16 steps, at recorded observations.
 
 The continuous run recovers the noises of 100 chains from their states and the network: under the policy's law they are
 independent standard normals, given what came before. The slow one compares thousands of chunks with the sequential
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from exactness_cases import CONTROLS, FALSE_ALARMS, Composed, RejoinWithoutMirrors
-from policies import SAMPLERS, judge, lift, noise_p
+from policies import POLICIES, SEEING, judge, noise_p, samplers, subject
 from scipy import stats
 
 from specpolicy import sample
@@ -20,6 +20,7 @@ from specpolicy.samplers.recycled.drafter import RecycledDrafter
 from specpolicy.samplers.recycled.rejoin import Rejoin
 from specpolicy.samplers.speculative.verifiers import Reflection
 
+ALL = tuple(samplers("lift"))
 QUICK = ("asd", "residual", "block", "recycled", "recycled, window 4")
 COARSE = ("redraw after a rejection", "a draft that sees its own noise")  # found in few chunks
 # Their bias does not show in the chunks drawn here; on mixtures, of known law, it does (test_exactness.py).
@@ -29,16 +30,26 @@ SUBTLE = (
 )
 
 
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", QUICK)
-def test_the_noises_are_those_of_the_chain(name):
-    p, statistics = noise_p(SAMPLERS[name], n=100, seed=2)
-    assert p > FALSE_ALARMS / len(QUICK)
+def test_the_noises_are_those_of_the_chain(name, policy):
+    p, statistics = noise_p(policy, samplers(policy)[name], n=100, seed=2)
+    assert p > FALSE_ALARMS / len(QUICK) / len(POLICIES)
     assert int(statistics.rejections.sum()) > 200  # without rejections the test means nothing
 
 
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", COARSE)
-def test_the_noises_of_what_is_not_exact_are_not(name):
-    assert noise_p(replace(CONTROLS[name], window=8), n=100, seed=2)[0] < 1e-10
+def test_the_noises_of_what_is_not_exact_are_not(name, policy):
+    assert noise_p(policy, replace(CONTROLS[name], window=8), n=100, seed=2)[0] < 1e-10
+
+
+@pytest.mark.parametrize("policy", SEEING)
+def test_policies_that_see_are_calibrated_and_look(policy):
+    """What they see decides what they draw, so that exactness at an observation is a claim about images."""
+    found, conds = subject(policy)
+    assert found.encoding.sees and found.best_sampler == "recycled"
+    assert len(conds.flatten(1).unique(dim=0)) == len(conds)
 
 
 class Watched(Rejoin):
@@ -71,7 +82,7 @@ def coordinates(kind):
     class Rejoining(RecycledDrafter):
         rejoining = kind
 
-    policy, conds = lift()
+    policy, conds = subject("lift")
     Watched.rounds.clear()
     drafter = Composed(lambda chain, shape: Rejoining(policy.calibration.surrogate(), 3), Reflection())
     shape, generator = (20, *policy.sample_shape), torch.Generator().manual_seed(2)
@@ -87,16 +98,19 @@ def test_noises_that_were_led_to_earlier_paths_are_normal_along_the_way_there():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_the_law_holds_for_many_chunks(name):
-    noises, _ = noise_p(SAMPLERS[name], n=1000, seed=3)
-    assert noises > FALSE_ALARMS / len(SAMPLERS) / 2
-    verdict, _ = judge(SAMPLERS[name], n=2000, observations=(0, 1), seed=3)
-    assert verdict.p > FALSE_ALARMS / len(SAMPLERS) / 2, str(verdict)
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", ALL)
+def test_the_law_holds_for_many_chunks(name, policy):
+    sampler, level = samplers(policy)[name], FALSE_ALARMS / len(ALL) / len(POLICIES) / 2
+    noises, _ = noise_p(policy, sampler, n=1000, seed=3)
+    assert noises > level
+    verdict, _ = judge(policy, sampler, n=2000, observations=(0, 1), seed=3)
+    assert verdict.p > level, str(verdict)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", [name for name in CONTROLS if name not in SUBTLE])
-def test_controls_fail_in_many_chunks(name):
-    verdict, _ = judge(CONTROLS[name], n=2000, observations=(0, 1), seed=3)
+def test_controls_fail_in_many_chunks(name, policy):
+    verdict, _ = judge(policy, CONTROLS[name], n=2000, observations=(0, 1), seed=3)
     assert verdict.p < 1e-8, str(verdict)
