@@ -10,10 +10,18 @@ import numpy as np
 from specpolicy.errors import SpecpolicyError
 
 HELD = "inpaint"  # they are held in the chunk, see `specpolicy.conditioning`
+LINEAR = "linear"  # by the covariance of a calibration, see `specpolicy.conditioning`
 TRAINED = "trained"  # by a network that has learnt it, see `specpolicy.prefix`
 PREDICTED = "predicted"  # from a predicted observation of the step after them, see `specpolicy.prediction`
 # How a policy can draw a chunk given committed actions.
-WAYS = (HELD, "rtc", "guided", "linear", TRAINED, PREDICTED)
+WAYS = (HELD, "rtc", "guided", LINEAR, TRAINED, PREDICTED)
+NUMBERED = ("guided", LINEAR)
+# What a policy lacks for a way.
+REMEDIES = {
+    LINEAR: "run `specpolicy calibrate` for it",
+    TRAINED: "train it with policy.prefix=8",
+    PREDICTED: "train it with predict=8",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +36,7 @@ class Committed:
 
     actions: np.ndarray
     count: int
-    way: str = WAYS[0]
+    way: str = HELD
 
     def __post_init__(self) -> None:
         actions = np.ascontiguousarray(self.actions)
@@ -49,7 +57,7 @@ def check_way(way: str) -> tuple[str, float | None]:
     """Return the name of a way and its number, None where it has none.
 
     Raises:
-        SpecpolicyError: no such way.
+        SpecpolicyError: no such way, or one that takes no number.
     """
     name, dash, number = str(way).partition("-")
     try:
@@ -58,6 +66,8 @@ def check_way(way: str) -> tuple[str, float | None]:
         value = float("nan")
     if name not in WAYS or (value is not None and not 0 <= value < float("inf")):
         raise SpecpolicyError(f"unknown way '{way}' to continue committed actions: use one of {', '.join(WAYS)}")
+    if value is not None and name not in NUMBERED:
+        raise SpecpolicyError(f"way '{way}' to continue committed actions: {name} takes no number")
     return name, value
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from specpolicy.committed import HELD, PREDICTED, TRAINED, WAYS, Committed
+from specpolicy.committed import HELD, LINEAR, PREDICTED, TRAINED, WAYS, Committed
 from specpolicy.conditioning import Inpainting, LocalCondition, x0_table
 from specpolicy.continuing import Continuing
 from specpolicy.diffusion import GaussianChain
@@ -31,7 +31,6 @@ from specpolicy.parsing import plain
 from specpolicy.parsing.tensors import prefixed, without_memory
 from specpolicy.policy_base import ENCODER, Policy
 from specpolicy.policy_config import PolicyConfig
-from specpolicy.policy_sampler import Bound
 from specpolicy.prefix import Prefix, Prefixed
 from specpolicy.rotations import convert_rotations, restore_rotations
 from specpolicy.samplers import BoundSampler, Calibration, Sample, Sampler, Setting
@@ -121,8 +120,8 @@ class DiffusionPolicy(Policy):
     @property
     def ways(self) -> tuple[str, ...]:
         """See `Policy`."""
-        untaught = [way for way, one in ((TRAINED, self.prefix), (PREDICTED, self.predictor)) if one is None]
-        return tuple(way for way in WAYS if way not in untaught)
+        needed = {LINEAR: self.calibration, TRAINED: self.prefix, PREDICTED: self.predictor}
+        return tuple(way for way in WAYS if way not in needed or needed[way] is not None)
 
     def encode(self, observation: Observation) -> Tensor:
         """See `Policy.encode`; nothing is committed."""
@@ -192,19 +191,19 @@ class DiffusionPolicy(Policy):
         models = self.draft_models
         return self.engine, self.chain, self.calibration, models.denoiser, models.head, self.denoiser
 
-    def _draw_given(
-        self, bound: Bound, cond: Tensor, committed: list[Committed | None], generator: Generators, return_states: bool
+    def draw_given(
+        self,
+        bound: BoundSampler,
+        cond: Tensor,
+        committed: list[Committed | None],
+        generator: Generators,
+        return_states: bool,
     ) -> Sample:
-        """See `Policy._draw_given`."""
+        """See `Policy.draw_given`."""
         way = next(one.way for one in committed if one is not None)
-        assert isinstance(bound, BoundSampler)
         if way != TRAINED:
             return self._continuing.draw(bound, cond, committed, self._normalised, generator, return_states)
-        if self.prefix is None:
-            raise SpecpolicyError(
-                f"this policy has not learnt to continue actions: train it with policy.prefix=8, or use one of "
-                f"{', '.join(self.ways)}"
-            )
+        assert self.prefix is not None
         given = self.prefix.tell(cond, committed, self._normalised)
         # The network predicts the committed actions itself. Held, they are known to its drafters as well.
         most = self.prefix.length
@@ -219,7 +218,7 @@ class DiffusionPolicy(Policy):
         six = restore_rotations(actions, self.rotations) if self.rotations else actions
         return self.normaliser.normalise("action", six)
 
-    def _actions(self, drawn: Tensor) -> Tensor:
+    def actions_of(self, drawn: Tensor) -> Tensor:
         actions = self.normaliser.unnormalise("action", drawn[..., : self._network_action_dim])
         return convert_rotations(actions, self.rotations) if self.rotations else actions
 

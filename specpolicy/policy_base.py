@@ -1,8 +1,6 @@
 """The base class of all policies."""
 
 import dataclasses
-import operator
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,25 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from specpolicy.checkpoints import write_checkpoint
-from specpolicy.committed import PREDICTED, Committed, rows_of
+from specpolicy.committed import REMEDIES, Committed, check_way
 from specpolicy.encoding import Encoding
 from specpolicy.engines import AUTO
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import policy_fingerprint
 from specpolicy.networks import LowDimEncoder
 from specpolicy.normaliser import Normaliser
-from specpolicy.observations import Observation, checked_frames
+from specpolicy.observations import Observation
 from specpolicy.parsing.tensors import check_finite, check_layout, layout_of, part_of, prefixed
 from specpolicy.policy_config import PolicyConfig
-from specpolicy.policy_sampler import Bound, PolicySampler
-from specpolicy.prediction import StatePredictor, advanced, looks_ahead, moved
+from specpolicy.policy_drawing import draw
+from specpolicy.policy_sampler import Bound, BoundSamplers, PolicySampler
+from specpolicy.prediction import StatePredictor
 from specpolicy.runner import Runner
 from specpolicy.sampler_names import AnySampler, make_sampler
 from specpolicy.samplers import Sample
 from specpolicy.samplers.base import Generators
-from specpolicy.tuning import now
 
-MOST_BOUND = 16  # samplers kept bound; the oldest one is dropped
 ENCODER = "observation_encoder."  # prefix of an image encoder's weights beside those of the denoiser
 
 
@@ -78,8 +75,7 @@ class Policy(nn.Module, ABC):
         self.first_action = config.first
         self.encoding = Encoding(encoder, normaliser)
         self.predictor: StatePredictor | None = None
-        # Samplers that were used, with their settings.
-        self._bound: list[tuple[str | AnySampler | None, torch.device, tuple[Any, ...], Bound]] = []
+        self._samplers = BoundSamplers()
 
     def predict(
         self,
@@ -104,7 +100,7 @@ class Policy(nn.Module, ABC):
             SpecpolicyError: an observation that does not fit, a sampler of another kind of policy, or one that does not
                 fit this policy's chain or lacks a model; a network that returns NaN or infinity.
         """
-        return self.draw(self.bound(sampler), observation, generator, return_states, committed)
+        return draw(self, self.bound(sampler), observation, generator, return_states, committed)
 
     def sampler(
         self, sampler: str | AnySampler | None = None, *, engine: str | None = None, **options: Any
@@ -163,13 +159,9 @@ class Policy(nn.Module, ABC):
         Raises:
             SpecpolicyError: a sampler of another kind of policy, or one that does not fit this one.
         """
-        now = self._bound_to()
-        for known, device, parts, bound in self._bound:
-            if known == sampler and device == self.device and all(map(operator.is_, parts, now)):
-                return bound
-        bound = self._bind(self.as_sampler(sampler))
-        self._bound = [*self._bound[-MOST_BOUND + 1 :], (sampler, self.device, now, bound)]
-        return bound
+        return self._samplers.get(
+            (sampler, self.device), self._bound_to(), lambda: self._bind(self.as_sampler(sampler))
+        )
 
     def as_sampler(self, sampler: str | AnySampler | None = None) -> Any:
         """Return a sampler as a value: by its name, or the given one; None: `best_sampler`.
@@ -189,46 +181,6 @@ class Policy(nn.Module, ABC):
                 f"sampler '{made.name}' {does}, and this policy's actions {are}: use {', '.join(self.sampler_kinds)}"
             )
         return made
-
-    @torch.inference_mode()
-    def draw(
-        self,
-        bound: Bound,
-        observation: Observation,
-        generator: Generators,
-        return_states: bool,
-        committed: Committed | Sequence[Committed | None] | None = None,
-    ) -> Sample:
-        """See `predict`, for a sampler that is bound to this policy."""
-        begin = time.perf_counter()
-        if looks_ahead(committed):
-            return self._draw_ahead(bound, observation, generator, return_states, committed)
-        cond = self.encode(observation)
-        seconds = now(self.device) - begin
-        given = rows_of(committed, len(cond), self.action_dim)
-        if any(one is not None for one in given):
-            out = self._draw_given(bound, cond, given, generator, return_states)
-        else:
-            out = bound(len(cond), cond, generator, return_states)
-        stats = dataclasses.replace(out.stats, seconds=out.stats.seconds + seconds, encode_seconds=seconds)
-        return dataclasses.replace(out, actions=self._actions(out.actions), stats=stats)
-
-    def _draw_ahead(
-        self, bound: Bound, observation: Observation, generator: Generators, return_states: bool, committed: Any
-    ) -> Sample:
-        """Draw for the observations that are predicted for the step after what is committed."""
-        if self.predictor is None:
-            raise SpecpolicyError("this policy predicts no observation: train it with predict=8")
-        shapes = {key: self.frame_shape(key) for key in self.observation_keys}
-        key = self.observation_keys[0]
-        rows = rows_of(committed, len(checked_frames(key, observation[key], shapes[key])), self.action_dim)
-        begin = time.perf_counter()
-        ahead = advanced(self.predictor, observation, shapes, rows)
-        seconds = time.perf_counter() - begin
-        out = self.draw(bound, ahead, generator, return_states)
-        actions = moved(out.actions, rows, self.first_action, self.predictor.options.steps)
-        stats = dataclasses.replace(out.stats, seconds=out.stats.seconds + seconds)
-        return dataclasses.replace(out, actions=actions, stats=stats)
 
     @property
     @abstractmethod
@@ -272,11 +224,11 @@ class Policy(nn.Module, ABC):
     def _bind(self, sampler: Any) -> Bound:
         """Return the sampler, bound to `setting`."""
 
-    def _draw_given(
-        self, bound: Bound, cond: Tensor, committed: list[Committed | None], generator: Generators, return_states: bool
+    @abstractmethod
+    def draw_given(
+        self, bound: Any, cond: Tensor, committed: list[Committed | None], generator: Generators, return_states: bool
     ) -> Sample:
-        """Return the result of a sampler, each row given what is committed for it."""
-        raise SpecpolicyError("this policy takes no committed actions")
+        """Return the result of a sampler, each row given what is committed for it, in a way that `check_way` takes."""
 
     @abstractmethod
     def _bound_to(self) -> tuple[Any, ...]:
@@ -284,17 +236,26 @@ class Policy(nn.Module, ABC):
         again."""
 
     @abstractmethod
-    def _actions(self, drawn: Tensor) -> Tensor:
+    def actions_of(self, drawn: Tensor) -> Tensor:
         """Return actions in the environment's units for the result of a sampler."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop bound samplers: a copy, also in another process, binds its own."""
-        return {**super().__getstate__(), "_bound": []}
+        return {**super().__getstate__(), "_samplers": BoundSamplers()}
 
     @property
+    @abstractmethod
     def ways(self) -> tuple[str, ...]:
         """How its chunks can continue committed actions, see `specpolicy.Committed`."""
-        return () if self.predictor is None else (PREDICTED,)
+
+    def check_way(self, way: str) -> None:
+        """Raise a clear error if its chunks cannot continue committed actions in a way, such as "linear-0.3"."""
+        name, _ = check_way(way)
+        if name not in self.ways:
+            hint = f"{REMEDIES[name]}, or " if name in REMEDIES and self.kind == "diffusion" else ""
+            raise SpecpolicyError(
+                f"stitching={way}: this policy cannot continue actions so: {hint}use one of {', '.join(self.ways)}"
+            )
 
     @property
     def control_hz(self) -> float | None:

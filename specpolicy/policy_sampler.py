@@ -1,12 +1,14 @@
 """A sampler bound to a policy: from observations to chunks."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
 from specpolicy.committed import Committed
 from specpolicy.observations import Observation
+from specpolicy.policy_drawing import draw
 from specpolicy.samplers import Sample
 from specpolicy.samplers.base import Generators
 
@@ -29,6 +31,24 @@ class Bound(Protocol):
     def __call__(self, batch: int, cond: Tensor, generator: Generators, return_states: bool) -> Sample:
         """Draw a batch of chunks for encoded observations, in the policy's own terms."""
         ...
+
+
+class BoundSamplers:
+    """Samplers that were used, with what they were bound to."""
+
+    most = 16  # the oldest one is dropped
+
+    def __init__(self) -> None:
+        self._known: list[tuple[Any, tuple[Any, ...], Bound]] = []
+
+    def get(self, name: Any, parts: tuple[Any, ...], bind: Callable[[], Bound]) -> Bound:
+        """Return the sampler that was bound for an equal name and to the very same parts, or bind it now."""
+        for known, own, bound in self._known:
+            if known == name and all(map(operator.is_, own, parts)):
+                return bound
+        bound = bind()
+        self._known = [*self._known[1 - self.most :], (name, parts, bound)]
+        return bound
 
 
 class PolicySampler:
@@ -56,4 +76,4 @@ class PolicySampler:
         committed: Committed | Sequence[Committed | None] | None = None,
     ) -> Sample:
         """See `Policy.predict`."""
-        return self.policy.draw(self._bound, observation, generator, return_states, committed)
+        return draw(self.policy, self._bound, observation, generator, return_states, committed)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specpolicy.committed import Committed
+from specpolicy.committed import HELD, PREDICTED, Committed
 from specpolicy.engines import AUTO
 from specpolicy.engines.base import Denoiser
 from specpolicy.errors import SpecpolicyError
@@ -21,7 +21,6 @@ from specpolicy.parsing import plain
 from specpolicy.parsing.tensors import without_memory
 from specpolicy.policy_base import Policy
 from specpolicy.policy_config import PolicyConfig
-from specpolicy.policy_sampler import Bound
 from specpolicy.samplers import Sample
 from specpolicy.samplers.base import Generators
 from specpolicy.tokens import masked_start
@@ -82,7 +81,7 @@ class TokenPolicy(Policy):
     @property
     def ways(self) -> tuple[str, ...]:
         """See `Policy.ways`."""
-        return ("inpaint", *super().ways)
+        return (HELD,) if self.predictor is None else (HELD, PREDICTED)
 
     @property
     def sample_shape(self) -> tuple[int, int]:
@@ -134,14 +133,15 @@ class TokenPolicy(Policy):
     def _bound_to(self) -> tuple[Any, ...]:
         return self.engine, self.calibration, self.denoiser
 
-    def _draw_given(
-        self, bound: Bound, cond: Tensor, committed: list[Committed | None], generator: Generators, return_states: bool
+    def draw_given(
+        self,
+        bound: BoundDecoder,
+        cond: Tensor,
+        committed: list[Committed | None],
+        generator: Generators,
+        return_states: bool,
     ) -> Sample:
-        """See `Policy._draw_given`: committed tokens are known from the start, and so are decoded by no step."""
-        way = next(one.way for one in committed if one is not None)
-        if way != "inpaint":
-            raise SpecpolicyError(f"tokens are committed by stitching=inpaint, not by {way}")
-        assert isinstance(bound, BoundDecoder)
+        """See `Policy.draw_given`: committed tokens are known from the start, and so are decoded by no step."""
         start = masked_start(len(cond), self.tokens, self.tokeniser.bins, self.device).view(-1, *self.sample_shape)
         for row, one in enumerate(committed):
             if one is not None:
@@ -150,7 +150,7 @@ class TokenPolicy(Policy):
                 start[row, self.first_action : self.first_action + len(known)] = self.tokeniser.encode(known).tokens
         return bound(len(cond), cond, generator, return_states, start.flatten(1))
 
-    def _actions(self, drawn: Tensor) -> Tensor:
+    def actions_of(self, drawn: Tensor) -> Tensor:
         return self.normaliser.unnormalise("action", self.tokeniser.decode(drawn))
 
     def with_engine(self, name: str, max_rows: int | None = None, precision: str = "float32") -> "TokenPolicy":

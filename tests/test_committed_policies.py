@@ -116,7 +116,6 @@ def test_rotations_are_committed_as_the_network_sees_them(policy_config):
     "committed, message",
     (
         (plan(1, way="linear"), "run `specpolicy calibrate`"),
-        (plan(1, way="rtc-3"), "rtc takes no number"),
         (Committed(np.zeros((2, 5)), 1), "have 5 numbers, those of this policy 2"),
         ([plan(1)], "1 entries, there are 3 observations"),
     ),
@@ -138,3 +137,17 @@ def test_openvino_continues_the_same_chain(small_policy):
             torch.testing.assert_close(found.actions, expected.actions, rtol=0, atol=2e-3)
     backends = {continued.setting.backend for *_, continued in engine._continuing._made}
     assert "cpu-openvino" in backends  # as calibrations know it
+
+
+def test_ways_are_those_that_the_policy_has(small_policy):
+    assert small_policy.ways == ("inpaint", "rtc", "guided")
+    small_policy.check_way("guided-2")
+    for way, remedy in (("linear-0.3", "specpolicy calibrate"), ("trained", "prefix=8"), ("predicted", "predict=8")):
+        with pytest.raises(SpecpolicyError, match=f"stitching={way}: .*{remedy}.*, or use one of inpaint, rtc, guided"):
+            small_policy.check_way(way)
+
+
+def test_a_number_belongs_to_ways_that_take_one():
+    assert plan(1, way="linear-0.1").way == "linear-0.1"
+    with pytest.raises(SpecpolicyError, match=r"way 'rtc-3' .*: rtc takes no number"):
+        plan(1, way="rtc-3")

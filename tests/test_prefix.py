@@ -165,7 +165,7 @@ def test_calibration_meets_committed_actions(short, tmp_path):
     effort = Effort(chains=24, repeated=6, repeats=4, invented=0, rounds=8, steps=(8,), passes=(), tests=8)
     learnt = calibrate(short.denoiser, short.chain, short.sample_shape, cond, effort=effort)
     own = copy.copy(short)
-    own.calibration, own._bound = learnt, []
+    own.calibration = learnt
     given = committed()
     assert same_distribution(drawn(own, "recycled", given, 1), drawn(short, "ddpm", given, 2)) > LEVEL
 
@@ -207,3 +207,14 @@ def test_a_policy_without_one_says_so(small_policy):
     assert "trained" not in small_policy.ways
     with pytest.raises(SpecpolicyError, match=r"policy\.prefix=8"):
         small_policy.predict(observed(), committed=committed())
+
+
+def test_conditions_of_played_episodes_are_given_actions_as_well(short, monkeypatch):
+    with torch.no_grad():
+        seen = short.encode(observed(64))
+    monkeypatch.setattr("specpolicy.cli.observations._play", lambda *arguments: seen)
+    config = OmegaConf.create({"observations": None, "count": 64, "episodes": 2, "seed": 0})
+    cond = conditions(short, config)
+    counts = torch.bincount(short.prefix.unpack(cond, short.horizon)[2].sum(dim=(1, 2)), minlength=PREFIX + 1)
+    assert len(counts) == PREFIX + 1 and counts.min() > 4  # 16 are expected of each
+    torch.testing.assert_close(cond[:, :10], seen[:, :10], rtol=0, atol=0)

@@ -16,6 +16,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.model import Model, network_of
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.policy_base import Observation, Policy
+from specpolicy.policy_drawing import draw
 from specpolicy.samplers import BoundSampler, Sample, Sampler
 from specpolicy.samplers.speculative.samplers import Speculation
 from specpolicy.samplers.speculative.verifiers import Verdict, Verifier
@@ -80,7 +81,7 @@ class Shadow:
         if verifier is not None:
             verifier.script = iter([int(accepted[0]) for accepted in drawn.stats.accepted])
         self._policy.forget_frames()
-        return self._policy.draw(bound, observation, generator, False)
+        return draw(self._policy, bound, observation, generator)
 
     def _bind(self, sampler: Sampler) -> tuple[BoundSampler, Scripted | None]:
         bound = BoundSampler(sampler, self._policy.setting())

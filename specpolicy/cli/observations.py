@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 RECORDED_SEEDS, HELD_OUT_SEEDS = 300_000, 200_000  # differs from the seeds of training, evaluation and demonstrations
 HELD_OUT_EPISODES = 40
 TUNING_SEEDS, TUNING_COUNT = 400_000, 48
+PART = 64  # observations that are encoded at a time
 
 
 def conditions(policy: Policy, config: DictConfig) -> torch.Tensor:
@@ -30,23 +31,30 @@ def conditions(policy: Policy, config: DictConfig) -> torch.Tensor:
     from specpolicy.evaluation.recording import record_conditions
     from specpolicy.histories import read_histories
 
-    if not config.observations:
-        count, seed, episodes = config.count, RECORDED_SEEDS, config.episodes
-        if not config.get("learn", True):  # timing takes few observations, but not those that were learnt on
-            count, seed, episodes = TUNING_COUNT, TUNING_SEEDS, TUNING_COUNT // 2
-        found: torch.Tensor = _play(record_conditions, policy, config, "observations", count, seed, episodes)
-        return found.to(policy.device)
-    histories = read_histories(config.observations, policy)
-    number = len(next(iter(histories.values())))
-    with torch.no_grad():
-        parts = [
-            policy.encode({key: value[start : start + 64] for key, value in histories.items()})
-            for start in range(0, number, 64)
-        ]
-        prefix: Prefix | None = getattr(policy, "prefix", None)
-        if prefix is not None:  # in use it continues actions of its own chunks, more or fewer of them
-            generator, draw = torch.Generator().manual_seed(config.seed), policy.bound(policy.quick_sampler)
-            parts = [prefix.some(part, draw(len(part), part, generator).actions, generator) for part in parts]
+    if config.observations:
+        histories = read_histories(config.observations, policy)
+        number = len(next(iter(histories.values())))
+        with torch.no_grad():
+            parts = [
+                policy.encode({key: value[start : start + PART] for key, value in histories.items()})
+                for start in range(0, number, PART)
+            ]
+        return _continuing(policy, torch.cat(parts), config.seed)
+    count, seed, episodes = config.count, RECORDED_SEEDS, config.episodes
+    if not config.get("learn", True):  # timing takes few observations, but not those that were learnt on
+        count, seed, episodes = TUNING_COUNT, TUNING_SEEDS, TUNING_COUNT // 2
+    found: torch.Tensor = _play(record_conditions, policy, config, "observations", count, seed, episodes)
+    return _continuing(policy, found.to(policy.device), config.seed)
+
+
+@torch.no_grad()
+def _continuing(policy: Policy, cond: torch.Tensor, seed: int) -> torch.Tensor:
+    """Return the conditions as they come in use: a policy that continues actions is given more or fewer of its own."""
+    prefix: Prefix | None = getattr(policy, "prefix", None)
+    if prefix is None:
+        return cond
+    generator, draw = torch.Generator().manual_seed(seed), policy.bound(policy.quick_sampler)
+    parts = [prefix.some(part, draw(len(part), part, generator).actions, generator) for part in cond.split(PART)]
     return torch.cat(parts)
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from specpolicy.committed import check_way
+from specpolicy.committed import LINEAR, REMEDIES, check_way
 from specpolicy.conditioning.guided import Guided
 from specpolicy.conditioning.inpaint import Inpaint
 from specpolicy.conditioning.linear import Linear
@@ -32,17 +32,13 @@ def make_way(
         prior: basis (d, d) and variances (d,) of chunks given an observation, for `Linear`.
 
     Raises:
-        SpecpolicyError: a number that the way does not take, or no prior for `Linear`.
+        SpecpolicyError: no such way, a number that it does not take, or no prior for `Linear`.
     """
     kind, number = check_way(name)
     if kind == "guided":
         return Guided(process, number)
-    if kind == "linear":
+    if kind == LINEAR:
         if prior is None:
-            raise SpecpolicyError(
-                "stitching=linear needs the covariance of this policy's chunks: run `specpolicy calibrate` for it"
-            )
+            raise SpecpolicyError(f"{LINEAR} needs the covariance of this policy's chunks: {REMEDIES[LINEAR]}")
         return Linear(process, *prior, shape[1], first, committed_dim, number)
-    if number is not None:
-        raise SpecpolicyError(f"stitching={name}: {kind} takes no number")
     return {"inpaint": Inpaint, "rtc": RealTimeChunking}[kind](process)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from specpolicy.committed import is_way
 from specpolicy.engines import AUTO, check_engine_name
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.calibrations import calibration_digest
@@ -112,6 +113,8 @@ def check(evaluation: Evaluation) -> Origin:
         for condition in evaluation.conditions:
             if condition.hold is not None and len(condition.hold) != policy.action_dim:
                 raise SpecpolicyError(f"hold has {len(condition.hold)} entries, an action has {policy.action_dim}")
+            if is_way(condition.stitching) and condition.sampler in specs:
+                policy.check_way(condition.stitching)
     for options in specs.values():
         policy.bound(make_sampler(**options))
     digests = {label: calibration_digest(policy, spec, setup.engine) for label, spec in specs.items()}

@@ -1,9 +1,11 @@
 """Episodes side by side continue committed actions as they do alone, and say what they are."""
 
 import numpy as np
+import pytest
 import torch
 
 from specpolicy import Committed
+from specpolicy.cli import main
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.planners import PolicyPlanner
 from specpolicy.evaluation.together import Member, draw
@@ -38,3 +40,21 @@ def test_rows_of_a_batch_continue_what_is_their_own(small_policy):
 def test_a_condition_says_how_its_chunks_continue():
     condition = Condition("block", "delay", 4, stitching="linear-0.1")
     assert condition.label == "block d4 linear-0.1" and condition.execution.continues
+
+
+@pytest.mark.parametrize(
+    ("way", "words"),
+    (
+        ("trained", "train it with policy.prefix=8"),
+        ("linear", "run `specpolicy calibrate`"),
+        ("rtc-2", "takes no number"),
+    ),
+)
+def test_a_way_that_the_policy_lacks_is_refused_before_an_episode(
+    drift_task, drift_policy, tmp_path, capsys, way, words
+):
+    arguments = ["evaluate", "task=gym", f"task.id={drift_task['id']}", f"policy={drift_policy}", "samplers=[ddim-2]"]
+    output = tmp_path / "out"
+    assert main([*arguments, "track=delay", "track.delays=[2]", f"stitching=[{way}]", f"output={output}"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert words in line and not (output / "episodes.csv").exists()

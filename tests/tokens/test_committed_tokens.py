@@ -62,5 +62,5 @@ def test_a_whole_chunk_may_be_committed_but_its_past(token_policy, seen):
 
 
 def test_tokens_know_one_way(token_policy, seen):
-    with pytest.raises(SpecpolicyError, match="stitching=inpaint, not by rtc"):
+    with pytest.raises(SpecpolicyError, match=r"stitching=rtc: .* use one of inpaint$"):
         token_policy.predict(seen(1), committed=Committed(ACTIONS, 1, "rtc"))
