@@ -32,8 +32,8 @@ def register_envs() -> None:
             gymnasium.register(env_id, entry_point=entry_point)
 
 
-def make_expert(env_id: str, seed: int) -> Expert:
-    """Return the scripted expert of one of the tasks above.
+def make_expert(env_id: str, seed: int, absolute_actions: bool = False) -> Expert:
+    """Return the scripted expert of one of the tasks above, with `absolute_actions` for a task that has them.
 
     Raises:
         ValueError: a task that has none.
@@ -42,6 +42,10 @@ def make_expert(env_id: str, seed: int) -> Expert:
         raise ValueError(f"no scripted expert for {env_id!r}; there is one for each of: {', '.join(EXPERTS)}")
     module, name = EXPERTS[env_id].split(":")
     expert = getattr(importlib.import_module(module), name)()
+    if absolute_actions:
+        from specpolicy_envs.arm_poses import PoseExpert
+
+        expert = PoseExpert(expert)
     expert.reset(seed)
     return expert
 

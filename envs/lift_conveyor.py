@@ -33,13 +33,11 @@ class LiftConveyor(Lift):
         self.belt_velocity = np.zeros(2)
         self._next_change = 0.0
         super().__init__(max_seconds, **kwargs)
-        self._env_kwargs = {"max_seconds": max_seconds, **self._views.arguments()}
         self.observation_space.spaces["cube_velocity"] = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 
     def env_args(self) -> dict[str, Any]:
         """Return what robomimic stores to make the environment again (type 2: by its Gymnasium id)."""
-        args = super().env_args()
-        return {**args, "env_name": "specpolicy/LiftConveyor-v0", "type": 2, "env_kwargs": self._env_kwargs}
+        return self._gymnasium_args()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -13,6 +13,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from specpolicy_envs.arm_poses import HIGH, LOW, NOISE_SCALE, change_to, pose_of
+
+ACTION_DIM = 7
 CONTROL_HZ = 20
 # Changes of the gripper's pose, relative to the robot's base: 0.05 m and 0.5 rad per unit of action.
 CONTROLLER = {
@@ -63,7 +66,8 @@ def import_robosuite() -> Any:
 
 
 class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
-    """One robosuite task at 20 Hz. Actions (7,) in [-1, 1]: change of the gripper's pose, -1 open or 1 closed.
+    """One robosuite task at 20 Hz. Actions (7,) in [-1, 1]: change of the gripper's pose, -1 open or 1 closed; with
+    `absolute_actions` (10,): the pose itself, see `specpolicy_envs.arm_poses`.
 
     Observations are float32 under robomimic's keys; positions in metres, quaternions as (x, y, z, w). The
     episode terminates on success and is truncated after `max_seconds`. `reset(seed=)` determines it fully.
@@ -87,6 +91,7 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         cameras: Sequence[str] = (),
         camera_size: Sequence[int] = (84, 84),
         pictures_on_demand: bool = False,
+        absolute_actions: bool = False,
     ) -> None:
         """Make the task; `canonical_quaternions=False` keeps the signs of robosuite's quaternions, for policies trained
         on those.
@@ -110,7 +115,10 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         from specpolicy_envs.cameras import Views  # here, as the experts, which come with the tasks, need no simulator
 
         self._views = Views(self.model, render_size, cameras, camera_size, pictures_on_demand)
-        self.action_space = spaces.Box(-1.0, 1.0, (self._simulation.action_dim,), np.float32)
+        self.absolute_actions = bool(absolute_actions)
+        low, high = (LOW, HIGH) if absolute_actions else (-np.ones(ACTION_DIM), np.ones(ACTION_DIM))
+        self.action_space = spaces.Box(low.astype(np.float32), high.astype(np.float32))
+        self.action_noise_scale = NOISE_SCALE if absolute_actions else np.ones(ACTION_DIM)
         sizes = {"object": self.object_size, **ROBOT_KEYS}
         self._keys = tuple(sizes)
         self.observation_space = spaces.Dict(
@@ -138,6 +146,8 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     def env_args(self) -> dict[str, Any]:
         """Return what robomimic stores to build the simulation again (type 1: robosuite)."""
+        if self.absolute_actions:  # robosuite knows only changes
+            return self._gymnasium_args()
         version = import_robosuite().__version__
         kwargs = self._robosuite_kwargs()
         if self._views.cameras:
@@ -151,6 +161,13 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
                 "camera_depths": False,
             }
         return {"env_name": self.robosuite_name, "env_version": version, "type": 1, "env_kwargs": kwargs}
+
+    def _gymnasium_args(self) -> dict[str, Any]:
+        """Return what robomimic stores to make the environment again by its Gymnasium id (type 2)."""
+        kwargs = {"max_seconds": self._max_steps / CONTROL_HZ, **self._views.arguments()}
+        kwargs |= {"absolute_actions": True} if self.absolute_actions else {}
+        name, version = f"specpolicy/{type(self).__name__}-v0", import_robosuite().__version__
+        return {"env_name": name, "env_version": version, "type": 2, "env_kwargs": kwargs}
 
     @property
     def camera_names(self) -> tuple[str, ...]:
@@ -187,17 +204,16 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         return self._observation(), {"is_success": self._is_success()}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
-        self._simulation.step(action)
+        action = np.clip(np.asarray(action, dtype=np.float64), self.action_space.low, self.action_space.high)
+        self._simulation.step(change_to(self._pose, action) if self.absolute_actions else action)
         self._steps += 1
         success = self._is_success()
         truncated = not success and self._steps >= self._max_steps
         return self._observation(), float(success), success, truncated, {"is_success": success}
 
     def resting_action(self) -> np.ndarray:
-        """Return the action (7,) that leaves the arm as it is: no change of pose, and the gripper neither opens nor
-        closes."""
-        return np.zeros(self._simulation.action_dim)
+        """Return the action (7,) or (10,) that leaves the arm as it is, and the gripper neither opens nor closes."""
+        return pose_of(self._pose) if self.absolute_actions else np.zeros(ACTION_DIM)
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """Return a frame (height, width, 3) uint8, or None without a render mode."""
@@ -214,6 +230,7 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         raw = self._simulation._get_observations(force_update=True)
         raw["object"] = raw["object-state"]
         observation: dict[str, Any] = {key: np.array(raw[key], dtype=np.float32) for key in self._keys}
+        self._pose = {key: np.array(raw[key], dtype=np.float32) for key in ROBOT_KEYS}
         if self._canonical_quaternions:
             _fix_sign(observation["robot0_eef_quat"])
             for start in self.object_quaternions:

@@ -107,6 +107,11 @@ def kept_task(task: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kept.items() if key != "rename" or value}
 
 
+def has_absolute_actions(task: Mapping[str, Any]) -> bool:
+    """Whether a shipped task's actions are poses in place of changes of pose, see `specpolicy_envs.arm_poses`."""
+    return bool((task.get("kwargs") or {}).get("absolute_actions"))
+
+
 def control_hz(env: gymnasium.Env) -> float:
     """Return control steps per second of the environment's own time, or 20 if unknown."""
     return known_hz(env) or 20.0

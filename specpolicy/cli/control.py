@@ -87,7 +87,7 @@ def _planner(config: DictConfig, env: gymnasium.Env) -> Planner:
         raise SpecpolicyError(f"threads={config.threads}: expected at least one")
     torch.set_num_threads(config.threads)
     if config.policy == EXPERT:
-        return ExpertPlanner(str(config.task.id))
+        return ExpertPlanner(_plain(config.task))
     if str(config.policy).startswith(("ws://", "wss://")):
         return _remote_planner(config, env)
     sampler = given_sampler(config)
@@ -124,7 +124,7 @@ def _execution(config: DictConfig) -> Any:
         config.on_miss,
         config.stitching,
         float(config.ensemble_decay),
-        held_action(_plain(config.hold), str(config.task.id)),
+        held_action(_plain(config.hold), _plain(config.task)),
     )
 
 

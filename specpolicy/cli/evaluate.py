@@ -227,7 +227,7 @@ def _joining(config: DictConfig) -> Joining:
         execute_steps=horizon,
         on_miss=str(config.on_miss),
         ensemble_decay=float(config.ensemble_decay),
-        hold=held_action(plain(config.hold), str(config.task.id)),
+        hold=held_action(plain(config.hold), plain(config.task)),
     )
 
 

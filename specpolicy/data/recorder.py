@@ -12,7 +12,7 @@ import numpy as np
 
 from specpolicy.data.robomimic_hdf5 import Demonstration
 from specpolicy.errors import SpecpolicyError
-from specpolicy.tasks import control_hz, kept_task, known_hz, make_task_env
+from specpolicy.tasks import control_hz, has_absolute_actions, kept_task, known_hz, make_task_env
 
 if TYPE_CHECKING:
     from specpolicy_envs import Expert
@@ -59,7 +59,7 @@ class Recorder:
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
         self.env = make_task_env(json.loads(recording.task))
-        self.expert = _make_expert(json.loads(recording.task)["id"], recording.expert)
+        self.expert = _make_expert(json.loads(recording.task), recording.expert)
         scale = getattr(self.env.unwrapped, "action_noise_scale", 1.0)
         self.sigma = recording.noise * np.asarray(scale, dtype=np.float64)
         self.max_steps = max(1, round(recording.max_seconds * control_hz(self.env)))
@@ -139,13 +139,14 @@ def _drawn(observation: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {key: np.asarray(value) for key, value in observation.items()}
 
 
-def _make_expert(task_id: str, source: str | None) -> Expert:
+def _make_expert(task: Mapping[str, Any], source: str | None) -> Expert:
     """Return the user's expert, or the one shipped for the task."""
+    task_id = task["id"]
     if source is None:
         from specpolicy_envs import make_expert
 
         try:
-            return make_expert(task_id, 0)
+            return make_expert(task_id, 0, has_absolute_actions(task))
         except ValueError as error:
             raise SpecpolicyError(f"{error} (your own: expert=module:function)") from error
     module, _, name = source.partition(":")

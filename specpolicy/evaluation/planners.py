@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.images import is_image
 from specpolicy.policy_base import Policy
 from specpolicy.rates import check_rate
-from specpolicy.tasks import known_hz, with_cameras
+from specpolicy.tasks import has_absolute_actions, known_hz, with_cameras
 
 if TYPE_CHECKING:
     import gymnasium
@@ -30,11 +30,11 @@ class ExpertPlanner:
     n_action_steps = 1
     pictures = ()  # it reads the state of the scene directly
 
-    def __init__(self, task_id: str):
+    def __init__(self, task: Mapping[str, Any]):
         from specpolicy_envs import make_expert
 
         try:
-            self._expert = make_expert(task_id, 0)
+            self._expert = make_expert(str(task["id"]), 0, has_absolute_actions(task))
         except ValueError as error:
             raise SpecpolicyError(str(error)) from error
 

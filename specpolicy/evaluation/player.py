@@ -175,7 +175,7 @@ class Player:
         options = dict(self.setup.samplers[label])
         name = options.pop("name")
         if name == EXPERT:
-            return ExpertPlanner(str(self.setup.task["id"]))
+            return ExpertPlanner(self.setup.task)
         if self._policy is None:
             policy = self.setup.load()
             own = self.setup.engine == policy.engine_name

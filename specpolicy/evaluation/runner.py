@@ -100,7 +100,7 @@ def check(evaluation: Evaluation) -> Origin:
     if setup.engine == AUTO:
         raise SpecpolicyError("each process would choose its engine, and results would not say which: name one")
     if any(spec["name"] == EXPERT for spec in setup.samplers.values()):
-        ExpertPlanner(str(setup.task["id"]))
+        ExpertPlanner(setup.task)
     specs = {label: dict(spec) for label, spec in setup.samplers.items() if spec["name"] != EXPERT}
     for options in specs.values():
         make_sampler(**options)

@@ -20,6 +20,7 @@ from typing import Any
 from specpolicy.control.trace import read_counts, read_trace
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.conditions import Condition
+from specpolicy.tasks import has_absolute_actions
 
 TRACKS = ("paused", "delay", "charged", "budget")
 # In these tasks an action is a change of the gripper's pose: zeros hold still; None keeps the gripper as it is.
@@ -29,19 +30,19 @@ HOLD: dict[str, tuple[float | None, ...]] = {
 }
 
 
-def held_action(hold: Any, task_id: str) -> tuple[float | None, ...] | None:
+def held_action(hold: Any, task: Mapping[str, Any]) -> tuple[float | None, ...] | None:
     """Return the action for steps that no chunk covers, from a configured value.
 
     Args:
         hold: "last" repeats the last action (returned as None); a list is the action, with null for entries that keep
             the last value; None holds the robot of a shipped task still.
-        task_id: name of the task.
+        task: the task configuration.
 
     Raises:
         SpecpolicyError: another value.
     """
     if hold is None:
-        return HOLD.get(task_id)
+        return None if has_absolute_actions(task) else HOLD.get(str(task["id"]))  # a pose is held by repeating it
     if hold != "last" and not isinstance(hold, list):
         raise SpecpolicyError(f"hold={hold}: expected last, an action such as [0,0,null], or null")
     return tuple(hold) if isinstance(hold, list) else None

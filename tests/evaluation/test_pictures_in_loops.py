@@ -83,7 +83,7 @@ def test_a_policy_plans_the_same_chunks_from_pictures_drawn_on_demand(policy, dr
 
 def test_the_expert_has_none_drawn(drawn):
     env = make_task_env(WATCHED)
-    run_episode(env, ExpertPlanner(TASK["id"]), PausedClock(), 7, SECONDS)
+    run_episode(env, ExpertPlanner(TASK), PausedClock(), 7, SECONDS)
     assert not drawn
     env.close()
 
