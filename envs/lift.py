@@ -24,6 +24,10 @@ class Lift(RobosuiteTask):
     def __init__(self, max_seconds: float = 10.0, **kwargs: Any) -> None:
         super().__init__(max_seconds, **kwargs)
 
+    @classmethod
+    def _object_from(cls, object_: np.ndarray, position: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
+        return np.concatenate([object_[:7], object_[:3] - position])
+
 
 class LiftExpert:
     """Goes above the cube, down, closes, lifts.

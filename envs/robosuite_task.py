@@ -13,7 +13,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from specpolicy_envs.arm_control import rotation_matrix
 from specpolicy_envs.arm_poses import HIGH, LOW, NOISE_SCALE, change_to, pose_of
+from specpolicy_envs.expert import Observation
 
 ACTION_DIM = 7
 CONTROL_HZ = 20
@@ -75,6 +77,7 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012 (as Gymnasium has it)
     observation_space: spaces.Dict  # type: ignore[assignment]
+    action_space: spaces.Box  # type: ignore[assignment]
     control_hz = float(CONTROL_HZ)
 
     robosuite_name: ClassVar[str]
@@ -215,6 +218,24 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """Return the action (7,) or (10,) that leaves the arm as it is, and the gripper neither opens nor closes."""
         return pose_of(self._pose) if self.absolute_actions else np.zeros(ACTION_DIM)
 
+    @classmethod
+    def seen_from(cls, observation: Observation, arm: Observation) -> Observation:
+        """Return an observation with the scene of one and the arm of another: what is relative to the gripper is
+        computed anew."""
+        mixed = {**observation, **{key: arm[key] for key in ROBOT_KEYS}}
+        mixed["object"] = cls._object_from(observation["object"], arm["robot0_eef_pos"], arm["robot0_eef_quat"])
+        return mixed
+
+    @classmethod
+    def _object_from(cls, object_: np.ndarray, position: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
+        """Return `object` as the gripper sees it from a pose: relative position and quaternion (7,), then those in the
+        world (7,)."""
+        turn = rotation_matrix(quaternion).T
+        relative = np.concatenate([turn @ (object_[7:10] - position), _difference(quaternion, object_[10:14])])
+        for start in cls.object_quaternions[:1]:
+            _fix_sign(relative[start : start + 4])
+        return np.concatenate([relative, object_[7:]]).astype(object_.dtype)
+
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """Return a frame (height, width, 3) uint8, or None without a render mode."""
         return None if self.render_mode is None else self._views.render(self.data, self.camera)
@@ -236,6 +257,13 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             for start in self.object_quaternions:
                 _fix_sign(observation["object"][start : start + 4])
         return observation | self._views.observe(self.data)
+
+
+def _difference(base: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the rotation from the quaternion `base` to `other`, all (4,) as (x, y, z, w), in the frame of `base`."""
+    vector, scalar = base[:3], base[3]
+    turned = scalar * other[:3] - other[3] * vector - np.cross(vector, other[:3])
+    return np.concatenate([turned, [scalar * other[3] + vector @ other[:3]]])
 
 
 def _fix_sign(quaternion: np.ndarray) -> None:
