@@ -24,8 +24,6 @@ Examples:
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
 import shlex
 import sys
@@ -34,8 +32,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from specpolicy.cli.evaluation_plan import early_stop, on_engine, planned
+from specpolicy.cli.evaluation_report import report
 from specpolicy.cli.policies import named, pin, run_config
-from specpolicy.cli.samplers import plain, sampler_specs
+from specpolicy.cli.samplers import plain
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from specpolicy.evaluation.results import Results
     from specpolicy.evaluation.runner import Evaluation
     from specpolicy.evaluation.stopping import EarlyStop
-    from specpolicy.evaluation.tracks import Joining
     from specpolicy.logging import MetricLogger
     from specpolicy.policy_base import Policy
 
@@ -60,7 +59,7 @@ def run(config: DictConfig, policy: Policy | None = None, command: str | None = 
         command: the command to name in the results; None: the command line.
     """
     from specpolicy.cli.own_outputs import check_own
-    from specpolicy.evaluation import runner
+    from specpolicy.evaluation import settings
     from specpolicy.evaluation.provenance import hardware
     from specpolicy.evaluation.tracks import times_are_measured
     from specpolicy.outputs import claim
@@ -68,13 +67,13 @@ def run(config: DictConfig, policy: Policy | None = None, command: str | None = 
     if not (0 < config.margin < 1 and 0 < config.expected_success < 1):
         raise SpecpolicyError("margin and expected_success must lie between 0 and 1")
     artifact = pin(config)
-    track, evaluation = _evaluation(config, policy)
+    track, evaluation = planned(config, policy)
     references = [str(label) for label in config.references]
     for label in references:
         if label not in evaluation.setup.samplers:
             known = ", ".join(evaluation.setup.samplers)
             raise SpecpolicyError(f"references: no sampler is called '{label}'; there are {known}")
-    stop = _early_stop(config, track, evaluation, references)
+    stop = early_stop(config, track, evaluation, references)
     cores = hardware()["cores"]
     # One at a time if outcomes depend on times: episodes side by side slow each other down.
     workers = (1 if times_are_measured(track) else cores) if config.workers is None else config.workers
@@ -82,7 +81,7 @@ def run(config: DictConfig, policy: Policy | None = None, command: str | None = 
         raise SpecpolicyError(f"workers={workers}: expected 0 or more")
     output = Path(config.output)
     with claim(output, "evaluate"):
-        check_own(output, "evaluate", ["config.yaml"], runner.is_evaluation, config.overwrite)
+        check_own(output, "evaluate", ["config.yaml"], settings.is_evaluation, config.overwrite)
         command = command or shlex.join(["specpolicy", *sys.argv[1:]])
         _evaluate(config, evaluation, artifact, track, references, workers, command, stop)
 
@@ -99,7 +98,7 @@ def _evaluate(
 ) -> None:
     """Play what the output lacks and write the report; this run holds the output."""
     from specpolicy.cli.configuration import save_config
-    from specpolicy.evaluation import runner
+    from specpolicy.evaluation import runner, settings
     from specpolicy.evaluation.power import sample_size_note
     from specpolicy.evaluation.provenance import hardware, load
     from specpolicy.evaluation.tracks import times_are_measured
@@ -107,9 +106,9 @@ def _evaluate(
     from specpolicy.tasks import task_hz
 
     output, cores = Path(config.output), hardware()["cores"]
-    evaluation = _on_engine(evaluation, output)
+    evaluation = on_engine(evaluation, output)
     origin = runner.check(evaluation)
-    results = runner.claim(evaluation, origin, output, config.overwrite)
+    results = settings.claim(evaluation, origin, output, config.overwrite)
     save_config(config, output, "evaluate")
     note = sample_size_note(config.episodes, config.expected_success, config.margin)
     print(f"{len(evaluation.conditions)} conditions. {note}")
@@ -141,94 +140,12 @@ def _evaluate(
             "workers": workers,
             "batch": evaluation.setup.batch,
             "load_at_start": busy,
-            "machines": json.loads((output / runner.SETTINGS).read_text(encoding="utf-8"))["machines"],
+            "machines": json.loads((output / settings.SETTINGS).read_text(encoding="utf-8"))["machines"],
             "sample_size": note,
             "command": command,
             "config": plain(config),
         }
-        _report(evaluation, results, output, provenance, track, config.margin, references, logger, stop)
-
-
-def read_video_size(size: Any) -> tuple[int, int]:
-    """Return (height, width) in pixels."""
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise SpecpolicyError(f"video_size={list(size)}: expected [height, width] in pixels")
-    return size[0], size[1]
-
-
-def _evaluation(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any], Evaluation]:
-    """Return the track, with its execution horizon, and the evaluation to play."""
-    from specpolicy.evaluation.conditions import Condition
-    from specpolicy.evaluation.player import EXPERT, Setup
-    from specpolicy.evaluation.runner import Evaluation
-    from specpolicy.evaluation.tracks import make_conditions
-    from specpolicy.loading import load_policy
-
-    policy = functools.cache(lambda: own or load_policy(config.policy, config.device))
-    if config.policy == EXPERT:
-        config.samplers = [EXPERT]
-    elif config.samplers is None:
-        config.samplers = [policy().best_sampler]
-    setup = Setup(
-        task=plain(config.task),
-        policy=own or str(config.policy),
-        samplers=sampler_specs(plain(config.samplers), config.get("config_directories", [])),
-        device=str(config.device),
-        engine="eager" if config.policy == EXPERT else str(config.engine),
-        max_seconds=float(config.max_seconds),
-        video_size=read_video_size(config.video_size),
-        batch=config.batch,
-        any_rate=config.any_rate,
-    )
-    experts = [label for label, spec in setup.samplers.items() if spec["name"] == EXPERT]
-    sampled = [label for label in setup.samplers if label not in experts]
-    horizon = config.execute_steps or (policy().n_action_steps if sampled else 1)
-    track = {**plain(config.track), "execute_steps": horizon}
-    # The expert plans one action at a time, so the world waits for it in every track.
-    conditions = [*make_conditions(track, sampled, _joining(config), horizon), *map(Condition, experts)]
-    return track, Evaluation(setup, tuple(conditions), config.episodes, config.seed, config.videos)
-
-
-def _early_stop(
-    config: DictConfig, track: dict[str, Any], evaluation: Evaluation, references: list[str]
-) -> EarlyStop | None:
-    """Return what decides when enough is known; None if all episodes are wanted."""
-    from specpolicy.evaluation.stopping import EarlyStop
-
-    if config.stop is None:
-        return None
-    if not 0 < config.stop < 0.5:
-        raise SpecpolicyError(f"stop={config.stop:g}: expected the probability of a wrong verdict, such as 0.05")
-    if len(evaluation.conditions) < 2:
-        raise SpecpolicyError("stop compares conditions, and there is one: name two samplers, or leave stop out")
-    if track["name"] == "budget":
-        raise SpecpolicyError("stop: the best setting within a budget is chosen by all episodes: leave stop out")
-    return EarlyStop(evaluation.conditions, references, evaluation.seeds, config.stop, config.margin)
-
-
-def _on_engine(evaluation: Evaluation, output: Path) -> Evaluation:
-    """Return the evaluation with the engine that `auto` is here; measuring takes a while, so the output is held."""
-    from specpolicy.cli.engines import engine_for_processes
-    from specpolicy.evaluation.runner import SETTINGS
-
-    setup = evaluation.setup
-    engine = engine_for_processes(setup.engine, setup.load, output / SETTINGS)
-    return dataclasses.replace(evaluation, setup=dataclasses.replace(setup, engine=engine))
-
-
-def _joining(config: DictConfig) -> Joining:
-    from specpolicy.evaluation.tracks import Joining, held_action
-
-    horizon = config.execute_steps
-    if horizon is not None and not (isinstance(horizon, int) and horizon > 0):
-        raise SpecpolicyError(f"execute_steps={horizon}: expected a whole number of control steps, at least one")
-    return Joining(
-        stitching=tuple(map(str, config.stitching)),
-        execute_steps=horizon,
-        on_miss=str(config.on_miss),
-        ensemble_decay=float(config.ensemble_decay),
-        hold=held_action(plain(config.hold), plain(config.task)),
-    )
+        report(evaluation, results, output, provenance, track, config.margin, references, logger, stop)
 
 
 def _play(
@@ -265,36 +182,3 @@ def _play(
             logger.log({f"{label}/success_rate": rates[label]}, step=count)
 
         runner.play(evaluation, results, output, workers, on_episode, stop)
-
-
-def _report(
-    evaluation: Evaluation,
-    results: Results,
-    output: Path,
-    provenance: dict[str, Any],
-    track: dict[str, Any],
-    margin: float,
-    references: list[str],
-    logger: MetricLogger,
-    stop: EarlyStop | None,
-) -> None:
-    """Write summary.json, the plots and report.html, hand them to the logger, and print the table."""
-    from specpolicy.evaluation.costs import chunk_figures
-    from specpolicy.evaluation.plots import write_plots
-    from specpolicy.evaluation.publishing import publish
-    from specpolicy.evaluation.report import write_report
-    from specpolicy.evaluation.stopping import verdict_lines
-    from specpolicy.evaluation.summary import summarise
-    from specpolicy.evaluation.tables import results_table, text_table
-    from specpolicy.files import write_text
-
-    verdicts = None if stop is None else stop.summary()
-    summary = summarise(evaluation, results, output, provenance, track, margin, references, verdicts)
-    write_text(output / "summary.json", json.dumps(summary, indent=2) + "\n")
-    plots = write_plots(summary, chunk_figures(evaluation, results), output)
-    report = write_report(summary, plots, output)
-    publish(summary, results.episodes.rows, plots, output, logger)
-    print(text_table(results_table(summary, brief=True)))
-    for line in verdict_lines(verdicts) if verdicts else ():
-        print(line)
-    print(f"report: {report}")

@@ -29,7 +29,7 @@ def run(config: DictConfig) -> None:
     """Play the episode that `config` (configs/rollout.yaml) describes."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.engines import on_engine
-    from specpolicy.cli.evaluate import read_video_size
+    from specpolicy.cli.evaluation_plan import read_video_size
     from specpolicy.cli.own_outputs import check_own
     from specpolicy.cli.policies import pin
     from specpolicy.cli.samplers import name_best_sampler, plain, sampler_specs

@@ -12,7 +12,8 @@ from specpolicy.evaluation.conditions import Condition, method
 from specpolicy.evaluation.player import EXPERT
 from specpolicy.evaluation.provenance import versions
 from specpolicy.evaluation.results import Results, Row
-from specpolicy.evaluation.runner import FORMAT, Evaluation, video_path
+from specpolicy.evaluation.runner import Evaluation, video_path
+from specpolicy.evaluation.settings import FORMAT
 from specpolicy.evaluation.tracks import budgets
 
 MEANS = ("return", "length", "seconds", "max_coverage")

@@ -9,7 +9,7 @@ from test_runner import DDIM, DDPM, paused
 
 from specpolicy import SpecpolicyError, load_policy
 from specpolicy.draft_models import DraftModels
-from specpolicy.evaluation import runner
+from specpolicy.evaluation import runner, settings
 from specpolicy.evaluation.calibrations import calibration_digest
 from specpolicy.evaluation.player import Setup
 from specpolicy.evaluation.runner import Evaluation
@@ -44,7 +44,7 @@ def evaluation(drift_task, drift_policy) -> Evaluation:
 
 def claim(evaluation, output):
     """Begin or continue the results in a directory; the settings of its conditions."""
-    runner.claim(evaluation, runner.check(evaluation), output)
+    settings.claim(evaluation, runner.check(evaluation), output)
     return json.loads((output / "settings.json").read_text())["conditions"]
 
 

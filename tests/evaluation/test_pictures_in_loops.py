@@ -11,7 +11,7 @@ from specpolicy import SpecpolicyError
 from specpolicy.cli import main
 from specpolicy.control import Controller, GymRobot, PolicyPlanner
 from specpolicy.control.clock import PausedClock
-from specpolicy.evaluation import runner
+from specpolicy.evaluation import runner, settings
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.episode import run_episode
 from specpolicy.evaluation.planners import ExpertPlanner
@@ -124,7 +124,7 @@ def evaluation(policy, tmp_path):
 
 
 def rows(evaluation, output, workers=0):
-    results = runner.claim(evaluation, runner.check(evaluation), output)
+    results = settings.claim(evaluation, runner.check(evaluation), output)
     runner.play(evaluation, results, output, workers)
     return sorted((row["seed"], row["return"], row["length"], row["max_coverage"]) for row in results.episodes.rows)
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from specpolicy import SpecpolicyError, load_policy
-from specpolicy.evaluation import runner
+from specpolicy.evaluation import runner, settings
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.player import Setup
 from specpolicy.evaluation.runner import Evaluation
@@ -36,7 +36,7 @@ def changed(evaluation, **changes):
 
 
 def run(evaluation, output, workers=0, overwrite=False, on_episode=lambda played: None):
-    results = runner.claim(evaluation, runner.check(evaluation), output, overwrite)
+    results = settings.claim(evaluation, runner.check(evaluation), output, overwrite)
     runner.play(evaluation, results, output, workers, on_episode)
     return results
 

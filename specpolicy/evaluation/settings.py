@@ -1,0 +1,119 @@
+"""What the results of an evaluation depend on, kept beside them, so that only the same evaluation continues them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.evaluation.conditions import Condition
+from specpolicy.evaluation.player import Setup
+from specpolicy.evaluation.provenance import hardware
+from specpolicy.evaluation.results import Results
+from specpolicy.evaluation.runner import Evaluation, Origin
+from specpolicy.files import write_text
+from specpolicy.outputs import matching, remove
+from specpolicy.sampler_names import beyond_defaults
+from specpolicy.tasks import kept_task
+
+FORMAT = 3
+SETTINGS = "settings.json"
+WRITTEN = ("episodes.csv", "chunks.csv", "summary.json", "report.html", "metrics.csv", "plot_*.png")
+REMOVED = (
+    *WRITTEN,
+    "wandb_run_id.txt",
+    "wandb_row.txt",
+    "videos/*-[0-9]*.mp4",
+    "config.yaml",
+    SETTINGS,
+)  # last the file that marks the directory as ours
+
+
+def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool = False) -> Results:
+    """Prepare the output directory and return the results it already holds.
+
+    A directory with the same settings is continued; it may be asked for more episodes or other conditions than before.
+
+    Args:
+        evaluation: the evaluation to run.
+        origin: hashes of its policy and calibrations.
+        output: the directory.
+        overwrite: delete the results of another evaluation in it.
+
+    Raises:
+        SpecpolicyError: it holds other settings, or files that no evaluation has written; those are never overwritten.
+    """
+    # Left out: what changes no result, or is stored elsewhere (policy: fingerprint; samplers: conditions).
+    setup = {name: getattr(evaluation.setup, name) for name in ("task", "device", "engine", "max_seconds", "batch")}
+    setup["task"] = kept_task(evaluation.setup.task)
+    setup["conditions"] = {
+        condition.label: _settings(condition, evaluation.setup, origin) for condition in evaluation.conditions
+    }
+    wanted = json.loads(json.dumps({"format": FORMAT, **setup, "policy": origin.policy, "seed": evaluation.seed}))
+    path = output / SETTINGS
+    machines = [hardware()]
+    found = _read_settings(path)
+    if found is None and (foreign := matching(output, WRITTEN)):
+        raise SpecpolicyError(f"{output} holds {foreign[0].name} without {SETTINGS}: choose another output")
+    if found is not None and overwrite:
+        remove(output, REMOVED)
+    elif found is not None:
+        machines = [*found["machines"], *(machine for machine in machines if machine not in found["machines"])]
+        # Rows belong to a condition and a seed, so new conditions may join; equal labels must mean equal conditions.
+        _require_same({key: value for key, value in wanted.items() if key != "conditions"}, found, output)
+        wanted["conditions"] = {**found["conditions"], **wanted["conditions"]}
+        for label, condition in found["conditions"].items():
+            now = wanted["conditions"][label]
+            _require_same({label: _comparable(now)}, {label: _comparable(condition)}, output)
+            if now.get("calibration") != condition.get("calibration"):
+                raise SpecpolicyError(
+                    f"{output}: the policy's calibration or draft model is not known to be the one that '{label}' was "
+                    "played with: choose another output, or set overwrite=true"
+                )
+    write_text(path, json.dumps({**wanted, "machines": machines}, indent=2) + "\n")
+    return Results(output)
+
+
+def _settings(condition: Condition, setup: Setup, origin: Origin) -> dict[str, Any]:
+    """Return what the condition's results depend on; a trace and a calibration enter by a hash of their content."""
+    options = {name: value for name, value in asdict(condition).items() if name not in ("sampler", "trace")}
+    digest = origin.calibrations.get(condition.sampler)
+    return {
+        "sampler": dict(setup.samplers[condition.sampler]),
+        **options,
+        **({} if digest is None else {"calibration": digest}),
+    }
+
+
+def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a condition's settings without its calibration; a later version may add options to its sampler."""
+    others = {name: value for name, value in settings.items() if name != "calibration"}
+    return {**others, "sampler": beyond_defaults(settings["sampler"])}
+
+
+def is_evaluation(output: Path) -> bool:
+    """Whether an evaluation has written into a directory."""
+    return _read_settings(output / SETTINGS) is not None
+
+
+def _read_settings(path: Path) -> dict[str, Any] | None:
+    """Return the settings of the evaluation in a directory; None if there is none."""
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not {"conditions", "machines", "format"} <= found.keys():
+        raise SpecpolicyError(f"{path} is not of an evaluation: choose another output")
+    return found
+
+
+def _require_same(wanted: dict[str, Any], found: dict[str, Any], output: Path) -> None:
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            described = (
+                "another policy" if key == "policy" else f"{key}={json.dumps(found.get(key))}, not {json.dumps(value)}"
+            )
+            raise SpecpolicyError(f"{output} was made with {described}: choose another output, or set overwrite=true")
