@@ -16,6 +16,7 @@ VERBS = {
     "calibrate": "make a policy's exact sampling faster on this machine",
     "train_drafter": "train draft models for the samplers that take one",
     "evaluate": "measure a policy's success and time with several samplers",
+    "merge": "join the shards of an evaluation that was played in parts",
     "benchmark": "measure the cost of a chunk for several samplers",
     "control": "run a policy live on a simulated robot; report its timing",
     "serve": "serve a policy to robots and simulators, in openpi's protocol",

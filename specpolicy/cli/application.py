@@ -18,7 +18,7 @@ from specpolicy.cli.groups import default_groups
 from specpolicy.cli.jobs import job_of
 from specpolicy.cli.loader import VerbLoader
 from specpolicy.cli.options import Parser
-from specpolicy.cli.overrides import HYDRA_TEXT, TEXT, parse_override
+from specpolicy.cli.overrides import HYDRA_TEXT, TEXT, parse_override, with_paths
 from specpolicy.cli.places import finished
 from specpolicy.cli.sweeps import sweep
 from specpolicy.errors import SpecpolicyError
@@ -52,6 +52,7 @@ def start(verb: str, options: argparse.Namespace) -> None:
 
 def read_overrides(verb: str, texts: Sequence[str], mode: RunMode = RunMode.RUN) -> list[str]:
     """Return the settings of a command line in Hydra's notation; paths and names stay text."""
+    texts = with_paths(verb, texts)
     named = {*TEXT, *HYDRA_TEXT, *default_groups(verb), "task"}
     overrides = [parse_override(text, named, mode == RunMode.MULTIRUN) for text in texts]
     keys = {override.key_or_group for override in overrides}

@@ -24,7 +24,6 @@ Examples:
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -32,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from specpolicy.cli.evaluation_plan import early_stop, on_engine, planned
+from specpolicy.cli.evaluation_plan import check_shard, early_stop, on_engine, planned
 from specpolicy.cli.evaluation_report import report
 from specpolicy.cli.policies import named, pin, run_config
 from specpolicy.cli.samplers import plain
@@ -80,10 +79,13 @@ def run(config: DictConfig, policy: Policy | None = None, command: str | None = 
     if workers < 0:
         raise SpecpolicyError(f"workers={workers}: expected 0 or more")
     output = Path(config.output)
+    if evaluation.shard is not None:
+        check_shard(config, policy is not None or command is not None)
+        output = evaluation.shard.directory(output)
     with claim(output, "evaluate"):
         check_own(output, "evaluate", ["config.yaml"], settings.is_evaluation, config.overwrite)
         command = command or shlex.join(["specpolicy", *sys.argv[1:]])
-        _evaluate(config, evaluation, artifact, track, references, workers, command, stop)
+        _evaluate(config, evaluation, artifact, track, references, output, workers, command, stop)
 
 
 def _evaluate(
@@ -92,6 +94,7 @@ def _evaluate(
     artifact: Artifact | None,
     track: dict[str, Any],
     references: list[str],
+    output: Path,
     workers: int,
     command: str,
     stop: EarlyStop | None,
@@ -99,13 +102,14 @@ def _evaluate(
     """Play what the output lacks and write the report; this run holds the output."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.evaluation import runner, settings
+    from specpolicy.evaluation.merging import Plan, write_plan
     from specpolicy.evaluation.power import sample_size_note
     from specpolicy.evaluation.provenance import hardware, load
     from specpolicy.evaluation.tracks import times_are_measured
     from specpolicy.logging import make_logger
     from specpolicy.tasks import task_hz
 
-    output, cores = Path(config.output), hardware()["cores"]
+    cores = hardware()["cores"]
     evaluation = on_engine(evaluation, output)
     origin = runner.check(evaluation)
     results = settings.claim(evaluation, origin, output, config.overwrite)
@@ -128,11 +132,6 @@ def _evaluate(
     with make_logger(config.logger, output, about, name=output.name) as logger:
         if artifact is not None:
             logger.use_policy(artifact)
-        try:
-            _play(evaluation, results, output, workers, logger, stop)
-        except KeyboardInterrupt:
-            print(f"{len(results.done)} episodes are kept in {output}; the same command goes on", file=sys.stderr)
-            raise
         provenance = {
             "policy": {"path": str(config.policy), "fingerprint": origin.policy, **named(artifact)},
             "device": str(config.device),
@@ -140,12 +139,22 @@ def _evaluate(
             "workers": workers,
             "batch": evaluation.setup.batch,
             "load_at_start": busy,
-            "machines": json.loads((output / settings.SETTINGS).read_text(encoding="utf-8"))["machines"],
             "sample_size": note,
             "command": command,
             "config": plain(config),
         }
-        report(evaluation, results, output, provenance, track, config.margin, references, logger, stop)
+        plan = Plan(evaluation, track, tuple(references), config.margin, provenance)
+        if evaluation.shard is not None:
+            write_plan(output, plan)
+        try:
+            _play(evaluation, results, output, workers, logger, stop)
+        except KeyboardInterrupt:
+            print(f"{len(results.done)} episodes are kept in {output}; the same command goes on", file=sys.stderr)
+            raise
+        if evaluation.shard is None:
+            report(plan, results, output, logger, stop)
+        else:
+            print(f"shard {evaluation.shard} is in {output}; specpolicy merge out={config.output} joins them all")
 
 
 def _play(
@@ -160,7 +169,7 @@ def _play(
     from specpolicy.evaluation import runner
     from specpolicy.logging.progress import progress_bar
 
-    wanted = {(condition.label, seed) for condition in evaluation.conditions for seed in evaluation.seeds}
+    wanted = {(job.condition.label, job.seed) for block in runner.blocks(evaluation, output) for job in block}
     outcomes: dict[str, list[bool]] = {condition.label: [] for condition in evaluation.conditions}
     for row in results.episodes.rows:
         if (row["condition"], int(row["seed"])) in wanted:

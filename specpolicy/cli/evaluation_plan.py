@@ -24,6 +24,7 @@ def planned(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any], Eva
     from specpolicy.evaluation.conditions import Condition
     from specpolicy.evaluation.player import EXPERT, Setup
     from specpolicy.evaluation.runner import Evaluation
+    from specpolicy.evaluation.shards import read_shard
     from specpolicy.evaluation.tracks import make_conditions
     from specpolicy.loading import load_policy
 
@@ -49,7 +50,18 @@ def planned(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any], Eva
     track = {**plain(config.track), "execute_steps": horizon}
     # The expert plans one action at a time, so the world waits for it in every track.
     conditions = [*make_conditions(track, sampled, _joining(config), horizon), *map(Condition, experts)]
-    return track, Evaluation(setup, tuple(conditions), config.episodes, config.seed, config.videos)
+    shard = None if config.shard is None else read_shard(config.shard)
+    return track, Evaluation(setup, tuple(conditions), config.episodes, config.seed, config.videos, shard)
+
+
+def check_shard(config: DictConfig, from_python: bool) -> None:
+    """Refuse what only the whole evaluation has: a report, and whom it goes to."""
+    if from_python:
+        raise SpecpolicyError(f"shard={config.shard}: a shard has no summary to return, play it by specpolicy evaluate")
+    if config.logger.name != "none":
+        raise SpecpolicyError(
+            f"logger={config.logger.name}: a shard has no report to log, give this to specpolicy merge"
+        )
 
 
 def early_stop(
@@ -62,6 +74,8 @@ def early_stop(
         return None
     if not 0 < config.stop < 0.5:
         raise SpecpolicyError(f"stop={config.stop:g}: expected the probability of a wrong verdict, such as 0.05")
+    if evaluation.shard is not None:
+        raise SpecpolicyError("stop looks at pairs in the order of their seeds, and a shard has gaps: leave one out")
     if len(evaluation.conditions) < 2:
         raise SpecpolicyError("stop compares conditions, and there is one: name two samplers, or leave stop out")
     if track["name"] == "budget":

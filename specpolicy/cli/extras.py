@@ -37,6 +37,7 @@ COMMAND_LINE = ("hydra", "omegaconf", "rich")
 NEEDS = {
     "collect": ("gymnasium", "h5py"),
     "evaluate": ("gymnasium", "matplotlib", "jinja2", "imageio"),
+    "merge": ("gymnasium", "matplotlib", "jinja2"),
     "control": ("gymnasium",),
     "rollout": ("gymnasium",),
     "serve": ("websockets", "msgpack", "prometheus_client"),

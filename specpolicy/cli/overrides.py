@@ -1,7 +1,7 @@
 """Single settings of the command line, key=value: Hydra's grammar, except that paths and names are always text."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -19,6 +19,7 @@ TEXT = frozenset(
         *("logger.entity", "logger.group", "logger.project"),
     )
 )
+PATHS = {"merge": "shards"}  # {verb: key of the paths that may be given without a key}
 HYDRA_TEXT = frozenset(("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"))
 # Characters with a meaning in Hydra's grammar, besides spaces at the ends of a value.
 SPECIAL = "=,()[]{}'\""
@@ -57,6 +58,14 @@ def parse_override(text: str, texts: Collection[str] = TEXT, several: bool = Fal
     if isinstance(found, dict) and found and _entries(value) > len(found):
         raise SpecpolicyError(f"'{text}' gives a key twice")
     return override
+
+
+def with_paths(verb: str, texts: Sequence[str]) -> list[str]:
+    """Return the settings of a verb with the paths among them, given without a key, as one setting of their key."""
+    key = PATHS.get(verb)
+    paths = [text for text in texts if key is not None and "=" not in text and not text.startswith("~")]
+    settings = [text for text in texts if text not in paths]
+    return [*settings, f"{key}=[{','.join(map(_quoted, paths))}]"] if paths else settings
 
 
 def _entries(mapping: str) -> int:

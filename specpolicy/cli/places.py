@@ -23,7 +23,7 @@ from specpolicy.cli.values import check_ranges
 from specpolicy.errors import SpecpolicyError
 
 COMMAND_LINE = "command-line"  # Hydra's name for a directory of configurations given on the command line
-OUTPUTS = {"convert": "out"}  # verbs whose key for the output has another name
+OUTPUTS = {"convert": "out", "merge": "out"}  # verbs whose key for the output has another name
 # Hydra's defaults. A single run does not use the first, as every verb has an output; jobs of a sweep use the second.
 RUN_DIR = "outputs/${now:%Y-%m-%d}/${now:%H-%M-%S}"
 SWEEP_DIR = "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"

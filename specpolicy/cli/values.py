@@ -22,7 +22,7 @@ KINDS: Mapping[str, type] = {
     **dict.fromkeys(("hz", "inference_timeout"), float),
 }
 NUMBERS = ("start",)  # a number, or a list of them
-NAMES = ("task.observation_keys",)  # a list of names; a single name is accepted
+NAMES = ("task.observation_keys", "shards")  # a list of names; a single name is accepted
 LISTS = ("samplers",)  # the same, of names or mappings
 OPTIONAL = ("idle_seconds", "watchdog")  # have another default, and may be null
 

@@ -49,14 +49,8 @@ class Table:
 
     def __init__(self, path: Path, columns: Sequence[str]):
         self.path, self.columns = path, tuple(columns)
-        self.rows: list[Row] = []
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        lines = list(csv.reader(io.StringIO(whole)))
-        if lines and tuple(lines[0]) != self.columns:
-            raise SpecpolicyError(f"{path} has other columns than this version writes: choose another output")
-        self.rows = [dict(zip(columns, line, strict=True)) for line in lines[1:] if len(line) == len(columns)]
-        if not lines or whole != text or len(self.rows) < len(lines) - 1:
+        self.rows, whole = read_table(path, columns)
+        if not whole:
             self._rewrite()
 
     def append(self, rows: Iterable[Mapping[str, object]]) -> None:
@@ -64,7 +58,7 @@ class Table:
         added = [{column: _text(row[column]) for column in self.columns} for row in rows]
         self.rows += added
         with writing(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write(self._lines(added))
+            file.write(_lines(self.columns, added))
             file.flush()
             os.fsync(file.fileno())
 
@@ -75,12 +69,27 @@ class Table:
             self._rewrite()
 
     def _rewrite(self) -> None:
-        write_text(self.path, ",".join(self.columns) + "\n" + self._lines(self.rows))
+        write_table(self.path, self.columns, self.rows)
 
-    def _lines(self, rows: Iterable[Row]) -> str:
-        text = io.StringIO()
-        csv.DictWriter(text, self.columns, lineterminator="\n").writerows(rows)
-        return text.getvalue()
+
+def read_table(path: Path, columns: Sequence[str]) -> tuple[list[Row], bool]:
+    """Return the complete rows of a CSV file, and whether the file is there and holds nothing else.
+
+    Raises:
+        SpecpolicyError: it has other columns.
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    lines = list(csv.reader(io.StringIO(whole)))
+    if lines and tuple(lines[0]) != tuple(columns):
+        raise SpecpolicyError(f"{path} has other columns than this version writes: choose another output")
+    rows = [dict(zip(columns, line, strict=True)) for line in lines[1:] if len(line) == len(columns)]
+    return rows, bool(lines) and whole == text and len(rows) == len(lines) - 1
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Write a CSV file, atomically."""
+    write_text(path, ",".join(columns) + "\n" + _lines(columns, rows))
 
 
 class Results:
@@ -215,6 +224,12 @@ def _timing(timing: TimingLog | None) -> dict[str, object]:
         "switch_jump_mean": mean(switches),
         "inner_jump_mean": mean(inner),
     }
+
+
+def _lines(columns: Sequence[str], rows: Iterable[Row]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def _text(value: object) -> str:

@@ -11,10 +11,12 @@ from specpolicy.engines import AUTO, check_engine_name
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.calibrations import calibration_digest
 from specpolicy.evaluation.conditions import Condition
+from specpolicy.evaluation.physics import Physics, probe
 from specpolicy.evaluation.planners import ExpertPlanner, check_policy_fits
 from specpolicy.evaluation.player import EXPERT, Job, Played, Setup
 from specpolicy.evaluation.provenance import fingerprint
 from specpolicy.evaluation.results import Results
+from specpolicy.evaluation.shards import Shard
 from specpolicy.evaluation.stopping import EarlyStop
 from specpolicy.evaluation.together import Players
 from specpolicy.loading import usable_device
@@ -36,6 +38,7 @@ class Evaluation:
         episodes: episodes of each condition.
         seed: seed of the first episode; the others follow. All conditions play the same seeds.
         videos: how many of the first episodes of each condition are filmed.
+        shard: the part of the episodes to play; None: all.
     """
 
     setup: Setup
@@ -43,6 +46,7 @@ class Evaluation:
     episodes: int
     seed: int
     videos: int = 0
+    shard: Shard | None = None
 
     @property
     def seeds(self) -> range:
@@ -62,10 +66,12 @@ class Origin:
     Attributes:
         policy: fingerprint of the policy; None if only the scripted expert is evaluated.
         calibrations: {sampler label: digest} of the samplers that use a calibration or a draft model.
+        physics: what the task's environment does here.
     """
 
     policy: str | None = None
     calibrations: Mapping[str, str] = field(default_factory=dict)
+    physics: Physics | None = None
 
 
 def check(evaluation: Evaluation) -> Origin:
@@ -80,6 +86,12 @@ def check(evaluation: Evaluation) -> Origin:
             f"batch={setup.batch}: chunks drawn together have no time of their own to charge: "
             "use batch=1, or charge the times of a track.trace"
         )
+    share, groups = evaluation.shard, -(-evaluation.episodes // block_size(evaluation))
+    if share is not None and share.number > groups:
+        raise SpecpolicyError(
+            f"shard={share}: {evaluation.episodes} episodes in blocks of {block_size(evaluation)} are work for "
+            f"{groups} shards: ask for as many, or for more episodes"
+        )
     if not setup.samplers or not evaluation.conditions:
         raise SpecpolicyError("samplers is empty: name at least one, such as samplers=[ddpm]")
     check_engine_name(setup.engine)
@@ -93,8 +105,9 @@ def check(evaluation: Evaluation) -> Origin:
     usable_device(setup.device)
     policy = setup.load() if specs else None
     with contextlib.closing(make_task_env(setup.task)) as env:
+        physics = probe(env)
         if policy is None:
-            return Origin()
+            return Origin(physics=physics)
         check_policy_fits(policy, env, str(setup.task["id"]), setup.any_rate)
         for condition in evaluation.conditions:
             if condition.hold is not None and len(condition.hold) != policy.action_dim:
@@ -104,7 +117,7 @@ def check(evaluation: Evaluation) -> Origin:
     for options in specs.values():
         policy.bound(make_sampler(**options))
     digests = {label: calibration_digest(policy, spec, setup.engine) for label, spec in specs.items()}
-    return Origin(fingerprint(policy), {label: digest for label, digest in digests.items() if digest is not None})
+    return Origin(fingerprint(policy), {label: one for label, one in digests.items() if one is not None}, physics)
 
 
 def play(
@@ -163,15 +176,22 @@ def blocks(evaluation: Evaluation, output: Path) -> list[list[Job]]:
     """Cut the schedule into blocks that a process takes at a time.
 
     A block is a single episode, or with a batch several batches of one condition's episodes. Episodes to be filmed are
-    played alone.
+    played alone. A shard has some of the blocks, each the same as in the whole evaluation.
     """
-    size = BATCHES * evaluation.setup.batch if evaluation.setup.batch > 1 else 1
+    size, share = block_size(evaluation), evaluation.shard
     found: dict[tuple[int, str, bool], list[Job]] = {}
     for job in schedule(evaluation, output):
         number = job.seed - evaluation.seed
+        if share is not None and not share.has(number // size):
+            continue
         filmed = job.video is not None
         found.setdefault((number if filmed else number // size, job.condition.label, filmed), []).append(job)
     return list(found.values())
+
+
+def block_size(evaluation: Evaluation) -> int:
+    """Return the number of seeds of a block."""
+    return BATCHES * evaluation.setup.batch if evaluation.setup.batch > 1 else 1
 
 
 def unfilmed(evaluation: Evaluation, results: Results, output: Path) -> int:

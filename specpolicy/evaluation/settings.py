@@ -1,12 +1,13 @@
 """What the results of an evaluation depend on, kept beside them, so that only the same evaluation continues them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.evaluation import world
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.player import Setup
 from specpolicy.evaluation.provenance import hardware
@@ -19,6 +20,7 @@ from specpolicy.tasks import kept_task
 
 FORMAT = 3
 SETTINGS = "settings.json"
+REMEDY = "choose another output, or set overwrite=true"
 WRITTEN = ("episodes.csv", "chunks.csv", "summary.json", "report.html", "metrics.csv", "plot_*.png")
 REMOVED = (
     *WRITTEN,
@@ -26,6 +28,7 @@ REMOVED = (
     "wandb_row.txt",
     "videos/*-[0-9]*.mp4",
     "config.yaml",
+    world.FILE,
     SETTINGS,
 )  # last the file that marks the directory as ours
 
@@ -51,9 +54,11 @@ def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool 
         condition.label: _settings(condition, evaluation.setup, origin) for condition in evaluation.conditions
     }
     wanted = json.loads(json.dumps({"format": FORMAT, **setup, "policy": origin.policy, "seed": evaluation.seed}))
-    path = output / SETTINGS
+    path, here = output / SETTINGS, None
+    if origin.physics is not None:
+        here = world.this_world(evaluation.setup.task, origin.physics)
     machines = [hardware()]
-    found = _read_settings(path)
+    found = read_settings(path)
     if found is None and (foreign := matching(output, WRITTEN)):
         raise SpecpolicyError(f"{output} holds {foreign[0].name} without {SETTINGS}: choose another output")
     if found is not None and overwrite:
@@ -61,16 +66,21 @@ def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool 
     elif found is not None:
         machines = [*found["machines"], *(machine for machine in machines if machine not in found["machines"])]
         # Rows belong to a condition and a seed, so new conditions may join; equal labels must mean equal conditions.
-        _require_same({key: value for key, value in wanted.items() if key != "conditions"}, found, output)
+        require_same({key: value for key, value in wanted.items() if key != "conditions"}, found, output)
         wanted["conditions"] = {**found["conditions"], **wanted["conditions"]}
         for label, condition in found["conditions"].items():
             now = wanted["conditions"][label]
-            _require_same({label: _comparable(now)}, {label: _comparable(condition)}, output)
+            require_same({label: _comparable(now)}, {label: _comparable(condition)}, output)
             if now.get("calibration") != condition.get("calibration"):
                 raise SpecpolicyError(
                     f"{output}: the policy's calibration or draft model is not known to be the one that '{label}' was "
-                    "played with: choose another output, or set overwrite=true"
+                    f"played with: {REMEDY}"
                 )
+        world.require_same_world(world.read_world(output), here, str(output), REMEDY)
+        if any(condition.clock == "charged" for condition in evaluation.conditions):
+            require_same_hardware(machines, str(output), REMEDY)
+    if here is not None:
+        world.write_world(output, here)
     write_text(path, json.dumps({**wanted, "machines": machines}, indent=2) + "\n")
     return Results(output)
 
@@ -92,12 +102,43 @@ def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**others, "sampler": beyond_defaults(settings["sampler"])}
 
 
+def require_same_hardware(machines: Sequence[Mapping[str, Any]], where: str, remedy: str) -> None:
+    """Refuse times of different processors or GPUs where times decide.
+
+    Raises:
+        SpecpolicyError: they differ.
+    """
+    kinds = list(dict.fromkeys((machine.get("cpu"), machine.get("gpu")) for machine in machines))
+    if len(kinds) > 1:
+        names = " and ".join(", ".join(part for part in kind if part) for kind in kinds[:2])
+        raise SpecpolicyError(f"{where} has times of {names}: {remedy}")
+
+
+def prepare(output: Path, wanted: Mapping[str, Any], overwrite: bool) -> None:
+    """Make room in a directory for joined results with the settings `wanted`.
+
+    Raises:
+        SpecpolicyError: it holds other settings, or files that no evaluation has written.
+    """
+    found = read_settings(output / SETTINGS)
+    if found is None and (foreign := matching(output, WRITTEN)):
+        raise SpecpolicyError(f"{output} holds {foreign[0].name} without {SETTINGS}: choose another output")
+    if found is not None and overwrite:
+        remove(output, REMOVED)
+    elif found is not None:
+        require_same(
+            {key: value for key, value in wanted.items() if key not in ("conditions", "machines")}, found, output
+        )
+        shared = {label: one for label, one in found["conditions"].items() if label in wanted["conditions"]}
+        require_same(shared, wanted["conditions"], output)
+
+
 def is_evaluation(output: Path) -> bool:
     """Whether an evaluation has written into a directory."""
-    return _read_settings(output / SETTINGS) is not None
+    return read_settings(output / SETTINGS) is not None
 
 
-def _read_settings(path: Path) -> dict[str, Any] | None:
+def read_settings(path: Path) -> dict[str, Any] | None:
     """Return the settings of the evaluation in a directory; None if there is none."""
     if not path.exists():
         return None
@@ -110,10 +151,11 @@ def _read_settings(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def _require_same(wanted: dict[str, Any], found: dict[str, Any], output: Path) -> None:
+def require_same(wanted: Mapping[str, Any], found: Mapping[str, Any], where: str | Path, remedy: str = REMEDY) -> None:
+    """Raise unless results at a place were made with the wanted settings; the first difference is named."""
     for key, value in wanted.items():
         if found.get(key) != value:
             described = (
                 "another policy" if key == "policy" else f"{key}={json.dumps(found.get(key))}, not {json.dumps(value)}"
             )
-            raise SpecpolicyError(f"{output} was made with {described}: choose another output, or set overwrite=true")
+            raise SpecpolicyError(f"{where} was made with {described}: {remedy}")
