@@ -23,7 +23,7 @@ PENDULUM = ["task=gym", "task.id=Pendulum-v1", "threads=1"]
 DRIFT = ["task=gym", "task.name=drift", "task.id=drift_env:Drift-v0"]
 SMALL = ["policy.network.down_dims=[16,32]", "policy.horizon=8", "policy.n_action_steps=4"]
 CHAIN = ["policy.chain.train_steps=20", "policy.chain.steps=20", "steps=2", "batch_size=8", "save_every=1"]
-KEYS = {"convert": "out"}  # what a verb's output is called, if not output
+KEYS = {"convert": "out", "merge": "out"}  # what a verb's output is called, if not output
 OVERWRITING = ("train", "evaluate", "convert")
 
 
@@ -44,8 +44,19 @@ def data(tmp_path_factory, write_demonstrations):
     return write_demonstrations(tmp_path_factory.mktemp("data") / "pendulum.hdf5")
 
 
+@pytest.fixture(scope="module")
+def shard(policy, tmp_path_factory):
+    """The only shard of an evaluation."""
+    output = tmp_path_factory.mktemp("shards")
+    little = ["episodes=1", "workers=0", "videos=0", "samplers=[ddim-4]", "shard=1/1", "engine=eager"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(TASKS)
+        assert main(["evaluate", *DRIFT, f"policy={policy}", *little, f"output={output}"]) == 0
+    return output / "shards" / "1-of-1"
+
+
 @pytest.fixture
-def run(policy, data, monkeypatch):
+def run(policy, data, shard, monkeypatch):
     """Runs a verb with little to do."""
     monkeypatch.syspath_prepend(TASKS)
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
@@ -58,6 +69,7 @@ def run(policy, data, monkeypatch):
         "calibrate": [*of_policy, seen, *little],
         "train_drafter": [*of_policy, seen, "chains=24", "training_steps=12", "down_dims=[8,16]"],
         "evaluate": [*DRIFT, f"policy={policy}", "episodes=1", "workers=0", "videos=0", "samplers=[ddim-4]"],
+        "merge": [str(shard)],
         "benchmark": [*of_policy, seen, "samplers=[ddim-4]", "count=2"],
         "control": [*DRIFT, f"policy={policy}", "clock=paused", "sampler=ddim-4"],
         "serve": [f"policy={policy}", "port=0"],

@@ -47,6 +47,12 @@ def output(two_shards, tmp_path):
     return Path(shutil.copytree(two_shards, tmp_path / "out"))
 
 
+@pytest.fixture(autouse=True)
+def without_plots(monkeypatch):
+    """Plots take most of the time of so small an evaluation."""
+    monkeypatch.setattr("specpolicy.evaluation.plots.write_plots", lambda *arguments: {})
+
+
 def evaluate(output, *arguments):
     assert main(["evaluate", *arguments, f"output={output}"]) == 0
 
@@ -93,12 +99,10 @@ def test_shards_in_any_order_are_the_single_run(arguments, tmp_path):
         assert merged["fingerprint"] == whole["fingerprint"] and merged["differences"] == whole["differences"]
         assert [one["successes"] for one in merged["conditions"]] == [one["successes"] for one in whole["conditions"]]
         assert len(merged["shards"]) == count and (output / "report.html").stat().st_size > 1000
-    before = (output / "episodes.csv").read_bytes()
-    evaluate(output, *arguments)  # as if it had been played here: nothing is left to do
+    before = (output / "episodes.csv").read_text()
+    evaluate(output, *arguments, "episodes=6")  # goes on as if all had been played here
     merge(output)
-    assert (output / "episodes.csv").read_bytes() == before
-    evaluate(output, *arguments, "episodes=6")
-    assert len(rows(output)) == 12
+    assert (output / "episodes.csv").read_text().startswith(before) and len(rows(output)) == 12
 
 
 def test_blocks_of_batches_stay_whole(arguments, tmp_path):
