@@ -17,6 +17,7 @@ VERBS = {
     "train_drafter": "train draft models for the samplers that take one",
     "evaluate": "measure a policy's success and time with several samplers",
     "merge": "join the shards of an evaluation that was played in parts",
+    "replay": "play recorded actions again, and say where the physics departs",
     "benchmark": "measure the cost of a chunk for several samplers",
     "control": "run a policy live on a simulated robot; report its timing",
     "serve": "serve a policy to robots and simulators, in openpi's protocol",

@@ -51,7 +51,8 @@ def planned(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any], Eva
     # The expert plans one action at a time, so the world waits for it in every track.
     conditions = [*make_conditions(track, sampled, _joining(config), horizon), *map(Condition, experts)]
     shard = None if config.shard is None else read_shard(config.shard)
-    return track, Evaluation(setup, tuple(conditions), config.episodes, config.seed, config.videos, shard)
+    which = (config.episodes, config.seed, config.videos, shard, config.record_actions)
+    return track, Evaluation(setup, tuple(conditions), *which)
 
 
 def check_shard(config: DictConfig, from_python: bool) -> None:

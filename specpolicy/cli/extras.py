@@ -38,6 +38,7 @@ NEEDS = {
     "collect": ("gymnasium", "h5py"),
     "evaluate": ("gymnasium", "matplotlib", "jinja2", "imageio"),
     "merge": ("gymnasium", "matplotlib", "jinja2"),
+    "replay": ("gymnasium", "h5py"),
     "control": ("gymnasium",),
     "rollout": ("gymnasium",),
     "serve": ("websockets", "msgpack", "prometheus_client"),

@@ -18,7 +18,7 @@ LARGEST = 2**63  # larger whole numbers fit no tensor and no clock
 
 # Types of keys whose default is null; null itself is always accepted.
 KINDS: Mapping[str, type] = {
-    **dict.fromkeys(("lead", "pad_after", "execute_steps", "threads", "workers"), int),
+    **dict.fromkeys(("episodes", "lead", "pad_after", "execute_steps", "threads", "workers"), int),
     **dict.fromkeys(("hz", "inference_timeout"), float),
 }
 NUMBERS = ("start",)  # a number, or a list of them
@@ -53,6 +53,7 @@ RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "threads": THREADS,
     },
     "evaluate": {"seed": SEED},
+    "replay": {"episodes": COUNT},
     "rollout": {"max_seconds": POSITIVE, "seed": SEED},
     "serve": {"idle_seconds": POSITIVE, "max_clients": COUNT, "port": (0, 65535), "seed": SEED, "threads": THREADS},
     "train": {

@@ -4,7 +4,8 @@ meta/info.json                               features, counts, splits
 meta/stats.json                              minimum, maximum, mean, standard deviation, quantiles of each feature
 meta/tasks.parquet                           task_index by the task's name
 meta/episodes/chunk-000/file-000.parquet     one row an episode: its length, the place of its frames, its statistics
-meta/specpolicy.json                         ours: the observations in each part of the state vectors; settings
+meta/specpolicy.json                         ours: the observations in each part of the state vectors; settings; the
+                                             seed of each episode's reset
 data/chunk-000/file-000.parquet, ...         one row a frame
 
 Images of our observations are features of their own, `observation.images.<camera>`, see `lerobot_images`. Of the
@@ -25,6 +26,7 @@ import numpy as np
 
 from specpolicy.data.lerobot_images import Levels, description, packed
 from specpolicy.data.lerobot_layout import EXECUTED, Columns, Layout, layout_of, parts_of, read_frames
+from specpolicy.data.robomimic_hdf5 import reset_seed
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import writing
 
@@ -88,6 +90,7 @@ def _write(
         for number in order:
             writer.add(read_frames(parts[number], layout))
         ours = {"format": 1, "env_args": dict(env_args), **attributes, "observation": parts_of(layout)}
+        ours["reset_seeds"] = [reset_seed(parts[number]) for number in order]
         if layout.images:
             ours["images"] = {key: feature for feature, key in layout.images.items()}
         frames = writer.finish(len(parts) - len(valid), ours)

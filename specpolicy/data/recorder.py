@@ -95,6 +95,7 @@ class Recorder:
             success=bool(info["is_success"]),
             model_xml=self._call("model_xml", ""),
             executed=np.stack(played),
+            reset_seed=reset_seed,
         )
 
     def env_args(self) -> dict[str, Any]:

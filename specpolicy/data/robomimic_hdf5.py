@@ -1,7 +1,7 @@
 """Demonstrations in robomimic's HDF5 layout: one small file for each while recording, then one for all.
 
 data            attributes total, control_hz, env_args (JSON), task (JSON), collection (JSON)
-data/demo_i     attributes num_samples, model_file, success
+data/demo_i     attributes num_samples, model_file, success, reset_seed
   actions (T, D)   states (T, N)   rewards (T,)   dones (T,)   obs/<key> (T, ...)   next_obs/<key> (T, ...)
   executed_actions (T, D), what the environment was given: the actions with the collection's noise
   images are obs/<key> (T, H, W, C) uint8, packed by gzip a frame at a time, and have no next_obs
@@ -23,6 +23,7 @@ from specpolicy.files import atomic_path
 from specpolicy.outputs import remove
 
 SETTINGS = "settings.json"  # of a collection, beside its parts
+RESET_SEED = "reset_seed"  # attribute of a demonstration
 EXECUTED = "executed_actions"  # robomimic reads the arrays that it is told to, and leaves this one alone
 
 
@@ -39,6 +40,7 @@ class Demonstration:
         success: whether the task was solved.
         model_xml: MuJoCo model of the episode, or an empty string.
         executed: (T, D) what the environment was given; None: the labels.
+        reset_seed: seed of the environment's reset; None if unknown.
     """
 
     actions: np.ndarray
@@ -49,6 +51,7 @@ class Demonstration:
     success: bool
     model_xml: str = ""
     executed: np.ndarray | None = None
+    reset_seed: int | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -64,6 +67,8 @@ def write_part(path: Path, demonstration: Demonstration | None, success: bool) -
         group.attrs["num_samples"] = len(demonstration)
         group.attrs["model_file"] = demonstration.model_xml
         group.attrs["success"] = success
+        if demonstration.reset_seed is not None:
+            group.attrs[RESET_SEED] = demonstration.reset_seed
         group["actions"] = demonstration.actions
         group[EXECUTED] = demonstration.actions if demonstration.executed is None else demonstration.executed
         group["states"] = demonstration.states
@@ -83,6 +88,13 @@ def read_part(path: Path) -> tuple[bool, bool]:
     """Whether the attempt in a part file succeeded, and whether its data was kept."""
     with h5py.File(path, "r") as file:
         return bool(file.attrs["success"]), "demo" in file
+
+
+def reset_seed(path: Path) -> int | None:
+    """The seed of the reset of the attempt in a part file; None if an earlier version wrote it."""
+    with h5py.File(path, "r") as file:
+        found = file["demo"].attrs.get(RESET_SEED)
+    return None if found is None else int(found)
 
 
 def assemble(

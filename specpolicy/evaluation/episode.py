@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from specpolicy.control.pilot import Pilot
 from specpolicy.control.timing import TimingLog
 from specpolicy.control.worker import InlineWorker
 from specpolicy.errors import SpecpolicyError
+from specpolicy.evaluation.tapes import Tape, Taping
 from specpolicy.tasks import control_hz
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Episode:
         max_coverage: largest coverage reached; None if the task has no coverage.
         chunks: the planned chunks, in order.
         timing: timing of each chunk and control step: misses, steps without an action, ages, jumps.
+        tape: what was executed and observed, without images.
     """
 
     seed: int
@@ -44,6 +46,7 @@ class Episode:
     max_coverage: float | None
     chunks: tuple[Chunk, ...]
     timing: TimingLog | None = None
+    tape: Tape | None = field(default=None, compare=False, repr=False)
 
 
 def run_episode(
@@ -91,6 +94,7 @@ def run_episode(
     worker.reset(seed)
     clock.reset(seed)
     observation, info = env.reset(seed=seed)
+    taping = Taping(seed, observation)
     on_frame()
     chunks: list[Chunk] = []
     bounds = space.low, space.high
@@ -106,13 +110,22 @@ def run_episode(
             break
         executed = np.clip(command.action, space.low, space.high).astype(space.dtype)
         observation, reward, terminated, truncated, info = env.step(executed)
+        taping.add(executed, observation)
         on_frame()
         length += 1
         total_reward += float(reward)
         coverage = _coverage(info, coverage)
         done = bool(terminated or truncated or info["is_success"] or length >= max_steps)
     return Episode(
-        seed, bool(info["is_success"]), total_reward, length, length / hz, coverage, tuple(chunks), pilot.log
+        seed,
+        bool(info["is_success"]),
+        total_reward,
+        length,
+        length / hz,
+        coverage,
+        tuple(chunks),
+        pilot.log,
+        taping.tape(),
     )
 
 

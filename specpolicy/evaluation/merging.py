@@ -14,6 +14,7 @@ from specpolicy.evaluation import settings
 from specpolicy.evaluation.results import CHUNK_COLUMNS, EPISODE_COLUMNS, Row, read_table, whole_episodes, write_table
 from specpolicy.evaluation.runner import Evaluation, blocks, video_path
 from specpolicy.evaluation.shards import Shard
+from specpolicy.evaluation.tapes import tape_path
 from specpolicy.evaluation.world import FILE as WORLD
 from specpolicy.evaluation.world import World, read_world, require_same_world
 from specpolicy.files import atomic_path, write_text
@@ -152,7 +153,8 @@ def join(parts: Sequence[Part], output: Path) -> Evaluation:
     ordered += [key for key in episodes if key not in set(ordered)]
     for part in parts:
         for label, seed in part.wanted:
-            _copy(video_path(part.directory, label, seed), video_path(output, label, seed))
+            for place in (video_path, tape_path):
+                _copy(place(part.directory, label, seed), place(output, label, seed))
     if (parts[0].directory / WORLD).exists():
         _copy(parts[0].directory / WORLD, output / WORLD)
     before = settings.read_settings(output / settings.SETTINGS) or {"conditions": {}, "machines": []}

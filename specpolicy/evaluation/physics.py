@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from specpolicy.evaluation.departures import departure
+from specpolicy.evaluation.tapes import vectors
 from specpolicy.fingerprints import LENGTH
 
 if TYPE_CHECKING:
@@ -112,17 +113,11 @@ def _drive(env: gymnasium.Env, steps: int) -> dict[str, np.ndarray]:
     low, high = np.where(space.low < -1e3, -1.0, low), np.where(space.high > 1e3, 1.0, high)
     phase = np.arange(low.size).reshape(low.shape)
     observation, _ = env.reset(seed=SEED)
-    frames = [{**_vectors(observation), "reward": np.zeros(1)}]
+    frames = [{**vectors(observation), "reward": np.zeros(1)}]
     for step in range(steps):
         action = (low + high) / 2 + 0.25 * (high - low) * np.sin(0.3 * step + phase)
         observation, reward, terminated, truncated, _ = env.step(action.astype(space.dtype))
-        frames.append({**_vectors(observation), "reward": np.full(1, float(reward))})
+        frames.append({**vectors(observation), "reward": np.full(1, float(reward))})
         if terminated or truncated:
             break
-    return {key: np.stack([frame[key] for frame in frames]) for key in frames[0]}
-
-
-def _vectors(observation: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return what is observed without images, which cameras draw and no physics decides."""
-    kept = {key: value for key, value in observation.items() if getattr(value, "ndim", 1) < 3}
-    return {key: np.array(value, dtype=np.float64) for key, value in kept.items()}
+    return {key: np.stack([frame[key] for frame in frames]).astype(np.float64) for key in frames[0]}

@@ -18,6 +18,7 @@ from specpolicy.evaluation.provenance import fingerprint
 from specpolicy.evaluation.results import Results
 from specpolicy.evaluation.shards import Shard
 from specpolicy.evaluation.stopping import EarlyStop
+from specpolicy.evaluation.tapes import tape_path, write_tape
 from specpolicy.evaluation.together import Players
 from specpolicy.loading import usable_device
 from specpolicy.outputs import file_name
@@ -39,6 +40,7 @@ class Evaluation:
         seed: seed of the first episode; the others follow. All conditions play the same seeds.
         videos: how many of the first episodes of each condition are filmed.
         shard: the part of the episodes to play; None: all.
+        record_actions: keep what is executed and observed in each episode, see `specpolicy.evaluation.tapes`.
     """
 
     setup: Setup
@@ -47,6 +49,7 @@ class Evaluation:
     seed: int
     videos: int = 0
     shard: Shard | None = None
+    record_actions: bool = False
 
     @property
     def seeds(self) -> range:
@@ -157,6 +160,9 @@ def play(
     with contextlib.closing(run_jobs(Players, evaluation.setup, needed, min(workers, len(missing)))) as finished:
         for played in itertools.chain.from_iterable(finished):
             if (played.condition.label, played.episode.seed) not in done:
+                if evaluation.record_actions and played.episode.tape is not None:
+                    path = tape_path(output, played.condition.label, played.episode.seed)
+                    write_tape(path, played.episode.tape)
                 results.add(evaluation.task_name, played.condition, played.episode, played.execute_steps)
                 if stop is not None:
                     stop.add(played.condition.label, played.episode.seed, played.episode.success)

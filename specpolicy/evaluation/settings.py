@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.evaluation import world
+from specpolicy.evaluation import tapes, world
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.player import Setup
 from specpolicy.evaluation.provenance import hardware
@@ -27,6 +27,7 @@ REMOVED = (
     "wandb_run_id.txt",
     "wandb_row.txt",
     "videos/*-[0-9]*.mp4",
+    f"{tapes.DIRECTORY}/*-[0-9]*.npz",
     "config.yaml",
     world.FILE,
     SETTINGS,

@@ -46,8 +46,9 @@ def verbs(policy_config, tmp_path, write_demonstrations):
         train_drafter policy={policy} {seen} {network} chains=24 training_steps=4
         evaluate {task} policy={policy} samplers=[ddim-4] episodes=1 videos=0 workers=0 output={tmp_path}/evaluation
         evaluate shard=1/1 {task} policy={policy} samplers=[ddim-4] episodes=1 videos=0 workers=0 \
-            output={tmp_path}/parts
+            record_actions=true output={tmp_path}/parts
         merge out={tmp_path}/parts
+        replay path={tmp_path}/parts output={tmp_path}/replay
         benchmark policy={policy} samplers=[ddpm,block] count=1 engine=openvino {seen} output={tmp_path}/benchmark
         rollout {task} policy={policy} video=false output={tmp_path}/rollout
         control {task} policy={policy} max_seconds=0.2 worker=thread output={tmp_path}/control
@@ -69,7 +70,7 @@ def test_no_verb_connects_to_anything(verbs, tmp_path):
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found["codes"]) == len(verbs) == 11
+    assert len(found["codes"]) == len(verbs) == 12
     assert set(found["codes"].values()) == {0}, (found["codes"], done.stderr[-2000:])
     reached = [one for one in found["seen"] if not any(program in one[2] for program in LOCAL)]
     assert reached == [], "\n".join(map(str, reached))

@@ -46,9 +46,9 @@ def data(tmp_path_factory, write_demonstrations):
 
 @pytest.fixture(scope="module")
 def shard(policy, tmp_path_factory):
-    """The only shard of an evaluation."""
+    """The only shard of an evaluation, with recorded actions."""
     output = tmp_path_factory.mktemp("shards")
-    little = ["episodes=1", "workers=0", "videos=0", "samplers=[ddim-4]", "shard=1/1", "engine=eager"]
+    little = ["episodes=1", "workers=0", "videos=0", "samplers=[ddim-4]", "shard=1/1", "record_actions=true"]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(TASKS)
         assert main(["evaluate", *DRIFT, f"policy={policy}", *little, f"output={output}"]) == 0
@@ -70,6 +70,7 @@ def run(policy, data, shard, monkeypatch):
         "train_drafter": [*of_policy, seen, "chains=24", "training_steps=12", "down_dims=[8,16]"],
         "evaluate": [*DRIFT, f"policy={policy}", "episodes=1", "workers=0", "videos=0", "samplers=[ddim-4]"],
         "merge": [str(shard)],
+        "replay": [f"path={shard}"],
         "benchmark": [*of_policy, seen, "samplers=[ddim-4]", "count=2"],
         "control": [*DRIFT, f"policy={policy}", "clock=paused", "sampler=ddim-4"],
         "serve": [f"policy={policy}", "port=0"],
