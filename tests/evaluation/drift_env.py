@@ -15,15 +15,24 @@ class Drift(gymnasium.Env):
         pause: seconds that a step takes.
         dies_at: seed whose episode kills the process.
         blind: refuse to draw, as a machine without an OpenGL library does.
+        scatter: standard deviation of the place where it begins.
     """
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 10}  # noqa: RUF012
 
     def __init__(
-        self, radius=1.5, max_steps=30, coverage=False, pause=0.0, dies_at=None, blind=False, render_mode=None
+        self,
+        radius=1.5,
+        max_steps=30,
+        coverage=False,
+        pause=0.0,
+        dies_at=None,
+        blind=False,
+        scatter=0.0,
+        render_mode=None,
     ):
         self.radius, self.max_steps, self.coverage, self.pause = radius, max_steps, coverage, pause
-        self.dies_at, self.blind, self.render_mode = dies_at, blind, render_mode
+        self.dies_at, self.blind, self.scatter, self.render_mode = dies_at, blind, scatter, render_mode
         self.observation_space = spaces.Dict(
             {"position": spaces.Box(-9, 9, (2,), np.float32), "object": spaces.Box(-9, 9, (3,), np.float32)}
         )
@@ -36,7 +45,7 @@ class Drift(gymnasium.Env):
             import os
 
             os._exit(3)
-        self.position = np.zeros(2)
+        self.position = self.np_random.normal(0, self.scatter, 2) if self.scatter else np.zeros(2)
         self.steps = 0
         return self._observe(), self._info()
 
