@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from specpolicy.cluster.jobs import run_jobs
 from specpolicy.evaluation.statistics import wilson
 from specpolicy.files import write_text
 from specpolicy.logging.progress import progress_bar
-from specpolicy.processes import run_jobs
 from specpolicy.tasks import make_task_env
 
 TASKS = {

@@ -1,6 +1,7 @@
-"""The name of this machine."""
+"""What this machine is."""
 
 import functools
+import os
 import platform
 from pathlib import Path
 
@@ -14,3 +15,8 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Work in processes that die with their parent, compute on one thread each and report every failure."""
+"""Processes that die with their parent and compute on one thread each."""
 
 import ast
 import contextlib
@@ -9,11 +9,9 @@ import queue
 import signal
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -28,65 +26,6 @@ GUARD = (
     'connected already: write what the script does under `if __name__ == "__main__":`, indented'
 )
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-
-
-def run_jobs(
-    make: Callable[[Any], Callable[[Any], Any]], setup: Any, jobs: Iterable[Any], workers: int
-) -> Generator[Any, None, None]:
-    """Yield `make(setup)(job)` for every job, in the order of completion.
-
-    Args:
-        make: called once in each process; a module-level function or class. If its result has a `close` method, that is
-            called at the end.
-        setup: its argument. It, the jobs and the results are pickled.
-        jobs: taken one at a time as workers become free, in their order. An iterator is asked again after each result,
-            so it may depend on the results so far, and go on after it has stopped.
-        workers: processes; 0 works in this one, without processes.
-
-    Raises:
-        SpecpolicyError: raised by a worker, or because a worker died; or the script lacks its main guard.
-        RuntimeError: another exception in a worker, with its traceback.
-    """
-    if workers == 0:
-        handle = make(setup)
-        try:
-            for job in jobs:
-                yield handle(job)
-        finally:
-            _close(handle)
-        return
-    check_main_guard()
-    context = multiprocessing.get_context("spawn")
-    processes: dict[Connection, Any] = {}
-    orderly = False
-    try:
-        with one_thread_each():
-            for _ in range(workers):
-                ours, theirs = context.Pipe()
-                processes[ours] = context.Process(target=_work, args=(theirs, make, setup), daemon=True)
-                start_process(processes[ours])
-                theirs.close()
-        waiting = iter(jobs)
-        busy: set[Connection] = set()
-        for connection in processes:
-            _assign(connection, waiting, busy)
-        while busy:
-            for ready in wait(list(busy)):
-                assert isinstance(ready, Connection)
-                busy.discard(ready)
-                yield _receive(ready, processes[ready], workers)
-                for connection in processes.keys() - busy:
-                    _assign(connection, waiting, busy)
-        orderly = True
-    finally:
-        for connection, process in processes.items():
-            connection.close()  # the worker waits for a job: it sees the end of the pipe and leaves
-            if not orderly:
-                process.terminate()
-        for process in processes.values():
-            process.join(GRACE_SECONDS)
-            if process.is_alive():
-                process.kill()
 
 
 @contextlib.contextmanager
@@ -242,53 +181,3 @@ def cause_of_death(process: Any, seconds: float = 1.0) -> str:
         return f"exit code {code}"
     killed = f"killed by {signal.Signals(-code).name}" if -code in set(signal.Signals) else f"killed by signal {-code}"
     return f"{killed}; out of memory?" if -code == signal.SIGKILL else killed
-
-
-def _assign(connection: Connection, jobs: Iterator[Any], busy: set[Connection]) -> None:
-    """Give the worker its next job, if there is one."""
-    for job in jobs:
-        with contextlib.suppress(BrokenPipeError):  # a dead worker shows when its result is received
-            connection.send(job)
-        busy.add(connection)
-        return
-
-
-def _receive(connection: Connection, process: Any, workers: int) -> Any:
-    try:
-        kind, value = connection.recv()
-    except (EOFError, ConnectionResetError):
-        raise SpecpolicyError(
-            f"a worker process died ({cause_of_death(process)}); what is finished is kept: start the same command "
-            f"again, with fewer than workers={workers} if memory was short"
-        ) from None
-    if kind == "refused":
-        raise SpecpolicyError(value)
-    if kind == "failed":
-        raise RuntimeError(f"in a worker process:\n{value}")
-    return value
-
-
-def _work(connection: Connection, make: Callable[[Any], Callable[[Any], Any]], setup: Any) -> None:
-    """Run a worker."""
-    start_worker()
-    handle = None
-    try:
-        with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-            while True:
-                job = connection.recv()
-                try:
-                    handle = handle or make(setup)
-                    answer = ("done", handle(job))
-                except SpecpolicyError as error:
-                    answer = ("refused", str(error))
-                except Exception:
-                    answer = ("failed", traceback.format_exc())
-                connection.send(answer)
-    finally:
-        _close(handle)
-
-
-def _close(handle: Any) -> None:
-    close = getattr(handle, "close", None)
-    if close is not None:
-        close()

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from specpolicy import SpecpolicyError
-from specpolicy.processes import check_main_guard, run_jobs, start_process, start_worker
+from specpolicy.cluster.jobs import run_jobs
+from specpolicy.processes import check_main_guard, start_process, start_worker
 
 
 class Worker:
@@ -141,7 +142,7 @@ import sys
 import numpy as np
 from specpolicy import SpecpolicyError
 from specpolicy.control import Chunk, Controller
-from specpolicy.processes import run_jobs
+from specpolicy.cluster.jobs import run_jobs
 
 open(sys.argv[1], "a").write("connected ")
 
@@ -229,7 +230,7 @@ def answer_later(connection):
 
 PARENT = """
 import os, sys, time
-from specpolicy.processes import run_jobs
+from specpolicy.cluster.jobs import run_jobs
 
 class Pid:
     def __init__(self, setup): pass

@@ -23,13 +23,15 @@ from specpolicy.errors import SpecpolicyError
 
 def run(config: DictConfig) -> None:
     """Collect the demonstrations and write them with their configuration."""
+    import contextlib
     import json
-    import os
 
     from omegaconf import OmegaConf
 
+    from specpolicy.cli.clusters import cluster_options, opened
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.own_outputs import saved_by
+    from specpolicy.cluster import Processes
     from specpolicy.data.collect import collect
     from specpolicy.data.recorder import Recording
     from specpolicy.logging.progress import progress_bar
@@ -46,9 +48,10 @@ def run(config: DictConfig) -> None:
         max_seconds=float(config.max_seconds),
         expert=config.expert,
     )
-    workers = (os.cpu_count() or 1) if config.workers is None else config.workers
     attempts = successes = 0
-    with progress_bar(config.episodes, f"collect {config.task.name}") as bar:
+    options = cluster_options(config, shares=False)
+    own = contextlib.nullcontext(Processes()) if output.exists() else opened(options, output.parent)
+    with own as crew, progress_bar(config.episodes, f"collect {config.task.name}") as bar:
 
         def on_attempt(kept: bool, success: bool) -> None:
             nonlocal attempts, successes
@@ -59,7 +62,7 @@ def run(config: DictConfig) -> None:
             recording,
             config.episodes,
             output,
-            min(workers, config.episodes),
+            crew,
             config.keep_failures,
             config.validation,
             config.format,
@@ -81,7 +84,6 @@ def check(config: DictConfig) -> Path:
         "episodes": config.episodes >= 1,
         "noise": config.noise >= 0,
         "seed": config.seed >= 0,
-        "workers": config.workers is None or config.workers >= 0,
         "validation": 0 < config.validation < 1,
         "max_seconds": config.max_seconds > 0,
     }

@@ -13,6 +13,8 @@ track=charged: the world moves on by the measured time of every call. Keys: trac
 track=budget: as charged; reports the success of each method at its best setting within a latency budget. Keys:
   track.budgets_ms, track.factor, track.trace.
 
+cluster.planners=1 batch=16: one policy draws the chunks of all processes. cluster=ray: many machines (docs/clusters.md)
+
 Examples:
   specpolicy evaluate task=lift policy=checkpoints/lift 'samplers=[ddpm,ddim]' episodes=50
   specpolicy evaluate task=can policy=checkpoints/can 'samplers=[ddim,ddim-4,recycled-16,expert]' logger=wandb
@@ -39,9 +41,10 @@ from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
     from specpolicy.artifacts import Artifact
+    from specpolicy.cluster import Crew
     from specpolicy.evaluation.player import Played
     from specpolicy.evaluation.results import Results
-    from specpolicy.evaluation.runner import Evaluation
+    from specpolicy.evaluation.runner import Evaluation, Origin
     from specpolicy.evaluation.stopping import EarlyStop
     from specpolicy.logging import MetricLogger
     from specpolicy.policy_base import Policy
@@ -57,9 +60,9 @@ def run(config: DictConfig, policy: Policy | None = None, command: str | None = 
         policy: a policy in memory, instead of the one that `config` names.
         command: the command to name in the results; None: the command line.
     """
+    from specpolicy.cli.clusters import cluster_options, opened, paths_of
     from specpolicy.cli.own_outputs import check_own
-    from specpolicy.evaluation import settings
-    from specpolicy.evaluation.provenance import hardware
+    from specpolicy.evaluation import runner, settings
     from specpolicy.evaluation.tracks import times_are_measured
     from specpolicy.outputs import claim
 
@@ -73,11 +76,8 @@ def run(config: DictConfig, policy: Policy | None = None, command: str | None = 
             known = ", ".join(evaluation.setup.samplers)
             raise SpecpolicyError(f"references: no sampler is called '{label}'; there are {known}")
     stop = early_stop(config, track, evaluation, references)
-    cores = hardware()["cores"]
     # One at a time if outcomes depend on times: episodes side by side slow each other down.
-    workers = (1 if times_are_measured(track) else cores) if config.workers is None else config.workers
-    if workers < 0:
-        raise SpecpolicyError(f"workers={workers}: expected 0 or more")
+    options = cluster_options(config, alone=times_are_measured(track))
     output = Path(config.output)
     if evaluation.shard is not None:
         check_shard(config, policy is not None or command is not None)
@@ -85,17 +85,22 @@ def run(config: DictConfig, policy: Policy | None = None, command: str | None = 
     with claim(output, "evaluate"):
         check_own(output, "evaluate", ["config.yaml"], settings.is_evaluation, config.overwrite)
         command = command or shlex.join(["specpolicy", *sys.argv[1:]])
-        _evaluate(config, evaluation, artifact, track, references, output, workers, command, stop)
+        evaluation = on_engine(evaluation, output)
+        origin = runner.check(evaluation, options.planners)
+        seen = paths_of(config, track, pinned=artifact is not None or policy is not None)
+        with opened(options, output, str(config.device), seen) as crew:
+            _evaluate(config, evaluation, origin, artifact, track, references, output, crew, command, stop)
 
 
 def _evaluate(
     config: DictConfig,
     evaluation: Evaluation,
+    origin: Origin,
     artifact: Artifact | None,
     track: dict[str, Any],
     references: list[str],
     output: Path,
-    workers: int,
+    crew: Crew,
     command: str,
     stop: EarlyStop | None,
 ) -> None:
@@ -110,14 +115,12 @@ def _evaluate(
     from specpolicy.tasks import task_hz
 
     cores = hardware()["cores"]
-    evaluation = on_engine(evaluation, output)
-    origin = runner.check(evaluation)
     results = settings.claim(evaluation, origin, output, config.overwrite)
     save_config(config, output, "evaluate")
     note = sample_size_note(config.episodes, config.expected_success, config.margin)
     print(f"{len(evaluation.conditions)} conditions. {note}")
     busy = load()
-    if track.get("trace") is None and busy is not None and busy + max(workers, 1) > cores + 0.5:
+    if track.get("trace") is None and busy is not None and busy + max(crew.workers, 1) > cores + 0.5:
         print(
             f"the machine is busy (load {busy} on {cores} cores): times per chunk will be too long"
             + (", and success too low" if times_are_measured(track) else ""),
@@ -136,7 +139,8 @@ def _evaluate(
             "policy": {"path": str(config.policy), "fingerprint": origin.policy, **named(artifact)},
             "device": str(config.device),
             "engine": evaluation.setup.engine,
-            "workers": workers,
+            "workers": crew.workers,
+            "cluster": crew.about,
             "batch": evaluation.setup.batch,
             "load_at_start": busy,
             "sample_size": note,
@@ -147,7 +151,7 @@ def _evaluate(
         if evaluation.shard is not None:
             write_plan(output, plan)
         try:
-            _play(evaluation, results, output, workers, logger, stop)
+            _play(evaluation, results, output, crew, logger, stop)
         except KeyboardInterrupt:
             print(f"{len(results.done)} episodes are kept in {output}; the same command goes on", file=sys.stderr)
             raise
@@ -161,7 +165,7 @@ def _play(
     evaluation: Evaluation,
     results: Results,
     output: Path,
-    workers: int,
+    crew: Crew,
     logger: MetricLogger,
     stop: EarlyStop | None,
 ) -> None:
@@ -190,4 +194,4 @@ def _play(
             bar.advance(1, **(rates if len(outcomes) <= MOST_RATES else overall))
             logger.log({f"{label}/success_rate": rates[label]}, step=count)
 
-        runner.play(evaluation, results, output, workers, on_episode, stop)
+        runner.play(evaluation, results, output, crew, on_episode, stop)

@@ -30,6 +30,7 @@ EXTRAS = {
     "torchvision": "torchvision",
     "gym_pusht": "pusht",
     "gym_aloha": "aloha",
+    "ray": "ray",
 }
 COMMAND_LINE = ("hydra", "omegaconf", "rich")
 # Packages that a verb needs under all settings; others are noticed when they are imported. An evaluation must not play

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from specpolicy.cluster import Crew, Processes, Work
 from specpolicy.data.recorder import Recorder, Recording, describe
 from specpolicy.data.robomimic_hdf5 import SETTINGS, assemble, read_attribute, read_part, remove_parts, write_part
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
 from specpolicy.outputs import claim_path, first_difference, remove_temporary
-from specpolicy.processes import run_jobs
 
 FORMATS = ("hdf5", "lerobot")
 HOPELESS = 30  # attempts after which an expert that fails nine times in ten is given up
@@ -48,7 +48,7 @@ def collect(
     recording: Recording,
     episodes: int,
     output: Path,
-    workers: int = 0,
+    crew: Crew | None = None,
     keep_failures: bool = False,
     validation: float = 0.1,
     file_format: str = "hdf5",
@@ -60,7 +60,7 @@ def collect(
         recording: the settings of the demonstrations.
         episodes: demonstrations to keep.
         output: an HDF5 file to write, or a directory for LeRobot's format.
-        workers: processes; 0 records in this one.
+        crew: records; None: this process alone.
         keep_failures: keep unsuccessful episodes too.
         validation: share of the demonstrations to validate on (`mask/valid`, or the split `valid`); at least one if
             there are two or more.
@@ -91,13 +91,15 @@ def collect(
                 f"{recording.as_dict()['task']['id']} does not say its control steps per second, which LeRobot's "
                 "format needs: give the environment control_hz or metadata['render_fps']"
             )
-        return _collect(recording, output, workers, settings, episodes, validation, env_args, hz, write, on_attempt)
+        return _collect(
+            recording, output, crew or Processes(), settings, episodes, validation, env_args, hz, write, on_attempt
+        )
 
 
 def _collect(
     recording: Recording,
     output: Path,
-    workers: int,
+    crew: Crew,
     settings: Mapping[str, Any],
     episodes: int,
     validation: float,
@@ -130,7 +132,9 @@ def _collect(
 
     for number in sorted(int(path.stem.removeprefix("attempt_")) for path in directory.glob("attempt_*.hdf5")):
         register(number)
-    for number in run_jobs(_Worker, setup, _Numbers(outcomes, episodes), workers):
+    for number in crew.run(
+        Work(_Worker, setup, name=lambda number: f"attempt {number}"), _Numbers(outcomes, episodes), episodes
+    ):
         register(number)
 
     attempts = 0

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from specpolicy.cluster.seats import END, sit
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Question = TypeVar("Question")
@@ -31,7 +33,7 @@ def in_lockstep(
     inbox: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
     outboxes: list[queue.SimpleQueue[Any]] = [queue.SimpleQueue() for _ in range(seats)]
     threads = [
-        threading.Thread(target=_sit, args=(seat, work, inbox, outboxes[seat]), daemon=True) for seat in range(seats)
+        threading.Thread(target=sit, args=(seat, work, inbox, outboxes[seat]), daemon=True) for seat in range(seats)
     ]
     results: dict[int, Result] = {}
     left, asked = iter(enumerate(jobs)), dict[int, Question]()
@@ -68,37 +70,7 @@ def in_lockstep(
             asked.clear()
     finally:
         for outbox in outboxes:
-            outbox.put(_END)
+            outbox.put(END)
         for thread in threads:
             if thread.ident is not None:
                 thread.join()
-
-
-class _Ended(BaseException):
-    """Ends a seat that waits for an answer; handlers of ordinary exceptions do not catch it."""
-
-
-_END = object()
-
-
-def _sit(seat: int, work: Any, inbox: queue.SimpleQueue[Any], outbox: queue.SimpleQueue[Any]) -> None:
-    """Run one thread: its jobs, one after the other."""
-
-    def ask(question: Any) -> Any:
-        inbox.put((seat, "asked", question))
-        found = outbox.get()
-        if found is _END:
-            raise _Ended
-        return found
-
-    while True:
-        job = outbox.get()
-        if job is _END:
-            return
-        try:
-            inbox.put((seat, "done", work(seat, job, ask)))
-        except _Ended:
-            return
-        except BaseException as error:  # the calling thread raises it
-            inbox.put((seat, "failed", error))
-            return

@@ -100,9 +100,17 @@ class Player:
         torch.set_num_threads(1)  # sums round differently on more threads; results must not depend on their number
         choose_renderer()
 
-    def __call__(self, job: Job, watch: Callable[[gymnasium.Env], Watch] | None = None) -> Played:
-        """Play one episode; `watch` opens a window on its environment."""
-        planner = self.planner(job.condition.sampler)
+    def __call__(
+        self, job: Job, watch: Callable[[gymnasium.Env], Watch] | None = None, planner: Planner | None = None
+    ) -> Played:
+        """Play one episode.
+
+        Args:
+            job: the episode.
+            watch: opens a window on its environment.
+            planner: plans it; None: that of its condition's sampler.
+        """
+        planner = planner or self.planner(job.condition.sampler)
         filming = self._filming_env() if job.video else None
         env = filming or self._env()
         on_frame: list[Callable[[], None]] = []
@@ -120,10 +128,14 @@ class Player:
                 self.setup.max_seconds,
                 lambda: [call() for call in on_frame],
                 job.condition.execution,
-                self._slowest[job.condition.sampler],
+                self._slowest.get(job.condition.sampler, 0.0),
             )
         horizon = job.condition.execute_steps or planner.n_action_steps
         return Played(job.condition, episode, horizon, self.no_video if job.video else None)
+
+    def prepare(self) -> None:
+        """Make the environment, which otherwise waits for the first episode."""
+        self._env()
 
     def close(self) -> None:
         """Close the environments."""

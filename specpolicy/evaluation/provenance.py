@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from specpolicy.fingerprints import add_weights
-from specpolicy.machine import cpu_name
+from specpolicy.machine import cores, cpu_name
 from specpolicy.policy_base import Policy
 
 PACKAGES = ("specpolicy", "torch", "numpy", "gymnasium", "mujoco", "robosuite")
@@ -18,11 +18,10 @@ PACKAGES = ("specpolicy", "torch", "numpy", "gymnasium", "mujoco", "robosuite")
 
 def hardware() -> dict[str, Any]:
     """Return CPU name, cores this process may use, memory in GiB, and GPU name (None without one)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     return {
         "cpu": cpu_name(),
-        "cores": cores,
+        "cores": cores(),
         "memory_gib": round(pages / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),

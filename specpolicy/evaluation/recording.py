@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from specpolicy.cluster.jobs import run_jobs
 from specpolicy.control.clock import PausedClock
 from specpolicy.encoding import APART
 from specpolicy.evaluation.episode import run_episode
@@ -18,7 +19,6 @@ from specpolicy.evaluation.planners import PolicyPlanner, check_policy_fits
 from specpolicy.histories import Histories, read_histories, write_histories
 from specpolicy.images import as_recorded, is_image
 from specpolicy.loading import load_policy
-from specpolicy.processes import run_jobs
 from specpolicy.tasks import make_task_env
 
 __all__ = [

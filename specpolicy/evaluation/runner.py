@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from specpolicy.cluster import Crew
 from specpolicy.committed import is_way
 from specpolicy.engines import AUTO, check_engine_name
 from specpolicy.errors import SpecpolicyError
@@ -17,12 +18,11 @@ from specpolicy.evaluation.player import EXPERT, Job, Played, Setup
 from specpolicy.evaluation.provenance import fingerprint
 from specpolicy.evaluation.results import Results
 from specpolicy.evaluation.shards import Shard
+from specpolicy.evaluation.shared import work_of
 from specpolicy.evaluation.stopping import EarlyStop
 from specpolicy.evaluation.tapes import tape_path, write_tape
-from specpolicy.evaluation.together import Players
 from specpolicy.loading import usable_device
 from specpolicy.outputs import file_name
-from specpolicy.processes import run_jobs
 from specpolicy.sampler_names import make_sampler
 from specpolicy.tasks import make_task_env
 
@@ -77,17 +77,26 @@ class Origin:
     physics: Physics | None = None
 
 
-def check(evaluation: Evaluation) -> Origin:
-    """Raise a clear error for settings that cannot work, before anything is written."""
+def check(evaluation: Evaluation, planners: int = 0) -> Origin:
+    """Raise a clear error for settings that cannot work, before anything is written.
+
+    `planners`: those that processes share; 0: each has its own.
+    """
     setup = evaluation.setup
     if evaluation.episodes < 1 or evaluation.videos < 0 or evaluation.seed < 0 or setup.max_seconds <= 0:
         raise SpecpolicyError("episodes and max_seconds must be positive, seed and videos not negative")
     if setup.batch < 1:
         raise SpecpolicyError(f"batch={setup.batch}: expected at least one episode")
-    if setup.batch > 1 and any(condition.clock == "charged" for condition in evaluation.conditions):
+    charged = any(condition.clock == "charged" for condition in evaluation.conditions)
+    if charged and setup.batch > 1:
         raise SpecpolicyError(
             f"batch={setup.batch}: chunks drawn together have no time of their own to charge: "
             "use batch=1, or charge the times of a track.trace"
+        )
+    if charged and planners:
+        raise SpecpolicyError(
+            f"cluster.planners={planners}: on a shared device a chunk's time is that of the others, too: "
+            "use cluster.planners=0, or charge the times of a track.trace"
         )
     share, groups = evaluation.shard, -(-evaluation.episodes // block_size(evaluation))
     if share is not None and share.number > groups:
@@ -127,13 +136,13 @@ def play(
     evaluation: Evaluation,
     results: Results,
     output: Path,
-    workers: int,
+    crew: Crew,
     on_episode: Callable[[Played], None] = lambda played: None,
     stop: EarlyStop | None = None,
 ) -> None:
     """Play the episodes that `results` lacks and record each as it ends.
 
-    A row depends only on policy, condition and seed: not on `workers`, the order or an interruption. Measured times are
+    A row depends only on policy, condition and seed: not on the crew, the order or an interruption. Measured times are
     the exception, and with the `charged` clock everything that follows from them. In a batch, rounding depends on the
     episodes that are played side by side. These are always the same, because an interrupted block is played again.
 
@@ -141,7 +150,7 @@ def play(
         evaluation: what to play.
         results: tables to continue.
         output: directory of the evaluation.
-        workers: number of processes; 0 plays in this one.
+        crew: plays the blocks of episodes.
         on_episode: called after an episode has been recorded.
         stop: conditions that it needs no more are played no more; what has been begun is finished and recorded.
     """
@@ -157,7 +166,7 @@ def play(
     needed = (
         block for block in missing if stop is None or any(stop.needs(job.condition.label) for job in block)
     )  # asked for the next block when a process is free
-    with contextlib.closing(run_jobs(Players, evaluation.setup, needed, min(workers, len(missing)))) as finished:
+    with contextlib.closing(crew.run(work_of(evaluation.setup), needed, len(missing))) as finished:
         for played in itertools.chain.from_iterable(finished):
             if (played.condition.label, played.episode.seed) not in done:
                 if evaluation.record_actions and played.episode.tape is not None:

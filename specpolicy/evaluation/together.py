@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from specpolicy.committed import Committed
 from specpolicy.control.chunk import Chunk, History
-from specpolicy.control.planner import Policy
-from specpolicy.evaluation.episode import run_episode
 from specpolicy.evaluation.lockstep import in_lockstep
 from specpolicy.evaluation.planners import PolicyPlanner
 from specpolicy.evaluation.player import Job, Played, Player, Setup
 from specpolicy.samplers.base import Sample, SampleStatistics
-from specpolicy.tasks import control_hz, make_task_env
-
-if TYPE_CHECKING:
-    import gymnasium
 
 # An observation, the episode's random numbers, and the actions that are committed
 Question = tuple[Mapping[str, np.ndarray], torch.Generator, Committed | None]
@@ -39,32 +33,38 @@ class Players:
     def __init__(self, setup: Setup):
         self.setup = setup
         self._player = Player(setup)
-        self._envs: list[gymnasium.Env] = []
+        self._seats: list[Player] = []
 
     def __call__(self, block: Sequence[Job]) -> list[Played]:
         """Play the episodes of a block, all of one condition."""
         planner = self._player.planner(block[0].condition.sampler)
         if len(block) == 1 or not isinstance(planner, PolicyPlanner):  # the scripted expert calls no network
             return [self._player(job) for job in block]
-        while len(self._envs) < min(self.setup.batch, len(block)):
-            self._envs.append(make_task_env(self.setup.task))
+        while len(self._seats) < min(self.setup.batch, len(block)):
+            self._seats.append(Player(self.setup))
+            self._seats[-1].prepare()
+        known = Known.of(planner)
 
         def work(seat: int, job: Job, ask: Ask) -> Played:
-            env, member = self._envs[seat], Member(planner, ask)
-            clock = job.condition.make_clock(control_hz(env))
-            episode = run_episode(
-                env, member, clock, job.seed, self.setup.max_seconds, execution=job.condition.execution
-            )
-            return Played(job.condition, episode, job.condition.execute_steps or planner.n_action_steps)
+            return self._seats[seat](job, planner=Member(known, ask))
 
         return in_lockstep(block, self.setup.batch, work, lambda questions: draw(planner, questions))
 
     def close(self) -> None:
         """Close the environments."""
         with contextlib.ExitStack() as stack:
-            stack.callback(self._player.close)
-            for env in self._envs:
-                stack.callback(env.close)
+            for player in (self._player, *self._seats):
+                stack.callback(player.close)
+
+
+def draw_alone(planner: PolicyPlanner, questions: Sequence[Question]) -> list[Sample]:
+    """Draw one chunk for each question, each as it is drawn for an episode that is played alone."""
+    policy: Any = planner.policy
+    found = []
+    for observation, generator, committed in questions:
+        told = {} if committed is None else {"committed": committed}
+        found.append(policy.predict(observation, sampler=planner.sampler, generator=generator, **told))
+    return found
 
 
 def draw(planner: PolicyPlanner, questions: Sequence[Question]) -> list[Sample]:
@@ -89,13 +89,30 @@ def _one(out: Sample, row: slice) -> Sample:
     return Sample(out.actions[row], own)
 
 
-class Member(PolicyPlanner):
-    """The planner of one of several episodes; it uses another planner's policy and sampler, in a common batch."""
+@dataclass(frozen=True)
+class Known:
+    """What an episode knows of a policy that someone else asks; see `Policy`."""
 
-    def __init__(self, planner: PolicyPlanner, ask: Ask):
-        self._asking = _Asking(planner.policy, ask)
-        super().__init__(self._asking, planner.sampler)
-        self.continues = planner.continues
+    n_obs_steps: int
+    n_action_steps: int
+    first_action: int
+    observation_keys: tuple[str, ...]
+    continues: bool
+
+    @classmethod
+    def of(cls, planner: PolicyPlanner) -> Known:
+        """Return what is known of a planner's policy."""
+        policy, keys = planner.policy, tuple(planner.policy.observation_keys)
+        return cls(policy.n_obs_steps, policy.n_action_steps, policy.first_action, keys, planner.continues)
+
+
+class Member(PolicyPlanner):
+    """The planner of one of several episodes, whose chunks are drawn in a common batch."""
+
+    def __init__(self, known: Known, ask: Ask):
+        self._asking = _Asking(known, ask)
+        super().__init__(self._asking)
+        self.continues = known.continues
 
     def plan(self, history: History, committed: Committed | None = None) -> Chunk:
         """See `Planner.plan`; `seconds` leaves out the wait for the other episodes."""
@@ -105,9 +122,9 @@ class Member(PolicyPlanner):
 class _Asking:
     """A policy that asks someone else to draw its chunks."""
 
-    def __init__(self, policy: Policy, ask: Ask):
-        self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
-        self.first_action, self.observation_keys = policy.first_action, policy.observation_keys
+    def __init__(self, known: Known, ask: Ask):
+        self.n_obs_steps, self.n_action_steps = known.n_obs_steps, known.n_action_steps
+        self.first_action, self.observation_keys = known.first_action, known.observation_keys
         self._ask, self.seconds = ask, 0.0
 
     def predict(

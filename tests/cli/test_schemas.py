@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from specpolicy.cli import main
 from specpolicy.cli.configuration import compose_verb, load_option, option_names
 from specpolicy.cli.groups import SHIPPED
+from specpolicy.cluster import Local, Ray
 from specpolicy.control.execution import Execution
 from specpolicy.control.limits import Limits
 from specpolicy.diffusion import ChainOptions, GaussianChain
@@ -50,6 +51,13 @@ def test_a_samplers_yaml_is_its_dataclass(name):
     yaml = OmegaConf.to_container(load_option("sampler", name))
     assert yaml == {"name": name, **defaults(BY_NAME[name])} and BY_NAME[name].name == name
     assert make_sampler(**yaml) == make_sampler(name)  # the command line draws with what Python draws with
+
+
+@pytest.mark.parametrize(("name", "kind"), (("local", Local), ("ray", Ray)))
+def test_a_clusters_yaml_is_its_dataclass(name, kind):
+    yaml = OmegaConf.to_container(load_option("cluster", name))
+    assert yaml == {**defaults(kind), "workers": "${workers}"}
+    assert compose_verb("collect", ["task=lift", f"cluster={name}", "workers=3"]).cluster.workers == 3
 
 
 def test_every_sampler_has_a_yaml():

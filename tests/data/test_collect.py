@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from specpolicy.cluster import Processes
 from specpolicy.data.collect import collect
 from specpolicy.data.recorder import Recorder, Recording, demonstration_seeds
 from specpolicy.errors import SpecpolicyError
@@ -110,7 +111,7 @@ def test_noise_is_executed_and_the_label_is_clean():
 
 
 def test_the_data_does_not_depend_on_processes(reference, tmp_path):
-    collect(reach(), 12, tmp_path / "two.hdf5", workers=2)
+    collect(reach(), 12, tmp_path / "two.hdf5", crew=Processes(2))
     assert_same(reference[0], tmp_path / "two.hdf5")
 
 
@@ -135,10 +136,11 @@ def test_killed_and_started_again_gives_the_same_arrays(reference, tmp_path, wor
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from test_collect import reach\n"
+        "from specpolicy.cluster import Processes\n"
         "from specpolicy.data.collect import collect\n"
         "from pathlib import Path\n"
         "if __name__ == '__main__':\n"
-        "    collect(reach(pause=0.01), 12, Path(sys.argv[2]), workers=int(sys.argv[3]))\n"
+        "    collect(reach(pause=0.01), 12, Path(sys.argv[2]), crew=Processes(int(sys.argv[3])))\n"
     )
     (tmp_path / "job.py").write_text(script)
     output = tmp_path / "reach.hdf5"

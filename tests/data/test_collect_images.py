@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from specpolicy.cli import main
+from specpolicy.cluster import Processes
 from specpolicy.data.collect import collect
 from specpolicy.data.recorder import Recorder, Recording
 
@@ -105,7 +106,7 @@ def test_interrupted_and_resumed_in_other_processes_the_file_is_the_same(tmp_pat
     with pytest.raises(KeyboardInterrupt):
         collect(recording(PUSH_T), 3, resumed, keep_failures=True, on_attempt=interrupt)
     assert len(attempts) == 1 and not resumed.exists()
-    collect(recording(PUSH_T), 3, resumed, workers=1, keep_failures=True)
+    collect(recording(PUSH_T), 3, resumed, crew=Processes(1), keep_failures=True)
     one, other = arrays(whole), arrays(resumed)
     assert one.keys() == other.keys() and "data/demo_2/obs/top_image" in one
     for name, values in one.items():

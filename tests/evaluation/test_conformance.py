@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from specpolicy import SpecpolicyError
+from specpolicy.cluster import Processes
 from specpolicy.evaluation import merging, runner, settings
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.conformance import Harness, Nonconforming, Rollout, conform
@@ -49,7 +50,7 @@ class Ours:
         if shard is not None:
             merging.write_plan(output, merging.Plan(evaluation, {"name": "paused"}, (), 0.05, {}))
         try:
-            runner.play(evaluation, results, output, workers, on_episode)
+            runner.play(evaluation, results, output, Processes(workers), on_episode)
         except Broken:
             return self.play(seeds, workers, batch, output=output)
         return self.rollouts(output)

@@ -8,7 +8,7 @@ from specpolicy import Committed
 from specpolicy.cli import main
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.planners import PolicyPlanner
-from specpolicy.evaluation.together import Member, draw
+from specpolicy.evaluation.together import Known, Member, draw
 
 
 def history(seed):
@@ -31,7 +31,7 @@ def test_rows_of_a_batch_continue_what_is_their_own(small_policy):
             alone.actions[:count], actions[:0] if one is None else one.actions[:count], atol=1e-4
         )
     asked = []
-    member = Member(planner, lambda question: (asked.append(question), together[1])[1])
+    member = Member(Known.of(planner), lambda question: (asked.append(question), together[1])[1])
     member.reset(1)
     assert member.continues and member.plan(history(1), given[1]).actions.shape == (7, 2)
     assert asked[0][2] is given[1]

@@ -9,6 +9,7 @@ import torch
 
 from specpolicy import SpecpolicyError
 from specpolicy.cli import main
+from specpolicy.cluster import Processes
 from specpolicy.control import Controller, GymRobot, PolicyPlanner
 from specpolicy.control.clock import PausedClock
 from specpolicy.evaluation import runner, settings
@@ -125,7 +126,7 @@ def evaluation(policy, tmp_path):
 
 def rows(evaluation, output, workers=0):
     results = settings.claim(evaluation, runner.check(evaluation), output)
-    runner.play(evaluation, results, output, workers)
+    runner.play(evaluation, results, output, Processes(workers))
     return sorted((row["seed"], row["return"], row["length"], row["max_coverage"]) for row in results.episodes.rows)
 
 

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from specpolicy import SpecpolicyError, load_policy
+from specpolicy.cluster import Processes
 from specpolicy.evaluation import runner, settings
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.player import Setup
@@ -37,7 +38,7 @@ def changed(evaluation, **changes):
 
 def run(evaluation, output, workers=0, overwrite=False, on_episode=lambda played: None):
     results = settings.claim(evaluation, runner.check(evaluation), output, overwrite)
-    runner.play(evaluation, results, output, workers, on_episode)
+    runner.play(evaluation, results, output, Processes(workers), on_episode)
     return results
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from specpolicy.cli import main
+from specpolicy.cluster import Processes
 from specpolicy.evaluation import runner, settings, statistics
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.player import Setup
@@ -139,7 +140,7 @@ def test_a_decided_condition_is_played_no_more_and_its_reference_as_long_as_it_i
 def play(evaluation, output, workers=0):
     looked = EarlyStop(evaluation.conditions, [], evaluation.seeds, ALPHA, 0.4)
     results = settings.claim(evaluation, runner.check(evaluation), output)
-    runner.play(evaluation, results, output, workers, stop=looked)
+    runner.play(evaluation, results, output, Processes(workers), stop=looked)
     return results, looked
 
 

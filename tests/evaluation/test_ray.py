@@ -1,0 +1,287 @@
+"""On a Ray cluster: the rows of one process, whoever dies; what fails everywhere is named; other nodes are refused.
+
+Most tests replace Ray by a small stand-in. Two nodes of a real one run on this machine, with one cluster for all tests.
+"""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from specpolicy import SpecpolicyError
+from specpolicy.cli import main
+from specpolicy.cli.clusters import check_node, content_digest, look
+from specpolicy.cluster import Processes, Work
+from specpolicy.cluster.ray_crew import RayCrew, _Group, _Hands
+from specpolicy.cluster.ray_nodes import Node, look_at_nodes
+from specpolicy.evaluation import runner, settings
+from specpolicy.evaluation.conditions import Condition
+from specpolicy.evaluation.player import Setup
+from specpolicy.evaluation.runner import Evaluation
+
+
+class TaskError(Exception):
+    """What Ray raises where a job itself has failed."""
+
+
+class Pretended:
+    """Stands for Ray: actors answer at once, in the order they were asked."""
+
+    exceptions = SimpleNamespace(RayTaskError=TaskError)
+
+    def wait(self, references, timeout=None):
+        return references[:1], references[1:]
+
+    def get(self, reference):
+        if isinstance(reference.value, Exception):
+            raise reference.value
+        return reference.value
+
+    def kill(self, actor):
+        actor.killed = True
+
+
+class Reference:
+    def __init__(self, value):
+        self.value = value
+
+
+class Actor:
+    """On a node; does a job by a function (node, job) that may return an exception."""
+
+    def __init__(self, node, do):
+        self.killed, self.done = False, []
+        self.ready = SimpleNamespace(remote=lambda: Reference(node))
+
+        def remote(job):
+            self.done.append(job)
+            return Reference(do(node, job))
+
+        self.do = SimpleNamespace(remote=remote)
+
+
+def pretend(do, nodes, slots=1, retries=2, jobs=range(8)):
+    """Results, and the actors of all groups ever begun."""
+    begun = []
+
+    def maker(node):
+        def make():
+            begun.append(Actor(node, do))
+            return _Group([begun[-1]], slots)
+
+        return make
+
+    makers = [maker(node) for node in nodes]
+    hands = _Hands(Pretended(), [make() for make in makers], makers, retries)
+    found = []
+    try:
+        for result in hands.run(Work(str, None), iter(jobs)):
+            found.append(result)
+    except SpecpolicyError as error:
+        found.append(str(error))
+    return found, begun
+
+
+def test_a_job_that_fails_on_one_node_is_done_on_another():
+    found, begun = pretend(lambda node, job: OSError("gone") if (node, job) == ("a", 3) else job, "ab")
+    assert sorted(found) == list(range(8))
+    assert all(actor.killed for actor in begun)
+
+
+@pytest.mark.parametrize("error", (OSError("the process died"), TaskError("no such file")))
+def test_what_fails_everywhere_is_named_and_the_others_are_done(error):
+    found, begun = pretend(lambda node, job: error if job == 3 else job, "ab", retries=2)
+    assert sorted(found[:-1]) == [0, 1, 2, 4, 5, 6, 7]
+    assert found[-1].startswith("1 of the jobs failed wherever") and f"3 ({type(error).__name__}: {error})" in found[-1]
+    assert sum(actor.done.count(3) for actor in begun) == 3
+
+
+@pytest.mark.parametrize("slots", (2, 3))
+def test_neighbours_of_a_job_that_kills_its_group_are_not_blamed(slots):
+    """It is tried again alone: a second death is its own."""
+    found, _ = pretend(lambda node, job: OSError("dead") if job == 3 else job, "a", slots, retries=1)
+    assert sorted(found[:-1]) == [0, 1, 2, 4, 5, 6, 7] and "1 of the jobs failed" in found[-1]
+
+
+def test_jobs_that_depend_on_results_are_asked_for_again():
+    left = [1]
+
+    class Jobs:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if not left:
+                raise StopIteration
+            return left.pop()
+
+    def do(node, job):
+        if job < 4:
+            left.append(job + 1)
+        return job
+
+    assert pretend(do, "ab", jobs=Jobs())[0] == [1, 2, 3, 4]
+
+
+def node(here, **changes):
+    return Node("1", "10.0.0.2", 4, {**here, **changes})
+
+
+def test_a_node_that_differs_is_refused_in_one_line(tmp_path):
+    policy, output = tmp_path / "policy", tmp_path / "out"
+    policy.mkdir()
+    (policy / "model.safetensors").write_bytes(b"weights")
+    output.mkdir()
+    (output / "token").write_text("here")
+    here = look((policy, output / "token"))
+    check_node(node(here), here, str(output / "token"))
+    elsewhere = {**here["paths"], str(output / "token"): None}
+    (policy / "model.safetensors").write_bytes(b"other weights")
+    for changes, words in (
+        ({"versions": {**here["versions"], "torch": "1.0"}}, "node 10.0.0.2 has torch 1.0, this machine "),
+        ({"paths": elsewhere}, f"does not see the output {output}"),
+        ({"paths": {**here["paths"], str(policy): None}}, f"does not see {policy}"),
+        ({"paths": {**here["paths"], str(policy): content_digest(policy)}}, f"has other content in {policy}"),
+    ):
+        with pytest.raises(SpecpolicyError) as caught:
+            check_node(node(here, **changes), here, str(output / "token"))
+        assert words in str(caught.value)
+
+
+def arguments(drift_task, drift_policy, output):
+    common = [f"policy={drift_policy}", "samplers=[ddim-2]", "engine=eager", "episodes=1", f"output={output}"]
+    return ["evaluate", "task=gym", f"task.id={drift_task['id']}", *common]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    (
+        (["cluster=ray", "cluster.address=127.0.0.1:9"], "no Ray cluster answers there"),
+        (["cluster=ray", "cluster.address=http://head"], "expected auto, or host:port"),
+        (["cluster=ray", "cluster.planners=3", "cluster.workers=2"], "more than the 2 workers"),
+        (["cluster=ray", "cluster.workers=0"], "workers is 0"),
+        (["cluster.planners=2"], "cluster=ray spreads several"),
+        (["cluster.planners=1", "workers=0"], "give at least one"),
+        (["cluster.planners=1", "track=charged"], "cluster.planners=1: on a shared device"),
+    ),
+)
+def test_a_cluster_that_cannot_be_is_refused_before_anything_is_written(
+    drift_task, drift_policy, tmp_path, capsys, settings, words
+):
+    pytest.importorskip("ray")
+    assert main([*arguments(drift_task, drift_policy, tmp_path / "out"), *settings]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert words in line and not (tmp_path / "out").exists()
+
+
+def test_without_ray_the_extra_is_named(drift_task, drift_policy, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main([*arguments(drift_task, drift_policy, tmp_path / "out"), "cluster=ray"]) == 2
+    assert "pip install 'specpolicy[ray]'" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster with one node of one CPU, and the module ray, connected to it."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    from specpolicy.cluster.ray_nodes import QUIET
+
+    before = {name: os.environ.get(name) for name in QUIET}
+    os.environ.update(QUIET)
+    memory = {"object_store_memory": 80 * 2**20}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **memory})
+    ray.init(made.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield SimpleNamespace(ray=ray, add=lambda: made.add_node(num_cpus=1, **memory), remove=made.remove_node)
+    finally:
+        ray.shutdown()
+        made.shutdown()
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+@pytest.fixture
+def evaluation(drift_task, drift_policy):
+    setup = Setup(drift_task, drift_policy, {"ddim-4": {"name": "ddim", "steps": 4, "eta": 1.0}})
+    return Evaluation(setup, (Condition("ddim-4"),), episodes=8, seed=100)
+
+
+def outcomes(evaluation, output, crew, on_episode=lambda played: None):
+    """The rows without their measured times, in the order of their seeds."""
+    results = settings.claim(evaluation, runner.check(evaluation, crew.planners), output)
+    runner.play(evaluation, results, output, crew, on_episode)
+    rows = [
+        {name: value for name, value in row.items() if "seconds_" not in name and "_share" not in name}
+        for row in results.episodes.rows
+    ]
+    return sorted(rows, key=lambda row: row["seed"])
+
+
+def slowed(evaluation, **task):
+    return dataclasses.replace(
+        evaluation, setup=dataclasses.replace(evaluation.setup, task={**evaluation.setup.task, "kwargs": task})
+    )
+
+
+def test_a_node_that_is_lost_changes_no_row(cluster, evaluation, tmp_path):
+    evaluation = slowed(evaluation, coverage=True, pause=0.05)
+    expected = outcomes(evaluation, tmp_path / "alone", Processes())
+    lost = cluster.add()
+    crew = RayCrew(cluster.ray, look_at_nodes(cluster.ray, dict), 2, 0, 0.0, 2)
+    assert len(crew.about["nodes"]) == 2
+    played = []
+
+    def lose(episode):
+        played.append(episode)
+        if len(played) == 3:  # it is in the midst of an episode
+            cluster.remove(lost)
+
+    assert outcomes(evaluation, tmp_path / "ray", crew, lose) == expected
+    assert len((tmp_path / "ray" / "episodes.csv").read_text().splitlines()) == 1 + len(expected)
+
+
+@pytest.mark.slow
+def test_a_planner_on_a_node_draws_for_worlds_on_others(cluster, evaluation, tmp_path):
+    together = dataclasses.replace(evaluation, setup=dataclasses.replace(evaluation.setup, batch=2))
+    expected = outcomes(together, tmp_path / "alone", Processes())
+    other = cluster.add()
+    try:
+        crew = RayCrew(cluster.ray, look_at_nodes(cluster.ray, dict), 1, 1, 0.0, 2)
+        assert outcomes(together, tmp_path / "ray", crew) == expected
+    finally:
+        cluster.remove(other)
+
+
+@pytest.mark.slow
+def test_an_episode_that_kills_its_process_is_named_and_the_others_are_played(cluster, evaluation, tmp_path):
+    broken = slowed(evaluation, coverage=True, dies_at=103)
+    crew = RayCrew(cluster.ray, look_at_nodes(cluster.ray, dict), 1, 0, 0.0, 1)
+    with pytest.raises(SpecpolicyError, match="ddim-4, seed 103"):
+        outcomes(broken, tmp_path, crew)
+    assert len((tmp_path / "episodes.csv").read_text().splitlines()) == 1 + 7
+
+
+@pytest.mark.slow
+def test_the_verbs_begin_a_ray_of_their_own(drift_task, drift_policy, tmp_path):
+    """In a process of their own, as this one may be connected already; nothing of Ray's is printed."""
+    import subprocess
+
+    rows = []
+    for name, keys in (("alone", ["workers=0"]), ("ray", ["cluster=ray", "cluster.workers=1"])):
+        command = [*arguments(drift_task, drift_policy, tmp_path / name), "videos=0", *keys]
+        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        done = subprocess.run(
+            [sys.executable, "-m", "specpolicy", *command],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "ray" not in done.stderr.lower()
+        rows.append((tmp_path / name / "episodes.csv").read_text().splitlines()[1].split(",")[:17])
+    assert rows[0] == rows[1]
