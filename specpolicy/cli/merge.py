@@ -32,7 +32,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.evaluation_report import report
     from specpolicy.cli.own_outputs import check_own
-    from specpolicy.evaluation import merging, settings
+    from specpolicy.evaluation import merging
     from specpolicy.evaluation.results import Results
     from specpolicy.evaluation.shards import DIRECTORY
     from specpolicy.logging import make_logger
@@ -49,7 +49,7 @@ def run(config: DictConfig) -> None:
     merging.check_hardware(parts, config.mixed_hardware)
     with claim(output, "merge"):
         check_own(output, "merge", ["merge.yaml"], _holds_shards, config.overwrite, settings="merge.yaml")
-        settings.prepare(output, parts[0].settings, config.overwrite)
+        merging.make_room(parts, output, config.overwrite)
         plan = dataclasses.replace(parts[0].plan, evaluation=merging.join(parts, output))
         save_config(config, output / "merge.yaml", "merge")
         shared = {**plan.provenance["config"], "shard": None, "output": str(output)}

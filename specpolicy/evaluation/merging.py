@@ -18,6 +18,7 @@ from specpolicy.evaluation.tapes import tape_path
 from specpolicy.evaluation.world import FILE as WORLD
 from specpolicy.evaluation.world import World, read_world, require_same_world
 from specpolicy.files import atomic_path, write_text
+from specpolicy.outputs import matching, remove
 from specpolicy.parsing import parse, plain, read_json
 
 PLAN = "shard.json"  # in the directory of a shard
@@ -126,13 +127,35 @@ def check_hardware(parts: Sequence[Part], mixed: bool) -> None:
     Raises:
         SpecpolicyError: they differ.
     """
-    if any(condition.clock == "charged" for condition in parts[0].plan.evaluation.conditions):
+    if _charged(parts[0]):
         remedy = "play all shards on one kind of machine, or charge the times of a track.trace"
     elif not mixed:
         remedy = "mixed_hardware=true joins them, and the report's times per chunk are then of both"
     else:
         return
     settings.require_same_hardware(machines([part.settings for part in parts]), "the set of shards", remedy)
+
+
+def make_room(parts: Sequence[Part], output: Path, overwrite: bool) -> None:
+    """Let `output` take the shards: it is empty, holds more of the same evaluation, or is overwritten.
+
+    Raises:
+        SpecpolicyError: it holds other results.
+    """
+    first, found = parts[0], settings.read_settings(output / settings.SETTINGS)
+    if found is None and (foreign := matching(output, settings.WRITTEN)):
+        raise SpecpolicyError(f"{output} holds {foreign[0].name} without {settings.SETTINGS}: choose another output")
+    if found is not None and overwrite:
+        remove(output, settings.REMOVED)
+    elif found is not None:
+        wanted = {key: value for key, value in first.settings.items() if key not in ("conditions", "machines")}
+        settings.require_same(wanted, found, output)
+        conditions = first.settings["conditions"]
+        settings.require_same(conditions, {**conditions, **found["conditions"]}, output)
+        require_same_world(read_world(output), first.world, str(output), settings.REMEDY)
+        if _charged(first):
+            together = machines([found, *(part.settings for part in parts)])
+            settings.require_same_hardware(together, str(output), settings.REMEDY)
 
 
 def join(parts: Sequence[Part], output: Path) -> Evaluation:
@@ -150,7 +173,8 @@ def join(parts: Sequence[Part], output: Path) -> Evaluation:
         episodes |= part.episodes
         chunks |= part.chunks
     ordered = [(job.condition.label, job.seed) for block in blocks(evaluation, output) for job in block]
-    ordered += [key for key in episodes if key not in set(ordered)]
+    wanted = set(ordered)
+    ordered += [key for key in episodes if key not in wanted]
     for part in parts:
         for label, seed in part.wanted:
             for place in (video_path, tape_path):
@@ -184,6 +208,11 @@ def _require_same(first: Part, other: Part) -> None:
     for one, two in ((first.settings, other.settings), (_comparable(first.plan), _comparable(other.plan))):
         settings.require_same({key: value for key, value in two.items() if key not in left_out}, one, where, remedy)
     require_same_world(first.world, other.world, where, remedy)
+
+
+def _charged(part: Part) -> bool:
+    """Whether the world waited for measured times."""
+    return any(condition.clock == "charged" for condition in part.plan.evaluation.conditions)
 
 
 def _comparable(plan: Plan) -> dict[str, Any]:

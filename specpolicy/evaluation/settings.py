@@ -115,25 +115,6 @@ def require_same_hardware(machines: Sequence[Mapping[str, Any]], where: str, rem
         raise SpecpolicyError(f"{where} has times of {names}: {remedy}")
 
 
-def prepare(output: Path, wanted: Mapping[str, Any], overwrite: bool) -> None:
-    """Make room in a directory for joined results with the settings `wanted`.
-
-    Raises:
-        SpecpolicyError: it holds other settings, or files that no evaluation has written.
-    """
-    found = read_settings(output / SETTINGS)
-    if found is None and (foreign := matching(output, WRITTEN)):
-        raise SpecpolicyError(f"{output} holds {foreign[0].name} without {SETTINGS}: choose another output")
-    if found is not None and overwrite:
-        remove(output, REMOVED)
-    elif found is not None:
-        require_same(
-            {key: value for key, value in wanted.items() if key not in ("conditions", "machines")}, found, output
-        )
-        shared = {label: one for label, one in found["conditions"].items() if label in wanted["conditions"]}
-        require_same(shared, wanted["conditions"], output)
-
-
 def is_evaluation(output: Path) -> bool:
     """Whether an evaluation has written into a directory."""
     return read_settings(output / SETTINGS) is not None

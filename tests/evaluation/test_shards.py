@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import specpolicy
 from specpolicy import SpecpolicyError
 from specpolicy.cli import main
 from specpolicy.cli.overrides import with_paths
@@ -212,6 +213,30 @@ def test_settings_that_no_shard_can_have(arguments, tmp_path, capsys, setting, m
     given = [setting] if setting.startswith("shard") else ["shard=1/2", setting]
     assert message in refused(capsys, "evaluate", *arguments, *given, f"output={tmp_path / 'out'}")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_place_of_other_results_is_refused(output, capsys):
+    merge(output)
+    whole = (output / "world.json").read_text(), (output / "settings.json").read_text()
+    for file, change, message in (
+        ("world.json", other_version, "mujoco 2.1.0"),
+        ("settings.json", other_weights, "another policy"),
+        ("settings.json", lambda found: found["conditions"]["ddpm"].update(delay=3), "ddpm="),
+    ):
+        changed(output / file, change)
+        assert message in refused(capsys, "merge", f"out={output}")
+        (output / "world.json").write_text(whole[0])
+        (output / "settings.json").write_text(whole[1])
+    changed(output / "settings.json", other_weights)
+    (output / "notes.txt").write_text("mine")
+    merge(output, "overwrite=true")
+    assert len(rows(output)) == 4 and (output / "settings.json").read_text() == whole[1]
+    assert (output / "notes.txt").exists() and (output / "shards" / "1-of-2" / "episodes.csv").exists()
+
+
+def test_python_plays_no_shards(drift_task, drift_policy):
+    with pytest.raises(SpecpolicyError, match="play it by specpolicy evaluate"):
+        specpolicy.evaluate(drift_policy, drift_task, ["ddim-4"], 2, shard="1/2", engine="eager", quiet=True)
 
 
 def test_merge_without_shards(tmp_path, capsys):
