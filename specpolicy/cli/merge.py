@@ -63,7 +63,7 @@ def run(config: DictConfig) -> None:
 def _joined(parts: Sequence[Part]) -> dict[str, Any]:
     """Return the provenance of the whole: what all shards have in common, and each one's own figures."""
     own = ("workers", "cluster", "load_at_start", "command", "config")
-    shards = [{"shard": str(one.shard), **{name: one.plan.provenance[name] for name in own[:4]}} for one in parts]
+    shards = [{"shard": str(one.shard), **{name: one.plan.provenance.get(name) for name in own[:4]}} for one in parts]
     loads = [one["load_at_start"] for one in shards if one["load_at_start"] is not None]
     common = {name: value for name, value in parts[0].plan.provenance.items() if name not in own}
     return {**common, "workers": shards[0]["workers"], "load_at_start": max(loads, default=None), "shards": shards}
