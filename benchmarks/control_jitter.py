@@ -25,8 +25,9 @@ import torch
 import specpolicy
 from specpolicy.benchmarking.table import markdown_table
 from specpolicy.control import Controller
-from specpolicy.evaluation.provenance import hardware, load, versions
+from specpolicy.evaluation.provenance import hardware, load
 from specpolicy.files import write_text
+from specpolicy.machine import versions
 from specpolicy.policy import DiffusionPolicy
 
 

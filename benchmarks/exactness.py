@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 
-from specpolicy.evaluation.provenance import hardware, versions
+from specpolicy.evaluation.provenance import hardware
 from specpolicy.files import write_text
+from specpolicy.machine import versions
 from specpolicy.model import Model
 from specpolicy.samplers import Setting
 

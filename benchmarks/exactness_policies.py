@@ -23,8 +23,9 @@ from exactness import GROUPS, ROOT, commit  # which also finds the tests' module
 from exactness_cases import CONTROLS, FALSE_ALARMS
 from policies import POLICIES, STEPS, judge, noise_p, samplers
 
-from specpolicy.evaluation.provenance import hardware, versions
+from specpolicy.evaluation.provenance import hardware
 from specpolicy.files import write_text
+from specpolicy.machine import versions
 
 HEAD = ("policy", "sampler", "n", "calls", "D", *GROUPS, "p")
 OBSERVATIONS = (0, 1)

@@ -31,8 +31,9 @@ import numpy as np
 
 from specpolicy.control.timing import quantiles
 from specpolicy.errors import SpecpolicyError
-from specpolicy.evaluation.provenance import hardware, load, versions
+from specpolicy.evaluation.provenance import hardware, load
 from specpolicy.files import write_text
+from specpolicy.machine import versions
 from specpolicy.serving import RemotePlanner
 
 READY_SECONDS = 300.0

@@ -1,9 +1,12 @@
-"""What this machine is."""
+"""What this machine is, and the versions of what runs on it."""
 
 import functools
+import importlib.metadata
 import os
 import platform
 from pathlib import Path
+
+PACKAGES = ("specpolicy", "torch", "numpy", "gymnasium", "mujoco", "robosuite")
 
 
 @functools.cache
@@ -20,3 +23,14 @@ def cpu_name() -> str:
 def cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

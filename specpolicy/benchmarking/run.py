@@ -11,8 +11,9 @@ from specpolicy.benchmarking.stand_in import random_network
 from specpolicy.benchmarking.summary import check_reference, describe_network, summarise
 from specpolicy.benchmarking.windows import tune_windows
 from specpolicy.errors import SpecpolicyError
-from specpolicy.evaluation.provenance import fingerprint, hardware, load, versions
+from specpolicy.evaluation.provenance import fingerprint, hardware, load
 from specpolicy.histories import Histories
+from specpolicy.machine import versions
 from specpolicy.policy_base import Policy
 from specpolicy.sampler_names import AnySampler
 

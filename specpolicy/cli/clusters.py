@@ -92,7 +92,8 @@ def _token(output: Path) -> Iterator[Path]:
 
 def look(paths: Sequence[Path | str]) -> dict[str, Any]:
     """Return what is to be compared between machines: versions and, by path, a digest of what lies there."""
-    from specpolicy.evaluation.provenance import hardware, versions
+    from specpolicy.evaluation.provenance import hardware
+    from specpolicy.machine import versions
 
     return {
         "versions": versions(),

@@ -193,8 +193,9 @@ def _save(
     drawn_by: dict[str, str | None],
 ) -> Path:
     """Write timing.json: the report, the outcome of the episode, and the provenance of the figures."""
-    from specpolicy.evaluation.provenance import hardware, load, versions
+    from specpolicy.evaluation.provenance import hardware, load
     from specpolicy.files import write_text
+    from specpolicy.machine import versions
 
     report = {
         "format": FORMAT,

@@ -57,6 +57,8 @@ def run(config: DictConfig) -> None:
     print(f"{same} of {len(episodes)} episodes are the same within {config.tolerance:g}, {identical} to the bit")
     for episode in departed[:SHOWN]:
         print(str(episode))
+    if changed := found.changed:
+        print(f"recorded with {'; '.join(changed)}")
     if len(departed) > SHOWN:
         print(f"and {len(departed) - SHOWN} more, see {output / 'replay.csv'}")
 

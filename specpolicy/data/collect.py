@@ -19,6 +19,7 @@ from specpolicy.data.recorder import Recorder, Recording, describe
 from specpolicy.data.robomimic_hdf5 import SETTINGS, assemble, read_attribute, read_part, remove_parts, write_part
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
+from specpolicy.machine import versions
 from specpolicy.outputs import claim_path, first_difference, remove_temporary
 
 FORMATS = ("hdf5", "lerobot")
@@ -146,6 +147,7 @@ def _collect(
     attributes = {
         "task": settings["task"],
         "collection": {**settings, "episodes": episodes, "validation": validation},
+        "versions": versions(),
     }
     valid = _validation(episodes, validation, recording.seed)
     samples = write(output, kept, env_args, attributes, valid, hz)

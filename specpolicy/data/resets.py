@@ -26,11 +26,13 @@ class Resets:
         task: the task's configuration.
         seeds: of the resets, by the name of the episode; empty if an earlier version of specpolicy wrote the data.
         collection: seed of the collection.
+        versions: of the packages that recorded them; {} if they do not say.
     """
 
     task: dict[str, Any]
     seeds: dict[str, int]
     collection: int
+    versions: dict[str, str]
 
     def candidates(self, after: int) -> Iterator[tuple[int, int]]:
         """Yield (attempt, seed of its reset) of the attempts after one; failed attempts were not kept."""
@@ -46,18 +48,18 @@ def read_resets(path: Path) -> Resets:
     """
     kind = data_kind(path)
     if kind == "robomimic":
-        task, collection = read_attribute(path, "task"), read_attribute(path, "collection")
+        task, collection, versions = (read_attribute(path, name) for name in ("task", "collection", "versions"))
         with h5py.File(path, "r") as file:
             found = {name: demo.attrs.get(RESET_SEED) for name, demo in file["data"].items()}
         seeds = {name: int(seed) for name, seed in found.items() if seed is not None}
     elif kind == "lerobot" and (path / "meta" / "specpolicy.json").is_file():
         ours = read_json(path / "meta" / "specpolicy.json")
-        task, collection = ours.get("task"), ours.get("collection")
+        task, collection, versions = (ours.get(name) for name in ("task", "collection", "versions"))
         seeds = {str(number): seed for number, seed in enumerate(ours.get("reset_seeds") or []) if seed is not None}
         if not seeds:
             raise SpecpolicyError(f"{path} does not say how its episodes began: record it again with this version")
     else:
-        task = collection = None
+        task = collection = versions = None
     if not isinstance(task, dict) or not isinstance(collection, dict) or "id" not in task or "seed" not in collection:
         raise SpecpolicyError(f"{path} is not of specpolicy collect: no seed says how its episodes began")
-    return Resets(task, seeds, int(collection["seed"]))
+    return Resets(task, seeds, int(collection["seed"]), versions if isinstance(versions, dict) else {})

@@ -1,6 +1,6 @@
 """Demonstrations in robomimic's HDF5 layout: one small file for each while recording, then one for all.
 
-data            attributes total, control_hz, env_args (JSON), task (JSON), collection (JSON)
+data            attributes total, control_hz, env_args (JSON), task (JSON), collection (JSON), versions (JSON)
 data/demo_i     attributes num_samples, model_file, success, reset_seed
   actions (T, D)   states (T, N)   rewards (T,)   dones (T,)   obs/<key> (T, ...)   next_obs/<key> (T, ...)
   executed_actions (T, D), what the environment was given: the actions with the collection's noise

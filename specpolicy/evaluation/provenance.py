@@ -1,7 +1,6 @@
 """Provenance of results: the machine, the versions and the policy behind them."""
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -12,8 +11,6 @@ import torch
 from specpolicy.fingerprints import add_weights
 from specpolicy.machine import cores, cpu_name
 from specpolicy.policy_base import Policy
-
-PACKAGES = ("specpolicy", "torch", "numpy", "gymnasium", "mujoco", "robosuite")
 
 
 def hardware() -> dict[str, Any]:
@@ -31,17 +28,6 @@ def hardware() -> dict[str, Any]:
 def load() -> float | None:
     """Return the machine's load in the last minute, in cores; None where it is not known."""
     return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def fingerprint(policy: Policy) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.departures import Departure, departure
 from specpolicy.evaluation.settings import SETTINGS, read_settings
 from specpolicy.evaluation.tapes import DIRECTORY, Tape, play_again, read_tape
+from specpolicy.evaluation.world import read_world
+from specpolicy.machine import versions
 from specpolicy.tasks import make_task_env
 
 if TYPE_CHECKING:
@@ -48,12 +50,31 @@ class Replayed:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Recorded episodes to play again: their task, their names, and their tapes one by one."""
+    """Recorded episodes to play again.
+
+    Attributes:
+        task: the task's configuration.
+        names: of the episodes.
+        path: where they are.
+        versions: that they were recorded with; {} if that is not known.
+        resets: of demonstrations; None: they are tapes.
+    """
 
     task: dict[str, Any]
     names: tuple[str, ...]
     path: Path
+    versions: Mapping[str, str]
     resets: Resets | None = None
+
+    @property
+    def changed(self) -> list[str]:
+        """The packages that have another version here, such as "mujoco 3.2.7, here 3.3.0"."""
+        here = versions()
+        return [
+            f"{name} {version}, here {here[name]}"
+            for name, version in self.versions.items()
+            if here.get(name, version) != version
+        ]
 
 
 def recorded(path: Path) -> Recorded:
@@ -65,11 +86,13 @@ def recorded(path: Path) -> Recorded:
     settings = read_settings(path / SETTINGS) if path.is_dir() else None
     if settings is None:
         resets = read_resets(path)
-        return Recorded(resets.task, tuple(read_data(path, observation_keys(path)).episodes), path, resets)
+        episodes = read_data(path, observation_keys(path)).episodes
+        return Recorded(resets.task, tuple(episodes), path, resets.versions, resets)
     names = tuple(sorted(file.stem for file in (path / DIRECTORY).glob("*.npz") if not file.name.startswith(".")))
     if not names:
         raise SpecpolicyError(f"{path} has no recorded actions: evaluate with record_actions=true keeps them")
-    return Recorded(settings["task"], names, path)
+    world = read_world(path)
+    return Recorded(settings["task"], names, path, {} if world is None else world.versions)
 
 
 def replay(found: Recorded, count: int | None, tolerance: float) -> Iterator[Replayed]:
@@ -94,6 +117,8 @@ def replay(found: Recorded, count: int | None, tolerance: float) -> Iterator[Rep
 
 def compare(name: str, tape: Tape, again: Tape, tolerance: float) -> Replayed:
     """Compare an episode with its recording."""
+    if not tape.observations:
+        raise SpecpolicyError(f"{name} observes images alone: nothing can be compared")
     missing = [key for key in tape.observations if key not in again.observations]
     if missing:
         raise SpecpolicyError(f"{name} observes '{missing[0]}', and the task no longer does")

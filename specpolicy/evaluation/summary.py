@@ -10,11 +10,11 @@ import numpy as np
 from specpolicy.evaluation import budget, comparisons, costs, statistics
 from specpolicy.evaluation.conditions import Condition, method
 from specpolicy.evaluation.player import EXPERT
-from specpolicy.evaluation.provenance import versions
 from specpolicy.evaluation.results import Results, Row
 from specpolicy.evaluation.runner import Evaluation, video_path
 from specpolicy.evaluation.settings import FORMAT
 from specpolicy.evaluation.tracks import budgets
+from specpolicy.machine import versions
 
 MEANS = ("return", "length", "seconds", "max_coverage")
 Played = dict[str, dict[int, Row]]  # rows of episodes.csv by condition and seed

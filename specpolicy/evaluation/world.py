@@ -15,9 +15,9 @@ import numpy as np
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.physics import Physics, difference
-from specpolicy.evaluation.provenance import versions
 from specpolicy.files import write_text
 from specpolicy.fingerprints import LENGTH
+from specpolicy.machine import versions
 from specpolicy.parsing import parse, plain, read_json
 from specpolicy.tasks import kept_task
 

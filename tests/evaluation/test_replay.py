@@ -1,6 +1,7 @@
 """Recorded episodes are the same when they are played again; a change of the physics is located."""
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -109,6 +110,26 @@ def ends_early(step):
         return observation, reward, env.steps > 1, truncated, info
 
     return played
+
+
+def test_other_versions_are_named(collected, tmp_path, capsys):
+    for kind in ("reach.hdf5", "lerobot"):
+        replay(collected / kind, tmp_path / "out")
+        assert "recorded with" not in capsys.readouterr().out
+    older = Path(shutil.copy(collected / "reach.hdf5", tmp_path / "older.hdf5"))
+    with File(older, "a") as file:
+        known = json.loads(file["data"].attrs["versions"])
+        file["data"].attrs["versions"] = json.dumps({**known, "numpy": "1.0", "unheard_of": "2"})
+    replay(older, tmp_path / "older")
+    assert f"recorded with numpy 1.0, here {known['numpy']}\n" in capsys.readouterr().out
+
+
+def test_images_alone_cannot_be_compared():
+    from specpolicy.evaluation.replaying import compare
+    from specpolicy.evaluation.tapes import Tape
+
+    with pytest.raises(SpecpolicyError, match="images alone"):
+        compare("demo_0", Tape(0, np.zeros((1, 2)), {}), Tape(0, np.zeros((1, 2)), {}), 0.0)
 
 
 def test_what_cannot_be_played_again(collected, write_demonstrations, tmp_path, capsys):
