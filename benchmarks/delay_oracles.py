@@ -1,7 +1,7 @@
 """Tasks whose observations are old in part, to take the loss by delay apart (see benchmarks/delay_causes.sh).
 
 A policy that waits d steps plans for the step t + d with an arm and a scene of step t. Planning at once from an arm of
-now and a scene that is d steps old is the same with the arm predicted by an oracle. `delay_oracles:OldSquare-v0` and its
+now and a scene that is d steps old is the same with the arm predicted by an oracle. `delay_oracles:OldLift-v0` and its
 like are the shipped tasks with `arm_age` and `scene_age` in control steps. What depends on both is computed anew.
 """
 

@@ -14,8 +14,8 @@ import numpy as np
 from specpolicy_envs.arm_control import METRES_PER_UNIT, RADIANS_PER_UNIT, rotation_matrix
 from specpolicy_envs.expert import Expert, Observation
 
-REACH = 2.0  # metres, in every direction
-LOW = np.array([-REACH] * 3 + [-1.0] * 7, np.float32)
+REACH = 2.0  # metres, in every direction; rows of a matrix may be as long, as only their directions count
+LOW = np.array([-REACH] * 9 + [-1.0], np.float32)
 HIGH = -LOW
 # Of the noise on executed actions: what a unit of it is in a change of pose, see `METRES_PER_UNIT`.
 NOISE_SCALE = np.array([METRES_PER_UNIT] * 3 + [RADIANS_PER_UNIT] * 6 + [1.0])

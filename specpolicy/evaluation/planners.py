@@ -97,9 +97,12 @@ def check_shapes_fit(
         if is_image(wanted):
             _check_scale(key, spaces[key], task_id)
     if action_dim is not None and env.action_space.shape != (action_dim,):
+        poses = getattr(env.unwrapped, "absolute_actions", None)
+        hint = "give the task it was trained on"
+        if poses is not None:  # it takes changes of pose or poses
+            hint += f"; +task.kwargs.absolute_actions={str(not poses).lower()} gives it other actions"
         raise SpecpolicyError(
-            f"the policy plans {action_dim} actions, {task_id} takes {env.action_space.shape}: "
-            "give the task it was trained on"
+            f"an action of the policy has {action_dim} numbers, {task_id} takes {_size(env.action_space.shape)}: {hint}"
         )
 
 

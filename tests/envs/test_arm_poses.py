@@ -1,14 +1,18 @@
 """Poses as actions lead where the changes of pose lead that they are made of."""
 
+import json
+
 import gymnasium
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import specpolicy_envs
+from specpolicy.cli import main
 from specpolicy_envs.arm_control import rotation_matrix
-from specpolicy_envs.arm_poses import change_to, pose_after, pose_of
+from specpolicy_envs.arm_poses import NOISE_SCALE, change_to, pose_after, pose_of
 
 numbers = st.floats(-1, 1)
 
@@ -68,6 +72,24 @@ def test_an_expert_of_poses_plays_as_the_expert_of_changes(task):
         env.close()
     assert np.abs(np.diff(ends[True][:, :3], axis=0)).max() > 0.005  # it moves
     np.testing.assert_allclose(ends[True], ends[False], atol=2e-4)
+
+
+def test_demonstrations_of_poses_say_so_and_a_policy_of_changes_is_told(tmp_path, capsys):
+    data = tmp_path / "poses.hdf5"
+    few = ["episodes=2", "workers=0", f"output={data}"]
+    assert main(["collect", "task=lift", "+task.kwargs.absolute_actions=true", *few]) == 0
+    with h5py.File(data) as file:
+        described = json.loads(file["data"].attrs["env_args"])
+        executed, labels = (file["data/demo_0"][key][:] for key in ("executed_actions", "actions"))
+    assert described["env_kwargs"]["absolute_actions"] and described["env_name"] == "specpolicy/Lift-v0"
+    assert labels.shape[1] == 10
+    noise = (executed - labels).std(axis=0) / (0.15 * NOISE_SCALE)
+    np.testing.assert_allclose(noise[:6], 1, rtol=0.4)  # of some 40 steps
+    capsys.readouterr()
+    command = ["evaluate", "task=lift", "policy=checkpoints/lift", f"output={tmp_path / 'evaluated'}"]
+    assert main([*command, "+task.kwargs.absolute_actions=true"]) == 2
+    error = capsys.readouterr().err
+    assert "7 numbers" in error and "+task.kwargs.absolute_actions=false" in error
 
 
 @pytest.mark.parametrize("task", ["Lift", "NutAssemblySquare", "PickPlaceCan", "LiftConveyor"])

@@ -175,7 +175,7 @@ def test_a_policy_of_another_task_is_named_before_anything_is_played(drift_task,
     for observation, action_dim, message in (
         ({"position": 2, "wheel": 1}, 2, "observes 'wheel'"),
         ({"position": 4}, 2, "'position' of size 4"),
-        (seen, 5, "plans 5 actions"),
+        (seen, 5, "has 5 numbers"),
     ):
         sizes = {**observation, "action": action_dim}
         normaliser = {key: {"scale": [1.0] * size, "offset": [0.0] * size} for key, size in sizes.items()}
