@@ -102,7 +102,7 @@ def check_shapes_fit(
         if poses is not None:  # it takes changes of pose or poses
             hint += f"; +task.kwargs.absolute_actions={str(not poses).lower()} gives it other actions"
         raise SpecpolicyError(
-            f"an action of the policy has {action_dim} numbers, {task_id} takes {_size(env.action_space.shape)}: {hint}"
+            f"an action of the policy has {action_dim} numbers, {task_id} takes {_size(env.action_space.shape or ())}: {hint}"
         )
 
 
