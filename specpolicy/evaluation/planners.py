@@ -101,9 +101,8 @@ def check_shapes_fit(
         hint = "give the task it was trained on"
         if poses is not None:  # it takes changes of pose or poses
             hint += f"; +task.kwargs.absolute_actions={str(not poses).lower()} gives it other actions"
-        raise SpecpolicyError(
-            f"an action of the policy has {action_dim} numbers, {task_id} takes {_size(env.action_space.shape or ())}: {hint}"
-        )
+        taken = _size(env.action_space.shape or ())
+        raise SpecpolicyError(f"an action of the policy has {action_dim} numbers, {task_id} takes {taken}: {hint}")
 
 
 def _check_scale(key: str, space: gymnasium.spaces.Box, task_id: str) -> None:
