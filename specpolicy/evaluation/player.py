@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from specpolicy.committed import Committed
 from specpolicy.control.chunk import Planner, history_of
 from specpolicy.control.clock import Clock
 from specpolicy.evaluation.conditions import Condition
@@ -94,7 +95,7 @@ class Player:
         self.no_video: str | None = None
         self._envs: dict[bool, gymnasium.Env] = {}
         self._planners: dict[str, Planner] = {}
-        self._slowest: dict[str, float] = {}  # seconds of each sampler's slowest warm-up chunk
+        self._slowest: dict[tuple[str, str | None], float] = {}  # seconds of the slowest warm-up chunk
         self._clocks: dict[Condition, Clock] = {}
         self._policy: Any = None
         torch.set_num_threads(1)  # sums round differently on more threads; results must not depend on their number
@@ -110,7 +111,7 @@ class Player:
             watch: opens a window on its environment.
             planner: plans it; None: that of its condition's sampler.
         """
-        planner = planner or self.planner(job.condition.sampler)
+        planner = planner or self.planner(job.condition)
         filming = self._filming_env() if job.video else None
         env = filming or self._env()
         on_frame: list[Callable[[], None]] = []
@@ -128,7 +129,7 @@ class Player:
                 self.setup.max_seconds,
                 lambda: [call() for call in on_frame],
                 job.condition.execution,
-                self._slowest.get(job.condition.sampler, 0.0),
+                self._slowest.get((job.condition.sampler, _way(job.condition)), 0.0),
             )
         horizon = job.condition.execute_steps or planner.n_action_steps
         return Played(job.condition, episode, horizon, self.no_video if job.video else None)
@@ -167,21 +168,29 @@ class Player:
             self._clocks[condition] = condition.make_clock(control_hz(env))
         return self._clocks[condition]
 
-    def planner(self, label: str) -> Planner:
-        """Return the planner of a sampler, warmed up."""
+    def planner(self, condition: Condition) -> Planner:
+        """Return the planner of a condition's sampler, warmed up for its way to continue actions."""
+        label, way = condition.sampler, _way(condition)
         if label not in self._planners:
-            planner = self._planners[label] = self._make_planner(label)
-            # The first chunk pays for lazy initialisation; the others show what a chunk costs.
-            observation, _ = self._env().reset(seed=0)
-            history = history_of([observation] * planner.n_obs_steps, getattr(planner, "pictures", None))
-            planner.reset(0)
-            seconds = []
-            for _ in range(WARM_UP):
-                start = time.perf_counter()
-                planner.plan(history)
-                seconds.append(time.perf_counter() - start)
-            self._slowest[label] = max(seconds[1:])
+            self._planners[label] = self._make_planner(label)
+        if (label, way) not in self._slowest:
+            self._slowest[label, way] = self._warm_up(self._planners[label], way)
         return self._planners[label]
+
+    def _warm_up(self, planner: Planner, way: str | None) -> float:
+        """Return the seconds of the slowest chunk, without the first, which pays for lazy initialisation."""
+        observation, _ = self._env().reset(seed=0)
+        history = history_of([observation] * planner.n_obs_steps, getattr(planner, "pictures", None))
+        planner.reset(0)
+        given: dict[str, Any] = {}
+        if way is not None and getattr(planner, "continues", False):
+            given["committed"] = Committed(planner.plan(history).actions, 1, way)
+        seconds = []
+        for _ in range(WARM_UP):
+            start = time.perf_counter()
+            planner.plan(history, **given)
+            seconds.append(time.perf_counter() - start)
+        return max(seconds[1:])
 
     def _make_planner(self, label: str) -> Planner:
         options = dict(self.setup.samplers[label])
@@ -193,3 +202,8 @@ class Player:
             own = self.setup.engine == policy.engine_name
             self._policy = policy if own else policy.with_engine(self.setup.engine)
         return PolicyPlanner(self._policy, make_sampler(name, **options))
+
+
+def _way(condition: Condition) -> str | None:
+    """How chunks of a condition continue committed actions; None if they do not."""
+    return condition.stitching if condition.execution.continues else None

@@ -52,7 +52,7 @@ class SharedPlayers:
     def __call__(self, block: Sequence[Job]) -> list[Played]:
         """Play the episodes of a block, all of one condition."""
         with self._drawing:
-            planner = self._player.planner(block[0].condition.sampler)
+            planner = self._player.planner(block[0].condition)
         known = Known.of(planner) if isinstance(planner, PolicyPlanner) else None  # worlds have experts of their own
         together = draw if len(block) > 1 else draw_alone
 

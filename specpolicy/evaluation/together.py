@@ -37,7 +37,7 @@ class Players:
 
     def __call__(self, block: Sequence[Job]) -> list[Played]:
         """Play the episodes of a block, all of one condition."""
-        planner = self._player.planner(block[0].condition.sampler)
+        planner = self._player.planner(block[0].condition)
         if len(block) == 1 or not isinstance(planner, PolicyPlanner):  # the scripted expert calls no network
             return [self._player(job) for job in block]
         while len(self._seats) < min(self.setup.batch, len(block)):

@@ -103,3 +103,17 @@ def test_other_options_on_the_same_output_are_refused(data, tmp_path, capsys):
     assert "learning_rate" in capsys.readouterr().err
     assert (tmp_path / "run" / "config.yaml").read_text() == saved
     assert train(data, tmp_path / "run", "learning_rate=1e-5", "overwrite=true") == 0
+
+
+def test_a_policy_learns_to_wait(data, tmp_path, capsys):
+    output = tmp_path / "run"
+    assert train(data, output, "policy.prefix=3", "predict=2") == 0
+    assert "1 to 2 steps ahead" in capsys.readouterr().out
+    policy = load_policy(output)
+    assert {"trained", "predicted"} <= set(policy.ways)
+    assert policy.prefix.length == 3 and policy.predictor.options.steps == 2
+    played = ["evaluate", "task=gym", "task.id=Pendulum-v1", f"policy={output}", "samplers=[ddim-2]", "episodes=1"]
+    played += ["track=delay", "track.delays=[1]", "max_seconds=1", "workers=0", "videos=0", "engine=eager"]
+    assert main([*played, "stitching=[trained,predicted]", f"output={tmp_path / 'played'}"]) == 0
+    assert train(data, tmp_path / "plain") == 0
+    assert not {"trained", "predicted"} & set(load_policy(tmp_path / "plain").ways)

@@ -8,7 +8,9 @@ from specpolicy import Committed
 from specpolicy.cli import main
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.planners import PolicyPlanner
+from specpolicy.evaluation.player import WARM_UP, Player, Setup
 from specpolicy.evaluation.together import Known, Member, draw
+from specpolicy.policy import DiffusionPolicy
 
 
 def history(seed):
@@ -58,3 +60,21 @@ def test_a_way_that_the_policy_lacks_is_refused_before_an_episode(
     assert main([*arguments, "track=delay", "track.delays=[2]", f"stitching=[{way}]", f"output={output}"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert words in line and not (output / "episodes.csv").exists()
+
+
+def test_the_warm_up_continues_actions_as_the_episodes_will(drift_task, drift_policy, monkeypatch):
+    ways, predict = [], DiffusionPolicy.predict
+
+    def watched(self, *arguments, committed=None, **options):
+        ways.append(None if committed is None else committed.way)
+        return predict(self, *arguments, committed=committed, **options)
+
+    monkeypatch.setattr(DiffusionPolicy, "predict", watched)
+    player = Player(Setup(drift_task, drift_policy, {"ddim-2": {"name": "ddim", "steps": 2}}))
+    player.planner(Condition("ddim-2"))
+    assert set(ways) == {None}
+    ways.clear()
+    player.planner(Condition("ddim-2", "delay", 2, stitching="inpaint"))
+    player.planner(Condition("ddim-2", "delay", 4, stitching="inpaint"))
+    assert ways == [None, *["inpaint"] * WARM_UP]
+    player.close()
