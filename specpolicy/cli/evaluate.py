@@ -126,6 +126,12 @@ def _evaluate(
             + (", and success too low" if times_are_measured(track) else ""),
             file=sys.stderr,
         )
+    if origin.physics is not None and not origin.physics.seeded:
+        print(
+            "the seed does not decide this task's episodes: conditions play different scenes, so differences are not "
+            "paired, and no other run has these rows",
+            file=sys.stderr,
+        )
     if evaluation.setup.batch > 1:
         print(f"chunks are drawn up to {evaluation.setup.batch} at a time: times per chunk are those of a whole batch")
     if without := runner.unfilmed(evaluation, results, output):

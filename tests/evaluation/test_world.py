@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
+from specpolicy.cli import main
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.departures import departure
 from specpolicy.evaluation.physics import Physics, difference, probe
@@ -58,6 +60,37 @@ def test_an_environment_that_no_seed_decides_says_so(drift_task, monkeypatch):
     found = probed(drift_task)
     assert not found.seeded and found.digest is None and found.values == {}
     assert difference(found, Physics({"position": [[0.0, 0.0]]})) is None  # nothing is known, nothing is refused
+
+
+def test_where_every_step_draws_an_image_the_probe_is_short(drift_task, monkeypatch):
+    import drift_env
+
+    seen = {"position": np.zeros(2), "object": np.zeros(3)}
+    monkeypatch.setattr(drift_env.Drift, "_observe", lambda env: dict(seen))
+    with contextlib.closing(make_task_env({**drift_task, "kwargs": {"radius": 99}})) as env:
+        assert len(probe(env).values["reward"]) == 25
+        seen["position"] = np.zeros((2, 2, 3), np.uint8)
+        monkeypatch.setattr(env, "step", lambda action: (dict(seen), 0.0, False, False, {}))
+        monkeypatch.setattr(env, "reset", lambda seed: (dict(seen), {}))
+        found = probe(env)
+    assert {key: len(rows) for key, rows in found.values.items()} == {"object": 5, "reward": 5}
+
+
+def test_an_evaluation_warns_where_no_seed_decides(drift_policy, drift_task, tmp_path, monkeypatch, capsys):
+    import drift_env
+
+    drawn = np.random.default_rng(0)
+    wild = lambda env: {"position": drawn.normal(size=2), "object": np.zeros(3)}  # noqa: E731
+    monkeypatch.setattr("specpolicy.evaluation.plots.write_plots", lambda *arguments: {})
+    task = ["task=gym", "task.name=drift", "task.id=drift_env:Drift-v0", f"policy={drift_policy}"]
+    play = ["samplers=[ddim-4]", "episodes=1", "workers=0", "videos=0", "engine=eager"]
+    for name, warned in (("tame", False), ("wild", True)):
+        if warned:
+            monkeypatch.setattr(drift_env.Drift, "_observe", wild)
+        assert main(["evaluate", *task, *play, f"output={tmp_path / name}"]) == 0
+        assert ("the seed does not decide" in capsys.readouterr().err) == warned
+        known = json.loads((tmp_path / name / "summary.json").read_text())["fingerprint"]
+        assert (known["physics"] is None) == warned and len(known["all"]) == 16
 
 
 def test_a_scene_is_known_by_its_numbers():
