@@ -20,6 +20,7 @@ from specpolicy.rates import parse_hz
 if TYPE_CHECKING:
     import gymnasium
 
+METAWORLD = "Meta-World/"
 CAMERA_KEYS = ("cameras", "camera_size", "proprioception")
 DEFAULT_CAMERA_SIZE = (84, 84)  # height and width, as in robomimic's data sets
 
@@ -48,7 +49,8 @@ def make_task_env(task: Mapping[str, Any], **kwargs: Any) -> gymnasium.Env:
     task_id = str(task["id"])
     _import_for(task_id)
     cameras = _cameras(task)
-    arguments = {**dict(task.get("kwargs") or {}), **cameras, **kwargs}
+    drawn = {"seed": 0} if task_id.startswith(METAWORLD) else {}  # of the goals that it makes when it is made
+    arguments = {**drawn, **dict(task.get("kwargs") or {}), **cameras, **kwargs}
     try:
         env = gymnasium.make(task_id, disable_env_checker=True, **arguments)
     except gymnasium.error.Error as error:
@@ -64,8 +66,10 @@ def make_task_env(task: Mapping[str, Any], **kwargs: Any) -> gymnasium.Env:
     if not isinstance(env.action_space, spaces.Box):
         raise SpecpolicyError(f"task {task_id}: the action space is {env.action_space}; a Box is needed")
     if not task_id.startswith("specpolicy/"):
-        from specpolicy.wrappers import DictObservation, RenamedObservation, SuccessInfo
+        from specpolicy.wrappers import DictObservation, RenamedObservation, SeededReset, SuccessInfo
 
+        if task_id.startswith(METAWORLD):
+            env = SeededReset(env)
         env = DictObservation(env, task_id)
         if task.get("rename"):
             env = RenamedObservation(env, task["rename"], task_id)
@@ -178,7 +182,7 @@ def _import_for(task_id: str) -> None:
         import specpolicy_envs
 
         specpolicy_envs.register_envs()
-    if task_id.startswith("Meta-World/"):
+    if task_id.startswith(METAWORLD):
         import metaworld  # noqa: F401
     module = task_id.partition(":")[0]
     if module == "gym_aloha" and not os.environ.get("DISPLAY") and ctypes.util.find_library("EGL"):

@@ -127,6 +127,16 @@ class SuccessInfo(gymnasium.Wrapper):
         return {**info, "is_success": bool(np.all(success))}
 
 
+class SeededReset(gymnasium.Wrapper):
+    """A seed of `reset` for environments that ignore it and have a method `seed`, as Meta-World's."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if seed is not None:
+            base: Any = self.env.unwrapped
+            base.seed(seed)
+        return self.env.reset(seed=seed, options=options)
+
+
 def name_hint(key: str, there: Collection[str]) -> str:
     """What may have been meant by the name of an observation that is not there; "" if nothing is near."""
     nested = [one for one in there if one.startswith(f"{key}.") or one.endswith(f".{key}")]

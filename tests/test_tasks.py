@@ -116,3 +116,23 @@ def test_a_metaworld_task_works_as_any_gymnasium_id():
             break
     assert info["is_success"] is True
     env.close()
+
+
+def test_a_seed_fixes_the_scene_of_a_metaworld_task():
+    """Whatever was played before, and in another environment; its own `reset` ignores seeds."""
+    pytest.importorskip("metaworld", reason="needs specpolicy[metaworld]")
+    task = {"name": "gym", "id": "Meta-World/MT1", "kwargs": {"env_name": "reach-v3"}}
+    env, other = make_task_env(task), make_task_env(task)
+
+    def begin(env, seed):
+        observation, _ = env.reset(seed=seed)
+        for _ in range(3):
+            observation, *_ = env.step(np.array([0.1, 0.2, -0.1, 0.0], np.float32))
+        return observation["state"].tobytes()
+
+    states = {seed: begin(env, seed) for seed in range(6)}
+    assert len(set(states.values())) >= 4  # goals are drawn from fifty
+    assert all(begin(env, seed) == states[seed] for seed in (5, 5, 0))
+    assert begin(other, 3) == states[3]
+    env.close()
+    other.close()
