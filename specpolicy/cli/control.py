@@ -125,6 +125,7 @@ def _execution(config: DictConfig) -> Any:
         config.stitching,
         float(config.ensemble_decay),
         held_action(_plain(config.hold), _plain(config.task)),
+        config.in_flight,
     )
 
 

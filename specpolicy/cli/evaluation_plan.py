@@ -112,5 +112,6 @@ def _joining(config: DictConfig) -> Joining:
         execute_steps=horizon,
         on_miss=str(config.on_miss),
         ensemble_decay=float(config.ensemble_decay),
+        in_flight=int(config.in_flight),
         hold=held_action(plain(config.hold), plain(config.task)),
     )

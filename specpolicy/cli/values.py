@@ -49,10 +49,11 @@ RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "control": {
         **dict.fromkeys(("hz", "inference_timeout", "watchdog"), POSITIVE),
         **dict.fromkeys(("delay", "ensemble_decay", "lead", "reconnect", "time_scale", "warm_up"), NOT_NEGATIVE),
+        "in_flight": COUNT,
         "seed": SEED,
         "threads": THREADS,
     },
-    "evaluate": {"seed": SEED},
+    "evaluate": {"in_flight": COUNT, "seed": SEED},
     "replay": {"episodes": COUNT},
     "rollout": {"max_seconds": POSITIVE, "seed": SEED},
     "serve": {"idle_seconds": POSITIVE, "max_clients": COUNT, "port": (0, 65535), "seed": SEED, "threads": THREADS},

@@ -49,7 +49,7 @@ class Controller:
             action; or a clock of your own.
         worker: where inference runs beside the wall clock: "process", "thread", or a worker of your own. For the
             default a script needs the usual `if __name__ == "__main__":`.
-        execute_steps, lead, on_miss, stitching, ensemble_decay, hold: see `Execution`.
+        execute_steps, lead, on_miss, stitching, ensemble_decay, hold, in_flight: see `Execution`.
         limits: of the actions, see `Limits`. A rate limit needs the robot's first position, from `robot.position()` or
             `start`. Without it, the rate limit is refused on the wall clock; in a simulated world the first action then
             has no rate limit.
@@ -81,6 +81,7 @@ class Controller:
         stitching: str = "continue_chunk",
         ensemble_decay: float = 0.01,
         hold: tuple[float | None, ...] | None = None,
+        in_flight: int = 1,
         limits: Limits | None = None,
         start: Any = None,
         watchdog: float | None = 0.5,
@@ -101,7 +102,7 @@ class Controller:
             raise SpecpolicyError(f"warm_up={warm_up}: expected 0 or more calls")
         self.robot, self.hz, self.limits = robot, float(hz), limits
         self._start = start
-        self.execution = Execution(execute_steps, lead, on_miss, stitching, ensemble_decay, hold)
+        self.execution = Execution(execute_steps, lead, on_miss, stitching, ensemble_decay, hold, in_flight)
         self.clock = make_clock(clock, hz) if isinstance(clock, str) else clock
         planner = as_planner(policy, sampler)
         trained = getattr(planner, "control_hz", None)

@@ -47,6 +47,8 @@ class Execution:
         ensemble_decay: a chunk's weight is exp(-ensemble_decay * i), i = 0 for the oldest.
         hold: an action (D,) to hold in place of the last one; None entries are taken from the last one. For actions
             that are changes of position or velocities, holding means zeros, not the last action again.
+        in_flight: chunks that are computed side by side, so that one may be requested before the last one is there. In
+            simulated worlds alone: a worker computes one at a time.
     """
 
     execute_steps: int | None = None
@@ -55,6 +57,7 @@ class Execution:
     stitching: str = "continue_chunk"
     ensemble_decay: float = 0.01
     hold: tuple[float | None, ...] | None = None
+    in_flight: int = 1
 
     def __post_init__(self) -> None:
         for name, value, known in (("on_miss", self.on_miss, ON_MISS), ("stitching", self.stitching, STITCHING)):
@@ -66,6 +69,10 @@ class Execution:
             raise SpecpolicyError(f"execute_steps={self.execute_steps}: expected at least one control step")
         if self.lead is not None and self.lead < 0:
             raise SpecpolicyError(f"lead={self.lead}: expected 0 or more control steps")
+        if isinstance(self.in_flight, bool) or self.in_flight != int(self.in_flight) or self.in_flight < 1:
+            raise SpecpolicyError(f"in_flight={self.in_flight}: expected a whole number of chunks, 1 or more")
+        if self.in_flight > 1 and self.readdresses:
+            raise SpecpolicyError(f"in_flight={self.in_flight}: stitching={self.stitching} waits for every chunk")
         if self.ensemble_decay < 0:
             raise SpecpolicyError(f"ensemble_decay={self.ensemble_decay}: expected 0 or more")
         if self.hold is not None and not all(map(_finite_or_none, self.hold)):

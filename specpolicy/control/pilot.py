@@ -32,7 +32,7 @@ class Command:
     send: bool = True
 
 
-@dataclass
+@dataclass(eq=False)
 class _Request:
     step: int
     observed: float
@@ -82,20 +82,25 @@ class Pilot:
             raise SpecpolicyError(
                 f"stitching={self._execution.stitching}: this policy takes no committed actions: use continue_chunk"
             )
+        if self._execution.in_flight > 1 and not clock.simulated:
+            raise SpecpolicyError(
+                f"in_flight={self._execution.in_flight}: a worker computes one chunk at a time; use 1, or a simulated "
+                "clock"
+            )
         self._foresight = Foresight(self._execution, limits, bounds, self._period, clock.simulated)
         self._action_shape, self.timeout, self._on_chunk = action_shape, timeout, on_chunk
         self._every = self._execution.execute_steps or worker.n_action_steps
         self._frames: deque[Mapping[str, np.ndarray]] = deque(maxlen=worker.n_obs_steps)
         ensembling = self._execution.stitching == "temporal_ensembling"
         self._queue = ChunkQueue(self._execution.ensemble_decay if ensembling else None)
-        self._pending: _Request | None = None
+        self._pending: list[_Request] = []  # in the order of their steps
         self._next_request = 0
         self._last: np.ndarray | None = None
 
     @property
     def pending_since(self) -> float | None:
-        """Time of the pending request, in seconds from the beginning of step 0."""
-        return self._pending.observed if self._pending and self._pending.chunk is None else None
+        """Time of the first request that is being computed, in seconds from the beginning of step 0."""
+        return next((request.observed for request in self._pending if request.chunk is None), None)
 
     def begin(self, observation: Mapping[str, np.ndarray], slowest: float = 0.0) -> None:
         """Plan the first chunk, before control step 0, so that an episode begins with something to execute.
@@ -111,7 +116,7 @@ class Pilot:
         """
         self._frames.extend([_copied(observation)] * self._worker.n_obs_steps)
         request = self._ask(0, 0.0)
-        chunk = request.chunk = self._wait_for_chunk()
+        chunk = request.chunk = self._wait_for_chunk(request)
         execution, length = self._execution, len(chunk.actions)
         lead = self._clock.delay_steps(max(slowest, chunk.seconds)) if execution.lead is None else execution.lead
         self.log.lead = 0 if execution.pauses else lead
@@ -155,8 +160,8 @@ class Pilot:
         """
         self._frames.append(_copied(observation))
         self._collect(step)
-        exhausted = self._queue.end <= step
-        if self._pending is None and (step >= self._next_request or exhausted):
+        exhausted = self._queue.end <= step and not self._pending
+        if len(self._pending) < self._execution.in_flight and (step >= self._next_request or exhausted):
             self._ask(step, seconds)
             self._collect(step)
         planned = None if self._must_wait(step) else self._queue.action(step)
@@ -185,49 +190,50 @@ class Pilot:
     def _ask(self, step: int, seconds: float) -> _Request:
         timing = ChunkTiming(step, step + self.log.lead)
         self.log.chunks.append(timing)
-        self._pending = _Request(step, seconds, timing)
+        request = _Request(step, seconds, timing)
         self._next_request = step + self._every
         frames = list(self._frames)
         history = history_of(frames, getattr(self._worker, "pictures", None))
-        committed = self._foresight.committed(self._queue, step, self.log.lead, self._last)
+        # What a chunk in flight will say is not known yet.
+        lead = min([self.log.lead, *(one.timing.due - step for one in self._pending)])
+        committed = self._foresight.committed(self._queue, step, lead, self._last)
         if committed is None:
             self._worker.submit(history)
         else:
             self._worker.submit(history, committed)
-        return self._pending
+        self._pending.append(request)
+        return request
 
-    def _receive(self, timeout: float = 0.0) -> Chunk | None:
-        """Return the chunk of the pending request, checked and recorded, if it has been computed."""
-        assert self._pending is not None
+    def _receive(self, request: _Request, timeout: float = 0.0) -> Chunk | None:
+        """Return the chunk of the newest request, checked and recorded, if it has been computed."""
         chunk = self._worker.result(timeout)
         if chunk is None:
             return None
         check_chunk(chunk, self._action_shape)
         self._action_shape = chunk.actions.shape[1:]
-        timing = self._pending.timing
+        timing = request.timing
         timing.seconds, timing.network_seconds = chunk.seconds, chunk.network_seconds
         timing.encode_seconds, timing.calls, timing.rows = chunk.encode_seconds, chunk.calls, chunk.rows
         self._on_chunk(chunk)
         return chunk
 
-    def _wait_for_chunk(self) -> Chunk:
-        chunk = self._receive(self.timeout)
+    def _wait_for_chunk(self, request: _Request) -> Chunk:
+        chunk = self._receive(request, self.timeout)
         if chunk is None:
             raise SpecpolicyError(f"inference has not answered for {self.timeout:g} s")
         return chunk
 
     def _collect(self, step: int) -> None:
-        """Put the pending chunk into the queue, if it has been computed and the clock allows its use."""
-        request = self._pending
-        if request is None:
-            return
-        if request.chunk is None:
-            request.chunk = self._wait_for_chunk() if self._clock.simulated else self._receive()
+        """Put into the queue what has been computed and what the clock allows to use."""
+        for request in tuple(self._pending):
             if request.chunk is None:
-                return
-            request.usable = self._clock.usable_step(request.step, request.chunk.seconds)
-        if step >= request.usable:
-            self._accept(request, step)
+                simulated = self._clock.simulated
+                request.chunk = self._wait_for_chunk(request) if simulated else self._receive(request)
+                if request.chunk is None:
+                    return
+                request.usable = self._clock.usable_step(request.step, request.chunk.seconds)
+            if step >= request.usable:
+                self._accept(request, step)
 
     def _accept(self, request: _Request, step: int) -> None:
         assert request.chunk is not None
@@ -239,18 +245,18 @@ class Pilot:
         timing.expired = start + len(request.chunk.actions) <= step
         if timing.missed:
             timing.late_steps = step - timing.due
-        self._pending = None
+        for older in self._pending[: self._pending.index(request)]:  # it has been overtaken
+            older.timing.expired = True
+        del self._pending[: self._pending.index(request) + 1]
 
     def _must_wait(self, step: int) -> bool:
         """Whether to wait for the pending chunk, although the previous one may still have actions."""
-        if self._pending is None:
-            return False
         if self._execution.pauses:
-            return True
-        if step < self._pending.timing.due:
-            return False
-        self._pending.timing.missed = True
-        return self._execution.on_miss != "continue_chunk"
+            return bool(self._pending)
+        late = [request for request in self._pending if step >= request.timing.due]
+        for request in late:
+            request.timing.missed = True
+        return bool(late) and self._execution.on_miss != "continue_chunk"
 
     def _held(self) -> np.ndarray:
         if self._last is None:

@@ -30,7 +30,7 @@ class Condition:
         trace: path of the CSV file with the recorded calls.
         trace_digest: hash of the trace's content, so that a moved file is recognised.
         execute_steps: control steps from one request for a chunk to the next; None: the policy's own number.
-        stitching, on_miss, ensemble_decay, hold: see `specpolicy.control.Execution`.
+        stitching, on_miss, ensemble_decay, hold, in_flight: see `specpolicy.control.Execution`.
     """
 
     sampler: str
@@ -44,6 +44,7 @@ class Condition:
     on_miss: str = "continue_chunk"
     ensemble_decay: float = 0.01
     hold: tuple[float | None, ...] | None = None
+    in_flight: int = 1
 
     @property
     def label(self) -> str:
@@ -64,6 +65,8 @@ class Condition:
             parts.append(self.stitching)
         if self.on_miss != "continue_chunk":
             parts.append(f"on_miss {self.on_miss}")
+        if self.in_flight > 1:
+            parts.append(f"{self.in_flight} in flight")
         return " ".join(parts)
 
     @property
@@ -74,7 +77,8 @@ class Condition:
     @property
     def execution(self) -> Execution:
         """How chunks become actions."""
-        return Execution(self.execute_steps, None, self.on_miss, self.stitching, float(self.ensemble_decay), self.hold)
+        decay = float(self.ensemble_decay)
+        return Execution(self.execute_steps, None, self.on_miss, self.stitching, decay, self.hold, self.in_flight)
 
     def make_clock(self, hz: float) -> Clock:
         """Return the condition's clock for a world of `hz` control steps per second."""

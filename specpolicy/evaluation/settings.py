@@ -89,6 +89,8 @@ def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool 
 def _settings(condition: Condition, setup: Setup, origin: Origin) -> dict[str, Any]:
     """Return what the condition's results depend on; a trace and a calibration enter by a hash of their content."""
     options = {name: value for name, value in asdict(condition).items() if name not in ("sampler", "trace")}
+    if condition.in_flight == 1:  # results of before there was a choice are known as the same
+        del options["in_flight"]
     digest = origin.calibrations.get(condition.sampler)
     return {
         "sampler": dict(setup.samplers[condition.sampler]),

@@ -55,7 +55,7 @@ class Joining:
     Attributes:
         stitching: ways to join chunks; each makes its own conditions.
         execute_steps: control steps from one request for a chunk to the next; None: the policy's own number.
-        on_miss, ensemble_decay, hold: see `specpolicy.control.Execution`.
+        on_miss, ensemble_decay, hold, in_flight: see `specpolicy.control.Execution`.
     """
 
     stitching: tuple[str, ...] = ("continue_chunk",)
@@ -63,6 +63,7 @@ class Joining:
     on_miss: str = "continue_chunk"
     ensemble_decay: float = 0.01
     hold: tuple[float | None, ...] | None = None
+    in_flight: int = 1
 
 
 def make_conditions(
@@ -90,7 +91,13 @@ def make_conditions(
         on_miss=joining.on_miss,
         ensemble_decay=joining.ensemble_decay,
         hold=joining.hold,
+        in_flight=joining.in_flight,
     )
+    if joining.in_flight > 1 and times_are_measured(track):
+        raise SpecpolicyError(
+            f"in_flight={joining.in_flight}: times are measured one chunk after the other: use track=delay, or charge "
+            "those of a track.trace"
+        )
     conditions: Sequence[Condition] = [common]
     if name == "delay":
         conditions = _delays(track, common, n_action_steps)
@@ -131,10 +138,14 @@ def times_are_measured(track: Mapping[str, Any]) -> bool:
 def _delays(track: Mapping[str, Any], common: Condition, n_action_steps: int) -> list[Condition]:
     """Return the delays, rising, each with the shortest execution horizon it allows; then the horizons at one delay."""
     shortest = common.execute_steps or n_action_steps
-    pairs = [(delay, max(delay, shortest)) for delay in sorted(_steps(track["delays"], "track.delays", 0))]
+    # So many steps apart, requests never wait for a free place.
+    pairs = [
+        (delay, max(math.ceil(delay / common.in_flight), shortest))
+        for delay in sorted(_steps(track["delays"], "track.delays", 0))
+    ]
     at = _steps([track["swept_at"]], "track.swept_at", 0)[0]
     for horizon in _steps(track["swept_execute_steps"] or [], "track.swept_execute_steps", 1, empty=True):
-        if horizon < at:
+        if horizon * common.in_flight < at:
             raise SpecpolicyError(
                 f"track.swept_execute_steps: {horizon} is less than the delay of {at} control steps (track.swept_at)"
             )

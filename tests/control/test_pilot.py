@@ -245,3 +245,51 @@ def test_a_broken_chunk_is_refused_whole(fault, message):
 def test_settings_that_cannot_be_meant(options, message):
     with pytest.raises(SpecpolicyError, match=message):
         fly(Steps(), PausedClock(), **options)
+
+
+def test_chunks_in_flight_side_by_side_make_observations_fresher():
+    """With two places a delay of four steps is asked for every two; no action is repeated, none is missing."""
+    actions, _, log = fly(Steps(), DelayClock(4), steps=18, execute_steps=2, in_flight=2)
+    assert actions == list(range(18)) and requests(log) == [0, *range(0, 18, 2)]
+    assert ages(log)[4:] == 7 * [4, 5] and log.misses == 0
+    _, _, alone = fly(Steps(), DelayClock(4), steps=18, execute_steps=2)
+    assert ages(alone)[8:12] == [4, 5, 6, 7]  # it waits for the one place
+
+
+def test_what_a_chunk_in_flight_will_say_is_not_committed():
+    planner = Steps()
+    planner.given = []
+    plan = planner.plan
+    planner.plan = lambda history, committed=None: (planner.given.append(committed), plan(history))[1]
+    fly(planner, DelayClock(4), steps=12, execute_steps=2, in_flight=2, stitching="inpaint")
+    assert [None if one is None else one.count for one in planner.given] == [None, 4, 2, 2, 2, 2, 2]
+    assert [one.actions[0][0] for one in planner.given[1:]] == [0, 2, 4, 6, 8, 10]
+
+
+class Trace(DelayClock):
+    """Chunks that take the steps of a list."""
+
+    def __init__(self, steps):
+        super().__init__(max(steps))
+        self.left = list(steps)
+
+    def usable_step(self, step, seconds):
+        return step + self.left.pop(0)
+
+
+def test_an_overtaken_chunk_is_dropped():
+    actions, _, log = fly(Steps(), Trace([6, 1, 2, 2, 2, 2]), steps=10, execute_steps=2, in_flight=2, lead=2)
+    assert actions == list(range(10))
+    assert log.chunks[1].expired and not log.chunks[2].expired
+    assert [tick.chunk for tick in log.ticks[:4]] == [0, 0, 0, 1]  # the second request, taken up as the second chunk
+
+
+@pytest.mark.parametrize("options", ({"in_flight": 0}, {"in_flight": 1.5}, {"in_flight": 2, "stitching": "sync_pause"}))
+def test_chunks_in_flight_are_refused_where_they_mean_nothing(options):
+    with pytest.raises(SpecpolicyError, match="in_flight"):
+        Execution(**options)
+
+
+def test_a_live_loop_computes_one_chunk_at_a_time():
+    with pytest.raises(SpecpolicyError, match="one chunk at a time"):
+        Pilot(InlineWorker(Steps()), WallClock(10), 10, Execution(in_flight=2))
