@@ -22,7 +22,20 @@ SPELLINGS = (
 OTHERS = {
     *("clock", "engine", "format", "graphs", "objective", "on_miss", "precision", "stitching", "viewer", "worker"),
     *("execute_steps", "hz", "data_hz", "control_hz", "inference_timeout", "lead", "pad_after", "execute_steps"),
-    *("hold", "network", "samplers", "shard", "start", "steps", "stop", "task", "threads", "window", "workers"),
+    *(
+        "hold",
+        "network",
+        "samplers",
+        "shard",
+        "shards",
+        "start",
+        "steps",
+        "stop",
+        "task",
+        "threads",
+        "window",
+        "workers",
+    ),
 }
 
 
