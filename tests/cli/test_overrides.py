@@ -21,7 +21,17 @@ SPELLINGS = (
 # Keys of verbs that are no text though their default may be a string or nothing: choices, numbers, lists.
 OTHERS = {
     *("clock", "engine", "format", "graphs", "objective", "on_miss", "precision", "stitching", "viewer", "worker"),
-    *("execute_steps", "hz", "data_hz", "control_hz", "inference_timeout", "lead", "pad_after", "execute_steps"),
+    *(
+        "episodes",
+        "execute_steps",
+        "hz",
+        "data_hz",
+        "control_hz",
+        "inference_timeout",
+        "lead",
+        "pad_after",
+        "execute_steps",
+    ),
     *(
         "hold",
         "network",
