@@ -26,10 +26,9 @@ SAMPLER = "ddim"
 WAYS = {  # {name: settings}
     "1 process": ["workers=1"],
     "2 processes": ["workers=2"],
-    "1 process, batch=4": ["workers=1", "batch=4"],
-    "2 processes, batch=4": ["workers=2", "batch=4"],
-    "planner, 1 process, batch=4": ["cluster.planners=1", "cluster.workers=1", "batch=4"],
-    "planner, 2 processes, batch=4": ["cluster.planners=1", "cluster.workers=2", "batch=4"],
+    "2 processes, batch=3": ["workers=2", "batch=3"],
+    "planner, 1 process, batch=3": ["cluster.planners=1", "cluster.workers=1", "batch=3"],
+    "planner, 2 processes, batch=3": ["cluster.planners=1", "cluster.workers=2", "batch=3"],
 }
 ROWS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -236,7 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("measure", "simulate"))
     parser.add_argument("path", type=Path)
-    parser.add_argument("--episodes", type=int, default=32, help="of each way and task")
+    parser.add_argument("--episodes", type=int, default=24, help="of each way and task")
     parser.add_argument("--call", type=float, default=0.003, help="assumed seconds of a call on a GPU")
     parser.add_argument("--calls", type=int, default=10, help="calls of a chunk")
     options = parser.parse_args()

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,15 +39,32 @@ def cluster_options(config: DictConfig, shares: bool = True, alone: bool = False
     return replace(options, workers=max(1, options.planners)) if alone and options.workers is None else options
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a verb needs of every machine.
+
+    Attributes:
+        output: directory that it must be able to write to.
+        task: the task, whose physics must be those of this machine; None: there is no matter.
+        seen: files and directories that it must see as they are here.
+        device: of the policy.
+        alike: whether processors and GPUs must be the same, as where measured times count.
+    """
+
+    output: Path
+    task: Mapping[str, Any] | None = None
+    seen: Sequence[Path] = ()
+    device: str = "cpu"
+    alike: bool = False
+
+
 @contextlib.contextmanager
-def opened(options: Local | Ray, output: Path, device: str = "cpu", seen: Sequence[Path] = ()) -> Iterator[Crew]:
+def opened(options: Local | Ray, needs: Needs) -> Iterator[Crew]:
     """Have a crew for the block.
 
     Args:
         options: see `cluster_options`.
-        output: directory that every machine must be able to write to.
-        device: of the policy.
-        seen: other files and directories that every machine must see as they are here.
+        needs: what is checked before anything begins.
 
     Raises:
         SpecpolicyError: the cluster, or one of its machines, cannot be used.
@@ -59,14 +76,17 @@ def opened(options: Local | Ray, output: Path, device: str = "cpu", seen: Sequen
     from specpolicy.cluster.ray_crew import RayCrew
     from specpolicy.cluster.ray_nodes import connected, look_at_nodes
 
+    device = needs.device
     if device.partition(":")[2]:
         raise SpecpolicyError(f"device={device}: Ray gives each policy a GPU of its own: name no number")
     gpus = (1.0 if device == "cuda" else 0.0) if options.gpus is None else options.gpus
-    with connected(options) as ray, _token(output) as token:
-        here = look((token, *map(Path.resolve, seen)))
-        nodes = look_at_nodes(ray, functools.partial(look, tuple(here["paths"])))
+    with connected(options) as ray, _token(needs.output) as token:
+        here = look((token, *map(Path.resolve, needs.seen)), needs.task)
+        nodes = look_at_nodes(ray, functools.partial(look, tuple(here["paths"]), needs.task))
         for node in nodes:
             check_node(node, here, str(token))
+            if needs.alike:
+                check_hardware(node, nodes[0])
         free = sum(node.cpus for node in nodes) - (0 if gpus else options.planners)
         workers = free if options.workers is None else options.workers
         if not 0 < workers <= free:
@@ -90,13 +110,20 @@ def _token(output: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def look(paths: Sequence[Path | str]) -> dict[str, Any]:
-    """Return what is to be compared between machines: versions and, by path, a digest of what lies there."""
+def look(paths: Sequence[Path | str], task: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what is to be compared between machines: versions, by path a digest of what lies there, and physics."""
+    from specpolicy.evaluation.physics import probe
     from specpolicy.evaluation.provenance import hardware
     from specpolicy.machine import versions
+    from specpolicy.tasks import make_task_env
 
+    physics = None
+    if task is not None:
+        with contextlib.closing(make_task_env(task)) as env:
+            physics = probe(env)
     return {
         "versions": versions(),
+        "physics": physics,
         "paths": {str(path): content_digest(Path(path)) for path in paths},
         "about": {"hardware": hardware()},
     }
@@ -124,6 +151,8 @@ def check_node(node: Node, here: Mapping[str, Any], token: str) -> None:
     Raises:
         SpecpolicyError: other versions, or a path that the node does not see.
     """
+    from specpolicy.evaluation.physics import difference
+
     where = f"cluster: node {node.address}"
     for name in sorted({*here["versions"], *node.facts["versions"]}):
         ours, theirs = (facts["versions"].get(name) for facts in (here, node.facts))
@@ -141,6 +170,20 @@ def check_node(node: Node, here: Mapping[str, Any], token: str) -> None:
             )
         state = "does not see" if node.facts["paths"].get(path) is None else "has other content in"
         raise SpecpolicyError(f"{where} {state} {path}: put it on storage that all nodes share, under this path")
+    physics = here["physics"], node.facts["physics"]
+    if None not in physics and (departs := difference(*physics)):
+        raise SpecpolicyError(f"{where} has other physics ({departs}): install the same simulator and models there")
+
+
+def check_hardware(node: Node, other: Node) -> None:
+    """Refuse two nodes whose times do not compare."""
+    for name in ("cpu", "gpu"):
+        ours, theirs = (one.facts["about"]["hardware"][name] for one in (other, node))
+        if ours != theirs:
+            raise SpecpolicyError(
+                f"cluster: nodes {other.address} and {node.address} have different hardware ({ours}, {theirs}), and "
+                "measured times are charged: play on machines of one kind, or charge the times of a track.trace"
+            )
 
 
 def paths_of(config: DictConfig, track: dict[str, Any], pinned: bool) -> tuple[Path, ...]:

@@ -28,9 +28,10 @@ def run(config: DictConfig) -> None:
 
     from omegaconf import OmegaConf
 
-    from specpolicy.cli.clusters import cluster_options, opened
+    from specpolicy.cli.clusters import Needs, cluster_options, opened
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.own_outputs import saved_by
+    from specpolicy.cli.samplers import plain
     from specpolicy.cluster import Processes
     from specpolicy.data.collect import collect
     from specpolicy.data.recorder import Recording
@@ -50,7 +51,8 @@ def run(config: DictConfig) -> None:
     )
     attempts = successes = 0
     options = cluster_options(config, shares=False)
-    own = contextlib.nullcontext(Processes()) if output.exists() else opened(options, output.parent)
+    needs = Needs(output.parent, plain(config.task))
+    own = contextlib.nullcontext(Processes()) if output.exists() else opened(options, needs)
     with own as crew, progress_bar(config.episodes, f"collect {config.task.name}") as bar:
 
         def on_attempt(kept: bool, success: bool) -> None:

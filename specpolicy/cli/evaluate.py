@@ -60,7 +60,7 @@ def run(config: DictConfig, policy: Policy | None = None, command: str | None = 
         policy: a policy in memory, instead of the one that `config` names.
         command: the command to name in the results; None: the command line.
     """
-    from specpolicy.cli.clusters import cluster_options, opened, paths_of
+    from specpolicy.cli.clusters import Needs, cluster_options, opened, paths_of
     from specpolicy.cli.own_outputs import check_own
     from specpolicy.evaluation import runner, settings
     from specpolicy.evaluation.tracks import times_are_measured
@@ -88,7 +88,8 @@ def run(config: DictConfig, policy: Policy | None = None, command: str | None = 
         evaluation = on_engine(evaluation, output)
         origin = runner.check(evaluation, options.planners)
         seen = paths_of(config, track, pinned=artifact is not None or policy is not None)
-        with opened(options, output, str(config.device), seen) as crew:
+        needs = Needs(output, evaluation.setup.task, seen, str(config.device), times_are_measured(track))
+        with opened(options, needs) as crew:
             _evaluate(config, evaluation, origin, artifact, track, references, output, crew, command, stop)
 
 

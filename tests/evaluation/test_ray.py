@@ -13,12 +13,13 @@ import pytest
 
 from specpolicy import SpecpolicyError
 from specpolicy.cli import main
-from specpolicy.cli.clusters import check_node, content_digest, look
+from specpolicy.cli.clusters import check_hardware, check_node, content_digest, look
 from specpolicy.cluster import Processes, Work
 from specpolicy.cluster.ray_crew import RayCrew, _Group, _Hands
 from specpolicy.cluster.ray_nodes import Node, look_at_nodes
 from specpolicy.evaluation import runner, settings
 from specpolicy.evaluation.conditions import Condition
+from specpolicy.evaluation.physics import Physics
 from specpolicy.evaluation.player import Setup
 from specpolicy.evaluation.runner import Evaluation
 
@@ -136,19 +137,27 @@ def test_a_node_that_differs_is_refused_in_one_line(tmp_path):
     (policy / "model.safetensors").write_bytes(b"weights")
     output.mkdir()
     (output / "token").write_text("here")
-    here = look((policy, output / "token"))
+    here = {**look((policy, output / "token")), "physics": Physics({"x": [[0.0], [1.0]]})}
     check_node(node(here), here, str(output / "token"))
     elsewhere = {**here["paths"], str(output / "token"): None}
     (policy / "model.safetensors").write_bytes(b"other weights")
     for changes, words in (
         ({"versions": {**here["versions"], "torch": "1.0"}}, "node 10.0.0.2 has torch 1.0, this machine "),
         ({"paths": elsewhere}, f"does not see the output {output}"),
+        ({"physics": Physics({"x": [[0.0], [2.0]]})}, "has other physics (at step 1, x by 1)"),
         ({"paths": {**here["paths"], str(policy): None}}, f"does not see {policy}"),
         ({"paths": {**here["paths"], str(policy): content_digest(policy)}}, f"has other content in {policy}"),
     ):
         with pytest.raises(SpecpolicyError) as caught:
             check_node(node(here, **changes), here, str(output / "token"))
         assert words in str(caught.value)
+
+
+def test_where_times_count_all_nodes_are_of_one_kind():
+    nodes = [Node(cpu, cpu, 4, {"about": {"hardware": {"cpu": cpu, "gpu": None}}}) for cpu in ("a", "a", "b")]
+    check_hardware(nodes[1], nodes[0])
+    with pytest.raises(SpecpolicyError, match="different hardware"):
+        check_hardware(nodes[2], nodes[0])
 
 
 def arguments(drift_task, drift_policy, output):
