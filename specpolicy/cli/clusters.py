@@ -6,7 +6,7 @@ import contextlib
 import functools
 import hashlib
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,11 +82,17 @@ def opened(options: Local | Ray, needs: Needs) -> Iterator[Crew]:
     gpus = (1.0 if device == "cuda" else 0.0) if options.gpus is None else options.gpus
     with connected(options) as ray, _token(needs.output) as token:
         here = look((token, *map(Path.resolve, needs.seen)), needs.task)
-        nodes = look_at_nodes(ray, functools.partial(look, tuple(here["paths"]), needs.task))
-        for node in nodes:
-            check_node(node, here, str(token))
-            if needs.alike:
-                check_hardware(node, nodes[0])
+
+        def vetted(only: Container[str] | None = None) -> list[Node]:
+            found = look_at_nodes(ray, functools.partial(look, tuple(here["paths"]), needs.task), only)
+            for node in found:
+                check_node(node, here, str(token))
+                if needs.alike:
+                    check_hardware(node, (nodes or found)[0])
+            return found
+
+        nodes: list[Node] = []
+        nodes = vetted()
         free = sum(node.cpus for node in nodes) - (0 if gpus else options.planners)
         workers = free if options.workers is None else options.workers
         if not 0 < workers <= free:
@@ -94,7 +100,7 @@ def opened(options: Local | Ray, needs: Needs) -> Iterator[Crew]:
             raise SpecpolicyError(
                 f"cluster.workers={workers}: the Ray cluster has {sum(node.cpus for node in nodes)} CPUs{taken}"
             )
-        yield RayCrew(ray, nodes, workers, options.planners, gpus, options.retries)
+        yield RayCrew(ray, nodes, workers, options.planners, gpus, options.retries, vetted)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """What lives on the nodes of a Ray cluster: classes that become actors where they are used."""
 
+import itertools
 import os
 import pickle
 import queue
@@ -47,9 +48,9 @@ class Worker:
         self._made = made
         self._handle: Callable[[Any], Any] | None = None
 
-    def ready(self) -> str:
-        """Return the node's id, once this process runs."""
-        return _node()
+    def ready(self) -> list[str]:
+        """Return the ids of the nodes that take part, once the processes there run."""
+        return [_node()]
 
     def do(self, job: Any) -> Any:
         """Do a job."""
@@ -70,9 +71,9 @@ class World:
             pair = self._said[seat], self._told[seat]
             threading.Thread(target=sit, args=(seat, hosting, *pair), daemon=True).start()
 
-    def ready(self) -> str:
+    def ready(self) -> list[str]:
         """See `Worker.ready`."""
-        return _node()
+        return [_node()]
 
     def tell(self, seat: int, message: Any) -> tuple[str, Any]:
         """Give a seat a job or an answer; return what it says, see `Seat`."""
@@ -106,15 +107,18 @@ class Planner:
 
     def __init__(self, place: Place, made: bytes, worlds: Sequence[Any], counts: Sequence[int], size: int):
         place.enter()
-        self._made, self._lock = made, threading.Lock()
+        self._made, self._worlds, self._lock = made, worlds, threading.Lock()
         self._teams = deal(
             [[_far(world, seat) for seat in range(count)] for world, count in zip(worlds, counts, strict=True)], size
         )
         self._handle: Callable[[Any], Any] | None = None
 
-    def ready(self) -> str:
+    def ready(self) -> list[str]:
         """See `Worker.ready`."""
-        return _node()
+        import ray
+
+        others = ray.get([world.ready.remote() for world in self._worlds])
+        return [_node(), *itertools.chain.from_iterable(others)]
 
     def do(self, job: Any) -> Any:
         """Do a job; called by several threads."""

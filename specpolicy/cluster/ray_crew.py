@@ -54,10 +54,20 @@ class RayCrew:
         planners: planners that are shared, at most as many as workers.
         gpus: share of a GPU of each process with a policy; without one, a planner takes a CPU.
         retries: how often a failed job is done again.
+        vet: returns the nodes with these ids, if work may be done there; called for those that join later.
     """
 
-    def __init__(self, ray: Any, nodes: list[Node], workers: int, planners: int, gpus: float, retries: int):
-        self.workers, self.planners = workers, planners
+    def __init__(
+        self,
+        ray: Any,
+        nodes: list[Node],
+        workers: int,
+        planners: int,
+        gpus: float,
+        retries: int,
+        vet: Callable[[set[str]], list[Node]] = lambda ids: [],
+    ):
+        self.workers, self.planners, self._vet = workers, planners, vet
         self._ray, self._nodes, self._gpus, self._retries = ray, nodes, gpus, retries
 
     @property
@@ -70,7 +80,13 @@ class RayCrew:
         """See `Crew.run`. Jobs that fail everywhere are named in the end, when all others are done."""
         if most > 0:
             groups = self._groups(work, most)
-            yield from _Hands(self._ray, [make() for make in groups], groups, self._retries).run(work, iter(jobs))
+            hands = _Hands(self._ray, [make() for make in groups], groups, self._retries, self._meet)
+            yield from hands.run(work, iter(jobs))
+
+    def _meet(self, ids: list[str]) -> None:
+        """Look at nodes that were not there when the cluster was looked at."""
+        if new := set(ids) - {node.id for node in self._nodes}:
+            self._nodes += self._vet(new)
 
     def _groups(self, work: Work, most: int) -> list[Callable[[], _Group]]:
         """Return functions that start the groups, and start them anew."""
@@ -101,9 +117,17 @@ class RayCrew:
 class _Hands:
     """One run: which group does what, and what has to be done again."""
 
-    def __init__(self, ray: Any, groups: list[_Group], makers: list[Callable[[], _Group]], retries: int):
-        self._ray, self._groups, self._makers, self._retries = ray, groups, makers, retries
+    def __init__(
+        self,
+        ray: Any,
+        groups: list[_Group],
+        makers: list[Callable[[], _Group]],
+        retries: int,
+        meet: Callable[[list[str]], None],
+    ):
+        self._ray, self._groups, self._makers, self._retries, self._meet = ray, groups, makers, retries, meet
         self._awaited: dict[Any, tuple[int, _Task | None]] = {}  # reference: number of the group, job (None: ready)
+        self._down: deque[int] = deque()  # groups to begin anew
         self._again: deque[_Task] = deque()
         self._failed: list[_Task] = []
 
@@ -123,7 +147,9 @@ class _Hands:
                         self._lost(number, task, error)
                         continue
                     if task is None:
-                        self._groups[number].node = value
+                        self._meet(value)
+                        self._groups[number].node = value[0]
+                        self._begin()
                     else:
                         self._groups[number].busy.remove(task)
                         yield value
@@ -192,8 +218,18 @@ class _Hands:
             (self._again if one.failures <= self._retries else self._failed).append(one)
         self._awaited = {ref: whose for ref, whose in self._awaited.items() if whose[0] != number}
         self._end(group)
-        self._groups[number] = self._makers[number]()
-        self._await_group(number)
+        self._groups[number] = _Group([], 0)
+        self._down.append(number)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin lost groups anew: those of many actors one after the other, or they would hold each other's CPUs."""
+        begun = any(task is None and len(self._groups[number].actors) > 1 for number, task in self._awaited.values())
+        while self._down and not begun:
+            number = self._down.popleft()
+            self._groups[number] = self._makers[number]()
+            self._await_group(number)
+            begun = len(self._groups[number].actors) > 1
 
     def _end(self, group: _Group) -> None:
         for actor in group.actors:

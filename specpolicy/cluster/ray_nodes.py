@@ -7,7 +7,7 @@ import logging
 import os
 import pickle
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,19 +68,21 @@ def connected(options: Ray) -> Iterator[Any]:
         ray.shutdown()
 
 
-def look_at_nodes(ray: Any, look: Callable[[], Mapping[str, Any]]) -> list[Node]:
+def look_at_nodes(ray: Any, look: Callable[[], Mapping[str, Any]], only: Container[str] | None = None) -> list[Node]:
     """Return all nodes that have CPUs, with what `look` returns there.
 
     Args:
         ray: the module, connected.
         look: a function without arguments that can be pickled.
+        only: ids of nodes; None: all.
 
     Raises:
         SpecpolicyError: a node cannot look, as where another version of this package is installed.
     """
     place, call = Place.here(), pickle.dumps(look)
     alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-    if not alive:
+    alive = [node for node in alive if only is None or node["NodeID"] in only]
+    if not alive and only is None:
         raise SpecpolicyError("cluster: no node of the Ray cluster has a CPU")
     affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     asked = {

@@ -55,7 +55,7 @@ class Actor:
 
     def __init__(self, node, do):
         self.killed, self.done = False, []
-        self.ready = SimpleNamespace(remote=lambda: Reference(node))
+        self.ready = SimpleNamespace(remote=lambda: Reference([node]))
 
         def remote(job):
             self.done.append(job)
@@ -66,7 +66,7 @@ class Actor:
 
 def pretend(do, nodes, slots=1, retries=2, jobs=range(8)):
     """Results, and the actors of all groups ever begun."""
-    begun = []
+    begun, met = [], []
 
     def maker(node):
         def make():
@@ -76,13 +76,14 @@ def pretend(do, nodes, slots=1, retries=2, jobs=range(8)):
         return make
 
     makers = [maker(node) for node in nodes]
-    hands = _Hands(Pretended(), [make() for make in makers], makers, retries)
+    hands = _Hands(Pretended(), [make() for make in makers], makers, retries, met.extend)
     found = []
     try:
         for result in hands.run(Work(str, None), iter(jobs)):
             found.append(result)
     except SpecpolicyError as error:
         found.append(str(error))
+    assert {*met} <= {*nodes}
     return found, begun
 
 
