@@ -138,7 +138,10 @@ def play(task: str, settings: list[str], episodes: int) -> tuple[float, list[int
 
 
 def costs_of(task: str, lengths: list[int]) -> Costs:
-    """Measure what the simulation needs, in this process and on one thread."""
+    """Measure what the simulation needs, in this process and on one thread, in seconds of its processor.
+
+    So other work on the machine counts little. Writing rows is measured by the clock, as it waits for the disk.
+    """
     import torch
 
     from specpolicy import load_policy
@@ -152,14 +155,14 @@ def costs_of(task: str, lengths: list[int]) -> Costs:
     env = make_task_env(compose_verb("evaluate", [f"task={task}", "policy=none"]).task)
     resets, steps = [], []
     for seed in range(4):
-        begin = time.perf_counter()
+        begin = time.process_time()
         observation, _ = env.reset(seed=seed)
-        resets.append(time.perf_counter() - begin)
+        resets.append(time.process_time() - begin)
         env.action_space.seed(seed)
         for _ in range(40):
-            begin = time.perf_counter()
+            begin = time.process_time()
             observation, *_ = env.step(env.action_space.sample())
-            steps.append(time.perf_counter() - begin)
+            steps.append(time.process_time() - begin)
     history = history_of([observation] * policy.n_obs_steps)
     taken = {}
     for rows in ROWS:
@@ -167,9 +170,9 @@ def costs_of(task: str, lengths: list[int]) -> Costs:
         times = []
         for _ in range(4):
             generators = [torch.Generator().manual_seed(row) for row in range(rows)]
-            begin = time.perf_counter()
+            begin = time.process_time()
             policy.predict(stacked, SAMPLER, generators)
-            times.append(time.perf_counter() - begin)
+            times.append(time.process_time() - begin)
         taken[rows] = float(np.median(times[1:]))
     more, first = np.polyfit(np.array(ROWS) - 1, [taken[rows] for rows in ROWS], 1)
     with tempfile.TemporaryDirectory() as directory:
@@ -199,35 +202,43 @@ def measure(path: Path, episodes: int) -> None:
 
 
 def simulate(path: Path, call: float, calls: int) -> None:
-    """Print what other machines would do.
+    """Print what other machines would do, in episodes per minute.
 
     Args:
         path: measured figures.
         call: assumed seconds of a network call on a GPU, for up to 64 rows.
         calls: network calls of a chunk.
     """
-    for task, found in json.loads(path.read_text()).items():
+    tasks = json.loads(path.read_text())
+    columns = {}
+    for task, found in tasks.items():
         costs = Costs(**{**found["costs"], "lengths": tuple(found["costs"]["lengths"])})
         print(
-            f"\n{task}: {costs.step * 1e3:.1f} ms a step, {costs.reset:.2f} s a reset, {costs.first * 1e3:.0f} ms a "
-            f"chunk, {costs.more * 1e3:.1f} ms each further one of a batch, {costs.record * 1e3:.1f} ms to write a row"
+            f"{task}: {costs.step * 1e3:.1f} ms a step, {costs.reset * 1e3:.1f} ms a reset, {costs.first * 1e3:.0f} "
+            f"ms a chunk, {costs.more * 1e3:.1f} ms each further one of a batch, {costs.record * 1e3:.1f} ms to write "
+            f"a row, {np.mean(costs.lengths):.0f} steps an episode"
         )
         gpu = dataclasses.replace(costs, first=calls * call, more=0.0)
+        full = dataclasses.replace(costs, first=(costs.first + 15 * costs.more) / 16)  # a sixteenth of a full batch
         rows = {
             "1 process": own_policies(costs, 1, 400),
             "2 processes": own_policies(costs, 2, 400),
-            "16 processes, a policy each": own_policies(costs, 16, 3200),
-            "64 nodes of 16 processes, a policy each": own_policies(costs, 1024, 100_000),
-            "the same, rows written at no cost": own_policies(dataclasses.replace(costs, record=0.0), 1024, 100_000),
-            "15 processes, a GPU as planner, batch=1": shared_planner(gpu, 15, 1, 15, 800),
+            "16 processes": own_policies(costs, 16, 3200),
+            "16 processes, batch=16 in each": own_policies(full, 16, 3200),
+            "64 nodes of 16 processes": own_policies(costs, 1024, 200_000),
+            "64 nodes of 16 processes, rows written at no cost": own_policies(
+                dataclasses.replace(costs, record=0.0), 1024, 200_000
+            ),
         }
-        for batch in (4, 15, 30, 60):
-            teams = max(2, -(-15 // batch))
-            rows[f"15 processes, a GPU as planner, batch={batch}"] = shared_planner(
-                gpu, 15, batch, teams, 3200 // (4 * batch)
-            )
-        for name, rate in rows.items():
-            print(f"| {name} | {rate:,.0f} |")
+        for name, device in (("planner on a CPU", costs), ("planner on a GPU", gpu)):
+            for batch in (1, 16, 32, 64):
+                teams = max(2, -(-15 // batch))
+                blocks = 9600 // (4 * batch) if batch > 1 else 800
+                rows[f"{name}, 15 processes, batch={batch}"] = shared_planner(device, 15, batch, teams, blocks)
+        columns[task] = rows
+    print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+    for name in next(iter(columns.values())):
+        print(f"| {name} | {' | '.join(f'{rows[name]:,.0f}' for rows in columns.values())} |")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import parse
 from specpolicy.parsing.schema import check_ranges
 
-MANY = 2**20
+MANY = 10_000
 
 
 @dataclass(frozen=True)
