@@ -1,6 +1,6 @@
 """Draw docs/stitching.png: one chunk of push_t after the last one, joined in different ways at a delay of four steps.
 
-    python scripts/draw_stitching.py
+python scripts/draw_stitching.py
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from specpolicy.loading import load_policy
     from specpolicy.policy import DiffusionPolicy
     from specpolicy.sampler_names import make_sampler
-    from specpolicy.samplers import Calibration, Sample, calibrate, sample
+    from specpolicy.samplers import Calibration, Sample, calibrate, log_probs, sample
     from specpolicy.token_policy import TokenPolicy
 
 __version__ = "0.1.0"
@@ -28,6 +28,7 @@ __all__ = [
     "calibrate",
     "evaluate",
     "load_policy",
+    "log_probs",
     "make_sampler",
     "sample",
 ]
@@ -45,6 +46,7 @@ _HOMES = {
     "SpecpolicyError": "specpolicy.errors",
     "TokenPolicy": "specpolicy.token_policy",
     "load_policy": "specpolicy.loading",
+    "log_probs": "specpolicy.samplers",
     "make_sampler": "specpolicy.sampler_names",
     "sample": "specpolicy.samplers",
 }

@@ -5,6 +5,7 @@ Each is a class of options, such as `Recycled(window=16)`. `specpolicy.make_samp
 
 from specpolicy.samplers.base import Denoiser, NoiseSource, Sample, Sampler, SampleStatistics, Setting
 from specpolicy.samplers.bound import BoundSampler
+from specpolicy.samplers.densities import log_probs
 from specpolicy.samplers.dpm_solver import DPMSolver
 from specpolicy.samplers.picard import Picard
 from specpolicy.samplers.recycled.calibration import Calibration, calibrate
@@ -32,5 +33,6 @@ __all__ = [
     "Sampler",
     "Setting",
     "calibrate",
+    "log_probs",
     "sample",
 ]

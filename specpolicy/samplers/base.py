@@ -52,11 +52,13 @@ class SampleStatistics:
 
 @dataclass(frozen=True)
 class Sample:
-    """Sampled action chunks: `actions` (B, H, D); `states` (K+1, B, H, D), noisiest first, if asked for."""
+    """Sampled action chunks: `actions` (B, H, D). If asked for: `states` (K+1, B, H, D), noisiest first, and
+    `log_probs` (K, B), the log density of every step (see `specpolicy.log_probs`)."""
 
     actions: Tensor
     stats: SampleStatistics
     states: Tensor | None = None
+    log_probs: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,10 @@ class Sampler(ABC):
         Raises:
             SpecpolicyError: options, chain and calibration that do not fit together.
         """
+
+    def target(self, chain: GaussianChain) -> GaussianChain | None:
+        """Return the chain whose steps are sampled; None for solvers of an equation, which samples no steps."""
+        return None
 
     def learnt(self, setting: Setting, backend: str) -> Iterator[Any]:
         """Yield the learnt parts of a setting that this sampler uses: modules, and settings as plain values.

@@ -37,9 +37,13 @@ class Picard(Sampler):
         check_amounts(self, "tolerance")
         check_counts(self, "window", "steps")
 
+    def target(self, chain: GaussianChain) -> GaussianChain:
+        """See `Sampler.target`."""
+        return chain if self.steps is None else chain.strided(self.steps)
+
     def bind(self, setting: Setting) -> Draw:
         """See `Sampler.bind`."""
-        chain = setting.chain if self.steps is None else setting.chain.strided(self.steps)
+        chain = self.target(setting.chain)
         count, shape = len(chain), setting.shape
         scale = _scale(chain).to(setting.device, setting.dtype)
 

@@ -1,5 +1,7 @@
 """The samplers of diffusion policies by name, and `sample`, which draws with one."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from specpolicy.model import Model, device_of
 from specpolicy.parsing.named import make_named
 from specpolicy.samplers.base import Denoiser, Generators, Sample, Sampler, Setting
 from specpolicy.samplers.bound import BoundSampler
+from specpolicy.samplers.densities import log_probs
 from specpolicy.samplers.dpm_solver import DPMSolver
 from specpolicy.samplers.picard import Picard
 from specpolicy.samplers.recycled.sampler import Recycled
@@ -57,6 +60,7 @@ def sample(
     return_states: bool = False,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
+    return_log_probs: bool = False,
 ) -> Sample:
     """Draw action chunks of `shape` (B, H, D) from a denoiser and its chain: bind the sampler, and draw once.
 
@@ -71,10 +75,11 @@ def sample(
         return_states: also the states on the way, `Sample.states`.
         device: by default that of `cond`, of the denoiser's parameters, or the CPU.
         dtype: of the states, float32 or float64; half precision would change the distribution.
+        return_log_probs: also the log density of every step, `Sample.log_probs`, by one more call of K B rows.
 
     Raises:
-        SpecpolicyError: shapes that do not fit, a chain that the sampler cannot walk, a calibration of another network,
-            values that are not finite.
+        SpecpolicyError: log densities of a sampler that draws no steps; shapes that do not fit, a chain that the
+            sampler cannot walk, a calibration of another network, values that are not finite.
     """
     if dtype not in (torch.float32, torch.float64):
         raise SpecpolicyError(
@@ -92,4 +97,14 @@ def sample(
         raise SpecpolicyError(f"shape must be (batch, horizon, action dimension), got {tuple(shape)}")
     where = torch.device(device) if device is not None else device_of(denoiser, cond)
     setting = Setting(Model(denoiser, where), chain, torch.Size(shape[1:]), dtype=dtype)
-    return BoundSampler(sampler, setting)(shape[0], cond, generator, return_states)
+    bound = BoundSampler(sampler, setting)
+    if not return_log_probs:
+        return bound(shape[0], cond, generator, return_states)
+    target = sampler.target(chain)
+    if target is None:
+        raise SpecpolicyError(f"sampler '{sampler.name}' solves an equation: its steps have no densities")
+    out = bound(shape[0], cond, generator, return_states=True)
+    assert out.states is not None
+    with torch.no_grad():
+        found = log_probs(denoiser, target, out.states, None if cond is None else cond.to(where))
+    return replace(out, log_probs=found, states=out.states if return_states else None)

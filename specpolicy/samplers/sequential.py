@@ -32,7 +32,11 @@ class DDPM(Sampler):
 
     def bind(self, setting: Setting) -> Draw:
         """See `Sampler.bind`."""
-        return walk(setting.chain if self.steps is None else setting.chain.strided(self.steps), setting)
+        return walk(self.target(setting.chain), setting)
+
+    def target(self, chain: GaussianChain) -> GaussianChain:
+        """See `Sampler.target`."""
+        return chain if self.steps is None else chain.strided(self.steps)
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,11 @@ class DDIM(Sampler):
 
     def bind(self, setting: Setting) -> Draw:
         """See `Sampler.bind`."""
-        return walk(setting.chain.with_ddim(self.steps, self.eta), setting)
+        return walk(self.target(setting.chain), setting)
+
+    def target(self, chain: GaussianChain) -> GaussianChain:
+        """See `Sampler.target`."""
+        return chain.with_ddim(self.steps, self.eta)
 
 
 def walk(chain: GaussianChain, setting: Setting) -> Draw:

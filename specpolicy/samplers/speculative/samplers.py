@@ -95,7 +95,7 @@ class Speculative(Sampler):
         check_amounts(self, "eta", optional=True)
 
     def target(self, chain: GaussianChain) -> GaussianChain:
-        """Return the chain whose distribution is sampled."""
+        """See `Sampler.target`."""
         if self.eta is not None:
             return chain.with_ddim(self.steps or len(chain), self.eta)
         return chain if self.steps is None else chain.strided(self.steps)

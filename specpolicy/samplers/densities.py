@@ -1,0 +1,57 @@
+"""Log densities of the steps that a sampler took, for training by reinforcement (DPPO: Ren et al. 2024,
+arXiv 2409.00588, section 4: each denoising step is an action with a Gaussian density)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from specpolicy.diffusion import GaussianChain
+from specpolicy.engines.base import Denoiser
+from specpolicy.errors import SpecpolicyError
+
+
+def log_probs(
+    denoiser: Denoiser, chain: GaussianChain, states: Tensor, cond: Tensor | None = None, floor: float = 0.0
+) -> Tensor:
+    """Return log N(next state; mean of the chain's step, sigma^2) of each step and chunk, (K, B) float64.
+
+    The densities are those of the chain, whatever drafts a sampler made on the way, so ratios of two policies are those
+    of sequential sampling. All states are evaluated in one batched call of K B rows, and autograd runs through it.
+
+    Args:
+        denoiser: the policy whose densities are wanted, which need not be the one that drew the states.
+        chain: the chain that was walked; see `Sampler.target` for the one of a sampler.
+        states: (K+1, B, H, D), noisiest first: `Sample.states`.
+        cond: (B, ...) or (1, ...), which is expanded; None for an unconditional denoiser.
+        floor: smaller deviations are raised to it (DPPO's min_logprob_denoising_std, 0.1 there), so that the last steps
+            do not decide everything. Steps that then still have no noise have no density: 0.
+
+    Raises:
+        SpecpolicyError: states of another chain, or a chain without noise.
+    """
+    count = len(chain)
+    if states.ndim != 4 or len(states) != count + 1:
+        raise SpecpolicyError(
+            f"states of shape {tuple(states.shape)}: expected ({count + 1}, B, H, D), as return_states=True gives them "
+            f"for this chain of {count} steps"
+        )
+    if not (math.isfinite(floor) and floor >= 0):
+        raise SpecpolicyError(f"floor={floor}: expected a standard deviation, 0 or more")
+    sigma = chain.sigma.to(states.device, torch.float64).clamp(min=floor)
+    if not bool((sigma > 0).any()):
+        raise SpecpolicyError("no step of this chain has noise, so none has a density: use eta above 0, or a floor")
+    before, after = states[:-1], states[1:]
+    batch = before.shape[1]
+    if cond is not None:
+        cond = cond.expand(batch, *cond.shape[1:]).repeat(count, *[1] * (cond.ndim - 1))
+    timesteps = chain.timesteps_on(states.device).repeat_interleave(batch)
+    output = denoiser(before.flatten(0, 1), timesteps, cond)
+    steps = torch.arange(count, device=states.device).repeat_interleave(batch)
+    flat = before.flatten(0, 1)
+    mean = chain.mean(flat, chain.x0(output, flat, steps), steps)
+    noise = (after.flatten(0, 1) - mean).double() / sigma.where(sigma > 0, 1).repeat_interleave(batch)[:, None, None]
+    size = states[0, 0].numel()
+    found = -0.5 * noise.square().sum(dim=(1, 2)).view(count, batch)
+    found = found - size * (sigma.where(sigma > 0, 1).log() + 0.5 * math.log(2 * math.pi))[:, None]
+    return found.where((sigma > 0)[:, None], 0)
