@@ -80,13 +80,15 @@ def opened(options: Local | Ray, needs: Needs) -> Iterator[Crew]:
     if device.partition(":")[2]:
         raise SpecpolicyError(f"device={device}: Ray gives each policy a GPU of its own: name no number")
     gpus = (1.0 if device == "cuda" else 0.0) if options.gpus is None else options.gpus
-    with connected(options) as ray, _token(needs.output) as token:
-        here = look((token, *map(Path.resolve, needs.seen)), needs.task)
+    with connected(options) as ray:
+        here = look(tuple(map(Path.resolve, needs.seen)), needs.task)
 
         def vetted(only: Container[str] | None = None) -> list[Node]:
-            found = look_at_nodes(ray, functools.partial(look, tuple(here["paths"]), needs.task), only)
+            with _token(needs.output) as token:
+                paths = {**here["paths"], str(token): content_digest(token)}
+                found = look_at_nodes(ray, functools.partial(look, tuple(paths), needs.task), only)
             for node in found:
-                check_node(node, here, str(token))
+                check_node(node, {**here, "paths": paths}, str(token))
                 if needs.alike:
                     check_hardware(node, (nodes or found)[0])
             return found
