@@ -52,7 +52,8 @@ def table(results: Path) -> Iterator[list[str]]:
     Raises:
         SpecpolicyError: no results, or none without a delay to compare with.
     """
-    policies = sorted({path.parent.parent for path in results.glob("*/*/*/episodes.csv")})
+    found = {path.parent.parent for path in results.glob("*/*/*/episodes.csv")}
+    policies = sorted(found, key=lambda path: (path.parent.name, path.name != "shipped", path.name))
     if not policies:
         raise SpecpolicyError(f"{results} holds no results: run benchmarks/delay_causes.sh")
     for policy in policies:
@@ -62,19 +63,19 @@ def table(results: Path) -> Iterator[list[str]]:
         )
         if reference is None:
             raise SpecpolicyError(f"{policy}/delay has no condition without a delay to compare with")
-        for run in sorted(runs, key=lambda name: (name == ORACLE, name)):
+        for run in sorted(runs, key=lambda name: (name != "delay", name == ORACLE, name)):
             for rows in runs[run].values():
                 yield [policy.parent.name, policy.name, *_row(run, rows, reference)]
 
 
 def _row(run: str, rows: Rows, reference: Rows) -> list[str]:
-    known = run == ORACLE
+    known, flight = run == ORACLE, rows[0]["condition"].endswith("in flight")
     solved = wilson(sum(int(row["success"]) for row in rows), len(rows))
     jumps = [float(row["switch_jump_mean"]) for row in rows if row["switch_jump_mean"]]
     return [
         "4, of the scene alone" if known else rows[0]["delay"],
         rows[0]["execute_steps"],
-        "an oracle knows the arm" if known else rows[0]["stitching"],
+        "an oracle knows the arm" if known else rows[0]["stitching"] + ", 2 in flight" * flight,
         f"{solved.estimate:.2f} [{solved.low:.2f}, {solved.high:.2f}]",
         "" if rows is reference else _difference(rows, reference),
         f"{np.mean(jumps):.2f}" if jumps else "",

@@ -40,6 +40,8 @@ take_apart() {
         play "$policy" "$kind/delay" "${actions[@]}" track=delay track.delays=[0,4]
         play "$policy" "$kind/continued" "${actions[@]}" track=delay track.delays=[4] stitching=[predicted,trained,inpaint]
         play "$policy" "$kind/arm_known" "${actions[@]}" "${oracle[@]}"
+        play "$policy" "$kind/in_flight" "${actions[@]}" track=delay track.delays=[4] stitching=[predicted] in_flight=2 \
+            execute_steps=2
     done
 }
 
