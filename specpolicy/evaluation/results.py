@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,32 +108,26 @@ class Results:
         """Return (condition label, seed) of all finished episodes."""
         return {(row["condition"], int(row["seed"])) for row in self.episodes.rows}
 
-    def add(self, task: str, finished: Sequence[tuple[Condition, Episode, int]]) -> None:
-        """Record finished episodes, each with its condition and its `execute_steps`.
-
-        All are on the disk when it returns. That is waited for twice, however many there are.
-        """
-        self.chunks.append(row for condition, episode, _ in finished for row in chunk_rows(condition, episode))
-        self.episodes.append([episode_row(task, *one) for one in finished])
-
-
-def chunk_rows(condition: Condition, episode: Episode) -> Iterator[dict[str, object]]:
-    """Yield the rows of an episode's chunks."""
-    steps, used_at = chunk_steps(episode.timing)
-    for number, chunk in enumerate(episode.chunks):
-        yield {
-            "condition": condition.label,
-            "sampler": condition.sampler,
-            "seed": episode.seed,
-            "chunk": number,
-            "step": steps.get(number),
-            "used_at": used_at.get(number),
-            "seconds": chunk.seconds,
-            "network_seconds": chunk.network_seconds,
-            "encode_seconds": chunk.encode_seconds,
-            "calls": chunk.calls,
-            "rows": chunk.rows,
-        }
+    def add(self, task: str, condition: Condition, episode: Episode, execute_steps: int) -> None:
+        """Record a finished episode."""
+        steps, used_at = chunk_steps(episode.timing)
+        self.chunks.append(
+            {
+                "condition": condition.label,
+                "sampler": condition.sampler,
+                "seed": episode.seed,
+                "chunk": number,
+                "step": steps.get(number),
+                "used_at": used_at.get(number),
+                "seconds": chunk.seconds,
+                "network_seconds": chunk.network_seconds,
+                "encode_seconds": chunk.encode_seconds,
+                "calls": chunk.calls,
+                "rows": chunk.rows,
+            }
+            for number, chunk in enumerate(episode.chunks)
+        )
+        self.episodes.append([episode_row(task, condition, episode, execute_steps)])
 
 
 def whole_episodes(episodes: Iterable[Row], chunks: Iterable[Row]) -> tuple[list[Row], list[Row]]:

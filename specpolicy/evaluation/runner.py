@@ -1,6 +1,7 @@
 """Runs an evaluation: every condition on the same seeds, over processes, resumable."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,15 +167,12 @@ def play(
         block for block in missing if stop is None or any(stop.needs(job.condition.label) for job in block)
     )  # asked for the next block when a process is free
     with contextlib.closing(crew.run(work_of(evaluation.setup), needed, len(missing))) as finished:
-        for block in finished:
-            new = [played for played in block if (played.condition.label, played.episode.seed) not in done]
-            for played in new:
+        for played in itertools.chain.from_iterable(finished):
+            if (played.condition.label, played.episode.seed) not in done:
                 if evaluation.record_actions and played.episode.tape is not None:
                     path = tape_path(output, played.condition.label, played.episode.seed)
                     write_tape(path, played.episode.tape)
-            if new:
-                results.add(evaluation.task_name, [(one.condition, one.episode, one.execute_steps) for one in new])
-            for played in new:
+                results.add(evaluation.task_name, played.condition, played.episode, played.execute_steps)
                 if stop is not None:
                     stop.add(played.condition.label, played.episode.seed, played.episode.success)
                 on_episode(played)

@@ -43,7 +43,7 @@ def summary(tmp_path, conditions, episodes, track=TRACK):
     results = Results(tmp_path)
     for condition in conditions:
         for one in episodes:
-            results.add("drift", [(condition, one, 4)])
+            results.add("drift", condition, one, 4)
     evaluation = Evaluation(setup, tuple(conditions), len(episodes), seed=0)
     found = summarise(evaluation, results, tmp_path, {}, track, 0.05)
     json.dumps(found, allow_nan=False)
