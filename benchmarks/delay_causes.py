@@ -22,7 +22,7 @@ from specpolicy.evaluation.statistics import paired_success_difference, wilson
 from specpolicy.files import write_text
 
 BEGIN = "<!-- written by benchmarks/delay_causes.sh: begin -->"
-HEAD = ["task", "actions", "delay", "steps of a chunk", "how", "success", "to no delay", "jump at a switch"]
+HEAD = ["task", "policy", "episodes", "delay", "steps of a chunk", "how", "success", "to no delay", "jump at a switch"]
 ORACLE = "arm_known"
 Rows = list[dict[str, str]]
 
@@ -57,7 +57,7 @@ def table(results: Path) -> Iterator[list[str]]:
     if not policies:
         raise SpecpolicyError(f"{results} holds no results: run benchmarks/delay_causes.sh")
     for policy in policies:
-        runs = {path.parent.name: _conditions(path) for path in policy.glob("*/episodes.csv")}
+        runs = _on_same_seeds({path.parent.name: _conditions(path) for path in policy.glob("*/episodes.csv")})
         reference = next(
             (rows for rows in runs.get("delay", {}).values() if int(rows[0]["delay"]) == 0 and _is_own(rows)), None
         )
@@ -73,6 +73,7 @@ def _row(run: str, rows: Rows, reference: Rows) -> list[str]:
     solved = wilson(sum(int(row["success"]) for row in rows), len(rows))
     jumps = [float(row["switch_jump_mean"]) for row in rows if row["switch_jump_mean"]]
     return [
+        str(len(rows)),
         "4, of the scene alone" if known else rows[0]["delay"],
         rows[0]["execute_steps"],
         "an oracle knows the arm" if known else rows[0]["stitching"] + ", 2 in flight" * flight,
@@ -83,11 +84,20 @@ def _row(run: str, rows: Rows, reference: Rows) -> list[str]:
 
 
 def _difference(rows: Rows, reference: Rows) -> str:
-    """The paired difference on the seeds that both have played."""
+    """The paired difference; both have the same seeds."""
     own, other = ({row["seed"]: int(row["success"]) for row in one} for one in (rows, reference))
-    seeds = sorted(own.keys() & other.keys())
-    found = paired_success_difference(np.array([own[one] for one in seeds]), np.array([other[one] for one in seeds]))
+    found = paired_success_difference(*(np.array([one[seed] for seed in sorted(own)]) for one in (own, other)))
     return f"{found.estimate:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+
+
+def _on_same_seeds(runs: dict[str, dict[str, Rows]]) -> dict[str, dict[str, Rows]]:
+    """Leave out the episodes of seeds that not every condition of a policy has played."""
+    played = [{row["seed"] for row in rows} for run in runs.values() for rows in run.values()]
+    seeds = set.intersection(*played)
+    return {
+        name: {label: [row for row in rows if row["seed"] in seeds] for label, rows in run.items()}
+        for name, run in runs.items()
+    }
 
 
 def _is_own(rows: Rows) -> bool:
