@@ -232,8 +232,7 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         world (7,)."""
         turn = rotation_matrix(quaternion).T
         relative = np.concatenate([turn @ (object_[7:10] - position), _difference(quaternion, object_[10:14])])
-        for start in cls.object_quaternions[:1]:
-            _fix_sign(relative[start : start + 4])
+        _fix_sign(relative[3:])
         return np.concatenate([relative, object_[7:]]).astype(object_.dtype)
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]

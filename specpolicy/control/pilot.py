@@ -194,8 +194,8 @@ class Pilot:
         self._next_request = step + self._every
         frames = list(self._frames)
         history = history_of(frames, getattr(self._worker, "pictures", None))
-        # What a chunk in flight will say is not known yet.
-        lead = min([self.log.lead, *(one.timing.due - step for one in self._pending)])
+        # What a chunk in flight will say is not known yet, and one that is late may change the next action already.
+        lead = min([self.log.lead, *(max(0, one.timing.due - step) for one in self._pending)])
         committed = self._foresight.committed(self._queue, step, lead, self._last)
         if committed is None:
             self._worker.submit(history)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from growing import Growing
 
 from specpolicy import SpecpolicyError
 from specpolicy.cli import main
@@ -109,23 +110,14 @@ def test_neighbours_of_a_job_that_kills_its_group_are_not_blamed(slots):
 
 
 def test_jobs_that_depend_on_results_are_asked_for_again():
-    left = [1]
-
-    class Jobs:
-        def __iter__(self):
-            return self
-
-        def __next__(self):
-            if not left:
-                raise StopIteration
-            return left.pop()
+    jobs = Growing([1])
 
     def do(node, job):
         if job < 4:
-            left.append(job + 1)
+            jobs.left.append(job + 1)
         return job
 
-    assert pretend(do, "ab", jobs=Jobs())[0] == [1, 2, 3, 4]
+    assert pretend(do, "ab", jobs=jobs)[0] == [1, 2, 3, 4]
 
 
 def node(here, **changes):

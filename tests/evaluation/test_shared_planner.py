@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from growing import Growing
 
 from specpolicy import SpecpolicyError
 from specpolicy.cluster import Processes
@@ -28,23 +29,12 @@ def test_every_team_is_whole_and_spread_over_the_processes(workers, size):
 
 
 def test_threads_ask_for_jobs_again_after_each_result_and_failures_are_raised():
-    left, given = [1, 2, 3], []
-
-    class Jobs:
-        def __iter__(self):
-            return self
-
-        def __next__(self):
-            if not left:
-                raise StopIteration
-            given.append(left.pop())
-            return given[-1]
-
+    jobs = Growing([1, 2, 3])
     found = []
-    for result in in_threads(lambda job: 10 * job, Jobs(), 2):
+    for result in in_threads(lambda job: 10 * job, jobs, 2):
         found.append(result)
         if len(found) == 3:
-            left.append(4)  # it had stopped
+            jobs.left.append(4)  # it had stopped
     assert sorted(found) == [10, 20, 30, 40]
     with pytest.raises(ZeroDivisionError):
         list(in_threads(lambda job: 1 // job, [1, 0], 2))
