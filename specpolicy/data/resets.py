@@ -61,5 +61,8 @@ def read_resets(path: Path) -> Resets:
     else:
         task = collection = versions = None
     if not isinstance(task, dict) or not isinstance(collection, dict) or "id" not in task or "seed" not in collection:
-        raise SpecpolicyError(f"{path} is not of specpolicy collect: no seed says how its episodes began")
+        raise SpecpolicyError(
+            f"{path} is not of specpolicy collect, robomimic or robosuite: neither a seed nor a stored state says how "
+            "its episodes began"
+        )
     return Resets(task, seeds, int(collection["seed"]), versions if isinstance(versions, dict) else {})

@@ -26,19 +26,19 @@ from specpolicy.rates import one_rate, parse_hz
 
 def read(path: str | Path, observation_keys: Sequence[str]) -> DataSet:
     """See `specpolicy.data.dataset.read_data`. The parts are the filter keys under `mask`."""
-    with _opened(path) as file:
+    with opened(path) as file:
         known = _Known(HDF5Images(path))
         episodes = {
             name: _episode(path, f"data/{name}", file["data"][name], observation_keys, known)
-            for name in _names(path, file)
+            for name in names_in(path, file)
         }
         return DataSet(Path(path), episodes, _parts(path, file), _hz(path, file["data"].attrs))
 
 
 def observation_keys(path: str | Path) -> list[str]:
     """See `specpolicy.data.dataset.observation_keys`."""
-    with _opened(path) as file:
-        first = _names(path, file)[0]
+    with opened(path) as file:
+        first = names_in(path, file)[0]
         demo = file["data"][first]
         _require_parts(path, f"data/{first}", demo)
         return sorted(
@@ -56,7 +56,7 @@ class _Known:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[h5py.File]:
+def opened(path: str | Path) -> Iterator[h5py.File]:
     """Open the file; any HDF5 error in the block becomes one line."""
     if not Path(path).exists():
         raise SpecpolicyError(f"no demonstrations at {path}: record some with 'specpolicy collect', or give data=FILE")
@@ -74,7 +74,7 @@ def _opened(path: str | Path) -> Iterator[h5py.File]:
             raise SpecpolicyError(f"{path} is damaged ({type(error).__name__}: {one_line(error)})") from None
 
 
-def _names(path: str | Path, file: h5py.File) -> list[str]:
+def names_in(path: str | Path, file: h5py.File) -> list[str]:
     """Return the names of the demonstrations, by their number as robomimic sorts them, others after them."""
     if not isinstance(file.get("data"), h5py.Group) or not len(file["data"]):
         raise SpecpolicyError(f"{path} has no demonstrations under 'data': it is not a robomimic file")
@@ -107,8 +107,8 @@ def _episode(path: str | Path, where: str, demo: Any, keys: Sequence[str], known
 
 def image_keys(path: str | Path) -> list[str]:
     """See `specpolicy.data.dataset.image_keys`."""
-    with _opened(path) as file:
-        first = _names(path, file)[0]
+    with opened(path) as file:
+        first = names_in(path, file)[0]
         demo = file["data"][first]
         _require_parts(path, f"data/{first}", demo)
         return sorted(

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from specpolicy.data.dataset import observation_keys, read_data
+from specpolicy.data.dataset import data_kind, observation_keys, read_data
 from specpolicy.data.resets import Resets, read_resets
+from specpolicy.data.robomimic_hdf5 import read_attribute
+from specpolicy.data.stored_states import StoredStates, stored_states
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.departures import Departure, departure
 from specpolicy.evaluation.settings import SETTINGS, read_settings
@@ -30,7 +32,7 @@ class Replayed:
 
     Attributes:
         name: of the episode in the recording.
-        seed: of its reset; None if no seed of the collection begins as it does.
+        seed: of its reset; None if no seed of the collection begins as it does, or if it begins from a stored state.
         steps: control steps of the recording.
         departure: where it departs by more than the tolerance; None: nowhere.
         identical: whether it is the same to the bit.
@@ -57,7 +59,8 @@ class Recorded:
         names: of the episodes.
         path: where they are.
         versions: that they were recorded with; {} if that is not known.
-        resets: of demonstrations; None: they are tapes.
+        resets: of demonstrations; None: they are tapes, or begin from stored states.
+        stored: the states that demonstrations of other projects begin from.
     """
 
     task: dict[str, Any]
@@ -65,6 +68,7 @@ class Recorded:
     path: Path
     versions: Mapping[str, str]
     resets: Resets | None = None
+    stored: StoredStates | None = None
 
     @property
     def changed(self) -> list[str]:
@@ -78,13 +82,18 @@ class Recorded:
 
 
 def recorded(path: Path) -> Recorded:
-    """Find what can be played again: demonstrations of `specpolicy collect`, or an evaluation with recorded actions.
+    """Find what can be played again: demonstrations of `specpolicy collect`, of robomimic or robosuite, or an
+    evaluation with recorded actions.
 
     Raises:
         SpecpolicyError: there is nothing of the kind.
     """
     settings = read_settings(path / SETTINGS) if path.is_dir() else None
     if settings is None:
+        if data_kind(path) == "robomimic" and read_attribute(path, "collection") is None:
+            stored = stored_states(path)
+            if stored is not None:
+                return Recorded({}, stored.names, path, stored.versions, stored=stored)
         resets = read_resets(path)
         episodes = read_data(path, observation_keys(path)).episodes
         return Recorded(resets.task, tuple(episodes), path, resets.versions, resets)
@@ -102,6 +111,12 @@ def replay(found: Recorded, count: int | None, tolerance: float) -> Iterator[Rep
         SpecpolicyError: the task is not the one that was recorded; a damaged recording.
     """
     names = found.names[:count]
+    if found.stored is not None:
+        from specpolicy.evaluation.stored_replay import play_stored
+
+        for name, tape, again in play_stored(found.stored, names):
+            yield replace(compare(name, tape, again, tolerance), seed=None)
+        return
     with contextlib.closing(make_task_env(found.task)) as env:
         attempt = -1
         for name, tape in _tapes(found, names, env):
