@@ -11,7 +11,6 @@ Success rates of two policies compare only if a seed means one episode, whatever
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,6 +87,9 @@ def conform(harness: Harness, seeds: Sequence[int]) -> list[str]:
     if len(set(seeds)) < max(3, len(seeds)):
         raise SpecpolicyError("conformance needs three seeds or more, each once")
     alone = {seed: _only("scene", harness.serial([seed]), seed) for seed in seeds}
+    for rollout in alone.values():
+        if "length" not in rollout.row:
+            raise SpecpolicyError(f"the row of seed {rollout.seed} lacks 'length', the number of its steps")
     together = [harness.serial(seeds), harness.serial(seeds[::-1])]
     check_scenes(alone, together)
     for rollouts in together:
@@ -181,7 +183,9 @@ def _different(one: Mapping[str, Any], other: Mapping[str, Any], rounding: float
 
 
 def _equal(one: Any, other: Any, rounding: float) -> bool:
-    if rounding and isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=rounding, abs_tol=rounding) or (one != one and other != other)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):  # an observation within an observation
+        return _different(one, other, rounding) is None
     a, b = np.asarray(one), np.asarray(other)
+    if rounding and a.shape == b.shape and a.dtype.kind == b.dtype.kind == "f":
+        return bool(np.allclose(a, b, rtol=rounding, atol=rounding, equal_nan=True))
     return a.shape == b.shape and bool(np.all((a == b) | ((a != a) & (b != b))))

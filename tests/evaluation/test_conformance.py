@@ -257,3 +257,26 @@ def test_seeds_that_cannot_tell():
     with pytest.raises(SpecpolicyError, match="same step"):
         conform(Harness(still), SEEDS)
     assert conform(Harness(right), SEEDS) == ["scene", "one seed", "rows"]
+    unknown = lambda seeds: [dataclasses.replace(one, row={"success": True}) for one in right(seeds)]  # noqa: E731
+    with pytest.raises(SpecpolicyError, match="seed 3 lacks 'length'"):
+        conform(Harness(unknown), SEEDS)
+
+
+def with_arrays(seeds, factor=1.0):
+    """As other harnesses say it: a scene within a scene, and figures as NumPy's numbers and arrays."""
+    found = []
+    for one in right(seeds):
+        total = np.float32(one.row["return"] * factor)
+        row = {**one.row, "return": total, "ends": np.array([total, 0.0]), "nothing": np.float32("nan")}
+        found.append(Rollout(one.seed, {"robot": {"place": np.array([one.scene["place"]])}}, row))
+    return found
+
+
+def test_scenes_within_scenes_and_numbers_of_numpy():
+    sound = Harness(with_arrays, batched=lambda seeds: with_arrays(seeds, 1 + 1e-6), rounding=1e-5)
+    assert conform(sound, SEEDS) == ["scene", "one seed", "rows", "batched"]
+    with pytest.raises(Nonconforming, match="batched: seed 3 has return="):
+        conform(dataclasses.replace(sound, rounding=1e-8), SEEDS)
+    alike = lambda seeds: [dataclasses.replace(one, scene={"robot": {"place": 0.0}}) for one in right(seeds)]  # noqa: E731
+    with pytest.raises(Nonconforming, match="the same scene"):
+        conform(Harness(alike), SEEDS)
