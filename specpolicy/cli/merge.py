@@ -39,7 +39,9 @@ def run(config: DictConfig) -> None:
     from specpolicy.outputs import claim
 
     output = Path(config.out)
-    directories = [Path(one) for one in config.shards or []] or sorted((output / DIRECTORY).glob("*-of-*"))
+    # A shard that was killed before it played anything is as good as not there.
+    begun = [path for path in sorted((output / DIRECTORY).glob("*-of-*")) if (path / merging.PLAN).exists()]
+    directories = [Path(one) for one in config.shards or []] or begun
     if not directories:
         raise SpecpolicyError(
             f"no shards in {output / DIRECTORY}: specpolicy evaluate shard=1/2 writes them; or name them"

@@ -123,6 +123,8 @@ def test_what_is_missing_is_named(arguments, output, capsys):
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]) + "drift,dd")  # as a kill leaves it
     torn = table.read_bytes()
     shutil.move(output / "shards" / "1-of-2", output / "kept")
+    (output / "shards" / "1-of-2").mkdir()  # as one leaves it that is killed before it begins
+    (output / "shards" / "1-of-2" / ".specpolicy.lock").touch()
     error = refused(capsys, "merge", f"out={output}")
     assert "1/2 (not there)" in error and "2/2 (1 episodes, of seeds 100001)" in error
     assert table.read_bytes() == torn and not (output / "episodes.csv").exists()
