@@ -14,6 +14,7 @@ import pytest
 
 from specpolicy import SpecpolicyError
 from specpolicy.cluster.jobs import run_jobs
+from specpolicy.cluster.limits import Limit
 from specpolicy.processes import check_main_guard, start_process, start_worker
 
 
@@ -54,7 +55,7 @@ def test_every_job_is_done_once(workers):
     (
         ("bad setup", 1, SpecpolicyError, "the setup is bad"),
         ("setup", "refuse", SpecpolicyError, "the job is bad"),
-        ("setup", "fail", RuntimeError, "a defect"),
+        ("setup", "fail", RuntimeError, r"in a worker process at fail:\n(.*\n)*.*a defect"),
     ),
 )
 def test_a_failure_reaches_the_caller(setup, job, error, message):
@@ -66,7 +67,22 @@ def test_a_failure_reaches_the_caller(setup, job, error, message):
 def test_a_dead_worker_is_noticed_and_ends_the_others(how, why):
     with pytest.raises(SpecpolicyError) as caught:
         list(run_jobs(Worker, "setup", [how, "hang"], 2))
-    assert f"a worker process died ({why})" in str(caught.value)
+    assert f"a worker process died at {how} ({why})" in str(caught.value)
+
+
+def test_a_worker_that_dies_or_hangs_is_named_with_its_job():
+    with pytest.raises(SpecpolicyError, match=r"a worker process died at job die \(exit code 7\)"):
+        list(run_jobs(Worker, "setup", ["die"], 1, Limit(name=lambda job: f"job {job}")))
+    limit = Limit()
+    jobs = run_jobs(Worker, "setup", [1, "hang"], 1, limit)
+    _, pid, _ = next(jobs)
+    limit.seconds = 0.1  # from the second job on: no start of a process is short enough to be tested
+    with pytest.raises(
+        SpecpolicyError, match=r"hang: not ended in 0.1 s \(cluster.timeout\); what is finished is kept"
+    ):
+        next(jobs)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_an_abandoned_run_ends_its_workers():

@@ -71,7 +71,7 @@ def opened(options: Local | Ray, needs: Needs) -> Iterator[Crew]:
     """
     if isinstance(options, Local):
         workers = max(1, cores() - options.planners) if options.workers is None else options.workers
-        yield Processes(workers, options.planners)
+        yield Processes(workers, options.planners, options.timeout)
         return
     from specpolicy.cluster.ray_crew import RayCrew
     from specpolicy.cluster.ray_nodes import connected, look_at_nodes
@@ -102,7 +102,7 @@ def opened(options: Local | Ray, needs: Needs) -> Iterator[Crew]:
             raise SpecpolicyError(
                 f"cluster.workers={workers}: the Ray cluster has {sum(node.cpus for node in nodes)} CPUs{taken}"
             )
-        yield RayCrew(ray, nodes, workers, options.planners, gpus, options.retries, vetted)
+        yield RayCrew(ray, nodes, workers, options.planners, gpus, options.retries, options.timeout, vetted)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from specpolicy.cluster.limits import Limit
 from specpolicy.errors import SpecpolicyError
 from specpolicy.processes import (
     GRACE_SECONDS,
@@ -19,7 +20,11 @@ from specpolicy.processes import (
 
 
 def run_jobs(
-    make: Callable[[Any], Callable[[Any], Any]], setup: Any, jobs: Iterable[Any], workers: int
+    make: Callable[[Any], Callable[[Any], Any]],
+    setup: Any,
+    jobs: Iterable[Any],
+    workers: int,
+    limit: Limit | None = None,
 ) -> Generator[Any, None, None]:
     """Yield `make(setup)(job)` for every job, in the order of completion.
 
@@ -30,9 +35,11 @@ def run_jobs(
         jobs: taken one at a time as workers become free, in their order. An iterator is asked again after each result,
             so it may depend on the results so far, and go on after it has stopped.
         workers: processes; 0 works in this one, without processes.
+        limit: how long a job may take in a process, and its name in messages.
 
     Raises:
-        SpecpolicyError: raised by a worker, or because a worker died; or the script lacks its main guard.
+        SpecpolicyError: raised by a worker, or because a worker died or a job took too long; or the script lacks its
+            main guard.
         RuntimeError: another exception in a worker, with its traceback.
     """
     if workers == 0:
@@ -46,17 +53,22 @@ def run_jobs(
     check_main_guard()
     with crew(_work, make, setup, workers) as found:
         processes = {connection: process for process, (connection,) in found}
-        waiting = iter(jobs)
+        waiting, limit = iter(jobs), limit or Limit()
         busy: set[Connection] = set()
         for connection in processes:
-            _assign(connection, waiting, busy)
+            _assign(connection, waiting, busy, limit)
         while busy:
-            for ready in wait(list(busy)):
+            answers = wait(list(busy), limit.left)
+            late = [connection for connection in limit.over if connection not in answers]
+            for ready in answers:
                 assert isinstance(ready, Connection)
                 busy.discard(ready)
-                yield receive(ready, processes[ready], workers)[1]
+                at = f" at {limit.name(limit.end(ready))}"
+                yield receive(ready, processes[ready], workers, at)[1]
                 for connection in processes.keys() - busy:
-                    _assign(connection, waiting, busy)
+                    _assign(connection, waiting, busy, limit)
+            if late:
+                raise limit.error(late)
 
 
 @contextlib.contextmanager
@@ -102,17 +114,18 @@ def crew(
                     process.kill()
 
 
-def _assign(connection: Connection, jobs: Iterator[Any], busy: set[Connection]) -> None:
+def _assign(connection: Connection, jobs: Iterator[Any], busy: set[Connection], limit: Limit) -> None:
     """Give the worker its next job, if there is one."""
     for job in jobs:
         with contextlib.suppress(BrokenPipeError):  # a dead worker shows when its result is received
             connection.send(job)
         busy.add(connection)
+        limit.begin(connection, job)
         return
 
 
-def receive(connection: Connection, process: Any, workers: int) -> tuple[str, Any]:
-    """Return what a worker says: a kind, such as "done", and a value.
+def receive(connection: Connection, process: Any, workers: int, at: str = "") -> tuple[str, Any]:
+    """Return what a worker says: a kind, such as "done", and a value. `at`: its job, for messages.
 
     Raises:
         SpecpolicyError: it has died, or what it was given is refused.
@@ -122,13 +135,13 @@ def receive(connection: Connection, process: Any, workers: int) -> tuple[str, An
         kind, value = connection.recv()
     except (EOFError, OSError):
         raise SpecpolicyError(
-            f"a worker process died ({cause_of_death(process)}); what is finished is kept: start the same command "
+            f"a worker process died{at} ({cause_of_death(process)}); what is finished is kept: start the same command "
             f"again, with fewer than workers={workers} if memory was short"
         ) from None
     if kind == "refused":
         raise SpecpolicyError(value)
     if kind == "failed":
-        raise RuntimeError(f"in a worker process:\n{value}")
+        raise RuntimeError(f"in a worker process{at}:\n{value}")
     return kind, value
 
 

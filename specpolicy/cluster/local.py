@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specpolicy.cluster.jobs import run_jobs
+from specpolicy.cluster.limits import Limit
 from specpolicy.cluster.work import Work
 from specpolicy.cluster.worlds import run_shared
 
@@ -16,10 +17,12 @@ class Processes:
     Attributes:
         workers: number of processes; 0 works in this one, without processes.
         planners: 1: this process draws the chunks for all of them.
+        timeout: seconds that a job may take in a process; None: no limit.
     """
 
     workers: int = 0
     planners: int = 0
+    timeout: float | None = None
 
     @property
     def about(self) -> dict[str, Any]:
@@ -29,6 +32,6 @@ class Processes:
     def run(self, work: Work, jobs: Iterable[Any], most: int) -> Generator[Any, None, None]:
         """See `Crew.run`."""
         if not self.planners:
-            return run_jobs(work.make, work.setup, jobs, min(self.workers, most))
+            return run_jobs(work.make, work.setup, jobs, min(self.workers, most), Limit(self.timeout, work.name))
         workers = max(1, min(self.workers, most * work.size))  # no more than there can be seats at work
-        return run_shared(work, jobs, workers)
+        return run_shared(work, jobs, workers, Limit(self.timeout, work.name))

@@ -19,14 +19,19 @@ class Local:
     Attributes:
         planners: 1: one policy, in the main process, draws the chunks for all processes; 0: each has its own copy.
         workers: processes; None: the verb decides.
+        timeout: seconds that a block may take before the run ends and names it; None: no limit.
     """
 
     name: Literal["local"] = "local"
     planners: int = 0
     workers: int | None = None
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         check_ranges(self, workers=(0, MANY))
+        _check_timeout(self.timeout)
+        if self.timeout is not None and self.workers == 0:
+            raise SpecpolicyError("workers is 0: a timeout ends a process that hangs, so there must be at least one")
         if self.planners not in (0, 1):
             raise SpecpolicyError(
                 f"planners is {self.planners}: on this machine 0 or 1; cluster=ray spreads several over machines"
@@ -47,6 +52,7 @@ class Ray:
         gpus: share of a GPU for each process with a policy; None: a whole one if the policy's device is one, else none.
         retries: how often a block is played again, elsewhere if possible, when its process, its machine or its
             environment has failed.
+        timeout: seconds that a block may take before that counts as a failure; None: no limit.
     """
 
     name: Literal["ray"] = "ray"
@@ -55,11 +61,18 @@ class Ray:
     workers: int | None = None
     gpus: float | None = None
     retries: int = 2
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         check_ranges(self, planners=(0, MANY), workers=(1, MANY), gpus=(0, 64), retries=(0, 100))
+        _check_timeout(self.timeout)
         if self.workers is not None and self.planners > self.workers:
             raise SpecpolicyError(f"planners is {self.planners}, more than the {self.workers} workers that share them")
+
+
+def _check_timeout(seconds: float | None) -> None:
+    if seconds is not None and not seconds > 0:
+        raise SpecpolicyError(f"timeout is {seconds}: expected seconds, or null for no limit")
 
 
 def read_options(config: Any) -> Local | Ray:

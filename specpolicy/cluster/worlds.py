@@ -8,6 +8,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from specpolicy.cluster.jobs import close, crew, failure, receive
+from specpolicy.cluster.limits import Limit
 from specpolicy.cluster.seats import END, Seat, SeatWork, sit
 from specpolicy.cluster.work import Work
 from specpolicy.processes import check_main_guard, start_worker
@@ -37,13 +38,14 @@ def places(workers: int, total: int) -> list[int]:
     return [total // workers + (number < total % workers) for number in range(workers)]
 
 
-def run_shared(work: Work, jobs: Iterable[Any], workers: int) -> Generator[Any, None, None]:
+def run_shared(work: Work, jobs: Iterable[Any], workers: int, limit: Limit | None = None) -> Generator[Any, None, None]:
     """Yield the result of every job, in the order of completion, like `run_jobs`; the planner is in this process.
 
     Args:
         work: how jobs are done, with a planner that is shared.
         jobs: see `run_jobs`.
         workers: processes with worlds, at least one.
+        limit: how long a job may take.
     """
     assert work.share is not None and work.world is not None
     check_main_guard()
@@ -53,39 +55,50 @@ def run_shared(work: Work, jobs: Iterable[Any], workers: int) -> Generator[Any, 
         seats = [[_piped(pipe, process, workers) for pipe in ours] for process, ours in processes]
         handle = work.share(work.setup, deal(seats, work.size))
         try:
-            yield from in_threads(handle, jobs, count)
+            yield from in_threads(handle, jobs, count, limit)
         finally:
             close(handle)
 
 
-def in_threads(handle: Callable[[Any], Any], jobs: Iterable[Any], threads: int) -> Generator[Any, None, None]:
-    """Yield `handle(job)` for every job, in the order of completion; `jobs` as in `run_jobs`."""
+def in_threads(
+    handle: Callable[[Any], Any], jobs: Iterable[Any], threads: int, limit: Limit | None = None
+) -> Generator[Any, None, None]:
+    """Yield `handle(job)` for every job, in the order of completion; `jobs` and `limit` as in `run_jobs`."""
     waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    finished: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+    finished: queue.SimpleQueue[tuple[int, bool, Any]] = queue.SimpleQueue()
+    limit = limit or Limit()
 
     def work() -> None:
-        while (job := waiting.get()) is not END:
+        while (numbered := waiting.get()) is not END:
+            number, job = numbered
             try:
-                finished.put((True, handle(job)))
+                finished.put((number, True, handle(job)))
             except BaseException as error:
-                finished.put((False, error))
+                finished.put((number, False, error))
 
-    left, busy = iter(jobs), 0
+    left, busy = enumerate(jobs), 0
     for _ in range(threads):
         threading.Thread(target=work, daemon=True).start()
     try:
         while True:
             while busy < threads:
                 before = busy
-                for job in left:
-                    waiting.put(job)
+                for number, job in left:
+                    limit.begin(number, job)
+                    waiting.put((number, job))
                     busy += 1
                     break
                 if busy == before:
                     break
             if not busy:
                 return
-            right, value = finished.get()
+            try:
+                number, right, value = finished.get(timeout=limit.left)
+            except queue.Empty:
+                if late := limit.over:
+                    raise limit.error(late) from None
+                continue
+            limit.end(number)
             busy -= 1
             if not right:
                 raise value

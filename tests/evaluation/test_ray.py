@@ -1,6 +1,6 @@
 """On a Ray cluster: the rows of one process, whoever dies; what fails everywhere is named; other nodes are refused.
 
-Most tests replace Ray by a small stand-in. Two nodes of a real one run on this machine, with one cluster for all tests.
+Two nodes run on this machine, with one cluster for all tests. Who does what is tested in test_ray_hands.py.
 """
 
 import dataclasses
@@ -10,114 +10,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from growing import Growing
 
 from specpolicy import SpecpolicyError
 from specpolicy.cli import main
 from specpolicy.cli.clusters import check_hardware, check_node, content_digest, look
-from specpolicy.cluster import Processes, Work
-from specpolicy.cluster.ray_crew import RayCrew, _Group, _Hands
+from specpolicy.cluster import Processes
+from specpolicy.cluster.ray_crew import RayCrew
 from specpolicy.cluster.ray_nodes import Node, look_at_nodes
 from specpolicy.evaluation import runner, settings
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.physics import Physics
 from specpolicy.evaluation.player import Setup
 from specpolicy.evaluation.runner import Evaluation
-
-
-class TaskError(Exception):
-    """What Ray raises where a job itself has failed."""
-
-
-class Pretended:
-    """Stands for Ray: actors answer at once, in the order they were asked."""
-
-    exceptions = SimpleNamespace(RayTaskError=TaskError)
-
-    def wait(self, references, timeout=None):
-        return references[:1], references[1:]
-
-    def get(self, reference):
-        if isinstance(reference.value, Exception):
-            raise reference.value
-        return reference.value
-
-    def kill(self, actor):
-        actor.killed = True
-
-
-class Reference:
-    def __init__(self, value):
-        self.value = value
-
-
-class Actor:
-    """On a node; does a job by a function (node, job) that may return an exception."""
-
-    def __init__(self, node, do):
-        self.killed, self.done = False, []
-        self.ready = SimpleNamespace(remote=lambda: Reference([node]))
-
-        def remote(job):
-            self.done.append(job)
-            return Reference(do(node, job))
-
-        self.do = SimpleNamespace(remote=remote)
-
-
-def pretend(do, nodes, slots=1, retries=2, jobs=range(8)):
-    """Results, and the actors of all groups ever begun."""
-    begun, met = [], []
-
-    def maker(node):
-        def make():
-            begun.append(Actor(node, do))
-            return _Group([begun[-1]], slots)
-
-        return make
-
-    makers = [maker(node) for node in nodes]
-    hands = _Hands(Pretended(), [make() for make in makers], makers, retries, met.extend)
-    found = []
-    try:
-        for result in hands.run(Work(str, None), iter(jobs)):
-            found.append(result)
-    except SpecpolicyError as error:
-        found.append(str(error))
-    assert {*met} <= {*nodes}
-    return found, begun
-
-
-def test_a_job_that_fails_on_one_node_is_done_on_another():
-    found, begun = pretend(lambda node, job: OSError("gone") if (node, job) == ("a", 3) else job, "ab")
-    assert sorted(found) == list(range(8))
-    assert all(actor.killed for actor in begun)
-
-
-@pytest.mark.parametrize("error", (OSError("the process died"), TaskError("no such file")))
-def test_what_fails_everywhere_is_named_and_the_others_are_done(error):
-    found, begun = pretend(lambda node, job: error if job == 3 else job, "ab", retries=2)
-    assert sorted(found[:-1]) == [0, 1, 2, 4, 5, 6, 7]
-    assert found[-1].startswith("1 of the jobs failed wherever") and f"3 ({type(error).__name__}: {error})" in found[-1]
-    assert sum(actor.done.count(3) for actor in begun) == 3
-
-
-@pytest.mark.parametrize("slots", (2, 3))
-def test_neighbours_of_a_job_that_kills_its_group_are_not_blamed(slots):
-    """It is tried again alone: a second death is its own."""
-    found, _ = pretend(lambda node, job: OSError("dead") if job == 3 else job, "a", slots, retries=1)
-    assert sorted(found[:-1]) == [0, 1, 2, 4, 5, 6, 7] and "1 of the jobs failed" in found[-1]
-
-
-def test_jobs_that_depend_on_results_are_asked_for_again():
-    jobs = Growing([1])
-
-    def do(node, job):
-        if job < 4:
-            jobs.left.append(job + 1)
-        return job
-
-    assert pretend(do, "ab", jobs=jobs)[0] == [1, 2, 3, 4]
 
 
 def node(here, **changes):
@@ -167,6 +71,9 @@ def arguments(drift_task, drift_policy, output):
         (["cluster=ray", "cluster.workers=0"], "workers is 0"),
         (["cluster.planners=2"], "cluster=ray spreads several"),
         (["cluster.planners=1", "workers=0"], "give at least one"),
+        (["cluster.timeout=5", "workers=0"], "a timeout ends a process that hangs"),
+        (["cluster.timeout=0"], "timeout is 0.0: expected seconds"),
+        (["cluster=ray", "cluster.timeout=-1"], "timeout is -1.0: expected seconds"),
         (["cluster.planners=1", "track=charged"], "cluster.planners=1: on a shared device"),
     ),
 )

@@ -1,12 +1,14 @@
 """A planner that processes share: the rows are those of processes with a policy each, to the bit."""
 
 import dataclasses
+import threading
 
 import pytest
 from growing import Growing
 
 from specpolicy import SpecpolicyError
 from specpolicy.cluster import Processes
+from specpolicy.cluster.limits import Limit
 from specpolicy.cluster.worlds import deal, in_threads, places, teams_of
 from specpolicy.evaluation import runner, settings
 from specpolicy.evaluation.conditions import Condition
@@ -38,6 +40,16 @@ def test_threads_ask_for_jobs_again_after_each_result_and_failures_are_raised():
     assert sorted(found) == [10, 20, 30, 40]
     with pytest.raises(ZeroDivisionError):
         list(in_threads(lambda job: 1 // job, [1, 0], 2))
+
+
+def test_a_job_of_threads_that_hangs_is_named():
+    never, limit, found = threading.Event(), Limit(), []
+    with pytest.raises(SpecpolicyError, match=r"^3: not ended in 0.1 s"):
+        for result in in_threads(lambda job: never.wait() if job == 3 else job, [1, 2, 3], 2, limit):
+            found.append(result)
+            limit.seconds = 0.1 if len(found) == 2 else None
+    assert sorted(found) == [1, 2]
+    never.set()
 
 
 def outcomes(evaluation, output, crew):
