@@ -80,3 +80,14 @@ def test_your_policy_that_cannot_be(path, words, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit, match=words):
         your_policy(path, monkeypatch, capsys)
+
+
+def test_policy_gradient(monkeypatch, capsys):
+    """Tiny: two episodes of two chunks. The ratio is 1 until the weights move, and the gradient is there."""
+    pytest.importorskip("mujoco")
+    monkeypatch.setattr(sys, "argv", ["policy_gradient.py", str(ROOT / "checkpoints" / "push_t"), "2", "2", "1"])
+    runpy.run_path(str(ROOT / "examples" / "policy_gradient.py"), run_name="__main__")
+    words = capsys.readouterr().out.split()
+    after = {name: float(words[words.index(name) + 1].strip(",%")) for name in ("start", "most", "gradient")}
+    assert after["start"] == 1 and after["most"] < 1e-6 < after["gradient"]
+    assert words[:1] == ["return"] and float(words[words.index("surrogate", words.index("gain")) + 1].strip(",")) > 0
