@@ -19,7 +19,7 @@ VERBS = {
     "merge": "join the shards of an evaluation that was played in parts",
     "replay": "play recorded actions again, and say where the physics departs",
     "benchmark": "measure the cost of a chunk for several samplers",
-    "control": "run a policy live on a simulated robot; report its timing",
+    "control": "run a policy live on a simulated or a real robot; report its timing",
     "serve": "serve a policy to robots and simulators, in openpi's protocol",
     "rollout": "show one episode of a policy: a video or a window",
     "convert": "convert a checkpoint of diffusion_policy, LeRobot or robomimic",

@@ -1,13 +1,16 @@
-"""Run a policy live: a control loop on the wall clock moves a task's simulated robot and reports its timing.
+"""Run a policy live: a control loop on the wall clock moves a task's simulated robot, or a real one, and reports its
+timing.
 
-Inference runs beside the loop, and the world does not wait for it. The run ends with the episode. If something else
-ends it, the robot is stopped first: an action that is not finite, an exception or a hang in inference, a lost
-observation, Ctrl-C, `kill`, a lost terminal. The report is printed and saved as timing.json, beside config.yaml.
+Inference runs beside the loop, and the world does not wait for it. The run ends with the episode, or with its time. If
+something else ends it, the robot is stopped first: an action that is not finite, an exception or a hang in inference,
+a lost observation, Ctrl-C, `kill`, a lost terminal. A real robot is disconnected at the end (docs/robots.md). The
+report is printed and saved as timing.json, beside config.yaml.
 
 Examples:
   specpolicy control task=lift policy=checkpoints/lift hz=20
   specpolicy control task=lift_conveyor policy=checkpoints/lift_conveyor sampler=ddpm on_miss=hold_last
   specpolicy control task=lift policy=checkpoints/lift clock=delay delay=4 stitching=temporal_ensembling
+  specpolicy control robot=lerobot:so101_follower +robot.config.port=/dev/ttyACM0 policy=checkpoints/mine limits.rate=60
   specpolicy control task=lift policy=ws://192.168.0.2:8000 reconnect=10 inference_timeout=15
 """
 
@@ -26,9 +29,8 @@ from omegaconf import DictConfig, OmegaConf
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
-    import gymnasium
-
-    from specpolicy.control import Controller, GymRobot, Planner
+    from specpolicy.cli.live_robots import Live
+    from specpolicy.control import Controller, Planner
     from specpolicy.control.clock import Clock
 
 API_KEY = "SPECPOLICY_API_KEY"  # environment variable with the key of a policy server
@@ -38,48 +40,47 @@ FORMAT = 1
 def run(config: DictConfig) -> None:
     """Control the robot as `config` (configs/control.yaml) says."""
     from specpolicy.cli.configuration import save_config
+    from specpolicy.cli.live_robots import live_robot, moved
     from specpolicy.cli.own_outputs import check_own
     from specpolicy.cli.policies import pin
-    from specpolicy.control import GymRobot, timing_report
+    from specpolicy.control import timing_report
     from specpolicy.control.signals import EndingSignals
     from specpolicy.outputs import claim, default_name, file_name
-    from specpolicy.tasks import control_hz, make_task_env
 
     if config.seed < 0 or config.max_seconds <= 0:
         raise SpecpolicyError("max_seconds must be positive and seed not negative (specpolicy control --help)")
     pin(config)
-    output = Path(config.output or f"outputs/control/{file_name(config.task.name)}-{default_name(config.policy)}")
-    with claim(output, "control"), contextlib.closing(make_task_env(_plain(config.task))) as env:
+    name = file_name(moved(config))
+    output = Path(config.output or f"outputs/control/{name}-{default_name(config.policy)}")
+    with claim(output, "control"), live_robot(config) as live:
         check_own(output, "control", ["timing.json", "config.yaml"])
-        own_hz = control_hz(env)
-        hz = own_hz if config.hz is None else float(config.hz)
-        if config.clock == "wall" and abs(hz - own_hz) > 1e-6 * own_hz:
-            print(f"the task has {own_hz:g} control steps per second: its world runs {hz / own_hz:.2g} times as fast")
-        planner = _planner(config, env)
-        robot = GymRobot(env, config.seed, hz if config.clock == "wall" else None, _execution(config).held)
-        controller = _controller(config, planner, robot, hz)
+        planner = _planner(config, live)
+        hz = live.hz(getattr(planner, "control_hz", None))
+        controller = _controller(config, planner, live, hz)
         save_config(config, output, "control")
+        live.connect()
         error: BaseException | None = None
         try:
-            controller.run(seconds=float(config.max_seconds), until=lambda: robot.done)
+            controller.run(seconds=float(config.max_seconds), until=live.done)
         except BaseException as raised:
             error = raised
             raise
         finally:
             if controller.log.ticks:
                 with EndingSignals():  # a second Ctrl-C waits until the report is on the disk
-                    path = _save(config, controller, robot, error, output, _drawn_by(config, planner))
+                    path = _save(config, controller, live, error, output, _drawn_by(config, planner))
                     summary = timing_report(controller.log.summary())
-                    _print(f"{_outcome(config, robot, hz)}\n{summary}\nreport: {path}")
+                    _print(f"{live.outcome(hz)}\n{summary}\nreport: {path}")
 
 
-def _planner(config: DictConfig, env: gymnasium.Env) -> Planner:
+def _planner(config: DictConfig, live: Live) -> Planner:
     import torch
 
     from specpolicy.cli.engines import on_engine
+    from specpolicy.cli.live_robots import check_policy
     from specpolicy.cli.samplers import given_sampler, name_best_sampler
     from specpolicy.control import PolicyPlanner
-    from specpolicy.evaluation.planners import ExpertPlanner, check_policy_fits
+    from specpolicy.evaluation.planners import ExpertPlanner
     from specpolicy.evaluation.player import EXPERT
     from specpolicy.loading import load_policy
 
@@ -87,19 +88,20 @@ def _planner(config: DictConfig, env: gymnasium.Env) -> Planner:
         raise SpecpolicyError(f"threads={config.threads}: expected at least one")
     torch.set_num_threads(config.threads)
     if config.policy == EXPERT:
+        if config.task is None:
+            raise SpecpolicyError("policy=expert: the shipped tasks have experts, a robot has none")
         return ExpertPlanner(_plain(config.task))
     if str(config.policy).startswith(("ws://", "wss://")):
-        return _remote_planner(config, env)
+        return _remote_planner(config, live)
     sampler = given_sampler(config)
     policy = load_policy(str(config.policy), config.device)
     name_best_sampler(config, policy)
-    check_policy_fits(policy, env, str(config.task.id), config.any_rate)
+    check_policy(live, policy)
     return PolicyPlanner(on_engine(policy, config.engine), sampler)
 
 
-def _remote_planner(config: DictConfig, env: gymnasium.Env) -> Planner:
+def _remote_planner(config: DictConfig, live: Live) -> Planner:
     """Connect to a policy server and return its planner; the server chooses the sampler."""
-    from specpolicy.evaluation.planners import check_rate_fits, check_shapes_fit
     from specpolicy.serving.client import RemotePlanner
 
     planner = RemotePlanner(
@@ -109,29 +111,11 @@ def _remote_planner(config: DictConfig, env: gymnasium.Env) -> Planner:
         n_action_steps=config.execute_steps,
     )
     told = planner.metadata
-    check_shapes_fit(told.observation or {}, told.action_dim, env, str(config.task.id))
-    check_rate_fits(told.control_hz, env, str(config.task.id), config.any_rate)
+    live.check(told.observation or {}, told.action_dim, told.control_hz)
     return planner
 
 
-def _execution(config: DictConfig) -> Any:
-    from specpolicy.control import Execution
-    from specpolicy.evaluation.tracks import held_action
-
-    return Execution(
-        config.execute_steps,
-        config.lead,
-        config.on_miss,
-        config.stitching,
-        float(config.ensemble_decay),
-        held_action(_plain(config.hold), _plain(config.task)),
-        config.in_flight,
-    )
-
-
-def _controller(config: DictConfig, planner: Planner, robot: GymRobot, hz: float) -> Controller:
-    import dataclasses
-
+def _controller(config: DictConfig, planner: Planner, live: Live, hz: float) -> Controller:
     from specpolicy.control import Controller, Limits
     from specpolicy.control.process_worker import ProcessWorker
 
@@ -139,11 +123,17 @@ def _controller(config: DictConfig, planner: Planner, robot: GymRobot, hz: float
     beside = config.clock == "wall"  # else the world waits and inference runs in the loop
     return Controller(
         planner,
-        robot,
+        live.begin(hz),
         hz=hz,
         clock=_clock(config, hz),
         worker=ProcessWorker(planner, config.threads) if beside and config.worker == "process" else str(config.worker),
-        **dataclasses.asdict(_execution(config)),
+        execute_steps=config.execute_steps,
+        lead=config.lead,
+        on_miss=config.on_miss,
+        stitching=config.stitching,
+        ensemble_decay=float(config.ensemble_decay),
+        hold=live.hold(),
+        in_flight=config.in_flight,
         limits=limits if any(value is not None for value in config.limits.values()) else None,
         start=_plain(config.start),
         watchdog=config.watchdog,
@@ -171,12 +161,6 @@ def _print(text: str) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _outcome(config: DictConfig, robot: GymRobot, hz: float) -> str:
-    outcome = "solved" if robot.success else "not solved"
-    steps = f"{robot.steps} steps ({robot.steps / hz:.1f} s)"
-    return f"{config.task.name}, seed {config.seed}: {outcome} in {steps}, return {robot.total_reward:.3g}"
-
-
 def _drawn_by(config: DictConfig, planner: Any) -> dict[str, str | None]:
     """Return the sampler and engine behind the chunks; None if there is none or the server does not say."""
     if hasattr(planner, "metadata"):
@@ -188,7 +172,7 @@ def _drawn_by(config: DictConfig, planner: Any) -> dict[str, str | None]:
 def _save(
     config: DictConfig,
     controller: Controller,
-    robot: GymRobot,
+    live: Live,
     error: BaseException | None,
     output: Path,
     drawn_by: dict[str, str | None],
@@ -200,12 +184,8 @@ def _save(
 
     report = {
         "format": FORMAT,
-        "task": config.task.name,
         **drawn_by,
-        "success": robot.success,
-        "steps": robot.steps,
-        "held_steps": robot.held_steps,
-        "return": robot.total_reward,
+        **live.facts(),
         "error": _line(controller, error),
         "timing": controller.log.summary(),
         "machine": hardware(),

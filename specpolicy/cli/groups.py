@@ -15,7 +15,7 @@ SHIPPED = Path(next(iter(specpolicy_configs.__path__))).resolve()
 
 
 def load_option(group: str, name: str, config_directories: Iterable[Path | str] = ()) -> DictConfig:
-    """Return one option of a config group, such as `load_option("sampler", "ddim")`; ddim-10 gives the option ddim.
+    """Return one option of a config group, such as `load_option("sampler", "ddim")`; a `shorthand` gives its option.
 
     Verbs that take a list of options (`samplers=[ddpm,ddim]`) load each with this function. They pass
     `config.get("config_directories", [])`, so that the user's own options are found too.
@@ -26,17 +26,22 @@ def load_option(group: str, name: str, config_directories: Iterable[Path | str] 
             loaded = OmegaConf.load(path)
             assert isinstance(loaded, DictConfig)
             return loaded
-    short = name_and_steps(name) if group == "sampler" else None
+    short = shorthand(group, name)
     if short is not None:
         return load_option(group, short[0], config_directories)
     known = option_names(group, config_directories)
     raise SpecpolicyError(f"unknown {group} '{name}'{closest(name, known)}; known: {', '.join(known)}")
 
 
-def name_and_steps(name: str) -> tuple[str, int] | None:
-    """Split ddim-10 into (ddim, 10); None for a name without a number of steps."""
-    short = re.fullmatch(r"(\w+)-(\d+)", name)
-    return (short[1], int(short[2])) if short else None
+def shorthand(group: str, name: str) -> tuple[str, str, str | int] | None:
+    """Split a name that also sets a key of its option into (option, key, value): ddim-10 of the group sampler into
+    (ddim, steps, 10), lerobot:so101_follower of the group robot into (lerobot, type, so101_follower); None for others.
+    """
+    if group == "sampler" and (found := re.fullmatch(r"(\w+)-(\d+)", name)):
+        return found[1], "steps", int(found[2])
+    if group == "robot" and (found := re.fullmatch(r"(\w+):(\S+)", name)):
+        return found[1], "type", found[2]
+    return None
 
 
 def option_names(group: str, config_directories: Iterable[Path | str] = ()) -> list[str]:

@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from specpolicy.cli.groups import SHIPPED, default_groups, load_option, name_and_steps
+from specpolicy.cli.groups import SHIPPED, default_groups, load_option, shorthand
 from specpolicy.cli.mistakes import check_chosen, check_known, explain
 from specpolicy.cli.places import COMMAND_LINE, finished
 from specpolicy.cli.values import check_types
@@ -108,7 +108,8 @@ class VerbLoader(ConfigLoaderImpl):
 
 
 class OwnGroups(CachingConfigRepository):
-    """Lets Hydra see only the verb's own groups, and reads sampler=ddim-10 as sampler=ddim sampler.steps=10.
+    """Lets Hydra see only the verb's own groups, and reads sampler=ddim-10 as sampler=ddim sampler.steps=10, see
+    `shorthand`.
 
     A key such as evaluate's `policy` may have the name of a group that another verb uses; Hydra would take its value
     for an option of that group.
@@ -136,19 +137,20 @@ class OwnGroups(CachingConfigRepository):
                 return super().load_config(config_path)
             except yaml.YAMLError as error:
                 raise SpecpolicyError(f"{config_path}: {' '.join(str(error).split())}") from error
-        name, steps = short
-        result = copy.deepcopy(super().load_config(f"sampler/{name}"))
+        group, _, given = config_path.rpartition("/")
+        name, key, value = short
+        result = copy.deepcopy(super().load_config(f"{group}/{name}"))
         assert result is not None and isinstance(result.config, DictConfig)
-        if "steps" not in result.config:
-            raise SpecpolicyError(f"sampler={name}-{steps}: unknown key 'sampler.steps', {name} has no number of steps")
-        result.config.steps = steps
+        if key not in list(result.config):  # `in` does not find keys that are required
+            raise SpecpolicyError(f"{group}={given}: unknown key '{group}.{key}', {name} has no number of steps")
+        result.config[key] = value
         return result
 
-    def _short(self, config_path: str) -> tuple[str, int] | None:
-        """Return (sampler, steps) for a name with a number that is not itself an option."""
+    def _short(self, config_path: str) -> tuple[str, str, str | int] | None:
+        """Return the `shorthand` of a name that is not itself an option."""
         group, _, name = config_path.rpartition("/")
-        short = name_and_steps(name) if group == "sampler" and not super().config_exists(config_path) else None
-        return short if short is not None and super().config_exists(f"sampler/{short[0]}") else None
+        short = None if super().config_exists(config_path) else shorthand(group, name)
+        return short if short is not None and super().config_exists(f"{group}/{short[0]}") else None
 
 
 def _check(config: DictConfig, verb: str, overrides: Sequence[Override]) -> None:

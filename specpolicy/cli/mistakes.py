@@ -9,7 +9,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from specpolicy.cli.groups import REQUIRED, SHIPPED, default_groups, load_option, name_and_steps, option_names
+from specpolicy.cli.groups import REQUIRED, SHIPPED, default_groups, load_option, option_names, shorthand
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import closest
 
@@ -73,7 +73,7 @@ def explain(
                 options = option_names(parent, config_directories)
                 having = [one for one in options if name in load_option(parent, one, config_directories)]
                 hint = f"; {parent}={having[0]} has it" if having else ""
-            open_mapping = parent.endswith((".kwargs", ".rename")) or parent.partition(".")[0] in ELSEWHERE
+            open_mapping = parent.endswith((".kwargs", ".rename", ".config")) or parent.partition(".")[0] in ELSEWHERE
             if not hint and parent in known and open_mapping:
                 hint = f"; to add a key write +{override.input_line}"
             return SpecpolicyError(f"unknown key '{key}'{hint} (specpolicy {verb} --help lists the keys)")
@@ -114,8 +114,8 @@ def check_chosen(
 
 
 def _short(group: str, name: str, names: Sequence[str]) -> bool:
-    """Whether a name is a sampler's name with its number of steps."""
-    short = name_and_steps(name) if group == "sampler" else None
+    """Whether a name is an option with the value of one of its keys, such as a sampler with its number of steps."""
+    short = shorthand(group, name)
     return short is not None and short[0] in names
 
 

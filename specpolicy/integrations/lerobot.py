@@ -14,6 +14,7 @@ from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.checkpoints import ForeignCheckpoint
+from specpolicy.integrations.lerobot_robot import RobotAdapter
 from specpolicy.integrations.lerobot_settings import ACTION, ENVIRONMENT, STATE, DiffusionConfig
 from specpolicy.integrations.lerobot_statistics import BUFFERS, load_tensors, read_normalisation
 from specpolicy.integrations.names import (
@@ -32,6 +33,8 @@ from specpolicy.parsing import parse, shown
 from specpolicy.policy_base import ENCODER
 from specpolicy.samplers import Sampler
 from specpolicy.samplers.base import Generators
+
+__all__ = ["RobotAdapter", "read", "wrap"]
 
 WEIGHTS = "model.safetensors"
 SCHEDULER = (  # LeRobot's arguments for its scheduler

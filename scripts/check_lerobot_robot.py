@@ -1,0 +1,239 @@
+"""Check our robot adapter and our policy type with LeRobot itself: its base class, its registry, its rollout.
+
+Needs LeRobot (with its extra `dataset`, which its rollout imports) and specpolicy in one environment with Python 3.12,
+see docs/robots.md:
+
+    pip install 'lerobot[diffusion,dataset]' && pip install '.[cli]'
+    python scripts/check_lerobot_robot.py [CHECKPOINT]     # one of LeRobot's; default tests/data/lerobot_state
+
+Prints a line for each check and exits with 1 if one fails. No hardware is needed: the robot is made up, of LeRobot's
+own classes.
+"""
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from lerobot.motors import Motor, MotorNormMode
+from lerobot.robots import Robot, RobotConfig
+from lerobot.utils.decorators import check_if_already_connected, check_if_not_connected
+
+import specpolicy
+from specpolicy.control import Controller, Limits
+from specpolicy.integrations.lerobot import RobotAdapter
+from specpolicy.integrations.lerobot_registry import make_robot
+
+ROOT = Path(__file__).parents[1]
+JOINTS = ("pan", "lift", "gripper", "wrist")
+
+
+class Bus:
+    """The part of LeRobot's bus of motors that tells how they are read."""
+
+    def __init__(self) -> None:
+        modes = {name: MotorNormMode.DEGREES for name in JOINTS} | {"gripper": MotorNormMode.RANGE_0_100}
+        self.motors = {name: Motor(index, "none", mode) for index, (name, mode) in enumerate(modes.items())}
+        self.is_connected = False
+
+
+@RobotConfig.register_subclass("made_up_arm")
+@dataclass
+class MadeUpArmConfig(RobotConfig):
+    """An arm of `joints` joints; it moves by `most` at once."""
+
+    port: str = ""
+    joints: int = 3
+    most: float = 90.0
+
+
+class MadeUpArm(Robot):
+    """Moves at once where it is told."""
+
+    config_class = MadeUpArmConfig
+    name = "made_up_arm"
+    made: ClassVar[list["MadeUpArm"]] = []
+
+    def __init__(self, config: MadeUpArmConfig):
+        super().__init__(config)
+        self.config, self.bus = config, Bus()
+        self.state = {f"{name}.pos": 0.0 for name in JOINTS[: config.joints]}
+        self.on, self.sent, self.disconnects = False, [], 0
+        MadeUpArm.made.append(self)
+
+    @property
+    def observation_features(self) -> dict:
+        return dict.fromkeys(self.state, float)
+
+    action_features = observation_features
+
+    @property
+    def is_connected(self) -> bool:
+        return self.on
+
+    @check_if_already_connected
+    def connect(self, calibrate: bool = True) -> None:
+        if self.config.port == "nowhere":
+            raise ConnectionError("no such port")
+        self.on = True
+
+    is_calibrated = True
+
+    def calibrate(self) -> None:
+        pass
+
+    def configure(self) -> None:
+        pass
+
+    @check_if_not_connected
+    def get_observation(self) -> dict:
+        return dict(self.state)
+
+    @check_if_not_connected
+    def send_action(self, action: dict) -> dict:
+        done = {
+            n: float(np.clip(v, self.state[n] - self.config.most, self.state[n] + self.config.most))
+            for n, v in action.items()
+        }
+        self.state |= done
+        self.sent.append(done)
+        return done
+
+    @check_if_not_connected
+    def disconnect(self) -> None:
+        self.on, self.disconnects = False, self.disconnects + 1
+
+
+def check(what: str, right: bool) -> None:
+    """Print a line, and remember what failed."""
+    print(f"{'ok    ' if right else 'FAILED'} {what}")
+    check.failed |= not right  # type: ignore[attr-defined]
+
+
+check.failed = False  # type: ignore[attr-defined]
+
+
+class Wave:
+    """A planner: all joints to 5, in the policy's units."""
+
+    n_obs_steps, n_action_steps = 1, 4
+
+    def reset(self, seed: int) -> None:
+        pass
+
+    def plan(self, history):
+        return specpolicy.control.Chunk(np.full((8, 3), 5.0))
+
+
+def adapter() -> None:
+    """LeRobot's base class under our control loop."""
+    arm = make_robot("made_up_arm", {"id": "mine", "most": 2.0})
+    check("LeRobot's registry makes the robot of a configuration", type(arm) is MadeUpArm and arm.config.most == 2.0)
+    with RobotAdapter(arm, units="degrees_to_radians") as robot:
+        log = Controller(Wave(), robot, hz=50, worker="thread", limits=Limits(high=6)).run(seconds=0.5)
+    check("a run moves it, and disconnects it", len(arm.sent) > 10 and arm.disconnects == 1 and not arm.is_connected)
+    check("what it really sent is known", np.allclose(arm.sent[0]["pan.pos"], 2.0) and robot.changed > 0)
+    check(
+        "radians become degrees, and what is normalised stays",
+        arm.sent[-1]["gripper.pos"] == 5.0 < arm.sent[-1]["pan.pos"],
+    )
+    check("the run ended by its time", log.end.cause == "the time was over")
+    for what, config, words in (
+        ("an unknown robot", ("so101_folower", {}), "did you mean 'so101_follower'"),
+        ("an unknown field", ("made_up_arm", {"joint": 3}), "joint"),
+        ("a port that is none", ("made_up_arm", {"port": "nowhere"}), "no such port"),
+    ):
+        try:
+            RobotAdapter(make_robot(*config)).connect()
+        except specpolicy.SpecpolicyError as error:
+            check(f"{what} is one line: {error}", words in str(error) and "\n" not in str(error))
+        else:
+            check(f"{what} is refused", False)
+
+
+def rollout(checkpoint: str) -> None:
+    """LeRobot's rollout with our policy type, and its chunks compared with LeRobot's own."""
+    from lerobot.policies.factory import make_policy_config, make_pre_post_processors  # noqa: F401
+    from lerobot.scripts import lerobot_rollout
+
+    policy = specpolicy.load_policy(checkpoint)
+    with tempfile.TemporaryDirectory() as directory:
+        ours = stateful(policy).save(Path(directory) / "policy")
+        for engine, options in (
+            ("sync", []),
+            ("rtc", ["--inference.rtc.execution_horizon=4", "--inference.queue_threshold=2"]),
+        ):
+            sys.argv = [
+                "lerobot-rollout",
+                "--discover_packages_path=specpolicy.integrations.lerobot_plugin",
+                "--policy.type=specpolicy",
+                f"--policy.source={ours}",
+                "--policy.sampler=block",
+                "--policy.device=cpu",
+                "--robot.type=made_up_arm",
+                f"--inference.type={engine}",
+                *options,
+                "--duration=2",
+                "--fps=20",
+                "--return_to_initial_position=false",
+            ]
+            before = len(MadeUpArm.made)
+            lerobot_rollout.main()
+            arm = MadeUpArm.made[before]
+            check(
+                f"lerobot-rollout with {engine}: {len(arm.sent)} actions by our sampler",
+                len(arm.sent) > 20 and not arm.is_connected,
+            )
+
+
+def stateful(policy):
+    """A small policy of ours that observes one frame of three joints and moves them."""
+    from specpolicy.policy import DiffusionPolicy
+
+    torch.manual_seed(0)
+    unit = {"scale": [0.05] * 3, "offset": [0.0] * 3}
+    config = {
+        "network": {"kind": "unet", "diffusion_step_embed_dim": 16, "down_dims": [16, 32], "kernel_size": 3},
+        "chain": {"train_steps": 20, "steps": 20},
+        "observation": {"observation.state": 3},
+        "action_dim": 3,
+        "horizon": 8,
+        "n_obs_steps": 1,
+        "n_action_steps": 4,
+        "normaliser": {"observation.state": unit, "action": unit},
+    }
+    return DiffusionPolicy.from_config(config)
+
+
+def same_chunks(checkpoint: str) -> None:
+    """The policy type `specpolicy` with the sequential sampler draws LeRobot's own chunks."""
+    from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
+    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+
+    import specpolicy.integrations.lerobot_plugin as plugin
+
+    theirs = DiffusionPolicy.from_pretrained(checkpoint).eval()
+    before, after = make_pre_post_processors(theirs.config, pretrained_path=checkpoint)
+    config = plugin.SpecpolicyConfig(source=checkpoint, sampler="ddpm", engine="eager", device="cpu")
+    ours = get_policy_class("specpolicy")(config)
+    our_before, our_after = make_pre_post_processors(config)
+    frames = [
+        {name: torch.rand(feature.shape) for name, feature in theirs.config.input_features.items()} for _ in range(9)
+    ]
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        wanted = [after(theirs.select_action(before(dict(frame)))) for frame in frames]
+        found = [our_after(ours.select_action(our_before(dict(frame)))) for frame in frames]
+    error = max(float((one - two).abs().max()) for one, two in zip(wanted, found, strict=True))
+    check(f"nine actions of two chunks are LeRobot's own, to {error:.1g}", error < 1e-4)
+
+
+if __name__ == "__main__":
+    where = sys.argv[1] if sys.argv[1:] else str(ROOT / "tests" / "data" / "lerobot_state")
+    adapter()
+    same_chunks(where)
+    rollout(where)
+    sys.exit(check.failed)  # type: ignore[attr-defined]

@@ -1,0 +1,169 @@
+"""LeRobot's policy type `specpolicy`, on a stand-in of its base classes. scripts/check_lerobot_robot.py runs it in
+LeRobot's own rollout and compares its chunks with LeRobot's."""
+
+import importlib
+import sys
+import types
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from specpolicy import SpecpolicyError
+from specpolicy.policy import DiffusionPolicy
+
+PLUGIN = "specpolicy.integrations.lerobot_plugin"
+
+
+@dataclass
+class Config:
+    device: str | None = None
+
+    def __post_init__(self):
+        self.device = self.device or "cpu"
+
+    @classmethod
+    def register_subclass(cls, name):
+        return lambda kind: kind
+
+
+class Policy(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+
+@pytest.fixture
+def plugin(monkeypatch):
+    """The plug-in's modules, imported anew over the stand-in."""
+    processor = {name: lambda **options: None for name in ("AddBatchDimensionProcessorStep", "DeviceProcessorStep")}
+    content = {
+        "lerobot": {},
+        "lerobot.configs": {},
+        "lerobot.configs.policies": {"PreTrainedConfig": Config},
+        "lerobot.configs.types": {
+            "FeatureType": SimpleNamespace(STATE="STATE", VISUAL="VISUAL", ENV="ENV", ACTION="ACTION"),
+            "PolicyFeature": lambda kind, shape: (kind, shape),
+        },
+        "lerobot.policies": {},
+        "lerobot.policies.pretrained": {"PreTrainedPolicy": Policy},
+        "lerobot.processor": {**processor, "RenameObservationsProcessorStep": None, "PolicyProcessorPipeline": None},
+    }
+    for name, names in content.items():
+        module = types.ModuleType(name)
+        module.__dict__.update(names)
+        monkeypatch.setitem(sys.modules, name, module)
+    for name in [name for name in sys.modules if name.startswith(PLUGIN)]:
+        monkeypatch.delitem(sys.modules, name)
+    yield importlib.import_module(f"{PLUGIN}.modeling_specpolicy")
+    for name in [name for name in sys.modules if name.startswith(PLUGIN)]:
+        del sys.modules[name]  # it stands on the stand-in
+
+
+@pytest.fixture
+def make(plugin, policy_config, tmp_path):
+    """Makes a policy of the type: of a small policy that is changed by `changes`, with `options`."""
+
+    def made(changes=None, **options):
+        torch.manual_seed(0)
+        path = DiffusionPolicy.from_config({**policy_config, **(changes or {})}).save(tmp_path / "policy")
+        options = {"sampler": "ddim-3", "engine": "eager", **options}
+        return plugin.SpecpolicyPolicy(plugin.SpecpolicyConfig(source=str(path), **options))
+
+    return made
+
+
+def batch(step, names=("position", "object"), rows=2):
+    """A frame of each key for some rows, other ones at every step."""
+    source = torch.Generator().manual_seed(step)
+    return {name: torch.randn(rows, size, generator=source) for name, size in zip(names, (2, 3), strict=True)}
+
+
+def test_actions_are_those_of_our_policy_with_the_history_of_each_row(make):
+    policy = make(seed=5)
+    found = torch.stack([policy.select_action(batch(step)) for step in range(6)], dim=1)  # four of one chunk, two more
+    assert found.shape == (2, 6, 2) and policy.last_stats.calls.tolist() == [3, 3]
+    generator, plain = torch.Generator().manual_seed(5), policy.policy
+    for first, frames in ((0, (0, 0)), (4, (3, 4))):
+        seen = [batch(step) for step in frames]
+        history = {key: torch.stack([frame[key] for frame in seen], dim=1) for key in seen[0]}
+        drawn = plain.predict(history, "ddim-3", generator).actions[:, plain.first_action :]
+        torch.testing.assert_close(found[:, first : first + 4], drawn[:, : min(4, 6 - first)])
+
+
+def test_an_episode_begins_anew_and_a_task_may_drop_its_actions(make):
+    policy = make(execute_steps=6)
+    policy.select_action(batch(0))
+    assert len(policy._action_queue) == 5  # LeRobot clears what has this name when the task changes
+    policy.reset()
+    assert not policy._action_queue and not policy._frames
+
+
+def test_features_are_told_in_lerobots_names(make):
+    names = {"position": "observation.state", "object": "observation.environment_state"}
+    policy = make(observation=names)
+    assert policy.config.input_features == {
+        "observation.state": ("STATE", (2,)),
+        "observation.environment_state": ("ENV", (3,)),
+    }
+    assert policy.config.output_features == {"action": ("ACTION", (2,))} and policy.config.n_obs_steps == 2
+    assert policy.select_action(batch(0, tuple(names.values()))).shape == (2, 2)
+    with pytest.raises(SpecpolicyError, match=r"observes 'observation.state', .* --policy.observation='{...}'"):
+        policy.select_action(batch(0))
+
+
+def test_what_is_executed_meanwhile_is_told(make, monkeypatch):
+    policy, told = make({"n_obs_steps": 1}), []
+    draw = policy._drawer
+
+    def drawer(history, generator, committed):
+        told.append(committed)
+        return draw(history, generator, committed=committed)
+
+    policy._drawer = drawer
+    left = torch.tensor([[0.1, 0.2], [0.0, 0.0], [0.3, 0.4], [0.0, 0.0], [0.0, 0.0]])  # filled up with zeros
+    assert policy.supports_rtc()
+    chunk = policy.predict_action_chunk(batch(0, rows=1), inference_delay=2, prev_chunk_left_over=left)
+    assert chunk.shape == (1, 8, 2)
+    assert told[0].count == 2 and told[0].way == "rtc"
+    np.testing.assert_allclose(told[0].actions, left[:3])
+    for delay, rest in ((0, left), (3, None), (3, torch.zeros(4, 2))):
+        policy.predict_action_chunk(batch(0, rows=1), inference_delay=delay, prev_chunk_left_over=rest)
+        assert told[-1] is None
+    policy.predict_action_chunk(batch(0, rows=1), inference_delay=9, prev_chunk_left_over=left[None])
+    assert told[-1].count == 3
+
+
+def test_a_policy_of_several_frames_does_not_continue(make):
+    """LeRobot shows it single frames then, which are far apart."""
+    assert not make().supports_rtc()
+    assert not make({"n_obs_steps": 1}, way="linear").supports_rtc()  # it has no calibration
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    (
+        ({"observation": {"image": "observation.images.front"}}, "observes no 'image', it observes position, object"),
+        ({"execute_steps": 8}, "a chunk has 7 actions to execute"),
+        ({"sampler": "recicled"}, "recicled"),
+        ({"engine": "steam"}, "steam"),
+    ),
+)
+def test_what_cannot_be_is_one_line(options, words, make):
+    with pytest.raises(SpecpolicyError, match=words) as caught:
+        make(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_source_is_required_and_nothing_is_trained(plugin, make):
+    with pytest.raises(SpecpolicyError, match=r"--policy.source is required"):
+        plugin.SpecpolicyConfig()
+    policy = make()
+    for refused in (lambda: policy.forward({}), policy.config.get_optimizer_preset, policy.config.get_scheduler_preset):
+        with pytest.raises(SpecpolicyError, match="train them by specpolicy train"):
+            refused()
+    again = type(policy).from_pretrained(None, config=policy.config)
+    assert again.policy.horizon == policy.policy.horizon
