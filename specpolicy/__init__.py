@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from specpolicy.committed import Committed
     from specpolicy.diffusion import GaussianChain
     from specpolicy.errors import SpecpolicyError
+    from specpolicy.flow import flow_denoiser
     from specpolicy.loading import load_policy
     from specpolicy.policy import DiffusionPolicy
     from specpolicy.sampler_names import make_sampler
@@ -27,6 +28,7 @@ __all__ = [
     "benchmark",
     "calibrate",
     "evaluate",
+    "flow_denoiser",
     "load_policy",
     "log_probs",
     "make_sampler",
@@ -41,6 +43,7 @@ _HOMES = {
     "DiffusionPolicy": "specpolicy.policy",
     "benchmark": "specpolicy.cli.from_python",
     "evaluate": "specpolicy.cli.from_python",
+    "flow_denoiser": "specpolicy.flow",
     "GaussianChain": "specpolicy.diffusion",
     "Sample": "specpolicy.samplers",
     "SpecpolicyError": "specpolicy.errors",

@@ -17,6 +17,7 @@ from specpolicy.draft_models import DraftModels, read_draft_models
 from specpolicy.engines import AUTO, Engine, make_engine
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import check_made_for
+from specpolicy.flow import flow_denoiser
 from specpolicy.model import Model
 from specpolicy.networks import (
     ConditionalUnet1D,
@@ -47,11 +48,10 @@ NETWORKS: dict[str, Any] = {
 
 
 class DiffusionPolicy(Policy):
-    """Normaliser, encoder, denoiser and chain, combined."""
+    """Normaliser, encoder, denoiser and chain, combined; also of flow policies, whose denoiser predicts a velocity."""
 
     kind = "diffusion"
     sampler_kinds = SAMPLERS
-    quick_sampler = "ddim-10"
     _takes = Sampler
 
     def __init__(
@@ -79,12 +79,15 @@ class DiffusionPolicy(Policy):
             SpecpolicyError: an invalid configuration, or not one of a diffusion policy.
         """
         config = PolicyConfig.parse(config)
-        if config.chain is None:
+        options = config.chain or config.flow
+        if options is None:
             raise SpecpolicyError("a diffusion policy needs a chain; this is a policy of action tokens")
         encoder, network = _make_networks(config)
-        chain = config.chain.make()
+        chain = options.make()
         denoiser = network
-        if config.told == "inpainting":
+        if config.flow is not None:
+            denoiser = flow_denoiser(network, chain, config.flow.time_scale)
+        elif config.told == "inpainting":
             denoiser = Inpainting(network, chain, config.action_dim)
         elif config.told == "local":
             denoiser = LocalCondition(network)
@@ -98,7 +101,8 @@ class DiffusionPolicy(Policy):
         """Return tensors without memory, with the names, shapes and kinds of such a policy's weights."""
         with without_memory():
             encoder, network = _make_networks(config)
-        wrapped = "network." if config.told in ("inpainting", "local") or config.prefix else ""
+        alone = config.told not in ("inpainting", "local") and not config.prefix and config.flow is None
+        wrapped = "" if alone else "network."
         return prefixed(network.state_dict(), wrapped) | prefixed(encoder.state_dict(), ENCODER)
 
     @property
@@ -141,7 +145,12 @@ class DiffusionPolicy(Policy):
         """See `Policy.compared`."""
         if not self._has_noise:
             return "ddpm", "ddim-10", "dpm_solver"
-        return "ddpm", "ddim-10", "asd", "block", "recycled"
+        return "ddpm", self.quick_sampler, "asd", "block", "recycled"
+
+    @property
+    def quick_sampler(self) -> str:  # type: ignore[override]
+        """See `Policy`: ten steps without noise; of a flow policy those of its ODE."""
+        return "ddim-10" if self.config.flow is None else "euler-10"
 
     @property
     def _has_noise(self) -> bool:
@@ -244,7 +253,8 @@ class DiffusionPolicy(Policy):
             max_rows or len(self.chain),
             precision,
             self.chain.process.steps,
-            self.chain.timesteps.dtype,
+            # Solvers of a flow also ask for times between those of its grid.
+            torch.int64 if self.config.flow is None else torch.float32,
             self.encoding.beside(self.device),
         )
         on_engine = self.encoding.where_possible if name == AUTO else self.encoding.on_engine

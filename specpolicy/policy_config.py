@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from specpolicy.diffusion import ChainOptions
+from specpolicy.diffusion import ChainOptions, FlowOptions
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks import DenoiserOptions, MaskedTransformerOptions, VisionOptions
 from specpolicy.networks.vision_options import MOST_PIXELS
@@ -25,7 +25,11 @@ SIX = 6  # numbers of a rotation in a network's plan
 
 @dataclass(frozen=True)
 class PolicyOptions:
-    """Options of a policy before training: configs/policy/NAME.yaml. Exactly one of `chain` and `tokens` is set."""
+    """Options of a policy before training: configs/policy/NAME.yaml. Exactly one of `chain` and `tokens` is set.
+
+    `objective`: a policy with a chain learns to denoise, with the options `chain`, or the velocity of a flow, with the
+    options `flow`.
+    """
 
     network: NetworkOptions
     horizon: int
@@ -36,11 +40,15 @@ class PolicyOptions:
     vision: VisionOptions | None = None
     prefix: int = 0
     name: str = "policy"
+    objective: Literal["diffusion", "flow"] = "diffusion"
+    flow: FlowOptions = field(default_factory=FlowOptions)
 
     def __post_init__(self) -> None:
         check_ranges(self, horizon=(1, LONGEST), n_obs_steps=(1, LONGEST), n_action_steps=(1, LONGEST))
         check_ranges(self, prefix=(0, LONGEST))
-        _check_kind(self.network, self.chain, self.tokens)
+        _check_kind(self.network, self.chain, None, self.tokens)
+        if self.objective == "flow" and self.tokens is not None:
+            raise SpecpolicyError("objective=flow: a policy of action tokens learns to fill in tokens, use another one")
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,8 @@ class PolicyConfig:
         normaliser: of each key of the observation, and of "action".
         first_action: entry of a chunk that is executed first; None: the newest frame's, n_obs_steps - 1.
         chain: of a diffusion policy.
-        tokens: of a policy of action tokens. Exactly one of `chain` and `tokens` is set.
+        flow: of a flow policy.
+        tokens: of a policy of action tokens. Exactly one of `chain`, `flow` and `tokens` is set.
         conditioning: how the network receives the observation; None: the first way that its kind offers.
         vision: encoders of images, if there are any.
         prefix: most committed actions that the network has learnt to continue (`specpolicy.prefix`); None: none.
@@ -74,6 +83,7 @@ class PolicyConfig:
     normaliser: Mapping[str, Statistics]
     first_action: int | None = None
     chain: ChainOptions | None = None
+    flow: FlowOptions | None = None
     tokens: Bins | None = None
     conditioning: str | None = None
     vision: VisionOptions | None = None
@@ -88,7 +98,7 @@ class PolicyConfig:
         check_ranges(self, action_dim=(1, WIDEST), horizon=(1, LONGEST), n_obs_steps=(1, LONGEST))
         check_ranges(self, n_action_steps=(1, LONGEST), first_action=(0, LONGEST), prefix=(0, LONGEST))
         parse_hz(self.control_hz, "control_hz")
-        _check_kind(self.network, self.chain, self.tokens)
+        _check_kind(self.network, self.chain, self.flow, self.tokens)
         self._check_observation()
         self._check_normaliser()
         self._check_rotations()
@@ -116,6 +126,8 @@ class PolicyConfig:
                 f"n_obs_steps={self.n_obs_steps} frames do not fit into a horizon of {self.horizon}, where "
                 f"{self.told} conditioning puts them"
             )
+        if self.flow is not None and self.told in ("local", "inpainting"):
+            raise SpecpolicyError(f"flow: {self.told} conditioning is of diffusion policies alone")
         self._check_prefix()
 
     @classmethod
@@ -184,6 +196,8 @@ class PolicyConfig:
     def _check_prefix(self) -> None:
         if not self.prefix:
             return
+        if self.flow is not None:
+            raise SpecpolicyError(f"prefix={self.prefix}: flow policies learn to continue no actions, use 0")
         if self.told not in ("global", "tokens"):
             raise SpecpolicyError(f"prefix={self.prefix}: {self.told} conditioning leaves no place for it, use 0")
         if self.rotations:
@@ -205,16 +219,17 @@ class PolicyConfig:
             end = start + SIX
 
 
-def _check_kind(network: NetworkOptions, chain: object, tokens: object) -> None:
-    """Raise unless network and target both belong to a diffusion policy, or both to one of action tokens."""
-    if (chain is None) == (tokens is None):
+def _check_kind(network: NetworkOptions, chain: object, flow: object, tokens: object) -> None:
+    """Raise unless all belong to a diffusion policy, to a flow policy, or to a policy of action tokens."""
+    there = [name for name, one in (("chain", chain), ("flow", flow), ("tokens", tokens)) if one is not None]
+    if not there:
         raise SpecpolicyError(
-            "chain and tokens are both there: leave one out"
-            if chain is not None
-            else "chain is missing (of a diffusion policy; tokens, of a policy of action tokens)"
+            "chain is missing (of a diffusion policy; flow, of a flow policy; tokens, of a policy of action tokens)"
         )
+    if len(there) > 1:
+        raise SpecpolicyError(f"{' and '.join(there)} are both there: leave one out")
     if isinstance(network, MaskedTransformerOptions) != (tokens is not None):
         wanted = "a masked_transformer" if tokens is not None else "another network"
         raise SpecpolicyError(
-            f"network.kind is '{network.kind}': a policy with {'tokens' if chain is None else 'a chain'} has {wanted}"
+            f"network.kind is '{network.kind}': a policy with {'a ' * (there[0] != 'tokens')}{there[0]} has {wanted}"
         )

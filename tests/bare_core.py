@@ -147,7 +147,9 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
     checkpoints = Path(sys.argv[1])
-    draw_shipped(checkpoints / "lift", [name for name in SAMPLERS if name != "residual"])
+    draw_shipped(
+        checkpoints / "lift", [name for name in SAMPLERS if name not in ("residual", "euler", "midpoint", "rk4")]
+    )
     draw_shipped(checkpoints / "lift_tokens", list(DECODERS))
     calibrate()
     control()

@@ -47,6 +47,17 @@ def test_any_denoiser(tmp_path):
     assert calls["ddpm"] == 100 and all(calls[name] < 50 for name in ("asd", "block", "recycled"))
 
 
+def test_the_head_of_a_vision_language_action_model(tmp_path):
+    command = [sys.executable, str(ROOT / "examples" / "vla_head.py")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()}
+    calls = {name: float(row.split()[1]) for name, row in rows.items()}
+    assert calls["ddpm"] == calls["euler"] == 10 and calls["block"] <= 10 and calls["recycled"] < 8
+    assert "(ancestral)" in rows["block"] and "(flow ODE)" in rows["euler"]
+
+
 def your_policy(path, monkeypatch, capsys):
     """The lines of the table that the example prints of a checkpoint."""
     monkeypatch.setattr(sys, "argv", ["your_policy.py", str(path)])

@@ -120,7 +120,8 @@ def describe(policy) -> str:
         lines.append(f"decodes {policy.tokens} tokens of {policy.tokeniser.bins} {policy.tokeniser.kind} bins")
     else:
         chain = policy.chain
-        kind = "DDPM" if chain.eta is None else f"DDIM (eta {chain.eta:g})"
+        ancestral = "DDPM" if policy.config.flow is None else "its ancestral chain"
+        kind = ancestral if chain.eta is None else f"DDIM (eta {chain.eta:g})"
         prediction = chain.process.prediction
         lines.append(f"samples by {kind}, {len(chain)} of {chain.process.steps} steps, predicts {prediction}")
     return "\n".join(lines)

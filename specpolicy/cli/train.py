@@ -17,6 +17,7 @@ Examples:
   specpolicy train task=can policy=transformer steps=20000 logger=wandb
   specpolicy train task=can policy=tokens policy.tokens.bins=128
   specpolicy train task=push_t policy.chain.prediction=sample precision=bfloat16
+  specpolicy train task=lift policy.objective=flow
   specpolicy train task=gym task.id=gym_pusht:gym_pusht/PushT-v0 task.name=pusht data=datasets/pusht
   specpolicy train task=lift policy=unet_image policy.vision.kind=small data=data/lift_image.hdf5 workers=2
   torchrun --nproc-per-node=4 -m specpolicy train task=lift policy=unet_image device=cuda precision=bfloat16

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from specpolicy.conditioning.given import Given
 from specpolicy.diffusion import TrainingProcess
+from specpolicy.diffusion.process import LEAST_SIGNAL
 
 Predict = Callable[[Tensor], Tensor]  # from states (..., d) to x0 (..., d), unclipped
 
@@ -36,7 +37,7 @@ class Way(ABC):
 
     def __init__(self, process: TrainingProcess):
         self.process = process
-        self._alpha_bar = process.alpha_bar.float()
+        self._alpha_bar = process.alpha_bar.clamp(min=LEAST_SIGNAL).float()
 
     def weights(self, count: int, known: int) -> Tensor:
         """Return how firmly each of the `known` actions is held, of which `count` are committed: (known,)."""

@@ -1,7 +1,8 @@
 """Noise schedules and the Gaussian chain they define: pure numbers, no networks."""
 
 from specpolicy.diffusion.chain import GaussianChain
-from specpolicy.diffusion.options import ChainOptions
+from specpolicy.diffusion.flow import FlowProcess
+from specpolicy.diffusion.options import ChainOptions, FlowOptions
 from specpolicy.diffusion.process import TrainingProcess
 
-__all__ = ["ChainOptions", "GaussianChain", "TrainingProcess"]
+__all__ = ["ChainOptions", "FlowOptions", "FlowProcess", "GaussianChain", "TrainingProcess"]

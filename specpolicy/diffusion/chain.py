@@ -11,11 +11,13 @@ diffusers' DDIMScheduler). States are never clipped. Coefficients are computed i
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from specpolicy.diffusion.flow import FlowProcess
 from specpolicy.diffusion.process import TrainingProcess
 from specpolicy.diffusion.scheduler_settings import check_settings, scheduler_kind
 from specpolicy.diffusion.schedules import cumulative_alphas, inference_timesteps
@@ -30,9 +32,10 @@ Step = int | slice | Tensor
 class GaussianChain:
     """K Gaussian steps from noise to an action chunk, the noisiest first.
 
-    Build one with `ddpm`, `ddim` or `from_diffusers`. Tables are float64 CPU tensors of length K, by step: `timesteps`
-    (int64, the network's input, in diffusers' order), `alpha_bar`, `alpha_bar_next` (after the step), `state_weight`,
-    `x0_weight`, `raw_x0_weight`, `sigma`, and `gap_scale`, the unit of gaps: sigma, or one where a step has no noise.
+    Build one with `ddpm`, `from_diffusers` or `from_flow`. Tables are float64 CPU tensors of length K, by step:
+    `timesteps` (int64, the network's input, in diffusers' order), `alpha_bar`, `alpha_bar_next` (after the step),
+    `state_weight`, `x0_weight`, `raw_x0_weight`, `sigma`, and `gap_scale`, the unit of gaps: sigma, or one where a step
+    has no noise.
 
     The methods take states, x0 and noises (..., H, D) of any device and number format, and the step of each as an int,
     a slice or a tensor (...). One contract holds about clipping: `mean` and `drift` take the result of `x0`.
@@ -132,7 +135,33 @@ class GaussianChain:
         if kind == "DDPM":
             return cls(process, timesteps)
         steps = scheduler.num_inference_steps or len(timesteps)
-        return cls(process, timesteps, 1.0, alpha_bar_next=_left_by_ddim(process, timesteps, steps))
+        return cls(process, timesteps, 1.0, alpha_bar_next=process.left_by_ddim(timesteps, steps))
+
+    @classmethod
+    def from_flow(
+        cls,
+        times: int | Sequence[float] | Tensor,
+        noise_at: float = 0.0,
+        sigma_min: float = 0.0,
+        clip: float | None = None,
+    ) -> "GaussianChain":
+        """Return the ancestral chain of a flow model, whose network predicts a velocity (see `FlowProcess`).
+
+        It has the marginals of the flow in the limit of many steps. At K steps its distribution is another one than
+        that of K steps of an ODE solver. What samples it takes the network as `specpolicy.flow_denoiser` wraps it.
+
+        Args:
+            times: (K+1,) in the model's own time, from pure noise to data; or K, that many equal steps.
+            noise_at: the time of pure noise: 0 where x_t = t a + (1 - t) e (LeRobot's DiT), 1 where
+                x_t = t e + (1 - t) a (pi0, SmolVLA).
+            sigma_min: of x_t = t a + (1 - (1 - sigma_min) t) e. The last step leads to the chunk itself.
+            clip: bound of x0, which flow models usually lack.
+
+        Raises:
+            SpecpolicyError: times that do not lead from noise to data, or another number out of its range.
+        """
+        process = FlowProcess.of(times, noise_at, sigma_min, clip)
+        return cls(process, torch.arange(process.steps - 1, -1, -1))
 
     def strided(self, steps: int, spacing: str | None = None) -> "GaussianChain":
         """Return a DDPM chain of the same training process with another number of steps, which has another
@@ -161,7 +190,7 @@ class GaussianChain:
             with torch.inference_mode(False):  # it is kept, and may be trained on later
                 process = dataclasses.replace(self.process, spacing=spacing or self.process.spacing)
                 timesteps = inference_timesteps(process.steps, steps, process.spacing, process.offset)
-                left = None if eta is None else _left_by_ddim(process, timesteps, steps)
+                left = None if eta is None else process.left_by_ddim(timesteps, steps)
                 self._derived[key] = type(self)(process, timesteps, eta, reuse_epsilon, alpha_bar_next=left)
         return self._derived[key]
 
@@ -172,8 +201,9 @@ class GaussianChain:
         return len(self.timesteps)
 
     def __repr__(self) -> str:
-        kind = "ddpm" if self.eta is None else f"ddim(eta={self.eta:g})"
         process = self.process
+        ancestral = "flow" if isinstance(process, FlowProcess) else "ddpm"
+        kind = ancestral if self.eta is None else f"ddim(eta={self.eta:g})"
         return (
             f"GaussianChain({kind}, {len(self)}/{process.steps} steps, {process.prediction}, "
             f"{process.variance}, clip={process.clip})"
@@ -257,10 +287,3 @@ class GaussianChain:
                 transfer = transfer_of(self.state_weight)
                 self._by_device[device] = (self.timesteps.to(device), transfer.to(device))
         return self._by_device[device]
-
-
-def _left_by_ddim(process: TrainingProcess, timesteps: Tensor, steps: int) -> Tensor:
-    """Return abar after each step as diffusers' `DDIMScheduler.step` walks: to the timestep t - T // K; below zero, to
-    1."""
-    reached = timesteps - process.steps // steps
-    return torch.where(reached < 0, 1.0, process.alpha_bar[reached.clamp(min=0)])

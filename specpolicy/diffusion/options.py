@@ -1,4 +1,4 @@
-"""The options of a chain, as they are written in yaml and in a checkpoint."""
+"""The options of a chain and of its training, as they are written in yaml and in a checkpoint."""
 
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -49,3 +49,36 @@ class ChainOptions:
         del options["ddim"]
         chain = GaussianChain.ddpm(**options)
         return chain if self.ddim is None else chain.with_ddim(len(chain), **asdict(self.ddim))
+
+
+@dataclass(frozen=True)
+class FlowOptions:
+    """Options of a flow policy: of `GaussianChain.from_flow`, and how its network is told the time.
+
+    Attributes:
+        times: of the grid that chains are made on, equally spaced; shorter chains take some of them.
+        steps: of the policy's own chain.
+        noise_at: the time of pure noise, 0 or 1.
+        sigma_min: noise that is left at the data.
+        clip: bound of x0; None: none.
+        time_scale: the network's time is multiplied by it.
+        time_sampling: of t in training: "uniform" in [0, 1], or "beta", 0.999 (1 - Beta(1.5, 1)), which is more often
+            near the noise (Black et al. 2024, pi0, appendix B).
+    """
+
+    times: int = 400
+    steps: int = 100
+    noise_at: Literal[0, 1] = 0
+    sigma_min: float = 0.0
+    clip: float | None = None
+    time_scale: float = 100.0
+    time_sampling: Literal["uniform", "beta"] = "uniform"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, times=(1, MOST_STEPS), sigma_min=(0, 0.5), clip=(1e-6, 1e6), time_scale=(1e-3, 1e6))
+        check_ranges(self, steps=(1, self.times))
+
+    def make(self) -> GaussianChain:
+        """Make the chain."""
+        whole = GaussianChain.from_flow(self.times, self.noise_at, self.sigma_min, self.clip)
+        return whole.strided(self.steps)

@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
 
+LEAST_SIGNAL = 1e-8  # for what divides by abar, which is 0 in the noise that a flow begins with; drafts only
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 VARIANCES = ("fixed_small", "fixed_large")
 
 
 @dataclass(frozen=True)
 class TrainingProcess:
-    """The forward process of training: `alpha_bar` (T,) float64, the kind of prediction, the clipping of x0.
+    """The forward process of training: `alpha_bar` (T,) float64, the kind of prediction, the clipping of x0. That of
+    flow matching is `FlowProcess`.
 
     `variance`, `spacing` and `offset` are defaults for chains made from it.
     """
@@ -41,20 +44,25 @@ class TrainingProcess:
 
     def x0_coefficients(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """Return (c, e), float64 in the shape of `timesteps`, whole numbers: x0 = c state + e output, unclipped."""
-        return x0_coefficients(self.prediction, self.alpha_bar[timesteps])
+        return self.coefficients(self.alpha_bar[timesteps])
+
+    def coefficients(self, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (c, e) in the shape of `alpha_bar`: x0 = c state + e output is linear for each kind of prediction."""
+        if self.prediction == "epsilon":
+            return alpha_bar.rsqrt(), -(1 - alpha_bar).sqrt() * alpha_bar.rsqrt()
+        if self.prediction == "sample":
+            return alpha_bar.new_zeros(alpha_bar.shape), alpha_bar.new_ones(alpha_bar.shape)
+        return alpha_bar.sqrt(), -(1 - alpha_bar).sqrt()
+
+    def left_by_ddim(self, timesteps: Tensor, steps: int) -> Tensor:
+        """Return abar after each step as diffusers' `DDIMScheduler.step` walks: to the timestep t - T // K; below zero,
+        to 1."""
+        reached = timesteps - self.steps // steps
+        return torch.where(reached < 0, 1.0, self.alpha_bar[reached.clamp(min=0)])
 
     def clipped(self, x0: Tensor) -> Tensor:
         """Return x0 clipped to the bounds of this process."""
         return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
-
-
-def x0_coefficients(prediction: str, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (c, e) in the shape of `alpha_bar`: x0 = c state + e output is linear for each kind of prediction."""
-    if prediction == "epsilon":
-        return alpha_bar.rsqrt(), -(1 - alpha_bar).sqrt() * alpha_bar.rsqrt()
-    if prediction == "sample":
-        return alpha_bar.new_zeros(alpha_bar.shape), alpha_bar.new_ones(alpha_bar.shape)
-    return alpha_bar.sqrt(), -(1 - alpha_bar).sqrt()
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:

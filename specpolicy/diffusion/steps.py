@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from specpolicy.diffusion.process import TrainingProcess, x0_coefficients
+from specpolicy.diffusion.process import TrainingProcess
 from specpolicy.errors import SpecpolicyError
 
 
@@ -70,7 +70,7 @@ def make_tables(
         x0_weight, raw_x0_weight = following.sqrt() + (zero if clips else raw), raw if clips else zero
     sigma = variance.clamp(min=0).sqrt()
     gap_scale = torch.where(sigma > 0, sigma, torch.ones_like(sigma))
-    coefficients = x0_coefficients(process.prediction, abar)
+    coefficients = process.coefficients(abar)
     return StepTables(*coefficients, state_weight, x0_weight, raw_x0_weight, sigma, gap_scale, x0_weight / gap_scale)
 
 

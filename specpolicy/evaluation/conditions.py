@@ -13,7 +13,7 @@ from specpolicy.sampler_names import option_defaults
 
 PAUSED = "paused"
 # For these samplers, `steps` is a setting of the sampler. For all others, other `steps` mean another chain.
-OWN_STEPS = ("ddim", "dpm_solver")
+OWN_STEPS = ("ddim", "dpm_solver", "euler", "midpoint", "rk4")
 DISTRIBUTIONS = ("eta", "tolerance")  # options that change the distribution, not only the speed
 
 

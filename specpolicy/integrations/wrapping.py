@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from specpolicy.conditioning import paint_in, x0_table
-from specpolicy.diffusion import ChainOptions, GaussianChain
+from specpolicy.diffusion import ChainOptions, FlowProcess, GaussianChain
 from specpolicy.errors import SpecpolicyError
+from specpolicy.flow import flow_denoiser
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.model import Model
 from specpolicy.parsing import parse
@@ -72,6 +73,14 @@ class Drawer:
             raise SpecpolicyError(f"the final_alpha_cumprod of the {kind} is not 1: its last step would keep noise")
         return chain
 
+    def flow_chain(self, steps: int, noise_at: float = 0.0, sigma_min: float = 0.0) -> GaussianChain:
+        """Return the ancestral chain of a flow model that is integrated in that many equal steps; see
+        `GaussianChain.from_flow`. `draw` then takes the network that predicts its velocity."""
+        key = steps, noise_at, sigma_min
+        if key not in self._chains:
+            self._chains = {key: GaussianChain.from_flow(steps, noise_at, sigma_min)}
+        return self._chains[key]
+
     def draw(
         self,
         network: Network,
@@ -103,7 +112,8 @@ class Drawer:
             return paint_in(functools.partial(network, **found), x, t, values, mask.bool(), table)
 
         # The set of conditions may change from chunk to chunk, and the denoiser with it.
-        setting = Setting(Model(denoiser, like.device, network), chain, torch.Size(shape[1:]), dtype=like.dtype)
+        called = flow_denoiser(denoiser, chain) if isinstance(chain.process, FlowProcess) else denoiser
+        setting = Setting(Model(called, like.device, network), chain, torch.Size(shape[1:]), dtype=like.dtype)
         source = self.generator if generator is None else generator
         out = BoundSampler(self.sampler, setting)(shape[0], packed.tensor, source, start=noise)
         # An ordinary tensor: tensors of inference mode refuse changes in place.

@@ -7,6 +7,7 @@ from specpolicy.samplers.base import Denoiser, NoiseSource, Sample, Sampler, Sam
 from specpolicy.samplers.bound import BoundSampler
 from specpolicy.samplers.densities import log_probs
 from specpolicy.samplers.dpm_solver import DPMSolver
+from specpolicy.samplers.ode import RK4, Euler, Midpoint
 from specpolicy.samplers.picard import Picard
 from specpolicy.samplers.recycled.calibration import Calibration, calibrate
 from specpolicy.samplers.recycled.sampler import Recycled
@@ -18,11 +19,14 @@ __all__ = [
     "ASD",
     "DDIM",
     "DDPM",
+    "RK4",
     "Block",
     "BoundSampler",
     "Calibration",
     "DPMSolver",
     "Denoiser",
+    "Euler",
+    "Midpoint",
     "NoiseSource",
     "Picard",
     "Recycled",

@@ -1,7 +1,9 @@
 """The distribution and the drafts of a bound sampler, in words for tables."""
 
 from specpolicy.diffusion import GaussianChain
+from specpolicy.diffusion.flow import FlowProcess
 from specpolicy.samplers.base import Draw, Sampler
+from specpolicy.samplers.ode import Solver
 from specpolicy.samplers.picard import Picard
 from specpolicy.samplers.recycled.drafter import RecycledDrafter
 from specpolicy.samplers.recycled.surrogates import StudentSurrogate
@@ -11,13 +13,19 @@ from specpolicy.samplers.speculative.samplers import Speculation, Speculative
 
 
 def describe_distribution(sampler: Sampler, chain: GaussianChain) -> str:
-    """Name a sampler's distribution: "own" (the one the policy was trained to draw), "near own", or "another"."""
+    """Name a sampler's distribution: "own" (the one the policy was trained to draw), "near own", or "another".
+
+    A flow policy has two, which differ at any number of steps: "ancestral", that of its chain, and "flow ODE".
+    """
+    if isinstance(sampler, Solver):
+        return "flow ODE"
     if not isinstance(sampler, DDPM | Speculative | Picard):
         return "another"
     steps, eta = sampler.steps, getattr(sampler, "eta", None)
     if chain.eta is not None and steps is not None and eta is None:
         return "another"  # a DDPM chain of a policy whose own chain is DDIM
-    parts = ["near own" if isinstance(sampler, Picard) else "own"]
+    own = "ancestral" if isinstance(chain.process, FlowProcess) else "own"
+    parts = [f"near {own}" if isinstance(sampler, Picard) else own]
     if steps not in (None, len(chain)):
         parts.append(f"{steps} steps")
     if eta is not None:

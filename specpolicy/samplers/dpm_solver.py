@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from specpolicy.diffusion.flow import FlowProcess
 from specpolicy.diffusion.process import TrainingProcess
 from specpolicy.errors import SpecpolicyError
 from specpolicy.model import Model
@@ -41,6 +42,11 @@ class DPMSolver(Sampler):
     def bind(self, setting: Setting) -> Draw:
         """See `Sampler.bind`."""
         process, device = setting.chain.process, setting.device
+        if isinstance(process, FlowProcess):
+            raise SpecpolicyError(
+                "sampler 'dpm_solver' is for policies that learnt to denoise, and this is one of a flow: use euler, "
+                "midpoint or rk4"
+            )
         timesteps = solver_timesteps(process, self.steps)
         from_state, from_output = (table.tolist() for table in process.x0_coefficients(timesteps))
         weights = solver_weights(process.alpha_bar[timesteps], self.order)

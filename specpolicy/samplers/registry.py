@@ -7,12 +7,14 @@ from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
+from specpolicy.flow import check_flow_denoiser
 from specpolicy.model import Model, device_of
 from specpolicy.parsing.named import make_named
 from specpolicy.samplers.base import Denoiser, Generators, Sample, Sampler, Setting
 from specpolicy.samplers.bound import BoundSampler
 from specpolicy.samplers.densities import log_probs
 from specpolicy.samplers.dpm_solver import DPMSolver
+from specpolicy.samplers.ode import RK4, Euler, Midpoint
 from specpolicy.samplers.picard import Picard
 from specpolicy.samplers.recycled.sampler import Recycled
 from specpolicy.samplers.sequential import DDIM, DDPM
@@ -27,6 +29,9 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "ddpm": DDPM,
     "ddim": DDIM,
     "dpm_solver": DPMSolver,
+    "euler": Euler,
+    "midpoint": Midpoint,
+    "rk4": RK4,
     "picard": Picard,
     "asd": ASD,
     "reflection": Reflection,
@@ -93,6 +98,7 @@ def sample(
         )
     if not isinstance(cond, Tensor | None):
         raise SpecpolicyError(f"cond is a {type(cond).__name__}: give a torch.Tensor, (B, ...), or None")
+    check_flow_denoiser(denoiser, chain)
     if len(shape) != 3:
         raise SpecpolicyError(f"shape must be (batch, horizon, action dimension), got {tuple(shape)}")
     where = torch.device(device) if device is not None else device_of(denoiser, cond)

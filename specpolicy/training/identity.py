@@ -50,7 +50,12 @@ def run_identity(
 def validation_fingerprint(identity: Mapping[str, Any]) -> str:
     """Hash the subject of a validation loss: the windows, and the values to predict from them."""
     policy = identity["policy"]
-    parts = [identity["data"], policy.get("chain"), policy.get("tokens")]
+    parts = [
+        identity["data"],
+        policy.get("chain"),
+        policy.get("tokens"),
+        *([policy["flow"]] if "flow" in policy else []),
+    ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:LENGTH]
 
 

@@ -47,7 +47,8 @@ def new_policy(
     images = {} if vision is None else dict.fromkeys(training.images, image_statistics(vision))
     settings = PolicyConfig(
         network=options.network,
-        chain=options.chain,
+        chain=options.chain if options.objective == "diffusion" else None,
+        flow=options.flow if options.objective == "flow" else None,
         tokens=bins,
         vision=_without_file(vision),
         horizon=options.horizon,

@@ -5,6 +5,7 @@ from typing import Any
 
 from specpolicy.policy_base import Policy
 from specpolicy.training.continuing import Continuing
+from specpolicy.training.flowing import Flowing
 from specpolicy.training.loss import Denoising, Objective, Unmasking
 
 OBJECTIVES: Mapping[str, Callable[[Any], Objective]] = {"diffusion": Denoising, "tokens": Unmasking}
@@ -12,4 +13,6 @@ OBJECTIVES: Mapping[str, Callable[[Any], Objective]] = {"diffusion": Denoising, 
 
 def make_objective(policy: Policy) -> Objective:
     """Return the objective for a policy of this kind."""
+    if policy.config.flow is not None:
+        return Flowing(policy)  # type: ignore[arg-type]
     return Continuing(policy) if policy.config.prefix else OBJECTIVES[policy.kind](policy)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from law_tests import ChainLaw, Verdict
 from many_rounds import ManyRounds
-from mixtures import MixtureDenoiser, correction_head
+from mixtures import MixtureDenoiser, correction_head, mixture_denoiser
 from scipy import stats
 
 from specpolicy import GaussianChain, make_sampler, sample
@@ -43,6 +43,8 @@ CHAINS = {
     "ddim": GaussianChain.ddpm(100).with_ddim(10, eta=1.0),
     "ddim, v prediction": GaussianChain.ddpm(100, prediction="v_prediction").with_ddim(8, eta=0.6),
     "ddim, epsilon of the clipped x0": GaussianChain.ddpm(100).with_ddim(10, eta=0.8, reuse_epsilon=False),
+    "flow": GaussianChain.from_flow(12),
+    "flow, ddim": GaussianChain.from_flow(100, noise_at=1, sigma_min=0.02, clip=1.0).with_ddim(10, eta=0.7),
 }
 
 
@@ -328,6 +330,10 @@ def in_fixed_shapes():
 
 CASES = [*every_combination(), *every_chain(), *in_fixed_shapes()]
 CONTROL_CASES = [Case(sampler, name, "unclipped") for name, sampler in CONTROLS.items()]
+CONTROL_CASES += [
+    Case(CONTROLS[name], f"{name}, flow", "flow")
+    for name in ("redraw after a rejection", "a draft that sees its own noise")
+]
 
 
 def draw(case, sampler, n, seed):
@@ -338,7 +344,7 @@ def draw(case, sampler, n, seed):
     cond = None
     if case.conditioned:
         cond = 0.3 * torch.randint(-1, 2, (n, *SHAPE), generator=generator).to(case.dtype)
-    denoiser, states, statistics = MixtureDenoiser(chain.process), [], []
+    denoiser, states, statistics = mixture_denoiser(chain), [], []
     for start in range(0, n, BATCH):
         part = None if cond is None else cond[start : start + BATCH]
         shape = (min(BATCH, n - start), *SHAPE)
@@ -353,7 +359,7 @@ def law_of(chain: str, conditioned: bool, dtype: torch.dtype, n: int) -> ChainLa
     """The tests against n chunks of the sequential sampler."""
     case = Case(None, "", chain, None, conditioned, dtype)
     states, cond, _ = draw(case, "ddpm", n, seed=1)
-    return ChainLaw(MixtureDenoiser(CHAINS[chain].process), CHAINS[chain], states, cond)
+    return ChainLaw(mixture_denoiser(CHAINS[chain]), CHAINS[chain], states, cond)
 
 
 def judge(case: Case, n: int) -> tuple[Verdict, list]:

@@ -2,6 +2,9 @@
 
 import torch
 
+from specpolicy import flow_denoiser
+from specpolicy.diffusion import FlowProcess
+
 # Chunks (H=2, D=2) of three kinds. Some lie so close to the bound of the clip that it acts on every chain.
 CENTRES = torch.tensor(
     [[[0.95, 0.1], [0.6, -0.3]], [[-0.4, -0.9], [-0.2, 0.5]], [[-0.7, 0.8], [0.3, 0.95]]], dtype=torch.float64
@@ -32,6 +35,35 @@ class MixtureDenoiser:
             return x0
         noise = (x - signal * x0) / (1 - a).sqrt()
         return noise if self.process.prediction == "epsilon" else signal * noise - (1 - a).sqrt() * x0
+
+
+class MixtureVelocity:
+    """The velocity of the flow to the same chunks, E[a - (1 - sigma_min) e | x_t], in the process's own time."""
+
+    def __init__(self, process, spread=0.15, centres=CENTRES, weights=WEIGHTS):
+        """See `MixtureDenoiser`."""
+        self.process, self.spread, self.centres, self.weights = process, spread, centres, weights
+
+    def __call__(self, x, time, cond=None):
+        """The network's output (N, H, D) at x_t (N, H, D), time (N,)."""
+        t = (self.process.sign * (time.to(x.dtype) - self.process.noise_at))[:, None, None]
+        noise = 1 - (1 - self.process.sigma_min) * t
+        inner = x - t * (0 if cond is None else cond)
+        variance = (t * self.spread).square() + noise.square()
+        centres = self.centres.to(x.dtype).flatten(1)
+        distance = inner.flatten(1)[:, None] - t * centres
+        share = torch.softmax(self.weights.to(x.dtype).log() - distance.square().sum(-1) / (2 * variance[:, 0]), dim=-1)
+        centre = (share @ centres).view_as(x)
+        off = (inner - t * centre) / variance
+        x0 = centre + t * self.spread**2 * off + (0 if cond is None else cond)
+        return self.process.sign * (x0 - (1 - self.process.sigma_min) * noise * off)
+
+
+def mixture_denoiser(chain):
+    """The exact denoiser of these chunks for a chain, of a diffusion or of a flow."""
+    if isinstance(chain.process, FlowProcess):
+        return flow_denoiser(MixtureVelocity(chain.process), chain)
+    return MixtureDenoiser(chain.process)
 
 
 class Counting:

@@ -11,6 +11,7 @@ from torch import Tensor
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import weights_fingerprint
+from specpolicy.flow import check_flow_denoiser
 from specpolicy.model import device_of, network_of
 from specpolicy.samplers.base import Denoiser, NoiseSource
 from specpolicy.samplers.recycled.calibration.calibration import Calibration
@@ -96,6 +97,7 @@ def calibrate(
         raise SpecpolicyError(f"shape must be (horizon, action dimension) of one chunk, got {tuple(shape)}")
     if cond is not None and len(cond) < 20:
         raise SpecpolicyError(f"{len(cond)} conditions are too few to calibrate on: give at least 20, better hundreds")
+    check_flow_denoiser(denoiser, chain)
     check_noise(chain)  # before anything is evaluated
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     work = _Work(denoiser, chain, torch.Size(shape), cond, generator, effort, progress)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from specpolicy.diffusion.process import LEAST_SIGNAL
 from specpolicy.samplers.recycled.surrogates.base import SurrogateModule, Tables
 
 
@@ -29,7 +30,7 @@ class GaussianSurrogate(SurrogateModule):
         super().__init__()
         self.shape, self.cond_dim = (int(shape[0]), int(shape[1])), cond_dim
         size = shape[0] * shape[1]
-        self.register_buffer("alpha_bar", alpha_bar, persistent=False)
+        self.register_buffer("alpha_bar", alpha_bar.clamp(min=LEAST_SIGNAL), persistent=False)
         self.register_buffer("basis", torch.eye(size))
         self.register_buffer("variances", torch.ones(size))
         self.register_buffer("weight", torch.zeros(size, cond_dim))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from specpolicy.diffusion.process import LEAST_SIGNAL
 from specpolicy.samplers.recycled.surrogates.base import SurrogateModule, Tables
 
 EMBEDDINGS = 128  # rows of the timestep tables, at most
@@ -56,7 +57,7 @@ class StudentSurrogate(SurrogateModule):
         self.options = {"cond_dim": cond_dim, "width": width, "context": context, "hidden": hidden}
         self.options |= {"observation": observation, "blocks": blocks}
         size = self.horizon * self.action_dim
-        self.register_buffer("alpha_bar", alpha_bar.double(), persistent=False)
+        self.register_buffer("alpha_bar", alpha_bar.double().clamp(min=LEAST_SIGNAL), persistent=False)
         self.register_buffer("basis", torch.eye(size))
         self.register_buffer("variances", torch.ones(size))
         rows = min(len(alpha_bar), EMBEDDINGS)

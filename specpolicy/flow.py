@@ -1,0 +1,126 @@
+"""Flow models as denoisers of a Gaussian chain (`GaussianChain.from_flow`).
+
+A chain walks states y of unit variance and knows its levels by whole numbers. The network of a flow model takes
+x_t = r y and its own time. `FlowDenoiser` stands between them, so samplers, engines and calibrations need not know of
+flows: the network's output stays the velocity, from which the chain reads x0.
+
+The distribution is that of the chain. It is another one than that of the flow's ODE, except with DDIM at eta = 0, which
+is Euler's method (for sigma_min = 0 and without a clip).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from specpolicy.diffusion import GaussianChain
+from specpolicy.diffusion.flow import FlowProcess
+from specpolicy.errors import SpecpolicyError
+
+
+class FlowDenoiser(nn.Module):
+    """Maps (y (N, H, D), level (N,), cond) to the velocity (N, H, D) that a network predicts at x_t = r y.
+
+    Levels may lie between whole numbers, so the network can be asked at every time of the flow.
+    """
+
+    progress: Tensor
+
+    def __init__(self, network: Any, process: FlowProcess, time_scale: float = 1.0):
+        """Wrap a network.
+
+        Args:
+            network: (x_t (N, H, D), time (N,), cond) -> velocity (N, H, D), a module or a function. The time is its own
+                one, from `process.noise_at` on, a float.
+            process: of the chain.
+            time_scale: the time is multiplied by it.
+        """
+        super().__init__()
+        self.network, self.process, self.time_scale = network, process, time_scale
+        self.register_buffer("progress", process.progress, persistent=False)
+
+    def forward(self, state: Tensor, level: Tensor, cond: Any = None) -> Tensor:
+        """See the class."""
+        scale, time = self.inputs(level, state)
+        return self.network(scale[:, None, None] * state, time, cond)
+
+    def inputs(self, level: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return r (N,) and the network's time (N,) at levels (N,), in the number format of `like`."""
+        table = self.progress.to(level.device)
+        position = level + 1
+        if level.is_floating_point():
+            before = position.floor().clamp(0, len(table) - 2)
+            low = before.long()
+            share = (position - before).to(table.dtype)
+            progress = torch.lerp(table[low], table[low + 1], share).to(like.dtype)
+        else:
+            progress = table[position].to(like.dtype)
+        process = self.process
+        scale = (progress.square() + process.noise_scale(progress).square()).sqrt()
+        return scale, self.time_scale * (process.noise_at + process.sign * progress)
+
+    def split_denoiser(self, horizon: int, rows: int) -> "SplitFlow | None":
+        """Return the same function in two parts, see there; None if the network cannot be split."""
+        split = getattr(self.network, "split_denoiser", None)
+        inner = None if split is None else split(horizon, rows)
+        return None if inner is None else SplitFlow(inner, self)
+
+
+class SplitFlow(nn.Module):
+    """States y (N, H, D) and features (N, F) -> (N, H, D). Features are r, and then those of the network."""
+
+    def __init__(self, split: Any, denoiser: FlowDenoiser):
+        super().__init__()
+        self.split = split
+        self._inputs = denoiser.inputs  # of the table that the denoiser owns
+
+    def time_features(self, level: Tensor) -> Tensor:
+        """(N,) -> (N, F)."""
+        like = next((value for value in self.split.parameters() if value.is_floating_point()), torch.zeros(0))
+        scale, time = self._inputs(level, like)
+        return torch.cat([scale[:, None], self.split.time_features(time)], dim=1)
+
+    def condition_features(self, cond: Tensor | None) -> Tensor:
+        """(M, ...) -> (M, F)."""
+        return nn.functional.pad(self.split.condition_features(cond), (1, 0))
+
+    def forward(self, sample: Tensor, features: Tensor) -> Tensor:
+        """See the class."""
+        return self.split(sample * features[:, :1].reshape(-1, 1, 1), features[:, 1:])
+
+
+def flow_denoiser(velocity: Any, chain: GaussianChain, time_scale: float = 1.0) -> Any:
+    """Return the denoiser of a flow model for its chain, as samplers call it.
+
+    Args:
+        velocity: (x_t (N, H, D), time (N,), cond) -> (N, H, D), a module or a function: v = a - e for a chain with
+            noise_at=0, v = e - a with noise_at=1.
+        chain: made by `GaussianChain.from_flow`.
+        time_scale: the network's time is multiplied by it.
+
+    Returns:
+        A module for a module; a function for a function.
+
+    Raises:
+        SpecpolicyError: a chain of a diffusion model.
+    """
+    process = chain.process
+    if not isinstance(process, FlowProcess):
+        raise SpecpolicyError(f"{chain!r} is no chain of a flow model: make one with GaussianChain.from_flow(times)")
+    wrapped = FlowDenoiser(velocity, process, time_scale)
+    return wrapped if isinstance(velocity, nn.Module) else wrapped.forward
+
+
+def check_flow_denoiser(denoiser: Any, chain: GaussianChain) -> None:
+    """Raise unless what walks the chain of a flow model is wrapped for it: a bare network would be given states and
+    levels for x_t and times.
+
+    Raises:
+        SpecpolicyError: it is not.
+    """
+    owner = getattr(denoiser, "__self__", denoiser)
+    inside = getattr(getattr(owner, "workload", None), "denoiser", owner)  # of an engine
+    if isinstance(chain.process, FlowProcess) and not isinstance(inside, FlowDenoiser):
+        raise SpecpolicyError(
+            "this chain is of a flow model, whose velocity has to be wrapped: give flow_denoiser(velocity, chain)"
+        )

@@ -1,0 +1,91 @@
+"""Heads with a cache: each draw sees its own, threads may share a sampler, and the chunks are those of the chain."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+
+from specpolicy import GaussianChain, SpecpolicyError, log_probs, sample
+from specpolicy.fingerprints import weights_fingerprint
+from specpolicy.velocity_heads import HeadSampler
+
+CHAIN = GaussianChain.from_flow(8, noise_at=1)
+SHAPE = (4, 3)
+
+
+class Head(nn.Module):
+    """The action it goes to is told by the cache."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.5))
+
+    def velocity(self, x, t, cache):
+        """See `VelocityHead`: noise minus action."""
+        assert t.dtype == x.dtype and len(t) == len(x)
+        action = torch.tanh(self.weight * x + cache["mean"])
+        return (x - action) / t[:, None, None].clamp(min=0.05)
+
+
+def cache(value):
+    return {"mean": torch.full((1, *SHAPE), float(value))}
+
+
+@pytest.mark.parametrize("sampler", ("ddpm", "block", "recycled", "ddim-4", "euler", "rk4-4"))
+def test_a_draw_is_that_of_the_denoiser_of_its_cache(sampler):
+    made = HeadSampler(Head(), CHAIN, SHAPE, sampler)
+    for value in (-1, 2):
+        drawn = made(cache(value), torch.Generator().manual_seed(0), batch=3)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            same = sample(made.denoiser(cache(value)), CHAIN, (3, *SHAPE), sampler=sampler, generator=generator)
+        assert torch.equal(drawn.actions, same.actions)
+        assert drawn.stats.calls.tolist() == same.stats.calls.tolist()
+    assert not made._caches
+
+
+def test_threads_share_a_sampler_and_keep_their_caches():
+    made = HeadSampler(Head(), CHAIN, SHAPE, "block")
+
+    def draw(value):
+        return made(cache(value), torch.Generator().manual_seed(value)).actions
+
+    values = list(range(-6, 6)) * 3
+    expected = [draw(value + 10) for value in values]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(draw, [value + 10 for value in values]))
+    assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
+
+
+def test_a_cache_is_let_go_when_a_draw_fails():
+    class Broken(Head):
+        def velocity(self, x, t, cache):
+            return torch.full_like(x, float("nan"))
+
+    made = HeadSampler(Broken(), CHAIN, SHAPE, "ddpm")
+    with pytest.raises(SpecpolicyError, match="not finite at step 0"):
+        made(cache(0))
+    assert not made._caches
+
+
+def test_a_calibration_would_belong_to_the_weights_of_the_head():
+    head = Head()
+    assert HeadSampler(head, CHAIN, SHAPE).bound.setting.model.network is head
+    assert weights_fingerprint(head) != weights_fingerprint(nn.Linear(1, 1))
+
+
+def test_densities_of_its_steps_are_those_of_the_chain():
+    made = HeadSampler(Head(), CHAIN, SHAPE, "block")
+    out = sample(made.denoiser(cache(1)), CHAIN, (2, *SHAPE), sampler="block", return_states=True)
+    with torch.no_grad():
+        found = log_probs(made.denoiser(cache(1)), CHAIN, out.states)
+        other = log_probs(made.denoiser(cache(-1)), CHAIN, out.states)
+    assert bool(found.isfinite().all()) and float(found.sum()) > float(other.sum())
+
+
+def test_what_cannot_walk_the_chain_is_refused():
+    with pytest.raises(SpecpolicyError, match="is no chain of a flow model"):
+        HeadSampler(Head(), GaussianChain.ddpm(10), SHAPE)
+    with pytest.raises(SpecpolicyError, match="dpm_solver"):
+        HeadSampler(Head(), CHAIN, SHAPE, "dpm_solver")
