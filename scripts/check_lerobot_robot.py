@@ -1,20 +1,23 @@
 """Check our robot adapter and our policy type with LeRobot itself: its base class, its registry, its rollout.
 
-Needs LeRobot (with its extra `dataset`, which its rollout imports) and specpolicy in one environment with Python 3.12,
-see docs/robots.md:
+Needs LeRobot (with its extra `dataset`, which its rollout imports) and specpolicy in one environment, with Python 3.12.
+scripts/lerobot_environment.sh makes one and runs this, too:
 
-    pip install 'lerobot[diffusion,dataset]' && pip install '.[cli]'
+    pip install 'lerobot[diffusion,dataset,feetech]' && pip install '.[cli]'
     python scripts/check_lerobot_robot.py [CHECKPOINT]     # one of LeRobot's; default tests/data/lerobot_state
 
 Prints a line for each check and exits with 1 if one fails. No hardware is needed: the robot is made up, of LeRobot's
 own classes.
 """
 
+import contextlib
+import importlib.util
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+from unittest import mock
 
 import numpy as np
 import torch
@@ -23,7 +26,7 @@ from lerobot.robots import Robot, RobotConfig
 from lerobot.utils.decorators import check_if_already_connected, check_if_not_connected
 
 import specpolicy
-from specpolicy.control import Controller, Limits
+from specpolicy.control import Chunk, Controller, Limits
 from specpolicy.integrations.lerobot import RobotAdapter
 from specpolicy.integrations.lerobot_registry import make_robot
 
@@ -116,16 +119,19 @@ def check(what: str, right: bool) -> None:
 check.failed = False  # type: ignore[attr-defined]
 
 
-class Wave:
-    """A planner: all joints to 5, in the policy's units."""
+class Goal:
+    """A planner that always plans the same action."""
 
     n_obs_steps, n_action_steps = 1, 4
+
+    def __init__(self, action: np.ndarray):
+        self.action = action
 
     def reset(self, seed: int) -> None:
         pass
 
-    def plan(self, history):
-        return specpolicy.control.Chunk(np.full((8, 3), 5.0))
+    def plan(self, history: dict) -> Chunk:
+        return Chunk(np.tile(self.action, (8, 1)))
 
 
 def adapter() -> None:
@@ -133,7 +139,7 @@ def adapter() -> None:
     arm = make_robot("made_up_arm", {"id": "mine", "most": 2.0})
     check("LeRobot's registry makes the robot of a configuration", type(arm) is MadeUpArm and arm.config.most == 2.0)
     with RobotAdapter(arm, units="degrees_to_radians") as robot:
-        log = Controller(Wave(), robot, hz=50, worker="thread", limits=Limits(high=6)).run(seconds=0.5)
+        log = Controller(Goal(np.full(3, 5.0)), robot, hz=50, worker="thread", limits=Limits(high=6)).run(seconds=0.5)
     check("a run moves it, and disconnects it", len(arm.sent) > 10 and arm.disconnects == 1 and not arm.is_connected)
     check("what it really sent is known", np.allclose(arm.sent[0]["pan.pos"], 2.0) and robot.changed > 0)
     check(
@@ -154,43 +160,111 @@ def adapter() -> None:
             check(f"{what} is refused", False)
 
 
-def rollout(checkpoint: str) -> None:
-    """LeRobot's rollout with our policy type, and its chunks compared with LeRobot's own."""
-    from lerobot.policies.factory import make_policy_config, make_pre_post_processors  # noqa: F401
+class PretendedBus(Bus):
+    """The motors of LeRobot's SO-101, without the arm."""
+
+    def __init__(self, port: str, motors: dict, calibration: dict | None = None):
+        self.motors, self.is_connected, self.is_calibrated = motors, False, True
+        self.positions, self.released = dict.fromkeys(motors, 10.0), None
+
+    def connect(self) -> None:
+        self.is_connected = True
+
+    def disconnect(self, disable_torque: bool = True) -> None:
+        self.is_connected, self.released = False, disable_torque
+
+    def torque_disabled(self):
+        return contextlib.nullcontext()
+
+    def configure_motors(self) -> None:
+        pass
+
+    def write(self, *arguments: object) -> None:
+        pass
+
+    def sync_read(self, name: str, num_retry: int = 0) -> dict:
+        return dict(self.positions)
+
+    def sync_write(self, name: str, values: dict) -> None:
+        self.positions |= values
+
+
+def so101() -> None:
+    """LeRobot's own SO-101 on a pretended bus."""
+    with mock.patch("lerobot.robots.so_follower.so_follower.FeetechMotorsBus", PretendedBus):
+        arm = make_robot("so101_follower", {"port": "/dev/none", "id": "mine", "max_relative_target": 0.5})
+    goal = np.array([0.1] * 5 + [20.0])
+    with RobotAdapter(arm, units="degrees_to_radians") as robot:
+        stands = robot.position()
+        Controller(Goal(goal), robot, hz=50, worker="thread", limits=Limits(rate=100)).run(seconds=0.3)
+    check("so101_follower stands where its bus says", np.allclose(stands, [*[np.radians(10.0)] * 5, 10.0]))
+    check("so101_follower moves, by no more than max_relative_target", 10 < arm.bus.positions["gripper"] <= 18)
+    check("its angles fall towards 0.1 rad", np.degrees(0.1) - 1e-3 <= arm.bus.positions["elbow_flex"] < 10)
+    check("so101_follower is disconnected, its motors released", arm.bus.released is True and robot.changed > 0)
+
+
+def rollout() -> None:
+    """LeRobot's rollout with our policy type: waiting for chunks, by LeRobot's rtc, and beside its loop."""
     from lerobot.scripts import lerobot_rollout
 
-    policy = specpolicy.load_policy(checkpoint)
-    with tempfile.TemporaryDirectory() as directory:
-        ours = stateful(policy).save(Path(directory) / "policy")
-        for engine, options in (
-            ("sync", []),
-            ("rtc", ["--inference.rtc.execution_horizon=4", "--inference.queue_threshold=2"]),
-        ):
+    from specpolicy import policy_base, policy_sampler
+
+    drawn, draw = [], policy_sampler.draw
+
+    def recorded(*arguments):
+        drawn.append(arguments[5])  # what is committed
+        return draw(*arguments)
+
+    rtc = ["--inference.type=rtc", "--inference.rtc.execution_horizon=4", "--inference.queue_threshold=2"]
+    ways = {"sync": (2, []), "rtc": (1, rtc), "beside": (2, ["--policy.hz=10", "--policy.stitching=rtc"])}
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        mock.patch.object(policy_sampler, "draw", recorded),
+        mock.patch.object(policy_base, "draw", recorded),
+    ):
+        for name, (frames, options) in ways.items():
             sys.argv = [
                 "lerobot-rollout",
                 "--discover_packages_path=specpolicy.integrations.lerobot_plugin",
                 "--policy.type=specpolicy",
-                f"--policy.source={ours}",
+                f"--policy.source={made_up_policy(frames).save(Path(directory) / name)}",
                 "--policy.sampler=block",
                 "--policy.device=cpu",
                 "--robot.type=made_up_arm",
-                f"--inference.type={engine}",
                 *options,
-                "--duration=2",
-                "--fps=20",
+                "--duration=4",
+                "--fps=10",
                 "--return_to_initial_position=false",
             ]
             before = len(MadeUpArm.made)
+            drawn.clear()
             lerobot_rollout.main()
             arm = MadeUpArm.made[before]
-            check(
-                f"lerobot-rollout with {engine}: {len(arm.sent)} actions by our sampler",
-                len(arm.sent) > 20 and not arm.is_connected,
-            )
+            told = f"lerobot-rollout, {name}: {len(arm.sent)} actions of {len(drawn)} chunks by our sampler"
+            check(told, len(drawn) > 2 and len(arm.sent) > 8 and not arm.is_connected)
+            continued = sum(known is not None for known in drawn)
+            check(f"{continued} of them continue what is executed", (continued > 0) == (name != "sync"))
 
 
-def stateful(policy):
-    """A small policy of ours that observes one frame of three joints and moves them."""
+def verb() -> None:
+    """`specpolicy control robot=lerobot:...`, where its command line is installed."""
+    if importlib.util.find_spec("hydra") is None:
+        print("left   out: specpolicy control, as specpolicy[cli] is not installed")
+        return
+    from specpolicy.cli import main
+
+    with tempfile.TemporaryDirectory() as directory:
+        ours = made_up_policy().save(Path(directory) / "policy")
+        before = len(MadeUpArm.made)
+        settings = ["hz=10", "max_seconds=2", "worker=thread", "lead=2", "watchdog=10", "limits.rate=50"]
+        where = [f"policy={ours}", f"output={directory}/out", "robot=lerobot:made_up_arm", "+robot.config.most=2"]
+        code = main(["control", *where, *settings])
+    arm = MadeUpArm.made[before]
+    check(f"specpolicy control: {len(arm.sent)} actions", code == 0 and len(arm.sent) > 5 and arm.disconnects == 1)
+
+
+def made_up_policy(frames: int = 1):
+    """Return a small policy of ours that observes three joints and moves them."""
     from specpolicy.policy import DiffusionPolicy
 
     torch.manual_seed(0)
@@ -201,7 +275,7 @@ def stateful(policy):
         "observation": {"observation.state": 3},
         "action_dim": 3,
         "horizon": 8,
-        "n_obs_steps": 1,
+        "n_obs_steps": frames,
         "n_action_steps": 4,
         "normaliser": {"observation.state": unit, "action": unit},
     }
@@ -234,6 +308,8 @@ def same_chunks(checkpoint: str) -> None:
 if __name__ == "__main__":
     where = sys.argv[1] if sys.argv[1:] else str(ROOT / "tests" / "data" / "lerobot_state")
     adapter()
+    so101()
+    verb()
     same_chunks(where)
-    rollout(where)
+    rollout()
     sys.exit(check.failed)  # type: ignore[attr-defined]

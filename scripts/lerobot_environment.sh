@@ -2,7 +2,7 @@
 # Installs specpolicy's core beside LeRobot and compares chunks of a wrapped policy with LeRobot's own sampling.
 # Makes an environment with the newest LeRobot for this Python (some gigabytes if its torch comes with CUDA), installs
 # specpolicy from this checkout into it as a user would, and records what that changed. Then benchmarks/lerobot_wrap.py
-# writes the page. The environment is deleted at the end.
+# writes the page, and scripts/check_lerobot_robot.py checks robots and rollouts. The environment is deleted at the end.
 # Usage: scripts/lerobot_environment.sh [PAGE]   default docs/results/lerobot_environment.md
 # PYTHON names the interpreter (default: python3.12 if there is one, else python3). VENV names an environment
 # that already has LeRobot: specpolicy is installed into it, and it is kept. pip's usual variables apply.
@@ -30,3 +30,9 @@ pip freeze >"$work/after.txt"
 pip check >"$work/check_after.txt" || true
 cd "$work" # so that what is imported is what was installed
 "$venv/bin/python" "$root/benchmarks/lerobot_wrap.py" "$work" "$page"
+
+# Our robots and our policy type, in LeRobot's own rollout, which older versions do not have.
+if "$venv/bin/python" -c 'import importlib.util as i, sys; sys.exit(not i.find_spec("lerobot.rollout"))'; then
+    pip install --quiet 'lerobot[dataset,feetech]' "$work/source[cli]"
+    "$venv/bin/python" "$root/scripts/check_lerobot_robot.py"
+fi

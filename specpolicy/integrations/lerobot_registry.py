@@ -60,6 +60,8 @@ def make_robot(kind: str, config: Mapping[str, Any]) -> Any:
         with contextlib.redirect_stderr(io.StringIO()):  # draccus also prints what it raises
             decoded = draccus.decode(robots.RobotConfig, {"type": kind, **config})
         return robots.make_robot_from_config(decoded)
+    except ImportError as error:  # of its drivers; LeRobot says what to install
+        raise SpecpolicyError(f"robot=lerobot:{kind}: {one_line(error)}") from error
     except Exception as error:
         raise SpecpolicyError(
             f"robot=lerobot:{kind}: {one_line(f'{type(error).__name__}: {error}')}: "

@@ -155,11 +155,15 @@ class RobotAdapter:
                 raise SpecpolicyError(
                     f"{self.name} cannot be connected: {_text(error)}: check its power, cable and port"
                 ) from error
+            except BaseException:  # Ctrl-C meanwhile
+                self._give_up()
+                raise
         if not getattr(self.robot, "is_calibrated", True):
             self._give_up()
+            kind = getattr(getattr(self.robot, "config", None), "type", self.name)  # its name in LeRobot's registry
             raise SpecpolicyError(
-                f"{self.name} is not calibrated: run lerobot-calibrate --robot.type={self.name} --robot.id="
-                f"{getattr(self.robot, 'id', None)}"
+                f"{self.name} is not calibrated: run lerobot-calibrate --robot.type={kind} "
+                f"--robot.id={getattr(self.robot, 'id', None)}"
             )
         self._open = True
         return self

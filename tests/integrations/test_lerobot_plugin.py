@@ -140,7 +140,35 @@ def test_what_is_executed_meanwhile_is_told(make, monkeypatch):
 def test_a_policy_of_several_frames_does_not_continue(make):
     """LeRobot shows it single frames then, which are far apart."""
     assert not make().supports_rtc()
-    assert not make({"n_obs_steps": 1}, way="linear").supports_rtc()  # it has no calibration
+    assert not make({"n_obs_steps": 1}, stitching="linear").supports_rtc()  # it has no calibration
+
+
+def test_chunks_are_drawn_beside_the_loop(make, plugin, monkeypatch):
+    """The time is the test's: the thread draws at its leisure, and the loop finds the chunk when it is there."""
+    clock, planned = [0.0], []
+    beside = sys.modules[f"{PLUGIN}.beside"].Beside
+    monkeypatch.setattr(plugin, "Beside", lambda *given: beside(*given, now=lambda: clock[0]))
+    policy = make(hz=10.0, stitching="inpaint")
+    worker = policy._beside._worker
+    submit, result = worker.submit, worker.result
+    worker.submit = lambda *given: (planned.append(given), submit(*given))
+    worker.result = lambda seconds=0.0: result(max(seconds, 60.0))  # whatever the machine is at
+    actions = []
+    for step in range(12):
+        clock[0] = step / 10
+        actions.append(policy.select_action(batch(step, rows=1)))
+    assert torch.stack(actions).shape == (12, 1, 2) and torch.stack(actions).isfinite().all()
+    histories = [given[0]["position"] for given in planned[3:]]  # after the warm-up and the first chunk
+    assert len(histories) >= 2
+    for history in histories:  # frames that follow one another: what LeRobot's own rtc does not show
+        steps = [step for step in range(12) if np.array_equal(history[1], batch(step, rows=1)["position"][0])]
+        assert len(steps) == 1 and np.array_equal(history[0], batch(steps[0] - 1, rows=1)["position"][0])
+    assert all(given[1].way == "inpaint" for given in planned[3:])
+    policy.reset()
+    again = policy.select_action(batch(0, rows=1))
+    assert not torch.equal(again, actions[0])  # another episode, other random numbers
+    with pytest.raises(SpecpolicyError, match="for one robot"):
+        policy.select_action(batch(1))
 
 
 @pytest.mark.parametrize(
@@ -150,6 +178,8 @@ def test_a_policy_of_several_frames_does_not_continue(make):
         ({"execute_steps": 8}, "a chunk has 7 actions to execute"),
         ({"sampler": "recicled"}, "recicled"),
         ({"engine": "steam"}, "steam"),
+        ({"hz": 10.0, "stitching": "linear"}, "stitching=linear: this policy cannot continue actions so"),
+        ({"hz": 10.0, "stitching": "glue"}, "unknown stitching 'glue'"),
     ),
 )
 def test_what_cannot_be_is_one_line(options, words, make):

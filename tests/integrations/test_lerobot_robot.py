@@ -1,6 +1,8 @@
 """LeRobot's robots under our control loop: tables, units, what was really sent, and the end of a run."""
 
 import math
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -33,7 +35,7 @@ class Steady:
 
 def run(adapter, planner, seconds=0.3, **options):
     patient = {"worker": "thread", "warm_up": 1, "lead": 1, "watchdog": 60.0, "inference_timeout": 60.0}
-    return Controller(planner, adapter, hz=50, **patient, **options).run(seconds=seconds)
+    return Controller(planner, adapter, hz=50, **{**patient, **options}).run(seconds=seconds)
 
 
 def connected(*arguments, **options):
@@ -171,6 +173,11 @@ def test_a_connection_that_fails_is_one_line_and_leaves_nothing_open():
     with pytest.raises(SpecpolicyError, match=r"lerobot-calibrate --robot.type=stand_in_arm --robot.id=mine"):
         RobotAdapter(arm).connect()
     assert not arm.is_connected and arm.connects == [False]  # nobody is asked at the terminal
+    arm = Arm()
+    arm.connect = lambda calibrate: (setattr(arm.bus, "is_connected", True), signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        RobotAdapter(arm).connect()
+    assert not arm.is_connected
 
 
 def test_a_robot_that_is_not_connected_is_one_line():
@@ -202,6 +209,22 @@ def test_a_fault_of_the_loop_disconnects_it(arm_fault, planner_fault, words):
     assert arm.disconnects == 1 and not arm.is_connected
     adapter.stop()  # again: nothing
     assert arm.disconnects == 1
+
+
+def test_a_call_that_hangs_does_not_keep_it_connected():
+    adapter, arm = connected()
+    released, look = threading.Event(), arm.get_observation
+
+    def hang():
+        if arm.observed > 3:
+            released.wait(60)
+        return look()
+
+    arm.get_observation = hang
+    with pytest.raises(SpecpolicyError, match=r"has not come back for 0.5 s or more: the robot is stopped"):
+        run(adapter, Steady([1.0, 2.0, 3.0]), seconds=20, watchdog=0.5)
+    assert arm.disconnects == 1 and not arm.is_connected
+    released.set()
 
 
 def test_motors_are_let_go_even_if_a_camera_is_gone():

@@ -21,8 +21,9 @@ class SpecpolicyConfig(PreTrainedConfig):
         seed: of the random numbers.
         observation: {the policy's key: LeRobot's}, where they differ. LeRobot's `--rename_map` is not applied to this
             type.
-        way: how a chunk is drawn given what is executed meanwhile, with `--inference.type=rtc`; see
-            `specpolicy.Committed`.
+        hz: LeRobot's `--fps`: chunks are drawn beside the loop, which does not wait for them. None: the loop waits.
+        stitching: how chunks are joined, see `specpolicy.control.Execution`. None: "continue_chunk", and with
+            `--inference.type=rtc` "rtc".
     """
 
     source: str = ""
@@ -31,7 +32,8 @@ class SpecpolicyConfig(PreTrainedConfig):
     execute_steps: int | None = None
     seed: int = 0
     observation: dict[str, str] = field(default_factory=dict)
-    way: str = "rtc"
+    hz: float | None = None
+    stitching: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

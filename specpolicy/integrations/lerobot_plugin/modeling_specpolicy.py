@@ -11,10 +11,13 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
 from specpolicy.committed import Committed
+from specpolicy.control import Execution
 from specpolicy.errors import SpecpolicyError
 from specpolicy.images import is_image
+from specpolicy.integrations.lerobot_plugin.beside import Beside
 from specpolicy.integrations.lerobot_plugin.configuration_specpolicy import SpecpolicyConfig
 from specpolicy.loading import load_policy
+from specpolicy.rates import check_rate
 
 KINDS = {"observation.state": FeatureType.STATE}
 
@@ -51,6 +54,14 @@ class SpecpolicyPolicy(PreTrainedPolicy):
         config.input_features = {self._names[key]: _feature(self._names[key], shape) for key, shape in shapes.items()}
         config.output_features = {"action": PolicyFeature(FeatureType.ACTION, (policy.action_dim,))}
         self._drawer = drawer
+        self._way = config.stitching or "rtc"
+        self._beside: Beside | None = None
+        if config.hz is not None:
+            check_rate(
+                policy.control_hz, config.hz, "LeRobot's loop", f"give --fps and --policy.hz={policy.control_hz}"
+            )
+            execution = Execution(self._execute, stitching=config.stitching or "continue_chunk")
+            self._beside = Beside(drawer, config.hz, execution, config.seed)
         self._generator = torch.Generator().manual_seed(config.seed)
         self.last_stats: Any = None
         self.reset()
@@ -66,10 +77,19 @@ class SpecpolicyPolicy(PreTrainedPolicy):
         """Begin an episode: forget frames and actions. Its random numbers continue."""
         self._frames: deque[dict[str, Tensor]] = deque(maxlen=self.policy.n_obs_steps)
         self._action_queue: deque[Tensor] = deque()  # a name that LeRobot clears when the task changes
+        if self._beside is not None:
+            self._beside.reset()
 
     def select_action(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
-        """Return the action (B, D) for this control step; a new chunk is drawn when the last one is used up."""
+        """Return the action (B, D) for this control step. Without `config.hz`, a new chunk is drawn when the last one
+        is used up."""
         self._see(batch)
+        if self._beside is not None:
+            frame = {key: value.cpu().numpy() for key, value in self._frames[-1].items()}
+            if any(len(value) != 1 for value in frame.values()):
+                raise SpecpolicyError("--policy.hz is for one robot: leave it out for a batch of environments")
+            action = self._beside({key: value[0] for key, value in frame.items()})
+            return torch.as_tensor(action, dtype=torch.float32, device=self.config.device)[None]
         if not self._action_queue:
             chunk = self._draw(None)[:, : self._execute]
             self._action_queue.extend(chunk.unbind(1))
@@ -91,14 +111,14 @@ class SpecpolicyPolicy(PreTrainedPolicy):
             prev_chunk_left_over: (T, D) or (1, T, D) what the last chunk still says; zeros at its end fill it up.
         """
         self._see(batch)
-        return self._draw(_committed(prev_chunk_left_over, inference_delay or 0, self.config.way))
+        return self._draw(_committed(prev_chunk_left_over, inference_delay or 0, self._way))
 
     def supports_rtc(self) -> bool:
         """Whether chunks can be drawn given what is executed meanwhile.
 
         LeRobot then shows a policy the newest frame alone, so one that observes several would see frames far apart.
         """
-        return self.policy.n_obs_steps == 1 and self.config.way.partition("-")[0] in self.policy.ways
+        return self.policy.n_obs_steps == 1 and self._way.partition("-")[0] in self.policy.ways
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict | None]:
         """Refuse to be trained."""
