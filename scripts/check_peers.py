@@ -65,6 +65,9 @@ def observation_of(policy: DiffusionPolicy, reference: dict[str, np.ndarray]) ->
     """Return the recorded observations under the policy's keys."""
     observation = {}
     for key in policy.observation_keys:
+        if key == "condition":  # of a denoiser whose encoders stayed with their project
+            observation[key] = reference["global_cond"].reshape(-1, *policy.frame_shape(key))
+            continue
         names = (key, f"obs_{key}", LEROBOT_NAMES.get(key, ""), f"obs_{key.removeprefix('observation.')}")
         name = next((name for name in names if name in reference), None)
         if name is None:
@@ -93,7 +96,9 @@ def compare(policy: DiffusionPolicy, reference: dict[str, np.ndarray]) -> Iterat
     width = policy.sample_shape[1] - (policy.encoder.frame_dim if inpaints else 0)
     yield _difference("chunk, normalised", chunk[..., :width], recorded["naction"][..., :width], CHUNK)
     raw = policy.normaliser.unnormalise("action", chunk[..., :width])
-    name = "action" if "action" in recorded else "action_chunk"
+    name = next((name for name in ("action", "action_chunk") if name in recorded), None)
+    if name is None:
+        return
     executed, wanted = policy.executable(convert_rotations(raw, policy.rotations)), recorded[name].float()
     if policy.rotations:
         yield _difference("executed actions, raw", executed, wanted, 1e-3)

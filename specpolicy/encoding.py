@@ -132,8 +132,11 @@ class Encoding:
     def _features(self, key: str, frames: Tensor, device: torch.device, state: Any) -> Tensor:
         """Return the features (B, To, D) of checked frames, images one by one. `state`: see `FrameCache.features`;
         None: nothing is kept."""
-        if not is_image(self.encoder.shapes[key]):
+        text = isinstance(self.encoder, ImageEncoder) and key == self.encoder.text
+        if not text and not is_image(self.encoder.shapes[key]):
             return self.encoder.features(key, self._normalised(key, frames, device))
+        number = frames.shape[1]
+        frames = frames[:, -1:] if text else frames  # the newest text stands for all frames
         features = []
         for one in frames.flatten(end_dim=1):
             frame = one.contiguous()  # other strides may lead to another convolution, which rounds differently
@@ -143,7 +146,8 @@ class Encoding:
 
             kept = state is not None and frame.device.type == "cpu"
             features.append(self.cache.features(state, frame_name(key, frame), encoded) if kept else encoded())
-        return torch.stack(features).unflatten(0, frames.shape[:2])
+        found = torch.stack(features).unflatten(0, frames.shape[:2])
+        return found.expand(-1, number, -1) if text else found
 
     def _encoded(self, key: str, images: Tensor) -> Tensor:
         """Return the features (1, 1, D) of a normalised image (1, 1, C, H, W)."""

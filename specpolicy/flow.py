@@ -59,6 +59,11 @@ class FlowDenoiser(nn.Module):
         scale = (progress.square() + process.noise_scale(progress).square()).sqrt()
         return scale, self.time_scale * (process.noise_at + process.sign * progress)
 
+    @property
+    def costly_condition(self) -> bool:
+        """See `DiffusionTransformer`."""
+        return bool(getattr(self.network, "costly_condition", False))
+
     def split_denoiser(self, horizon: int, rows: int) -> "SplitFlow | None":
         """Return the same function in two parts, see there; None if the network cannot be split."""
         split = getattr(self.network, "split_denoiser", None)

@@ -21,6 +21,7 @@ from specpolicy.flow import flow_denoiser
 from specpolicy.model import Model
 from specpolicy.networks import (
     ConditionalUnet1D,
+    DiffusionTransformer,
     EncoderTransformer,
     ImageEncoder,
     LowDimEncoder,
@@ -44,6 +45,7 @@ NETWORKS: dict[str, Any] = {
     "unet": ConditionalUnet1D,
     "transformer": TransformerForDiffusion,
     "encoder_transformer": EncoderTransformer,
+    "dit": DiffusionTransformer,
 }
 
 
@@ -166,7 +168,7 @@ class DiffusionPolicy(Policy):
     def seconds_by_rows(self, cond: Tensor, turns: int = 7) -> dict[int, float]:
         """See `Policy.seconds_by_rows`."""
         timesteps = self.chain.timesteps_on(self.device)
-        return measure_cost(self.engine or self.denoiser, timesteps, self.sample_shape, cond, turns)
+        return measure_cost(Model(self.engine or self.denoiser, self.device), timesteps, self.sample_shape, cond, turns)
 
     def setting(self) -> Setting:
         """See `Policy.setting`: the network, the chain, and the learnt data beside them."""
@@ -266,8 +268,8 @@ def _make_networks(config: PolicyConfig) -> tuple[LowDimEncoder, nn.Module]:
     """Return the encoder and the bare network."""
     shapes, tokens = dict(config.observation), config.told != "global"
     encoder: LowDimEncoder
-    if config.vision is not None:
-        encoder = ImageEncoder(shapes, config.n_obs_steps, config.vision, tokens)
+    if config.vision is not None or config.language is not None:
+        encoder = ImageEncoder(shapes, config.n_obs_steps, config.vision, tokens, config.language)
     else:
         encoder = LowDimEncoder(
             {key: size for key, size in shapes.items() if isinstance(size, int)}, config.n_obs_steps, tokens
@@ -283,6 +285,8 @@ def _make_networks(config: PolicyConfig) -> tuple[LowDimEncoder, nn.Module]:
         options |= dict(horizon=horizon)
     if kind == "transformer":
         options |= dict(n_obs_steps=encoder.n_obs_steps, cond_dim=0 if inpaints else encoder.output_dim)
+    elif kind == "dit":
+        options |= dict(cond_dim=encoder.output_dim)
     network = NETWORKS[kind](input_dim=input_dim, output_dim=output_dim, **options)
     network.check_horizon(horizon)
     return encoder, network

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from specpolicy.diffusion import ChainOptions, FlowOptions
 from specpolicy.errors import SpecpolicyError
-from specpolicy.networks import DenoiserOptions, MaskedTransformerOptions, VisionOptions
+from specpolicy.networks import DenoiserOptions, LanguageOptions, MaskedTransformerOptions, VisionOptions
 from specpolicy.networks.vision_options import MOST_PIXELS
 from specpolicy.normaliser import Statistics
 from specpolicy.parsing import check_ranges, parse, plain, shown
@@ -67,6 +67,7 @@ class PolicyConfig:
         tokens: of a policy of action tokens. Exactly one of `chain`, `flow` and `tokens` is set.
         conditioning: how the network receives the observation; None: the first way that its kind offers.
         vision: encoders of images, if there are any.
+        language: encoder of a text, whose tokens are a key of the observation, if there is one.
         prefix: most committed actions that the network has learnt to continue (`specpolicy.prefix`); None: none.
         rotations: {index: conversion} of six numbers of an action that are executed as three.
         control_hz: control steps per second that the actions are made for; None if unknown.
@@ -87,6 +88,7 @@ class PolicyConfig:
     tokens: Bins | None = None
     conditioning: str | None = None
     vision: VisionOptions | None = None
+    language: LanguageOptions | None = None
     prefix: int | None = None
     rotations: Mapping[int, Literal["axis_angle", "euler_xyz"]] = field(default_factory=dict)
     control_hz: float | None = None
@@ -108,7 +110,7 @@ class PolicyConfig:
                 f"n_action_steps={self.n_action_steps}: it must be at least {self.first + self.n_action_steps}"
             )
         if isinstance(self.network, MaskedTransformerOptions):
-            for name in ("conditioning", "vision"):
+            for name in ("conditioning", "vision", "language"):
                 if getattr(self, name) is not None:
                     raise SpecpolicyError(f"{name}: a policy of action tokens has none")
             if self.rotations:
@@ -182,6 +184,13 @@ class PolicyConfig:
             raise SpecpolicyError(f"vision is missing: it says how the images '{self.cameras[0]}' are encoded")
         if self.vision is not None and not self.cameras:
             raise SpecpolicyError("vision is there, but no image among the observations: leave it out")
+        if self.language is not None:
+            length = self.observation.get(self.language.key)
+            if not isinstance(length, int) or length > self.language.positions:
+                raise SpecpolicyError(
+                    f"language: the observation must have the tokens '{self.language.key}', at most "
+                    f"{self.language.positions}"
+                )
 
     def _check_normaliser(self) -> None:
         shapes = {**self.observation, "action": self.action_dim}

@@ -108,6 +108,11 @@ class Prefixed(nn.Module):
 
         return paint_in(marked, x, t, values, known, self.to_x0)
 
+    @property
+    def costly_condition(self) -> bool:
+        """See `DiffusionTransformer`."""
+        return bool(getattr(self.network, "costly_condition", False))
+
     def split_denoiser(self, horizon: int, rows: int) -> "SplitPrefixed | None":
         """Return the same function in two parts, see there; None if the network cannot be split."""
         network: Any = self.network

@@ -62,6 +62,17 @@ UNET = {
     "cond_predict_scale": True,
 }
 ATTENTION = {"n_layer": 1, "n_head": 1, "n_emb": 4, "p_drop_emb": 0.0, "p_drop_attn": 0.0, "causal_attn": True}
+DIT = {
+    "kind": "dit",
+    "hidden_dim": 4,
+    "num_layers": 1,
+    "num_heads": 1,
+    "timestep_embed_dim": 4,
+    "use_positional_encoding": True,
+    "use_rope": True,
+    "rope_base": 100.0,
+    "dropout": 0.0,
+}
 CONFIGS = {
     "unet": {
         **COMMON,
@@ -73,6 +84,7 @@ CONFIGS = {
     "inpainting": {**COMMON, "network": UNET, "chain": CHAIN, "conditioning": "inpainting"},
     "transformer": {**COMMON, "network": {"kind": "transformer", **ATTENTION, "n_cond_layers": 1}, "chain": CHAIN},
     "encoder_transformer": {**COMMON, "network": {"kind": "encoder_transformer", **ATTENTION}, "chain": CHAIN},
+    "dit": {**COMMON, "network": DIT, "chain": CHAIN},
     "tokens": {
         **COMMON,
         "network": {"kind": "masked_transformer", "n_layer": 1, "n_head": 1, "n_emb": 4, "dropout": 0.0},

@@ -1,10 +1,11 @@
-"""The engine that runs PyTorch unchanged."""
+"""The engine that runs PyTorch as it is."""
 
 import torch
 from torch import Tensor
 
 from specpolicy.engines.base import Engine, Workload
 from specpolicy.engines.precision import lower_precision
+from specpolicy.engines.split import in_parts
 
 
 class EagerEngine(Engine):
@@ -14,7 +15,8 @@ class EagerEngine(Engine):
 
     def __init__(self, workload: Workload):
         super().__init__(workload)
-        self._network = lower_precision(workload)
+        network = lower_precision(workload)
+        self._network = in_parts(network, workload) or network
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:

@@ -1,11 +1,15 @@
 """Networks in two parts: features of timestep and condition are computed outside the engine, and cached."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from specpolicy.engines.base import Workload
+from specpolicy.engines.base import Denoiser, Workload
+
+MOST = 128  # conditions whose part is remembered
 
 
 class SplitNetwork(Protocol):
@@ -33,33 +37,94 @@ def split_network(workload: Workload, rows: int) -> Any:
     return None if split is None else split(workload.chunk_shape[0], rows)
 
 
-class Features:
-    """Features for a network in two parts: of whole timesteps from a table, of a chunk's condition computed once."""
+class ConditionFeatures:
+    """The part of the condition, computed once for each condition, in whichever rows of whichever calls it is.
 
-    def __init__(self, network: SplitNetwork, workload: Workload):
-        self._network = network
-        self._table = network.time_features(torch.arange(workload.train_steps, device=workload.device))
-        self.size = self._table.shape[1]
-        self._seen: Tensor | None = None
-        self._part = network.condition_features(None) if workload.cond_shape is None else None
+    On the CPU conditions are known by their bytes. Elsewhere nothing is remembered, because to compare numbers is to
+    wait for the device; rows that visibly share a condition are computed as one. Threads may share it.
+    """
+
+    def __init__(self, network: SplitNetwork, most: int = MOST):
+        self._network, self.most = network, most
+        self._known: dict[bytes, Tensor] = {}  # replaced, never changed; the oldest first
+
+    def __call__(self, cond: Tensor | None) -> Tensor:
+        """Return (N, F) for conditions (N, ...), or (1, F) for rows that share one, or for None."""
+        if cond is None:
+            return self._of([b""], lambda rows: self._network.condition_features(None))
+        if len(cond) > 1 and cond.stride(0) == 0:
+            cond = cond[:1]
+        if cond.device.type != "cpu":
+            return self._network.condition_features(cond)
+        names = [row.numpy().tobytes() for row in cond.detach()]
+        return self._of(names, lambda rows: self._network.condition_features(cond[rows]))
+
+    def _of(self, names: list[bytes], make: Callable[[list[int]], Tensor]) -> Tensor:
+        """Return the parts of conditions by name; `make` computes those in some of the rows."""
+        rows: dict[bytes, int] = {}
+        for row, name in enumerate(names):
+            rows.setdefault(name, row)
+        known = self._known
+        new = [name for name in rows if name not in known]
+        if new:
+            made = dict(zip(new, make([rows[name] for name in new]), strict=True))
+            others = [name for name in known if name not in rows]
+            room = max(self.most - len(rows), 0)
+            kept = others[max(len(others) - room, 0) :] + [name for name in rows if name in known]
+            known = self._known = {name: known[name] for name in kept} | made
+        if len(rows) == 1:
+            return known[names[0]][None]
+        place = {name: index for index, name in enumerate(rows)}
+        return torch.stack([known[name] for name in rows])[[place[name] for name in names]]
+
+
+class Features:
+    """Features for a network in two parts: of whole timesteps from a table, of a condition computed once."""
+
+    def __init__(self, network: SplitNetwork, workload: Workload | None = None):
+        """`workload`: what an engine is made for; None: no table, for a network whose weights may change later."""
+        self._network, self._of_condition = network, ConditionFeatures(network)
+        self._table: Tensor | None = None
+        if workload is not None:
+            self._table = network.time_features(torch.arange(workload.train_steps, device=workload.device))
+            self.size = self._table.shape[1]
 
     @torch.inference_mode()
-    def write(self, t: Tensor, cond: Tensor | None, out: Tensor) -> None:
-        """Write the features of timesteps (N,) and conditions (N, ...) into `out` (N, F)."""
-        if t.is_floating_point():
-            out.copy_(self._network.time_features(t))
-        else:
-            torch.index_select(self._table, 0, t, out=out)
-        out += self._of_condition(cond)
+    def write(self, t: Tensor, cond: Tensor | None, out: Tensor | None = None) -> Tensor:
+        """Return the features (N, F) of timesteps (N,) and conditions (N, ...), written into `out` if given."""
+        of_time = self._network.time_features(t) if self._table is None or t.is_floating_point() else self._table[t]
+        return torch.add(of_time, self._of_condition(cond), out=out)
 
-    def _of_condition(self, cond: Tensor | None) -> Tensor:
-        """Return (N, F), or (1, F) for rows that share a condition. The condition is compared with the previous one by
-        value."""
-        if cond is not None:
-            first = cond[:1]
-            if len(cond) > 1 and cond.stride(0) != 0 and not torch.equal(cond, first.expand_as(cond)):
-                return self._network.condition_features(cond)
-            if self._seen is None or not torch.equal(self._seen, first):
-                self._seen, self._part = first.clone(), self._network.condition_features(first)
-        assert self._part is not None
-        return self._part
+
+class InParts:
+    """A network in two parts as one denoiser of torch, which remembers what it computed of each condition.
+
+    `run`: takes the place of the split network's own call, such as its compiled form.
+    """
+
+    def __init__(self, split: Any, features: Features, run: Callable[..., Tensor] | None = None):
+        self._features, self._run = features, split if run is None else run
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+        """See `Denoiser`."""
+        return self._run(x, self._features.write(t, cond))
+
+
+def gains_in_torch(denoiser: object) -> bool:
+    """Whether a network in two parts is faster in torch, too: where most of its weights see the condition alone."""
+    return isinstance(denoiser, torch.nn.Module) and bool(getattr(denoiser, "costly_condition", False))
+
+
+def in_parts(
+    network: Denoiser, workload: Workload, compile: Callable[[Any], Callable[..., Tensor]] | None = None
+) -> Denoiser | None:
+    """Return a network, such as a workload's in its precision, in two parts as one denoiser of torch; None where
+    nothing is gained by it.
+
+    `compile`: makes a faster form of the split network.
+    """
+    split = split_network(replace(workload, denoiser=network), workload.max_rows) if gains_in_torch(network) else None
+    if split is None:
+        return None
+    with torch.inference_mode(False), torch.no_grad():
+        return InParts(split, Features(split, workload), None if compile is None else compile(split))

@@ -1,5 +1,7 @@
 """Diffusion policies of Hugging Face LeRobot, without lerobot: directories of config.json and safetensors.
 
+This file reads the type `diffusion`; `lerobot_dit` reads the type `multi_task_dit`.
+
 Current versions keep the statistics of their normalisation in separate files, the processors. Versions before 0.4 keep
 them among the weights. The first versions had other names in config.json.
 """
@@ -13,9 +15,11 @@ import torch
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.integrations import lerobot_dit
 from specpolicy.integrations.checkpoints import ForeignCheckpoint
+from specpolicy.integrations.lerobot_dit_wrapping import wrap_dit
 from specpolicy.integrations.lerobot_robot import RobotAdapter
-from specpolicy.integrations.lerobot_settings import ACTION, ENVIRONMENT, STATE, DiffusionConfig
+from specpolicy.integrations.lerobot_settings import ACTION, ENVIRONMENT, STATE, WEIGHTS, DiffusionConfig
 from specpolicy.integrations.lerobot_statistics import BUFFERS, load_tensors, read_normalisation
 from specpolicy.integrations.names import (
     LEROBOT_RGB,
@@ -31,21 +35,11 @@ from specpolicy.integrations.sizes import check_positions, unet_options, vision_
 from specpolicy.integrations.wrapping import Drawer, require
 from specpolicy.parsing import parse, shown
 from specpolicy.policy_base import ENCODER
-from specpolicy.samplers import Sampler
+from specpolicy.samplers import Calibration, Sampler
 from specpolicy.samplers.base import Generators
 
 __all__ = ["RobotAdapter", "read", "wrap"]
 
-WEIGHTS = "model.safetensors"
-SCHEDULER = (  # LeRobot's arguments for its scheduler
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "clip_sample",
-    "clip_sample_range",
-    "prediction_type",
-)
 PARTS = ("diffusion.unet.", "diffusion.rgb_encoder.", *(f"{module}." for module in BUFFERS))
 
 
@@ -56,10 +50,13 @@ def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
         SpecpolicyError: a policy of another type, or a file that is missing or damaged.
     """
     kind = config.get("type", "diffusion")
+    if kind == "multi_task_dit":
+        return lerobot_dit.read(directory, config)
     if kind != "diffusion":
         what = "an action-chunking transformer (ACT)" if kind == "act" else f"a policy of type {shown(kind)}"
         raise SpecpolicyError(
-            f"{directory} holds {what}, which is no diffusion policy: LeRobot's type diffusion is read"
+            f"{directory} holds {what}, which is no diffusion policy: LeRobot's types diffusion and multi_task_dit are "
+            "read"
         )
     settings = parse(DiffusionConfig, config, directory / "config.json")
     weights = unwrapped(load_tensors(directory / WEIGHTS))
@@ -92,7 +89,7 @@ def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
         "network": network,
         "chain": chain_config(
             settings.noise_scheduler_type,
-            {name: getattr(settings, name) for name in SCHEDULER},
+            settings.scheduler(),
             settings.num_inference_steps,
         ),
         "observation": {
@@ -101,8 +98,7 @@ def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
         "action_dim": action_dim,
         "horizon": settings.horizon,
         "n_obs_steps": settings.n_obs_steps,
-        # A plan has no more actions after its frames, and LeRobot then executes fewer.
-        "n_action_steps": min(settings.n_action_steps, settings.horizon - settings.n_obs_steps + 1),
+        "n_action_steps": settings.executed(),
         "source": {
             "project": "lerobot",
             "policy": "DiffusionPolicy",
@@ -156,21 +152,33 @@ def _vision(
     return encoder, vision
 
 
-def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = None) -> Any:
+def wrap(
+    policy: Any,
+    sampler: str | Sampler = "ddpm",
+    generator: Generators = None,
+    calibration: Calibration | None = None,
+) -> Any:
     """Make a policy in memory sample through specpolicy: the same object, whose `select_action` and
     `predict_action_chunk` now use `sampler`.
 
     After each chunk `policy.last_stats` holds its cost (`specpolicy.samplers.SampleStatistics`).
 
     Args:
-        policy: LeRobot's DiffusionPolicy of any version; its queues and processors stay in use.
+        policy: LeRobot's DiffusionPolicy of any version, or its MultiTaskDiTPolicy with the objective `diffusion`; its
+            queues, encoders and processors stay in use.
         sampler: a name, or a result of `specpolicy.make_sampler`.
         generator: source of all noises; torch's global one if None.
+        calibration: of its denoiser, for `recycled`; see `specpolicy.calibrate`.
+
+    Raises:
+        SpecpolicyError: another kind of policy.
     """
-    require(policy, ("diffusion", "config"), "LeRobot's DiffusionPolicy")
+    drawer = Drawer(sampler, generator, calibration)
+    if hasattr(policy, "noise_predictor"):
+        return wrap_dit(policy, drawer)
+    require(policy, ("diffusion", "config"), "LeRobot's DiffusionPolicy or MultiTaskDiTPolicy")
     model = policy.diffusion
     require(model, ("conditional_sample", "unet", "noise_scheduler", "num_inference_steps"), "its DiffusionModel")
-    drawer = Drawer(sampler, generator)
     policy.last_stats = None
 
     def conditional_sample(

@@ -72,6 +72,18 @@ class AbsoluteActions:
     enabled: Literal[False] = False
 
 
+@dataclass(frozen=True)
+class Tokenise:
+    """Turns the text of a task into tokens, padded to one length."""
+
+    tokenizer_name: str | None = None
+    max_length: int = 512
+    task_key: Any = None
+    padding_side: Literal["right"] = "right"  # the end of a text is found by its first padding
+    padding: Any = None
+    truncation: Any = None
+
+
 ANYWHERE: dict[str, type] = {
     "to_batch_processor": Nothing,
     "to_batch_processor_action": Nothing,
@@ -83,6 +95,7 @@ ANYWHERE: dict[str, type] = {
     "delta_actions_processor": RelativeActions,  # its name in 0.5.1
     "absolute_actions_processor": AbsoluteActions,
 }
+TOKENISE: dict[str, type] = {"tokenizer_processor": Tokenise}  # of policies that take language
 STEPS: dict[str, dict[str, type]] = {
     BEFORE: {**ANYWHERE, "rename_observations_processor": Rename, "normalizer_processor": Normalise},
     AFTER: {**ANYWHERE, "unnormalizer_processor": Normalise},
@@ -91,12 +104,13 @@ STEPS: dict[str, dict[str, type]] = {
 
 @dataclass(frozen=True)
 class Processor:
-    """One of the two files: its normalisation, the place of its statistics, and the names that it gives
-    observations."""
+    """One of the two files: its normalisation, the place of its statistics, the names that it gives observations, and
+    how it makes tokens of a text."""
 
     normalise: Normalise
     state_file: Path | None
     rename_map: Mapping[str, str]
+    tokenise: Tokenise | None = None
 
     def outer_name(self, key: str) -> str:
         """Return the name that an observation of the policy has before it is renamed.
@@ -112,14 +126,14 @@ class Processor:
         return names[0] if names else key
 
 
-def read_processor(path: Path) -> Processor:
-    """Read a processor file and account for all its steps.
+def read_processor(path: Path, language: bool = False) -> Processor:
+    """Read a processor file and account for all its steps. `language`: whether the policy takes the text of a task.
 
     Raises:
         SpecpolicyError: no such file, an invalid one, or a step or setting that we do not reproduce.
     """
     content = read_json(path)
-    known = STEPS[path.name]
+    known = STEPS[path.name] | (TOKENISE if language and path.name == BEFORE else {})
     _only(content, ("name", "steps"), str(path))
     if not isinstance(content.get("steps"), list):
         raise SpecpolicyError(f"{path} is not understood: it has no list of steps")
@@ -127,7 +141,7 @@ def read_processor(path: Path) -> Processor:
     for index, step in enumerate(content["steps"]):
         name, made = _step(step, known, f"{path}: step {index}")
         kind = type(made)
-        if kind in (Rename, Normalise):
+        if kind in (Rename, Normalise, Tokenise):
             if kind in done:
                 raise SpecpolicyError(f"{path}: the step '{name}' stands there twice")
             if kind is Rename and Normalise in done:
@@ -142,7 +156,8 @@ def read_processor(path: Path) -> Processor:
     if path.name == AFTER and ACTION in (normalise.normalize_observation_keys or ()):
         raise SpecpolicyError(f"{path}: normalize_observation_keys holds '{ACTION}', which is no observation")
     rename = done[Rename][0].rename_map if Rename in done else {}
-    return Processor(normalise, _beside(path, file), rename)
+    tokenise = done[Tokenise][0] if Tokenise in done else None
+    return Processor(normalise, _beside(path, file), rename, tokenise)
 
 
 def _step(step: Any, known: Mapping[str, type], where: str) -> tuple[str, Any]:

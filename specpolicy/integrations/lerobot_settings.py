@@ -1,4 +1,5 @@
-"""The config.json of LeRobot's type `diffusion`, of all versions up to 0.6.2, field by field.
+"""The config.json of LeRobot's type `diffusion`, of all versions up to 0.6.2, field by field, and what the other types
+share with it.
 
 A field that is not listed here is refused by its name, because it may change the meaning of actions. So is a value that
 we do not reproduce. The fields are those of `DiffusionConfig` and `PreTrainedConfig` in the history of
@@ -13,6 +14,7 @@ from typing import Any, Literal, get_args
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import check_choice, shown
 
+WEIGHTS = "model.safetensors"
 STATE, ENVIRONMENT, ACTION = "observation.state", "observation.environment_state", "action"
 FeatureType = Literal["STATE", "VISUAL", "ENV", "ACTION", "REWARD", "LANGUAGE"]
 Mode = Literal["IDENTITY", "MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10"]
@@ -27,8 +29,64 @@ class Feature:
     shape: Sequence[int]
 
 
+SCHEDULER = (  # LeRobot's arguments for its scheduler
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "clip_sample",
+    "clip_sample_range",
+    "prediction_type",
+)
+
+
+class Features:
+    """What the settings of all types have: the features of a policy, and sizes that its weights show as well."""
+
+    horizon: int
+    n_obs_steps: int
+    n_action_steps: int
+
+    def scheduler(self) -> dict[str, Any]:
+        """Return the arguments of the scheduler."""
+        return {name: getattr(self, name) for name in SCHEDULER}
+
+    def executed(self) -> int:
+        """Return how many actions of a chunk are executed: a plan has no more after its frames, and LeRobot then
+        executes fewer."""
+        return min(self.n_action_steps, self.horizon - self.n_obs_steps + 1)
+
+    def features(self, side: Literal["input", "output"]) -> dict[str, Feature]:
+        """Return inputs or outputs, checked; the first versions stored shapes alone."""
+        shapes = getattr(self, f"{side}_shapes", None)
+        found = getattr(self, f"{side}_features")
+        if shapes is not None and found is not None:
+            raise SpecpolicyError(f"it has both {side}_shapes and {side}_features: one of them must go")
+        if shapes is not None:
+            found = {key: Feature(_type(key), shape) for key, shape in shapes.items()}
+        if not found:
+            raise SpecpolicyError(f"it has no {side}_features")
+        for key, feature in found.items():
+            needed = {STATE: "STATE", ENVIRONMENT: "ENV", ACTION: "ACTION"}.get(key, feature.type)
+            sides = 3 if feature.type == "VISUAL" else 1
+            used = key in (STATE, ENVIRONMENT, ACTION) or feature.type in ("VISUAL", "ENV")
+            if feature.type != needed or (feature.type == "ENV" and key != ENVIRONMENT):
+                raise SpecpolicyError(f"its feature {shown(key)} is of type {feature.type}, which is not supported")
+            if used and (len(feature.shape) != sides or min(feature.shape) < 1):
+                raise SpecpolicyError(f"its feature {shown(key)} has the shape {list(feature.shape)}")
+        return dict(found)
+
+    def compare(self, directory: Path, **found: Any) -> None:
+        """Raise if a field contradicts the weights."""
+        for name, value in found.items():
+            said = getattr(self, name)
+            said = list(said) if isinstance(said, Sequence) and not isinstance(said, str) else said
+            if said is not None and said != value:
+                raise SpecpolicyError(f"{directory}: its config.json says {name}={said}, its weights have {value}")
+
+
 @dataclass(frozen=True)
-class DiffusionConfig:
+class DiffusionConfig(Features):
     """Four groups of fields: those that are read, those compared with the weights, those with one allowed value, the
     inert ones."""
 
@@ -119,34 +177,6 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         check_feature_types(self.normalization_mapping or {})
-
-    def features(self, side: Literal["input", "output"]) -> dict[str, Feature]:
-        """Return inputs or outputs, checked; the first versions stored shapes alone."""
-        shapes = getattr(self, f"{side}_shapes")
-        found = getattr(self, f"{side}_features")
-        if shapes is not None and found is not None:
-            raise SpecpolicyError(f"it has both {side}_shapes and {side}_features: one of them must go")
-        if shapes is not None:
-            found = {key: Feature(_type(key), shape) for key, shape in shapes.items()}
-        if not found:
-            raise SpecpolicyError(f"it has no {side}_features")
-        for key, feature in found.items():
-            needed = {STATE: "STATE", ENVIRONMENT: "ENV", ACTION: "ACTION"}.get(key, feature.type)
-            sides = 3 if feature.type == "VISUAL" else 1
-            used = key in (STATE, ENVIRONMENT, ACTION) or feature.type in ("VISUAL", "ENV")
-            if feature.type != needed or (feature.type == "ENV" and key != ENVIRONMENT):
-                raise SpecpolicyError(f"its feature {shown(key)} is of type {feature.type}, which is not supported")
-            if used and (len(feature.shape) != sides or min(feature.shape) < 1):
-                raise SpecpolicyError(f"its feature {shown(key)} has the shape {list(feature.shape)}")
-        return dict(found)
-
-    def compare(self, directory: Path, **found: Any) -> None:
-        """Raise if a field contradicts the weights."""
-        for name, value in found.items():
-            said = getattr(self, name)
-            said = list(said) if isinstance(said, Sequence) and not isinstance(said, str) else said
-            if said is not None and said != value:
-                raise SpecpolicyError(f"{directory}: its config.json says {name}={said}, its weights have {value}")
 
 
 def check_feature_types(modes: Mapping[str, Mode]) -> None:

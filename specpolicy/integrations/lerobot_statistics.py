@@ -56,7 +56,7 @@ class Normalisation:
         if names is None:
             raise SpecpolicyError(f"{self.where}: the normalisation mode '{mode}' of '{key}' is not supported")
         if found is None or not set(names) <= found.keys():
-            where = f"{self.where}{_missing(self.where)}: it" if self.legacy and not self.statistics else self.where
+            where = f"{self.where}{missing(self.where)}: it" if self.legacy and not self.statistics else self.where
             raise SpecpolicyError(f"{where} lacks the statistics {' and '.join(names)} of '{key}'")
         # LeRobot's statistics are float32, and so are the widths that it makes of them.
         low, high = (self._statistic(found[name], name, key, shape).float() for name in names)
@@ -112,12 +112,12 @@ class Normalisations:
 
 def read_normalisation(directory: Path, weights: Mapping[str, Tensor], config: DiffusionConfig) -> Normalisations:
     """Return the normalisation of a policy directory with those weights and that config.json."""
+    found = read_processors(directory)
+    if found is not None:
+        return found
     paths = directory / BEFORE, directory / AFTER
-    if all(path.exists() for path in paths):
-        first, last = (read_processor(path) for path in paths)
-        return Normalisations(_of(first, paths[0]), _of(last, paths[1]), first)
     if paths[0].exists():
-        raise SpecpolicyError(f"{directory}{_missing(directory)}")
+        raise SpecpolicyError(f"{directory}{missing(directory)}")
     modes_by_key = {**(config.input_normalization_modes or {}), **(config.output_normalization_modes or {})}
     modes = MODES if config.normalization_mapping is None else config.normalization_mapping
     keys = [*config.features("input"), *config.features("output")]
@@ -128,15 +128,25 @@ def read_normalisation(directory: Path, weights: Mapping[str, Tensor], config: D
     if paths[1].exists():
         for key, feature in config.features("input").items():
             before.entry(key, feature)  # reports missing statistics
-        raise SpecpolicyError(f"{directory}{_missing(directory)}")
+        raise SpecpolicyError(f"{directory}{missing(directory)}")
     return Normalisations(before, after)
 
 
-def _missing(directory: Path) -> str:
+def read_processors(directory: Path, language: bool = False) -> Normalisations | None:
+    """Return the normalisation of the two processor files; None if one of them is missing, or both. `language`: see
+    `read_processor`."""
+    paths = directory / BEFORE, directory / AFTER
+    if not all(path.exists() for path in paths):
+        return None
+    first, last = (read_processor(path, language) for path in paths)
+    return Normalisations(_of(first, paths[0]), _of(last, paths[1]), first)
+
+
+def missing(directory: Path) -> str:
     """Name the missing processor files and how LeRobot writes them."""
-    missing = " and no ".join(name for name in (BEFORE, AFTER) if not (directory / name).exists())
+    absent = " and no ".join(name for name in (BEFORE, AFTER) if not (directory / name).exists())
     return (
-        f" has no {missing} (nor statistics among its weights, as before LeRobot 0.4): lerobot-train writes both with "
+        f" has no {absent} (nor statistics among its weights, as before LeRobot 0.4): lerobot-train writes both with "
         "their .safetensors beside model.safetensors, and push_to_hub uploads them, so copy them from there, or let "
         "LeRobot write them again by make_pre_post_processors(config, dataset_stats=...) and save_pretrained of both, "
         "for weights from before 0.4 by python -m lerobot.processor.migrate_policy_normalization --pretrained-path DIR"

@@ -42,6 +42,16 @@ LEROBOT_RGB: Rules = [
 LEROBOT_RGB_POSITIONS = r"(\d+)\.pool\.pos_grid", 2
 LEROBOT_RGB_IGNORED = re.compile(r"\d+\.pool\.pos_grid")
 
+# The towers of CLIP in LeRobot's multi_task_dit; transformers before version 5 has one more level in the names.
+CLIP: Rules = [
+    (r"vision_encoder\.model\.(?:vision_model\.)?(.+)", ENCODER + r"vision.0.tower.\1"),
+    (r"vision_encoders\.(?P<camera>\d+)\.model\.(?:vision_model\.)?(.+)", ENCODER + r"vision.{camera}.tower.\2"),
+    (r"text_encoder\.text_encoder\.(?:text_model\.)?(.+)", ENCODER + r"language.tower.\1"),
+    (r"text_encoder\.projection\.(.+)", ENCODER + r"language.projection.\1"),
+]
+# What follows the state that is used, and tables of older versions.
+CLIP_IGNORED = re.compile(r".+\.(post_layernorm\.(weight|bias)|embeddings\.position_ids)")
+
 
 def unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights without the marks of torch.compile and DataParallel in their names."""

@@ -15,7 +15,7 @@ from specpolicy.flow import flow_denoiser
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.model import Model
 from specpolicy.parsing import parse
-from specpolicy.samplers import BoundSampler, Sample, Sampler, Setting
+from specpolicy.samplers import BoundSampler, Calibration, Sample, Sampler, Setting
 from specpolicy.samplers.base import Generators
 from specpolicy.samplers.registry import as_sampler
 
@@ -44,9 +44,9 @@ class Packed:
 class Drawer:
     """Draws chunks from a user's network and diffusers scheduler; remembers the cost of the last one."""
 
-    def __init__(self, sampler: str | Sampler, generator: Generators):
+    def __init__(self, sampler: str | Sampler, generator: Generators, calibration: Calibration | None = None):
         self.sampler = as_sampler(sampler)
-        self.generator = generator
+        self.generator, self.calibration = generator, calibration
         self._chains: dict[Any, GaussianChain] = {}
 
     def chain(self, scheduler: Any, steps: int | None, **step_options: Any) -> GaussianChain:
@@ -113,9 +113,24 @@ class Drawer:
 
         # The set of conditions may change from chunk to chunk, and the denoiser with it.
         called = flow_denoiser(denoiser, chain) if isinstance(chain.process, FlowProcess) else denoiser
-        setting = Setting(Model(called, like.device, network), chain, torch.Size(shape[1:]), dtype=like.dtype)
+        model = Model(called, like.device, network)
+        return self.draw_by(model, chain, shape, packed.tensor, like, generator=generator, noise=noise)
+
+    def draw_by(
+        self,
+        model: Model,
+        chain: GaussianChain,
+        shape: tuple[int, int, int],
+        cond: Tensor | None,
+        like: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> Sample:
+        """Draw chunks (B, H, D) from a model that takes conditions (B, ...) as they are; see `draw`."""
+        setting = Setting(model, chain, torch.Size(shape[1:]), self.calibration, dtype=like.dtype)
         source = self.generator if generator is None else generator
-        out = BoundSampler(self.sampler, setting)(shape[0], packed.tensor, source, start=noise)
+        out = BoundSampler(self.sampler, setting)(shape[0], cond, source, start=noise)
         # An ordinary tensor: tensors of inference mode refuse changes in place.
         return dataclasses.replace(out, actions=out.actions.clone())
 

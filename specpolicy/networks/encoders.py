@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from specpolicy.networks.vision import VisionEncoder
-from specpolicy.networks.vision_options import VisionOptions
+from specpolicy.networks.clip import LanguageEncoder
+from specpolicy.networks.vision import FrameEncoder, frame_encoder
+from specpolicy.networks.vision_options import LanguageOptions, VisionOptions
 
 Shape = int | Sequence[int]  # of one frame of a key: a dimension, or (channels, height, width) of an image
 
@@ -52,20 +53,37 @@ class LowDimEncoder(nn.Module):
 
 
 class ImageEncoder(LowDimEncoder):
-    """An encoder with images among the keys, (B, To, C, H, W): each frame of each camera is encoded."""
+    """An encoder with images among the keys, (B, To, C, H, W), or with texts as tokens, (B, To, L): each frame of each
+    camera is encoded, and the newest text, which stands for all frames."""
 
-    def __init__(self, shapes: Mapping[str, Shape], n_obs_steps: int, options: VisionOptions, tokens: bool = False):
+    def __init__(
+        self,
+        shapes: Mapping[str, Shape],
+        n_obs_steps: int,
+        options: VisionOptions | None,
+        tokens: bool = False,
+        language: LanguageOptions | None = None,
+    ):
         """`shapes` maps each key to its dimension, or to (channels, height, width)."""
         images = {key: tuple(shape) for key, shape in shapes.items() if not isinstance(shape, int)}
-        sizes = {key: shape if isinstance(shape, int) else options.output_dim for key, shape in shapes.items()}
+        seen = 0 if options is None else options.output_dim
+        sizes = {key: shape if isinstance(shape, int) else seen for key, shape in shapes.items()}
+        if language is not None:
+            sizes[language.key] = language.features
         super().__init__(sizes, n_obs_steps, tokens)
-        self.shapes |= images
+        self.shapes = dict(shapes)
         self.cameras = list(images)
-        looked_at = self.cameras[:1] if options.shared else self.cameras
-        self.vision = nn.ModuleList([VisionEncoder(images[key], options) for key in looked_at])
+        self.vision = nn.ModuleList()
+        if options is not None:
+            looked_at = self.cameras[:1] if options.shared else self.cameras
+            self.vision.extend(frame_encoder(images[key], options) for key in looked_at)
+        self.text = None if language is None else language.key
+        self.language = None if language is None else LanguageEncoder(language)
 
     def features(self, key: str, value: Tensor, view: Tensor | None = None) -> Tensor:
         """Return the features of one key in a frame: (B, To, D)."""
+        if self.language is not None and key == self.text:
+            return self.language(value[:, -1])[:, None].expand(-1, value.shape[1], -1)
         if key not in self.cameras:
             return value
         encoder = self.of_camera(key)
@@ -73,8 +91,8 @@ class ImageEncoder(LowDimEncoder):
         view = None if view is None else view.repeat_interleave(value.shape[1], dim=0)
         return encoder(value.flatten(end_dim=1), view).unflatten(0, value.shape[:2])
 
-    def of_camera(self, key: str) -> VisionEncoder:
+    def of_camera(self, key: str) -> FrameEncoder:
         """Return the encoder of a camera's images; with `shared` it is that of all."""
         encoder = self.vision[self.cameras.index(key) % len(self.vision)]
-        assert isinstance(encoder, VisionEncoder)
+        assert isinstance(encoder, FrameEncoder)
         return encoder

@@ -96,6 +96,35 @@ class EncoderTransformerOptions(_Denoising):
 
 
 @dataclass(frozen=True)
+class DiffusionTransformerOptions:
+    """Options of `DiffusionTransformer`."""
+
+    conditionings: ClassVar[tuple[str, ...]] = ("global",)
+
+    hidden_dim: int = 512
+    num_layers: int = 6
+    num_heads: int = 8
+    timestep_embed_dim: int = 256
+    use_positional_encoding: bool = False
+    use_rope: bool = True
+    rope_base: float = 10000.0
+    dropout: float = 0.1
+    kind: Literal["dit"] = "dit"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, hidden_dim=(4, WIDEST), num_layers=(1, LAYERS), num_heads=(1, HEADS))
+        check_ranges(self, timestep_embed_dim=(4, WIDEST), rope_base=(1.0, 1e9), dropout=(0, 0.99))
+        _check_embedding("timestep_embed_dim", self.timestep_embed_dim)
+        if self.hidden_dim % self.num_heads:
+            raise SpecpolicyError(f"hidden_dim={self.hidden_dim} must be a multiple of num_heads={self.num_heads}")
+        if self.use_rope and self.hidden_dim // self.num_heads % 2:
+            raise SpecpolicyError(
+                f"hidden_dim={self.hidden_dim} gives each of num_heads={self.num_heads} an odd number of channels: "
+                "use_rope rotates pairs of them"
+            )
+
+
+@dataclass(frozen=True)
 class MaskedTransformerOptions(_Attention):
     """Options of `MaskedTransformer`."""
 
@@ -109,7 +138,7 @@ class MaskedTransformerOptions(_Attention):
         check_ranges(self, dropout=(0, 0.99))
 
 
-DenoiserOptions = UnetOptions | TransformerOptions | EncoderTransformerOptions
+DenoiserOptions = UnetOptions | TransformerOptions | EncoderTransformerOptions | DiffusionTransformerOptions
 
 
 def _check_embedding(name: str, size: int) -> None:

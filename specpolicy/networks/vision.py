@@ -6,10 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from specpolicy.errors import SpecpolicyError
+from specpolicy.networks.clip import ClipVision
 from specpolicy.networks.resnet import ResNet
 from specpolicy.networks.small_convnet import SmallConvNet
 from specpolicy.networks.torchvision_backbone import TorchvisionBackbone, map_shape
-from specpolicy.networks.vision_options import ResNetOptions, SmallOptions, VisionOptions
+from specpolicy.networks.vision_options import (
+    ClipOptions,
+    ResNetOptions,
+    SmallOptions,
+    TorchvisionOptions,
+    VisionOptions,
+)
 
 
 class SpatialSoftmax(nn.Module):
@@ -39,17 +47,12 @@ class SpatialSoftmax(nn.Module):
         return torch.softmax(maps / self.temperature, dim=-1) @ self.positions
 
 
-class VisionEncoder(nn.Module):
+class FrameEncoder(nn.Module):
     """Images (N, C, H, W) of `shape` (C, H, W), already normalised -> features (N, output_dim)."""
 
-    def __init__(self, shape: Sequence[int], options: VisionOptions):
+    def __init__(self, options: VisionOptions):
         super().__init__()
         self.options = options
-        channels, *size = shape
-        self.backbone, map_channels, height, width = _backbone(channels, options.seen_size(size), options)
-        self.pool = SpatialSoftmax(map_channels, height, width, options.keypoints)
-        keypoint_dim = 2 * (options.keypoints or map_channels)
-        self.linear = nn.Linear(keypoint_dim, options.features) if options.features is not None else nn.Identity()
 
     def forward(self, images: Tensor, view: Tensor | None = None) -> Tensor:
         """Encode one batch of images.
@@ -59,8 +62,7 @@ class VisionEncoder(nn.Module):
             view: (N, 2) in [0, 1), where the crop of each image begins, as a share of the free rows and columns, for
                 training; None: in the middle.
         """
-        keypoints = self.pool(self.backbone(self.prepared(images, view)))
-        return torch.relu(self.linear(keypoints.flatten(start_dim=1)))
+        return self.after_preparation()(self.prepared(images, view))
 
     def prepared(self, images: Tensor, view: Tensor | None = None) -> Tensor:
         """Return images as the backbone sees them: resized and cropped. Arguments as of `forward`."""
@@ -72,7 +74,7 @@ class VisionEncoder(nn.Module):
 
     def after_preparation(self) -> nn.Module:
         """Return the network from `prepared` images to features, weights shared: what an engine can express."""
-        return nn.Sequential(self.backbone, self.pool, nn.Flatten(), self.linear, nn.ReLU())
+        raise NotImplementedError
 
     def _crop(self, images: Tensor, view: Tensor | None) -> Tensor:
         if self.options.crop is None:
@@ -88,7 +90,46 @@ class VisionEncoder(nn.Module):
         return images[..., above : above + crop[0], before : before + crop[1]]
 
 
-def _backbone(channels: int, size: tuple[int, int], options: VisionOptions) -> tuple[nn.Module, int, int, int]:
+class VisionEncoder(FrameEncoder):
+    """A backbone and a spatial softmax of its feature map."""
+
+    def __init__(self, shape: Sequence[int], options: ResNetOptions | SmallOptions | TorchvisionOptions):
+        super().__init__(options)
+        channels, *size = shape
+        self.backbone, map_channels, height, width = _backbone(channels, options.seen_size(size), options)
+        self.pool = SpatialSoftmax(map_channels, height, width, options.keypoints)
+        keypoint_dim = 2 * (options.keypoints or map_channels)
+        self.linear = nn.Linear(keypoint_dim, options.features) if options.features is not None else nn.Identity()
+
+    def after_preparation(self) -> nn.Module:
+        """See `FrameEncoder`."""
+        return nn.Sequential(self.backbone, self.pool, nn.Flatten(), self.linear, nn.ReLU())
+
+
+class ClipEncoder(FrameEncoder):
+    """The vision tower of CLIP."""
+
+    def __init__(self, shape: Sequence[int], options: ClipOptions):
+        super().__init__(options)
+        channels, *size = shape
+        if channels != 3:
+            raise SpecpolicyError(f"images of {channels} channels: a tower of CLIP sees three")
+        options.seen_size(size)
+        self.tower = ClipVision(options)
+
+    def after_preparation(self) -> nn.Module:
+        """See `FrameEncoder`."""
+        return self.tower
+
+
+def frame_encoder(shape: Sequence[int], options: VisionOptions) -> FrameEncoder:
+    """Return the encoder of images of `shape` (C, H, W)."""
+    return ClipEncoder(shape, options) if isinstance(options, ClipOptions) else VisionEncoder(shape, options)
+
+
+def _backbone(
+    channels: int, size: tuple[int, int], options: ResNetOptions | SmallOptions | TorchvisionOptions
+) -> tuple[nn.Module, int, int, int]:
     """Return the backbone of an encoder, and channels, height and width of its feature map."""
     backbone: Any
     if isinstance(options, ResNetOptions):

@@ -16,20 +16,16 @@ MOST_PIXELS = 4096  # of one side of an image
 
 
 @dataclass(frozen=True)
-class _Vision:
-    """Options that all encoders share: what they see, and what they make of a feature map.
+class _Seen:
+    """Options that all encoders share: what they see.
 
     Attributes:
-        keypoints: of the spatial softmax; None uses the channels of the feature map directly.
-        features: size of the linear layer after it; None for no such layer, which leaves 2 numbers a keypoint.
         resize: (height, width) that images are resized to first.
         crop: (height, width) of the part that the network sees.
         crop_offset: how half a pixel of offset is rounded: "round" (to even, torchvision) or "floor" (robomimic).
         shared: one encoder for all cameras.
     """
 
-    keypoints: int | None = 32
-    features: int | None = 64
     resize: tuple[int, int] | None = None
     crop: tuple[int, int] | None = None
     crop_offset: Literal["round", "floor"] = "round"
@@ -37,17 +33,7 @@ class _Vision:
 
     def __post_init__(self) -> None:
         check_choice("crop_offset", self.crop_offset, CROPS)
-        check_ranges(self, keypoints=(1, 4096), features=(1, 65536), resize=(1, MOST_PIXELS), crop=(1, MOST_PIXELS))
-
-    @property
-    def channels(self) -> int:
-        """Of the feature map."""
-        raise NotImplementedError
-
-    @property
-    def output_dim(self) -> int:
-        """Features per image."""
-        return self.features or 2 * (self.keypoints or self.channels)
+        check_ranges(self, resize=(1, MOST_PIXELS), crop=(1, MOST_PIXELS))
 
     def seen_size(self, size: Sequence[int]) -> tuple[int, int]:
         """Return (height, width) of what the network sees of images of a `size`.
@@ -64,6 +50,33 @@ class _Vision:
                 "or nothing (null)"
             )
         return self.crop[0], self.crop[1]
+
+
+@dataclass(frozen=True)
+class _Vision(_Seen):
+    """Options of encoders that end with a spatial softmax.
+
+    Attributes:
+        keypoints: of the spatial softmax; None uses the channels of the feature map directly.
+        features: size of the linear layer after it; None for no such layer, which leaves 2 numbers a keypoint.
+    """
+
+    keypoints: int | None = 32
+    features: int | None = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, keypoints=(1, 4096), features=(1, 65536))
+
+    @property
+    def channels(self) -> int:
+        """Of the feature map."""
+        raise NotImplementedError
+
+    @property
+    def output_dim(self) -> int:
+        """Features per image."""
+        return self.features or 2 * (self.keypoints or self.channels)
 
 
 @dataclass(frozen=True)
@@ -138,4 +151,90 @@ class TorchvisionOptions(_Vision):
             raise SpecpolicyError("frozen=true keeps what was learnt with batch norms: use norm=frozen_batch")
 
 
-VisionOptions = ResNetOptions | SmallOptions | TorchvisionOptions
+@dataclass(frozen=True)
+class TowerOptions:
+    """Sizes of a tower of CLIP.
+
+    Attributes:
+        width: numbers of a token.
+        layers, heads: of the tower.
+        hidden: width of its MLPs.
+        activation: of its MLPs.
+    """
+
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    hidden: int = 3072
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, width=(1, 65536), layers=(1, 256), heads=(1, 4096), hidden=(1, 65536))
+        if self.width % self.heads:
+            raise SpecpolicyError(f"width={self.width} must be a multiple of heads={self.heads}")
+
+
+@dataclass(frozen=True)
+class ClipOptions(TowerOptions, _Seen):
+    """Options of `ClipVision`.
+
+    Attributes:
+        patch: height and width of a patch, pixels.
+        size: height and width of the images that the tower sees, after `resize` and `crop`.
+    """
+
+    patch: int = 16
+    size: int = 224
+    kind: Literal["clip"] = "clip"
+
+    def __post_init__(self) -> None:
+        _Seen.__post_init__(self)
+        TowerOptions.__post_init__(self)
+        check_ranges(self, patch=(1, MOST_PIXELS), size=(self.patch, MOST_PIXELS))
+
+    @property
+    def output_dim(self) -> int:
+        """Features per image."""
+        return self.width
+
+    def seen_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """See above.
+
+        Raises:
+            SpecpolicyError: it is not the size of the tower's images.
+        """
+        seen = super().seen_size(size)
+        if seen != (self.size, self.size):
+            raise SpecpolicyError(
+                f"images of {seen[0]} x {seen[1]} pixels reach a tower of CLIP made for {self.size} x {self.size}: its "
+                "resize or crop must give that size"
+            )
+        return seen
+
+
+@dataclass(frozen=True)
+class LanguageOptions(TowerOptions):
+    """Options of `LanguageEncoder`.
+
+    Attributes:
+        key: of the observation that holds the tokens of a text.
+        vocabulary: number of tokens.
+        positions: most tokens of a text.
+        features: numbers that a text becomes.
+    """
+
+    width: int = 512
+    layers: int = 12
+    heads: int = 8
+    hidden: int = 2048
+    key: str = "observation.language.tokens"
+    vocabulary: int = 49408
+    positions: int = 77
+    features: int = 512
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, vocabulary=(1, 2**24), positions=(1, 65536), features=(1, 65536))
+
+
+VisionOptions = ResNetOptions | SmallOptions | TorchvisionOptions | ClipOptions

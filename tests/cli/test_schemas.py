@@ -19,6 +19,8 @@ from specpolicy.evaluation.tracks import TRACKS, Joining
 from specpolicy.logging.wandb_logger import WandbLogger
 from specpolicy.networks import (
     ConditionalUnet1D,
+    DiffusionTransformer,
+    DiffusionTransformerOptions,
     EncoderTransformer,
     EncoderTransformerOptions,
     MaskedTransformer,
@@ -92,6 +94,7 @@ def test_a_verbs_yaml_has_the_defaults_of_the_dataclasses_it_fills(verb, kind, w
         (TransformerOptions, TransformerForDiffusion),
         (EncoderTransformerOptions, EncoderTransformer),
         (MaskedTransformerOptions, MaskedTransformer),
+        (DiffusionTransformerOptions, DiffusionTransformer),
         (ChainOptions, GaussianChain.ddpm),
     ],
 )

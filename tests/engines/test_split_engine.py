@@ -7,16 +7,27 @@ from torch import nn
 from specpolicy.conditioning import LocalCondition
 from specpolicy.engines import make_engine
 from specpolicy.engines.base import Buffers, Workload
-from specpolicy.engines.split import Features
+from specpolicy.engines.split import ConditionFeatures, Features
 from specpolicy.errors import SpecpolicyError
-from specpolicy.networks import ConditionalUnet1D, TransformerForDiffusion
+from specpolicy.model import Model
+from specpolicy.networks import ConditionalUnet1D, DiffusionTransformer, TransformerForDiffusion
 
 H, D, C = 8, 2, 5
 
 
-@pytest.fixture(scope="module", params=("unet", "transformer"))
+def dit():
+    torch.manual_seed(0)
+    made = DiffusionTransformer(D, D, H, C, 16, 2, 2, 8)
+    for parameter in made.parameters():  # the modulations begin at zero
+        nn.init.normal_(parameter, std=0.3)
+    return made.eval()
+
+
+@pytest.fixture(scope="module", params=("unet", "transformer", "dit"))
 def network(request) -> nn.Module:
     torch.manual_seed(0)
+    if request.param == "dit":
+        return dit()
     if request.param == "unet":
         return ConditionalUnet1D(D, None, C, 16, (16, 32), 3).eval()
     return TransformerForDiffusion(D, D, H, 1, C, 1, 2, 16).eval()
@@ -31,7 +42,7 @@ def engine(network):
 
 
 def shape(network):
-    return (C,) if isinstance(network, ConditionalUnet1D) else (1, C)
+    return (1, C) if isinstance(network, TransformerForDiffusion) else (C,)
 
 
 def inputs(network, rows, seed=0):
@@ -121,11 +132,79 @@ def test_what_a_condition_says_is_worked_out_once_a_chunk():
     parts = Parts()
     features, out = Features(parts, Workload(lambda x, t, cond: x, (H, D), (C,), 5)), torch.empty(5, 2)
     first, second = torch.arange(5.0).expand(5, C), torch.ones(5, C)
-    for cond in (first, first.clone(), second, second[:2], first):
+    for cond in (first, first.clone(), second, second[:2], first, torch.cat([second[:2], first[:1]])):
         rows = len(cond)
         features.write(torch.arange(rows), cond, out[:rows])
         assert torch.equal(out[:rows], torch.stack([torch.arange(rows), cond.sum(1)], dim=1))
-    assert parts.conditions == [1, 1, 1]
-    mixed = torch.stack([first[0], second[0]])
-    features.write(torch.tensor([7, 7]), mixed, out[:2])
-    assert torch.equal(out[:2], torch.tensor([[7.0, 10.0], [7.0, 5.0]])) and parts.conditions[-1] == 2
+    assert parts.conditions == [1, 1]
+    mixed = torch.stack([first[0] + 1, second[0] + 1, first[0], first[0] + 1])
+    features.write(torch.full((4,), 7), mixed, out[:4])
+    assert torch.equal(out[:4, 1], torch.tensor([15.0, 10.0, 10.0, 15.0])) and parts.conditions[-1] == 2
+
+
+def test_the_oldest_conditions_are_forgotten():
+    parts = Parts()
+    found = ConditionFeatures(parts, most=3)
+    conditions = torch.arange(5.0)[:, None].expand(5, C).contiguous()
+    for rows in ([0, 1], [2], [0], [3], [0], [1]):
+        assert torch.equal(found(conditions[rows])[:, 1], C * torch.tensor(rows).float())
+    assert parts.conditions == [2, 1, 1, 1, 1]
+    assert torch.equal(found(conditions)[:, 1], C * torch.arange(5.0))  # more than are kept
+
+
+def test_a_condition_is_remembered_by_its_numbers():
+    parts = Parts()
+    found, cond = ConditionFeatures(parts), torch.zeros(1, C)
+    assert found(cond)[0, 1] == 0
+    cond += 1
+    assert found(cond)[0, 1] == C and parts.conditions == [1, 1]
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The number of conditions in each computation of a condition's part by a diffusion transformer."""
+    seen, own = [], DiffusionTransformer.condition_features
+    monkeypatch.setattr(
+        DiffusionTransformer, "condition_features", lambda self, cond: seen.append(len(cond)) or own(self, cond)
+    )
+    return seen
+
+
+@pytest.mark.parametrize("precision", ("float32", "bfloat16"))
+def test_torch_itself_computes_the_part_of_a_costly_condition_once(precision, computed):
+    whole, exact = dit(), precision == "float32"
+    engine = make_engine("eager", whole, (H, D), (C,), max_rows=6, precision=precision)
+    computed.clear()
+    found, expected, cond = [], [], torch.randn(1, C)
+    with torch.inference_mode():
+        for rows in (1, 6, 3):
+            found.append(engine(*inputs(whole, rows)[:2], cond.expand(rows, C)))
+        assert computed == [1]
+        for rows in (1, 6, 3):
+            expected.append(whole(*inputs(whole, rows)[:2], cond.repeat(rows, 1)))
+    tolerance = 1e-4 if exact else 0.1
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).abs().max() < tolerance * other.std()
+
+
+def test_a_draw_remembers_conditions_and_the_next_one_sees_new_weights(computed):
+    made = dit()
+    model, (x, t, cond) = Model(made), inputs(made, 4)
+    with torch.no_grad():
+        first = model(x, t, cond), model(x, t, cond)
+        assert computed == [4] and torch.equal(*first)
+        for parameter in made.parameters():
+            parameter.data += 0.1  # leaves no trace
+        after = model.fresh()(x, t, cond)
+        torch.testing.assert_close(after, made(x, t, cond), rtol=1e-4, atol=1e-5)
+    assert (after - first[0]).abs().max() > 1e-2
+
+
+def test_what_is_remembered_has_no_gradients_so_it_is_not_used_for_them():
+    made = dit()
+    model, (x, t, cond) = Model(made), inputs(made, 2)
+    with torch.no_grad():
+        model(x, t, cond)
+    cond.requires_grad_()
+    model(x, t, cond).sum().backward()
+    assert cond.grad.abs().sum() > 0

@@ -12,7 +12,7 @@ from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import weights_fingerprint
 from specpolicy.flow import check_flow_denoiser
-from specpolicy.model import device_of, network_of
+from specpolicy.model import Model, device_of, network_of
 from specpolicy.samplers.base import Denoiser, NoiseSource
 from specpolicy.samplers.recycled.calibration.calibration import Calibration
 from specpolicy.samplers.recycled.calibration.distil import Distillation, distil, fit_prior
@@ -165,6 +165,7 @@ class _Work:
         self.denoiser, self.chain, self.shape, self.cond = denoiser, chain, shape, cond
         self.generator, self.effort, self.progress = generator, effort, progress
         self.device = device_of(denoiser, cond)
+        self.model = Model(denoiser, self.device)
         # The last tenth is for tests.
         count = 1 if cond is None else len(cond)
         self.training = count if cond is None else count - max(count // 10, 1)
@@ -177,7 +178,7 @@ class _Work:
         repeated = self._choose(effort.repeated).repeat_interleave(effort.repeats)
         chosen = torch.cat([single, repeated])
         bar = _Bar(self.progress, "sequential chains", len(chosen))
-        record = record_sequential(self.denoiser, self.chain, self.shape, self.cond, chosen, self._noise, bar.add)
+        record = record_sequential(self.model, self.chain, self.shape, self.cond, chosen, self._noise, bar.add)
         last = record.steps == len(self.chain) - 1
         return record, record.x0[last], record.condition[last]
 
@@ -189,7 +190,7 @@ class _Work:
         place, parts = 0, []
         for part in (known, invented):
             found = record_scattered(
-                self.denoiser, self.chain, self.shape, part, self._noise, self.generator, self.effort.scattered, bar.add
+                self.model, self.chain, self.shape, part, self._noise, self.generator, self.effort.scattered, bar.add
             )
             parts.append(replace(found, condition=found.condition + place))
             place = len(cond)  # the conditions kept aside stand between
@@ -204,7 +205,7 @@ class _Work:
             chosen, drafter = self._choose(number), Recording(surrogate, sweeps=3)
             parts.append(
                 record_rounds(
-                    self.denoiser, chains[steps], self.shape, self.cond, chosen, self._noise, drafter, None, bar.add
+                    self.model, chains[steps], self.shape, self.cond, chosen, self._noise, drafter, None, bar.add
                 )
             )
         return Evaluated.join(parts)

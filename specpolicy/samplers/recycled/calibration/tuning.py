@@ -45,7 +45,9 @@ class Trial:
         source = NoiseSource(torch.Generator().manual_seed(self.seed), len(rows), self.device, torch.float32)
         state = source.normal(*self.shape)
         drafter = RecycledDrafter(surrogate, sweeps, rejoin=self.device.type == "cpu")
-        problem = Batch(self.denoiser, chain, Chunks(state, cond, source), longest_windows(window, len(chain)))
+        problem = Batch(
+            Model(self.denoiser, self.device), chain, Chunks(state, cond, source), longest_windows(window, len(chain))
+        )
         return speculate(problem, drafter, Reflection())
 
     def beside(self, sampler: Recycled, chain: GaussianChain, chunks: int = 9) -> float:
@@ -71,7 +73,8 @@ def tune(
     `choose_sweeps`: also fill in `calibration.sweeps`, for drafting to the end, which does not depend on the machine.
     """
     longest = chains[max(chains)]
-    trial.cost = measure_cost(trial.denoiser, longest.timesteps_on(trial.device), trial.shape, trial.cond)
+    model = Model(trial.denoiser, trial.device)
+    trial.cost = measure_cost(model, longest.timesteps_on(trial.device), trial.shape, trial.cond)
     report: dict[str, Any] = {"seconds_by_rows": {str(rows): seconds for rows, seconds in trial.cost.items()}}
     if choose_sweeps:
         surrogate, calls = calibration.surrogate(), {}
@@ -85,7 +88,7 @@ def tune(
     for steps, chain in chains.items():
         plans[steps], report[f"chain_{steps}"] = _plan(calibration, trial, chain)
         progress("plans", len(plans), len(chains))
-    backend = Model(trial.denoiser, trial.device).backend
+    backend = model.backend
     calibration.plans[backend] = plans
     calibration.report |= {backend: report}
 

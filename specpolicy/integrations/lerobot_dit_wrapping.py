@@ -1,0 +1,103 @@
+"""`wrap` for LeRobot's MultiTaskDiTPolicy: its encoders and processors stay, its objective draws through us."""
+
+import types
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.integrations.lerobot_dit import dit_options
+from specpolicy.integrations.wrapping import Drawer, require
+from specpolicy.model import Model
+from specpolicy.networks import DiffusionTransformer
+from specpolicy.parsing.tensors import Unfilled
+
+TOLERANCE = 1e-4  # of the root mean square of the policy's own output
+
+
+def wrap_dit(policy: Any, drawer: Drawer) -> Any:
+    """Make the policy draw by `drawer`; see `specpolicy.integrations.lerobot.wrap`."""
+    require(policy, ("objective", "noise_predictor", "config"), "LeRobot's MultiTaskDiTPolicy")
+    objective = policy.objective
+    require(objective, ("conditional_sample", "horizon", "action_dim"), "its objective")
+    require(objective, ("noise_scheduler", "num_inference_steps"), "its objective 'diffusion'")
+    policy.last_stats, policy._split_network = None, None
+
+    def conditional_sample(self: Any, model: Any, batch_size: int, conditioning_vec: Tensor) -> Tensor:
+        objective = self.objective
+        chain = drawer.chain(objective.noise_scheduler, objective.num_inference_steps)
+        shape = (batch_size, objective.horizon, objective.action_dim)
+        like = next(model.parameters())
+        network = _ours(self, model, objective.horizon, conditioning_vec)
+        if network is None:
+            out = drawer.draw(model, chain, shape, {"conditioning_vec": conditioning_vec}, like)
+        else:
+            cond = conditioning_vec.to(like.dtype)
+            out = drawer.draw_by(Model(network, like.device), chain, shape, cond, like)
+        self.last_stats = out.stats
+        return out.actions
+
+    objective.conditional_sample = types.MethodType(conditional_sample, policy)  # a copy of the policy gets its own
+    return policy
+
+
+def _ours(policy: Any, model: Any, horizon: int, cond: Tensor) -> DiffusionTransformer | None:
+    """Return our network on the parameters of the policy's own one: it works out once a chunk what follows from the
+    condition alone. None if the policy's network is another one, which is then called as it is.
+
+    It is made when it is first needed and when parameters were replaced. It stands in a tuple, so that it is no part of
+    the policy's weights and yet copied with the policy.
+    """
+    weights = model.state_dict(keep_vars=True)
+    kept = policy._split_network
+    if (
+        kept is not None
+        and kept[0].keys() == weights.keys()
+        and all(kept[0][name] is weights[name] for name in weights)
+    ):
+        return kept[1]
+    network = None
+    if all(value.dtype == torch.float32 for value in weights.values()):
+        try:
+            network = _sharing(weights, policy.config, horizon, str(type(policy).__name__))
+        except SpecpolicyError:  # other weights than this network has
+            network = None
+    if network is not None and not _same(network, model, horizon, cond):
+        network = None
+    policy._split_network = weights, network
+    return network
+
+
+def _sharing(weights: dict[str, Any], config: Any, horizon: int, where: str) -> DiffusionTransformer:
+    """Return our network with these parameters.
+
+    Raises:
+        SpecpolicyError: they are not those of such a network.
+    """
+    sizes, action_dim, cond_dim = dit_options(weights, where)
+    with Unfilled():
+        network = DiffusionTransformer(
+            action_dim, action_dim, horizon, cond_dim, **sizes, num_heads=config.num_heads, rope_base=config.rope_base
+        )
+    own = {name: value.shape for name, value in network.state_dict().items()}
+    if own != {name: value.shape for name, value in weights.items()}:
+        raise SpecpolicyError(f"{where}: its weights are not those of a diffusion transformer")
+    for name, value in weights.items():
+        owner, _, leaf = name.rpartition(".")
+        network.get_submodule(owner).register_parameter(leaf, value)
+    return network.to(next(iter(weights.values())).device).eval()
+
+
+@torch.no_grad()
+def _same(network: DiffusionTransformer, model: Any, horizon: int, cond: Tensor) -> bool:
+    """Whether two networks compute the same, at a few random inputs."""
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(2, horizon, network.input_proj.in_features, generator=source).to(cond.device)
+    t, cond = torch.tensor([0, 7], device=cond.device), cond[:1].float().expand(2, -1)
+    training = model.training
+    try:
+        expected, found = model.eval()(x, t, conditioning_vec=cond), network(x, t, cond)
+    finally:
+        model.train(training)
+    return bool((found - expected).abs().max() <= TOLERANCE * expected.square().mean().sqrt().clamp(min=1e-6))
