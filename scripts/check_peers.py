@@ -20,7 +20,6 @@ import specpolicy
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.rotations import convert_rotations
 from specpolicy.samplers.base import Chunks
-from specpolicy.samplers.sequential import DDPM
 
 NETWORK, CHUNK = 1e-5, 1e-4
 LEROBOT_NAMES = {"observation.state": "obs_state", "observation.environment_state": "obs_env"}
@@ -87,12 +86,15 @@ def compare(policy: DiffusionPolicy, reference: dict[str, np.ndarray]) -> Iterat
     network, rows = policy.denoiser, cond[recorded["eps_obs_index"]] if "eps_obs_index" in recorded else None
     if "eps_x" in recorded:
         # If observations are painted into the chunk, the recorded inputs already hold them: call the network directly.
-        output = network(recorded["eps_x"], recorded["eps_t"], None if inpaints else rows)
+        # The network of a flow takes its own states and times; what stands before it is checked by the chunk.
+        bare = network if policy.config.flow is None else network.network
+        output = bare(recorded["eps_x"], recorded["eps_t"], None if inpaints else rows)
         yield _difference("network", output, recorded["eps_out"], NETWORK)
     start = recorded["noise_init"]
     noise = RecordedNoise(recorded.get("noise_step", start[:, None][:, :0]))
     setting = policy.setting()
-    chunk = DDPM().bind(setting)(setting.model, Chunks(start, cond, noise)).actions
+    sampler = specpolicy.make_sampler((policy.config.source or {}).get("sampler", "ddpm"))
+    chunk = sampler.bind(setting)(setting.model, Chunks(start, cond, noise)).actions
     width = policy.sample_shape[1] - (policy.encoder.frame_dim if inpaints else 0)
     yield _difference("chunk, normalised", chunk[..., :width], recorded["naction"][..., :width], CHUNK)
     raw = policy.normaliser.unnormalise("action", chunk[..., :width])

@@ -17,7 +17,7 @@ from torch import Tensor
 from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations import lerobot_dit
 from specpolicy.integrations.checkpoints import ForeignCheckpoint
-from specpolicy.integrations.lerobot_dit_wrapping import wrap_dit
+from specpolicy.integrations.lerobot_dit_wrapping import own_sampler, wrap_dit
 from specpolicy.integrations.lerobot_robot import RobotAdapter
 from specpolicy.integrations.lerobot_settings import ACTION, ENVIRONMENT, STATE, WEIGHTS, DiffusionConfig
 from specpolicy.integrations.lerobot_statistics import BUFFERS, load_tensors, read_normalisation
@@ -154,7 +154,7 @@ def _vision(
 
 def wrap(
     policy: Any,
-    sampler: str | Sampler = "ddpm",
+    sampler: str | Sampler | None = None,
     generator: Generators = None,
     calibration: Calibration | None = None,
 ) -> Any:
@@ -164,16 +164,17 @@ def wrap(
     After each chunk `policy.last_stats` holds its cost (`specpolicy.samplers.SampleStatistics`).
 
     Args:
-        policy: LeRobot's DiffusionPolicy of any version, or its MultiTaskDiTPolicy with the objective `diffusion`; its
-            queues, encoders and processors stay in use.
-        sampler: a name, or a result of `specpolicy.make_sampler`.
+        policy: LeRobot's DiffusionPolicy of any version, or its MultiTaskDiTPolicy; its queues, encoders and
+            processors stay in use.
+        sampler: a name, or a result of `specpolicy.make_sampler`; None: what the policy draws with by itself, "ddpm"
+            or the solver of its flow. The exact samplers draw from the ancestral chain of a flow, another distribution.
         generator: source of all noises; torch's global one if None.
         calibration: of its denoiser, for `recycled`; see `specpolicy.calibrate`.
 
     Raises:
         SpecpolicyError: another kind of policy.
     """
-    drawer = Drawer(sampler, generator, calibration)
+    drawer = Drawer(sampler or own_sampler(policy), generator, calibration)
     if hasattr(policy, "noise_predictor"):
         return wrap_dit(policy, drawer)
     require(policy, ("diffusion", "config"), "LeRobot's DiffusionPolicy or MultiTaskDiTPolicy")

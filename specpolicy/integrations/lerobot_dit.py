@@ -23,8 +23,10 @@ from specpolicy.integrations.names import below, unwrapped
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.integrations.sizes import count, shape_of
 from specpolicy.parsing import parse
+from specpolicy.parsing.tensors import prefixed
 
 DENOISER, ENCODER = "noise_predictor.", "observation_encoder."
+TIMES = 400
 CONDITION = "condition"
 
 
@@ -43,8 +45,6 @@ def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
     denoiser = below(weights, DENOISER)
     sizes, action_dim, cond_dim = dit_options(denoiser, str(directory))
     settings.compare(directory, **sizes)
-    if settings.objective != "diffusion":
-        raise SpecpolicyError(f"{path}: its objective is {settings.objective}: diffusion is read")
     if cond_dim % settings.n_obs_steps:
         raise SpecpolicyError(f"{path}: n_obs_steps={settings.n_obs_steps} do not divide a condition of {cond_dim}")
     try:
@@ -63,11 +63,7 @@ def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
     action = SAME if normalisations is None else normalisations.entry(ACTION, outputs[ACTION])
     ours = {
         "network": {"kind": "dit", **sizes, "num_heads": settings.num_heads, "rope_base": settings.rope_base},
-        "chain": chain_config(
-            settings.noise_scheduler_type,
-            settings.scheduler(),
-            settings.num_inference_steps,
-        ),
+        **_process(settings),
         "observation": encoders.observation,
         **encoders.options,
         "action_dim": action_dim,
@@ -80,11 +76,24 @@ def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
             "policy": "MultiTaskDiTPolicy",
             "task": settings.repo_id,
             "weights": directory.resolve().name,
+            **({} if settings.own_sampler is None else {"sampler": settings.own_sampler}),
             **({"encoders": f"not read: {found}"} if isinstance(found, str) else {}),
             **({} if normalisations is not None else {"actions": "normalised: there are no processors"}),
         },
     }
-    return ForeignCheckpoint(ours, denoiser | encoders.weights)
+    wrapped = denoiser if settings.objective == "diffusion" else prefixed(denoiser, "network.")
+    return ForeignCheckpoint(ours, wrapped | encoders.weights)
+
+
+def _process(settings: MultiTaskDiTConfig) -> dict[str, Any]:
+    """Return the field `chain`, or `flow` of a policy that matches flows."""
+    if settings.objective == "diffusion":
+        kind, steps = settings.noise_scheduler_type, settings.num_inference_steps
+        return {"chain": chain_config(kind, settings.scheduler(), steps)}
+    steps = settings.num_integration_steps
+    # Shorter chains shall have equal steps, too, so the grid is finer where there are few.
+    times = steps * max(1, TIMES // steps)
+    return {"flow": {"times": times, "steps": steps, "sigma_min": settings.sigma_min, "time_scale": 1.0}}
 
 
 def dit_options(weights: Mapping[str, Tensor], where: str) -> tuple[dict[str, Any], int, int]:

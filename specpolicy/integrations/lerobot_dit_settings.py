@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.lerobot_settings import Feature, Features, Inert, Mode, check_feature_types
 from specpolicy.parsing import check_ranges
 
@@ -98,5 +97,9 @@ class MultiTaskDiTConfig(Features):
     def __post_init__(self) -> None:
         check_feature_types(self.normalization_mapping or {})
         check_ranges(self, n_obs_steps=(1, 4096), num_heads=(1, 4096), tokenizer_max_length=(1, 4096))
-        if self.sigma_min < 0 or self.sigma_min > 1:
-            raise SpecpolicyError(f"sigma_min is {self.sigma_min:g}: it must lie between 0 and 1")
+        check_ranges(self, sigma_min=(0, 0.5), num_integration_steps=(1, 4096))
+
+    @property
+    def own_sampler(self) -> str | None:
+        """Our name of the solver that its settings name; None for the objective `diffusion`."""
+        return None if self.objective == "diffusion" else f"{self.integration_method}-{self.num_integration_steps}"

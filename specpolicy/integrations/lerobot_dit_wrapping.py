@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.flow import flow_denoiser
 from specpolicy.integrations.lerobot_dit import dit_options
 from specpolicy.integrations.wrapping import Drawer, require
 from specpolicy.model import Model
@@ -21,12 +22,16 @@ def wrap_dit(policy: Any, drawer: Drawer) -> Any:
     require(policy, ("objective", "noise_predictor", "config"), "LeRobot's MultiTaskDiTPolicy")
     objective = policy.objective
     require(objective, ("conditional_sample", "horizon", "action_dim"), "its objective")
-    require(objective, ("noise_scheduler", "num_inference_steps"), "its objective 'diffusion'")
+    if not _is_flow(objective):
+        require(objective, ("noise_scheduler", "num_inference_steps"), "its objective 'diffusion'")
     policy.last_stats, policy._split_network = None, None
 
     def conditional_sample(self: Any, model: Any, batch_size: int, conditioning_vec: Tensor) -> Tensor:
         objective = self.objective
-        chain = drawer.chain(objective.noise_scheduler, objective.num_inference_steps)
+        if _is_flow(objective):
+            chain = drawer.flow_chain(objective.config.num_integration_steps, 0.0, objective.config.sigma_min)
+        else:
+            chain = drawer.chain(objective.noise_scheduler, objective.num_inference_steps)
         shape = (batch_size, objective.horizon, objective.action_dim)
         like = next(model.parameters())
         network = _ours(self, model, objective.horizon, conditioning_vec)
@@ -34,12 +39,28 @@ def wrap_dit(policy: Any, drawer: Drawer) -> Any:
             out = drawer.draw(model, chain, shape, {"conditioning_vec": conditioning_vec}, like)
         else:
             cond = conditioning_vec.to(like.dtype)
-            out = drawer.draw_by(Model(network, like.device), chain, shape, cond, like)
+            called = flow_denoiser(network, chain) if _is_flow(objective) else network
+            out = drawer.draw_by(Model(called, like.device), chain, shape, cond, like)
         self.last_stats = out.stats
         return out.actions
 
     objective.conditional_sample = types.MethodType(conditional_sample, policy)  # a copy of the policy gets its own
     return policy
+
+
+def own_sampler(policy: Any) -> str:
+    """Return the name of what the policy draws with by itself: its scheduler's chain, or the solver of its flow."""
+    objective: Any = getattr(policy, "objective", None)
+    if not _is_flow(objective):
+        return "ddpm"
+    return f"{objective.config.integration_method}-{objective.config.num_integration_steps}"
+
+
+def _is_flow(objective: Any) -> bool:
+    """Whether it is LeRobot's objective `flow_matching`."""
+    names = ("num_integration_steps", "integration_method", "sigma_min")
+    config = getattr(objective, "config", None)
+    return not hasattr(objective, "noise_scheduler") and all(hasattr(config, name) for name in names)
 
 
 def _ours(policy: Any, model: Any, horizon: int, cond: Tensor) -> DiffusionTransformer | None:
