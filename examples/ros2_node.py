@@ -29,6 +29,7 @@ from std_msgs.msg import Float64MultiArray
 import specpolicy
 from specpolicy.control import Controller, Limits, timing_report
 
+OPTIONS = {"hz": 30.0, "sampler": "", "worker": "process", "rate": 1.0, "seconds": 0.0}
 CHANNELS = {"rgb8": (3, 1), "bgr8": (3, -1)}  # encoding: (bytes of a pixel, order)
 
 
@@ -120,8 +121,6 @@ def main(arguments=None):
         node.destroy_node()
         rclpy.try_shutdown()
 
-
-OPTIONS = {"hz": 30.0, "sampler": "", "worker": "process", "rate": 1.0, "seconds": 0.0}
 
 if __name__ == "__main__":  # inference runs in another process, which imports this file
     main()

@@ -13,7 +13,7 @@ from specpolicy.parsing import one_line, shown
 
 STATE, IMAGES = "observation.state", "observation.images."  # LeRobot's own names of what its data sets hold
 ROUTED = (".pos", ".vel")  # endings of the numbers that LeRobot's rollout shows a policy and takes from it
-VELOCITY = ".vel"
+VELOCITY = (".vel", "_velocity")  # endings of numbers that are zero at rest
 Feature = tuple[int, ...]  # shape of a robot's feature; () for a number
 
 

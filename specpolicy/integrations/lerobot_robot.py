@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -87,7 +88,7 @@ class RobotAdapter:
         names = [name for name in routed(takes) if name not in self._fixed] if action is None else action
         self._action = vector(names, takes, factors, "action")
         twice = [name for name in self._action.names if name in self._fixed]
-        forgotten = [name for name in takes if name not in self._action.names and name not in self._fixed]
+        forgotten = [name for name in routed(takes) if name not in self._action.names and name not in self._fixed]
         if twice:
             raise SpecpolicyError(f"'{twice[0]}' is both in action and in fixed")
         if forgotten:
@@ -149,7 +150,8 @@ class RobotAdapter:
         """
         if not self.robot.is_connected:
             try:
-                self.robot.connect(calibrate=calibrate)
+                takes = inspect.signature(self.robot.connect).parameters
+                self.robot.connect(**({"calibrate": calibrate} if "calibrate" in takes else {}))
             except Exception as error:
                 self._give_up()
                 raise SpecpolicyError(
@@ -158,7 +160,7 @@ class RobotAdapter:
             except BaseException:  # Ctrl-C meanwhile
                 self._give_up()
                 raise
-        if not getattr(self.robot, "is_calibrated", True):
+        if getattr(self.robot, "is_calibrated", True) is False:  # some robots say nothing, None
             self._give_up()
             kind = getattr(getattr(self.robot, "config", None), "type", self.name)  # its name in LeRobot's registry
             raise SpecpolicyError(

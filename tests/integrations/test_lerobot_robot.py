@@ -272,6 +272,20 @@ def test_where_a_robot_stands_may_be_a_table_of_its_own_or_not_known():
     assert RobotAdapter(Blind()).position() is None
 
 
+def test_robots_that_take_more_and_say_less():
+    """As some of LeRobot's own: torques that its rollout does not send, connect() without arguments, and no answer."""
+
+    class Other(Arm):
+        action_features = property(lambda self: {**dict.fromkeys(self.state, float), "pan.torque": float})
+
+    arm = Other()
+    arm.is_calibrated, connect = None, arm.connect
+    arm.connect = lambda: connect(True)
+    adapter = RobotAdapter(arm).connect()
+    adapter.act(np.array([1.0, 2.0, 3.0]))
+    assert list(arm.sent[0]) == ["pan.pos", "lift.pos", "gripper.pos"]
+
+
 def test_joints_that_the_policy_does_not_move_are_sent_a_fixed_value():
     adapter, arm = connected(wheels=True, fixed={"x.vel": 0.0, "theta.vel": 0.0})
     assert adapter.action_dim == 3 and adapter.hold is None
