@@ -1,0 +1,71 @@
+"""The tables of docs/results/flow.md: paired differences, rates, calls; unfinished parts are left out."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import flow_page
+
+MACHINE = {"cpu": "a processor", "cores": 2, "memory_gib": 4.0, "gpu": None}
+SUMMARY = {"machines": [MACHINE], "load_at_start": 1.5, "versions": {"torch": "2"}, "command": "specpolicy evaluate"}
+
+
+def write(place, outcomes):
+    """episodes.csv of {condition: outcomes of the seeds 0, 1, ...}, and its summary."""
+    place.mkdir(parents=True)
+    with (place / "episodes.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["condition", "seed", "success"])
+        for name, solved in outcomes.items():
+            table.writerows([name, seed, int(one)] for seed, one in enumerate(solved))
+    (place / "summary.json").write_text(json.dumps(SUMMARY))
+
+
+def figures(mean, rows):
+    return {"calls": {"mean": mean}, "rows": {"mean": rows}}
+
+
+@pytest.fixture
+def results(tmp_path):
+    write(tmp_path / "lift" / "flow", {"ddpm-10": [1] * 8 + [0] * 2, "euler-10": [1] * 6 + [0] * 4, "ddpm-4": [1]})
+    write(tmp_path / "lift" / "diffusion", {"ddpm-10": [1] * 10, "ddim-10": [1, 0] * 5})
+    (tmp_path / "lift" / "calls").mkdir()
+    samplers = [
+        {"label": "ddpm", **figures(100, 100)},
+        {"label": "ddpm-10", **figures(10, 10)},
+        {"label": "block-10", **figures(4.26, 25)},
+    ]
+    (tmp_path / "lift" / "calls" / "summary.json").write_text(json.dumps({"samplers": samplers}))
+    return tmp_path
+
+
+def test_rates_differences_and_calls(results, tmp_path):
+    page = tmp_path / "flow.md"
+    page.write_text(f"before\n{flow_page.BEGIN}\nold\n{flow_page.END}\nafter\n")
+    assert flow_page.main([str(results), str(page)]) == 0
+    text = page.read_text()
+    assert text.startswith("before") and text.endswith("after\n") and "old" not in text
+    rows = {
+        line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in text.splitlines() if "|" in line
+    }
+    four, ten = rows["lift, 4"], [line for line in text.splitlines() if line.startswith("| lift, 10 |")]
+    assert four[2].strip() == "" and four[3].startswith("1.00 [")
+    success, calls = (line.strip("| ").split(" | ") for line in ten)
+    assert success[1:3] == ["10", "0.60 [0.31, 0.83]"] and success[3].startswith("0.80 [")
+    assert success[4].startswith("-0.20 [") and success[5].startswith("1.00 [") and success[6].startswith("0.50 [")
+    assert calls[1:] == ["10.0 (10)", "4.3 (25)"]
+    assert "Measured on a processor, 2 cores" in text
+
+
+def test_a_page_without_marks_and_results_that_are_not_there(results, tmp_path, capsys):
+    page = tmp_path / "flow.md"
+    page.write_text("no marks\n")
+    assert flow_page.main([str(results), str(page)]) == 2
+    assert "lacks the marks" in capsys.readouterr().err
+    page.write_text(f"{flow_page.BEGIN}\n{flow_page.END}\n")
+    assert flow_page.main([str(tmp_path / "nothing"), str(page)]) == 2
+    assert "holds no results: run benchmarks/flow.sh" in capsys.readouterr().err
