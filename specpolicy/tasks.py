@@ -57,6 +57,10 @@ def make_task_env(task: Mapping[str, Any], **kwargs: Any) -> gymnasium.Env:
         raise SpecpolicyError(
             f"task {task_id}: {error} (task.id is a Gymnasium id; write module:Name-v0 to import what registers it)"
         ) from error
+    except ModuleNotFoundError as error:
+        if error.name is not None:  # a package that its module needs
+            raise
+        raise SpecpolicyError(f"task {task_id}: {error}") from error
     except (TypeError, ValueError) as error:
         raise SpecpolicyError(f"task {task_id} with {arguments or 'no arguments'}: {error}") from error
     except RuntimeError as error:

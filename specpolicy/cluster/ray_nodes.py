@@ -6,7 +6,9 @@ import contextlib
 import logging
 import os
 import pickle
+import signal
 import socket
+import threading
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,11 +56,13 @@ def connected(options: Ray) -> Iterator[Any]:
     if options.address is None:
         wanted = 0 if options.workers is None else options.workers + options.planners
         count = max(cores(), wanted)
-        ray.init("local", num_cpus=count, object_store_memory=OBJECTS, include_dashboard=False, **quiet)
+        with _own_sigterm():
+            ray.init("local", num_cpus=count, object_store_memory=OBJECTS, include_dashboard=False, **quiet)
     else:
         _reach(options.address)
         try:
-            ray.init(options.address, **quiet)
+            with _own_sigterm():
+                ray.init(options.address, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0][:200]
             raise SpecpolicyError(f"cluster.address={options.address}: no Ray cluster can be used: {reason}") from None
@@ -110,6 +114,15 @@ def reason_of(error: Exception) -> str:
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     text = lines[-1] if lines and "Traceback" in str(cause) else " ".join(lines)
     return f"{text[:300]}" if isinstance(cause, SpecpolicyError) else f"{type(cause).__name__}: {text[:300]}"
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this program's answer to SIGTERM, which a scheduler sends. Ray's is a stack trace and an abort."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _reach(address: str) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from specpolicy.data.dataset import data_kind
 from specpolicy.data.recorder import demonstration_seeds
 from specpolicy.data.robomimic_hdf5 import RESET_SEED, read_attribute
 from specpolicy.errors import SpecpolicyError
-from specpolicy.parsing import read_json
+from specpolicy.parsing import read_json, shown
 
 ATTEMPTS = 100  # of a collection in a row that may have failed
 
@@ -51,11 +52,12 @@ def read_resets(path: Path) -> Resets:
         task, collection, versions = (read_attribute(path, name) for name in ("task", "collection", "versions"))
         with h5py.File(path, "r") as file:
             found = {name: demo.attrs.get(RESET_SEED) for name, demo in file["data"].items()}
-        seeds = {name: int(seed) for name, seed in found.items() if seed is not None}
+        seeds = {name: _seed(seed, f"{path}: data/{name}") for name, seed in found.items() if seed is not None}
     elif kind == "lerobot" and (path / "meta" / "specpolicy.json").is_file():
         ours = read_json(path / "meta" / "specpolicy.json")
         task, collection, versions = (ours.get(name) for name in ("task", "collection", "versions"))
-        seeds = {str(number): seed for number, seed in enumerate(ours.get("reset_seeds") or []) if seed is not None}
+        listed = enumerate(ours.get("reset_seeds") or [])
+        seeds = {str(number): _seed(seed, f"{path}: episode {number}") for number, seed in listed if seed is not None}
         if not seeds:
             raise SpecpolicyError(f"{path} does not say how its episodes began: record it again with this version")
     else:
@@ -65,4 +67,11 @@ def read_resets(path: Path) -> Resets:
             f"{path} is not of specpolicy collect, robomimic or robosuite: neither a seed nor a stored state says how "
             "its episodes began"
         )
-    return Resets(task, seeds, int(collection["seed"]), versions if isinstance(versions, dict) else {})
+    own = _seed(collection["seed"], f"{path}: the collection")
+    return Resets(task, seeds, own, versions if isinstance(versions, dict) else {})
+
+
+def _seed(value: Any, where: str) -> int:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
+        raise SpecpolicyError(f"{where} is damaged: its seed is {shown(value)}")
+    return int(value)

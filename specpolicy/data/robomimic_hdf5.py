@@ -138,14 +138,17 @@ def read_attribute(path: Path, name: str) -> Any:
     """Return one JSON attribute of `data`, or None if it is missing.
 
     Raises:
-        SpecpolicyError: not an HDF5 file in this layout.
+        SpecpolicyError: not an HDF5 file in this layout, or the attribute is damaged.
     """
     try:
         with h5py.File(path, "r") as file:
             text = file["data"].attrs.get(name)
     except (OSError, KeyError) as error:
         raise SpecpolicyError(f"{path} is no demonstration file (HDF5 in robomimic's layout)") from error
-    return None if text is None else json.loads(text)
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        raise SpecpolicyError(f"{path}: data's attribute {name} is damaged: it is no JSON") from None
 
 
 def remove_parts(directory: Path) -> None:

@@ -5,6 +5,7 @@ Two nodes run on this machine, with one cluster for all tests. Who does what is 
 
 import dataclasses
 import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +15,9 @@ import pytest
 from specpolicy import SpecpolicyError
 from specpolicy.cli import main
 from specpolicy.cli.clusters import check_hardware, check_node, content_digest, look
-from specpolicy.cluster import Processes
+from specpolicy.cluster import Processes, Ray
 from specpolicy.cluster.ray_crew import RayCrew
-from specpolicy.cluster.ray_nodes import Node, look_at_nodes
+from specpolicy.cluster.ray_nodes import Node, connected, look_at_nodes
 from specpolicy.evaluation import runner, settings
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.physics import Physics
@@ -90,6 +91,27 @@ def test_without_ray_the_extra_is_named(drift_task, drift_policy, tmp_path, caps
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main([*arguments(drift_task, drift_policy, tmp_path / "out"), "cluster=ray"]) == 2
     assert "pip install 'specpolicy[ray]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", (None, "auto"))
+def test_sigterm_ends_the_program_as_without_ray(monkeypatch, address):
+    """A scheduler sends it, and Ray would answer with a stack trace."""
+    begun = []
+
+    def init(*arguments, **options):
+        begun.append(arguments)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+
+    ray = SimpleNamespace(init=init, is_initialized=lambda: False, shutdown=lambda: begun.append("shut down"))
+    for name in ("ray", "ray.util", "ray.util.scheduling_strategies"):
+        monkeypatch.setitem(sys.modules, name, ray)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with connected(Ray(address=address)) as found:
+            assert found is ray and signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert begun == [(address or "local",), "shut down"]
 
 
 @pytest.fixture(scope="module")

@@ -147,6 +147,36 @@ def test_what_cannot_be_played_again(collected, write_demonstrations, tmp_path, 
     assert "tolerance=-1: expected 0 or more" in capsys.readouterr().err
 
 
+def numbered(text):
+    return lambda data: data["demo_0"].attrs.__setitem__("reset_seed", text)
+
+
+def told(name, value):
+    return lambda data: data.attrs.__setitem__(name, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    (
+        (told("collection", "{"), "attribute collection is damaged"),
+        (told("collection", '{"seed": "abc"}'), "the collection is damaged: its seed is 'abc'"),
+        (told("task", "[1, 2]"), "neither a seed nor a stored state"),
+        (told("task", '{"id": "nowhere_at_all:No-v0"}'), "task nowhere_at_all:No-v0: No module named 'nowhere_at_all'"),
+        (numbered("x"), "data/demo_0 is damaged: its seed is 'x'"),
+        (numbered(-5), "data/demo_0 is damaged: its seed is -5"),
+        (lambda data: data["demo_1/obs"].pop("goal"), "data/demo_1/obs has no key 'goal'"),
+    ),
+)
+def test_a_damaged_recording_is_refused_in_one_line(collected, tmp_path, capsys, change, words):
+    damaged = Path(shutil.copy(collected / "reach.hdf5", tmp_path / "damaged.hdf5"))
+    with File(damaged, "a") as file:
+        change(file["data"])
+    capsys.readouterr()
+    assert main(["replay", f"path={damaged}", f"output={tmp_path / 'out'}"]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("specpolicy")]
+    assert len(lines) == 1 and words in lines[0]
+
+
 def test_a_tape_of_another_task_is_refused(drift_task, tmp_path):
     from specpolicy.evaluation.tapes import Tape, play_again
     from specpolicy.tasks import make_task_env
