@@ -1,8 +1,7 @@
 """Flow models as denoisers of a Gaussian chain (`GaussianChain.from_flow`).
 
-A chain walks states y of unit variance and knows its levels by whole numbers. The network of a flow model takes
-x_t = r y and its own time. `FlowDenoiser` stands between them, so samplers, engines and calibrations need not know of
-flows: the network's output stays the velocity, from which the chain reads x0.
+The network of a flow model takes x_t = r y and its own time, and `FlowDenoiser` hands it both. Its output stays the
+velocity, from which the chain reads x0.
 
 The distribution is that of the chain. It is another one than that of the flow's ODE, except with DDIM at eta = 0, which
 is Euler's method (for sigma_min = 0 and without a clip).
@@ -16,9 +15,10 @@ from torch import Tensor, nn
 from specpolicy.diffusion import GaussianChain
 from specpolicy.diffusion.flow import FlowProcess
 from specpolicy.errors import SpecpolicyError
+from specpolicy.rescaled import RescaledDenoiser
 
 
-class FlowDenoiser(nn.Module):
+class FlowDenoiser(RescaledDenoiser):
     """Maps (y (N, H, D), level (N,), cond) to the velocity (N, H, D) that a network predicts at x_t = r y.
 
     Levels may lie between whole numbers, so the network can be asked at every time of the flow.
@@ -35,17 +35,12 @@ class FlowDenoiser(nn.Module):
             process: of the chain.
             time_scale: the time is multiplied by it.
         """
-        super().__init__()
-        self.network, self.process, self.time_scale = network, process, time_scale
+        super().__init__(network)
+        self.process, self.time_scale = process, time_scale
         self.register_buffer("progress", process.progress, persistent=False)
 
-    def forward(self, state: Tensor, level: Tensor, cond: Any = None) -> Tensor:
-        """See the class."""
-        scale, time = self.inputs(level, state)
-        return self.network(scale[:, None, None] * state, time, cond)
-
     def inputs(self, level: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return r (N,) and the network's time (N,) at levels (N,), in the number format of `like`."""
+        """See `RescaledDenoiser.inputs`."""
         table = self.progress.to(level.device)
         position = level + 1
         if level.is_floating_point():
@@ -58,40 +53,6 @@ class FlowDenoiser(nn.Module):
         process = self.process
         scale = (progress.square() + process.noise_scale(progress).square()).sqrt()
         return scale, self.time_scale * (process.noise_at + process.sign * progress)
-
-    @property
-    def costly_condition(self) -> bool:
-        """See `DiffusionTransformer`."""
-        return bool(getattr(self.network, "costly_condition", False))
-
-    def split_denoiser(self, horizon: int, rows: int) -> "SplitFlow | None":
-        """Return the same function in two parts, see there; None if the network cannot be split."""
-        split = getattr(self.network, "split_denoiser", None)
-        inner = None if split is None else split(horizon, rows)
-        return None if inner is None else SplitFlow(inner, self)
-
-
-class SplitFlow(nn.Module):
-    """States y (N, H, D) and features (N, F) -> (N, H, D). Features are r, and then those of the network."""
-
-    def __init__(self, split: Any, denoiser: FlowDenoiser):
-        super().__init__()
-        self.split = split
-        self._inputs = denoiser.inputs  # of the table that the denoiser owns
-
-    def time_features(self, level: Tensor) -> Tensor:
-        """(N,) -> (N, F)."""
-        like = next((value for value in self.split.parameters() if value.is_floating_point()), torch.zeros(0))
-        scale, time = self._inputs(level, like)
-        return torch.cat([scale[:, None], self.split.time_features(time)], dim=1)
-
-    def condition_features(self, cond: Tensor | None) -> Tensor:
-        """(M, ...) -> (M, F)."""
-        return nn.functional.pad(self.split.condition_features(cond), (1, 0))
-
-    def forward(self, sample: Tensor, features: Tensor) -> Tensor:
-        """See the class."""
-        return self.split(sample * features[:, :1].reshape(-1, 1, 1), features[:, 1:])
 
 
 def flow_denoiser(velocity: Any, chain: GaussianChain, time_scale: float = 1.0) -> Any:

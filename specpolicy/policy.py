@@ -40,6 +40,7 @@ from specpolicy.samplers.base import Generators
 from specpolicy.samplers.recycled.calibration import read_calibration
 from specpolicy.samplers.registry import SAMPLERS
 from specpolicy.tuning import measure_cost
+from specpolicy.two_step import TwoStepDenoiser
 
 NETWORKS: dict[str, Any] = {
     "unet": ConditionalUnet1D,
@@ -81,7 +82,7 @@ class DiffusionPolicy(Policy):
             SpecpolicyError: an invalid configuration, or not one of a diffusion policy.
         """
         config = PolicyConfig.parse(config)
-        options = config.chain or config.flow
+        options = config.chain or config.flow or config.mip
         if options is None:
             raise SpecpolicyError("a diffusion policy needs a chain; this is a policy of action tokens")
         encoder, network = _make_networks(config)
@@ -89,6 +90,8 @@ class DiffusionPolicy(Policy):
         denoiser = network
         if config.flow is not None:
             denoiser = flow_denoiser(network, chain, config.flow.time_scale)
+        elif config.mip is not None:
+            denoiser = TwoStepDenoiser(network, config.mip.time, config.mip.time_scale)
         elif config.told == "inpainting":
             denoiser = Inpainting(network, chain, config.action_dim)
         elif config.told == "local":
@@ -103,7 +106,7 @@ class DiffusionPolicy(Policy):
         """Return tensors without memory, with the names, shapes and kinds of such a policy's weights."""
         with without_memory():
             encoder, network = _make_networks(config)
-        alone = config.told not in ("inpainting", "local") and not config.prefix and config.flow is None
+        alone = config.told not in ("inpainting", "local") and not config.prefix and config.chain is not None
         wrapped = "" if alone else "network."
         return prefixed(network.state_dict(), wrapped) | prefixed(encoder.state_dict(), ENCODER)
 
@@ -145,13 +148,18 @@ class DiffusionPolicy(Policy):
     @property
     def compared(self) -> tuple[str, ...]:
         """See `Policy.compared`."""
+        if self.config.mip is not None:
+            return ("ddpm",)
         if not self._has_noise:
             return "ddpm", "ddim-10", "dpm_solver"
         return "ddpm", self.quick_sampler, "asd", "block", "recycled"
 
     @property
     def quick_sampler(self) -> str:  # type: ignore[override]
-        """See `Policy`: ten steps without noise; of a flow policy those of its ODE."""
+        """See `Policy`: ten steps without noise; of a flow policy those of its ODE; the two of a minimal iterative
+        policy."""
+        if self.config.mip is not None:
+            return "ddpm"
         return "ddim-10" if self.config.flow is None else "euler-10"
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from specpolicy.diffusion import ChainOptions, FlowOptions
+from specpolicy.diffusion import ChainOptions, FlowOptions, MIPOptions
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks import DenoiserOptions, LanguageOptions, MaskedTransformerOptions, VisionOptions
 from specpolicy.networks.vision_options import MOST_PIXELS
@@ -27,8 +27,8 @@ SIX = 6  # numbers of a rotation in a network's plan
 class PolicyOptions:
     """Options of a policy before training: configs/policy/NAME.yaml. Exactly one of `chain` and `tokens` is set.
 
-    `objective`: a policy with a chain learns to denoise, with the options `chain`, or the velocity of a flow, with the
-    options `flow`.
+    `objective`: a policy with a chain learns to denoise, with the options `chain`, the velocity of a flow, with the
+    options `flow`, or two regressions, with the options `mip`.
     """
 
     network: NetworkOptions
@@ -40,15 +40,18 @@ class PolicyOptions:
     vision: VisionOptions | None = None
     prefix: int = 0
     name: str = "policy"
-    objective: Literal["diffusion", "flow"] = "diffusion"
+    objective: Literal["diffusion", "flow", "mip"] = "diffusion"
     flow: FlowOptions = field(default_factory=FlowOptions)
+    mip: MIPOptions = field(default_factory=MIPOptions)
 
     def __post_init__(self) -> None:
         check_ranges(self, horizon=(1, LONGEST), n_obs_steps=(1, LONGEST), n_action_steps=(1, LONGEST))
         check_ranges(self, prefix=(0, LONGEST))
-        _check_kind(self.network, self.chain, None, self.tokens)
-        if self.objective == "flow" and self.tokens is not None:
-            raise SpecpolicyError("objective=flow: a policy of action tokens learns to fill in tokens, use another one")
+        _check_kind(self.network, chain=self.chain, tokens=self.tokens)
+        if self.objective != "diffusion" and self.tokens is not None:
+            raise SpecpolicyError(
+                f"objective={self.objective}: a policy of action tokens learns to fill in tokens, use another one"
+            )
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class PolicyConfig:
         first_action: entry of a chunk that is executed first; None: the newest frame's, n_obs_steps - 1.
         chain: of a diffusion policy.
         flow: of a flow policy.
-        tokens: of a policy of action tokens. Exactly one of `chain`, `flow` and `tokens` is set.
+        mip: of a minimal iterative policy.
+        tokens: of a policy of action tokens. Exactly one of `chain`, `flow`, `mip` and `tokens` is set.
         conditioning: how the network receives the observation; None: the first way that its kind offers.
         vision: encoders of images, if there are any.
         language: encoder of a text, whose tokens are a key of the observation, if there is one.
@@ -85,6 +89,7 @@ class PolicyConfig:
     first_action: int | None = None
     chain: ChainOptions | None = None
     flow: FlowOptions | None = None
+    mip: MIPOptions | None = None
     tokens: Bins | None = None
     conditioning: str | None = None
     vision: VisionOptions | None = None
@@ -100,7 +105,7 @@ class PolicyConfig:
         check_ranges(self, action_dim=(1, WIDEST), horizon=(1, LONGEST), n_obs_steps=(1, LONGEST))
         check_ranges(self, n_action_steps=(1, LONGEST), first_action=(0, LONGEST), prefix=(0, LONGEST))
         parse_hz(self.control_hz, "control_hz")
-        _check_kind(self.network, self.chain, self.flow, self.tokens)
+        _check_kind(self.network, chain=self.chain, flow=self.flow, mip=self.mip, tokens=self.tokens)
         self._check_observation()
         self._check_normaliser()
         self._check_rotations()
@@ -128,8 +133,9 @@ class PolicyConfig:
                 f"n_obs_steps={self.n_obs_steps} frames do not fit into a horizon of {self.horizon}, where "
                 f"{self.told} conditioning puts them"
             )
-        if self.flow is not None and self.told in ("local", "inpainting"):
-            raise SpecpolicyError(f"flow: {self.told} conditioning is of diffusion policies alone")
+        if self.chain is None and self.told in ("local", "inpainting"):
+            name = "flow" if self.mip is None else "mip"
+            raise SpecpolicyError(f"{name}: {self.told} conditioning is of diffusion policies alone")
         self._check_prefix()
 
     @classmethod
@@ -205,8 +211,9 @@ class PolicyConfig:
     def _check_prefix(self) -> None:
         if not self.prefix:
             return
-        if self.flow is not None:
-            raise SpecpolicyError(f"prefix={self.prefix}: flow policies learn to continue no actions, use 0")
+        if self.chain is None:
+            name = "flow" if self.mip is None else "minimal iterative"
+            raise SpecpolicyError(f"prefix={self.prefix}: {name} policies learn to continue no actions, use 0")
         if self.told not in ("global", "tokens"):
             raise SpecpolicyError(f"prefix={self.prefix}: {self.told} conditioning leaves no place for it, use 0")
         if self.rotations:
@@ -228,17 +235,18 @@ class PolicyConfig:
             end = start + SIX
 
 
-def _check_kind(network: NetworkOptions, chain: object, flow: object, tokens: object) -> None:
-    """Raise unless all belong to a diffusion policy, to a flow policy, or to a policy of action tokens."""
-    there = [name for name, one in (("chain", chain), ("flow", flow), ("tokens", tokens)) if one is not None]
+def _check_kind(network: NetworkOptions, **kinds: object) -> None:
+    """Raise unless one of the options is there and the network is of its kind."""
+    there = [name for name, one in kinds.items() if one is not None]
     if not there:
         raise SpecpolicyError(
-            "chain is missing (of a diffusion policy; flow, of a flow policy; tokens, of a policy of action tokens)"
+            "chain is missing (of a diffusion policy; flow, of a flow policy; mip, of a minimal iterative policy; "
+            "tokens, of a policy of action tokens)"
         )
     if len(there) > 1:
         raise SpecpolicyError(f"{' and '.join(there)} are both there: leave one out")
-    if isinstance(network, MaskedTransformerOptions) != (tokens is not None):
-        wanted = "a masked_transformer" if tokens is not None else "another network"
+    if isinstance(network, MaskedTransformerOptions) != (there[0] == "tokens"):
+        wanted = "a masked_transformer" if there[0] == "tokens" else "another network"
         raise SpecpolicyError(
             f"network.kind is '{network.kind}': a policy with {'a ' * (there[0] != 'tokens')}{there[0]} has {wanted}"
         )

@@ -2,7 +2,7 @@
 
 from specpolicy.diffusion.chain import GaussianChain
 from specpolicy.diffusion.flow import FlowProcess
-from specpolicy.diffusion.options import ChainOptions, FlowOptions
+from specpolicy.diffusion.options import ChainOptions, FlowOptions, MIPOptions
 from specpolicy.diffusion.process import TrainingProcess
 
-__all__ = ["ChainOptions", "FlowOptions", "FlowProcess", "GaussianChain", "TrainingProcess"]
+__all__ = ["ChainOptions", "FlowOptions", "FlowProcess", "GaussianChain", "MIPOptions", "TrainingProcess"]

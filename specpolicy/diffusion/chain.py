@@ -22,6 +22,7 @@ from specpolicy.diffusion.process import TrainingProcess
 from specpolicy.diffusion.scheduler_settings import check_settings, scheduler_kind
 from specpolicy.diffusion.schedules import cumulative_alphas, inference_timesteps
 from specpolicy.diffusion.steps import StepTables, make_tables, transfer_of
+from specpolicy.diffusion.two_step import TwoStepProcess
 from specpolicy.errors import SpecpolicyError
 
 # One step, a range that all rows of a batch share, or numbers of any shape. A range costs a fraction of the cost of
@@ -74,7 +75,7 @@ class GaussianChain:
                 raise SpecpolicyError(f"a timestep of the chain lies outside of 0 to {process.steps - 1}")
             alpha_bar = process.alpha_bar[timesteps]
         if alpha_bar_next is None:
-            alpha_bar_next = torch.cat([alpha_bar[1:], torch.ones(1, dtype=torch.float64)])
+            alpha_bar_next = process.left(alpha_bar)
         self.process = process
         self.eta = eta
         self.timesteps = timesteps.contiguous()
@@ -202,7 +203,7 @@ class GaussianChain:
 
     def __repr__(self) -> str:
         process = self.process
-        ancestral = "flow" if isinstance(process, FlowProcess) else "ddpm"
+        ancestral = {FlowProcess: "flow", TwoStepProcess: "mip"}.get(type(process), "ddpm")
         kind = ancestral if self.eta is None else f"ddim(eta={self.eta:g})"
         return (
             f"GaussianChain({kind}, {len(self)}/{process.steps} steps, {process.prediction}, "

@@ -83,8 +83,7 @@ class FlowProcess(TrainingProcess):
 
     def left_by_ddim(self, timesteps: Tensor, steps: int) -> Tensor:
         """See `TrainingProcess.left_by_ddim`: the noise of the next step, as there is no other convention to keep."""
-        alpha_bar = self.alpha_bar[timesteps]
-        return torch.cat([alpha_bar[1:], alpha_bar.new_ones(1)])
+        return self.left(self.alpha_bar[timesteps])
 
     def noise_scale(self, progress: Tensor) -> Tensor:
         """Return n, the factor of the noise at t."""

@@ -3,7 +3,10 @@
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+import torch
+
 from specpolicy.diffusion.chain import GaussianChain
+from specpolicy.diffusion.two_step import TwoStepProcess
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import check_ranges
 
@@ -82,3 +85,25 @@ class FlowOptions:
         """Make the chain."""
         whole = GaussianChain.from_flow(self.times, self.noise_at, self.sigma_min, self.clip)
         return whole.strided(self.steps)
+
+
+@dataclass(frozen=True)
+class MIPOptions:
+    """Options of a minimal iterative policy, see `specpolicy.diffusion.two_step`.
+
+    Attributes:
+        time: t of the second question; it has learnt from chunks with noise of deviation 1 - t.
+        clip: bound of both answers; None: none.
+        time_scale: the network's time is multiplied by it.
+    """
+
+    time: float = 0.9
+    clip: float | None = 1.0
+    time_scale: float = 100.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, time=(0.01, 0.999), clip=(1e-6, 1e6), time_scale=(1e-3, 1e6))
+
+    def make(self) -> GaussianChain:
+        """Make the chain of two steps."""
+        return GaussianChain(TwoStepProcess(clip=self.clip), torch.tensor([1, 0]))

@@ -54,6 +54,10 @@ class TrainingProcess:
             return alpha_bar.new_zeros(alpha_bar.shape), alpha_bar.new_ones(alpha_bar.shape)
         return alpha_bar.sqrt(), -(1 - alpha_bar).sqrt()
 
+    def left(self, alpha_bar: Tensor) -> Tensor:
+        """Return abar after each step of a chain (K,): that of the next step, and one after the last."""
+        return torch.cat([alpha_bar[1:], alpha_bar.new_ones(1)])
+
     def left_by_ddim(self, timesteps: Tensor, steps: int) -> Tensor:
         """Return abar after each step as diffusers' `DDIMScheduler.step` walks: to the timestep t - T // K; below zero,
         to 1."""

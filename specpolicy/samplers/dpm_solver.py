@@ -10,6 +10,7 @@ from torch import Tensor
 
 from specpolicy.diffusion.flow import FlowProcess
 from specpolicy.diffusion.process import TrainingProcess
+from specpolicy.diffusion.two_step import TwoStepProcess
 from specpolicy.errors import SpecpolicyError
 from specpolicy.model import Model
 from specpolicy.samplers.base import Chunks, Draw, Sample, Sampler, Setting, check_finite, repeat_statistics
@@ -42,10 +43,12 @@ class DPMSolver(Sampler):
     def bind(self, setting: Setting) -> Draw:
         """See `Sampler.bind`."""
         process, device = setting.chain.process, setting.device
-        if isinstance(process, FlowProcess):
+        if isinstance(process, FlowProcess | TwoStepProcess):
+            others = (
+                "a flow: use euler, midpoint or rk4" if isinstance(process, FlowProcess) else "regression: use ddpm"
+            )
             raise SpecpolicyError(
-                "sampler 'dpm_solver' is for policies that learnt to denoise, and this is one of a flow: use euler, "
-                "midpoint or rk4"
+                f"sampler 'dpm_solver' is for policies that learnt to denoise, and this is one of {others}"
             )
         timesteps = solver_timesteps(process, self.steps)
         from_state, from_output = (table.tolist() for table in process.x0_coefficients(timesteps))

@@ -54,7 +54,7 @@ def validation_fingerprint(identity: Mapping[str, Any]) -> str:
         identity["data"],
         policy.get("chain"),
         policy.get("tokens"),
-        *([policy["flow"]] if "flow" in policy else []),
+        *(policy[name] for name in ("flow", "mip") if name in policy),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:LENGTH]
 

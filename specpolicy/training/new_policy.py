@@ -49,6 +49,7 @@ def new_policy(
         network=options.network,
         chain=options.chain if options.objective == "diffusion" else None,
         flow=options.flow if options.objective == "flow" else None,
+        mip=options.mip if options.objective == "mip" else None,
         tokens=bins,
         vision=_without_file(vision),
         horizon=options.horizon,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from specpolicy.flow import SplitFlow
 from specpolicy.policy import DiffusionPolicy
+from specpolicy.rescaled import SplitRescaled
 
 FLOW = {"times": 20, "steps": 10, "sigma_min": 0.01}
 NETWORKS = {
@@ -52,7 +52,7 @@ def test_a_chunk_on_an_engine_is_that_of_the_network(policy, engine, sampler):
 @torch.inference_mode()
 def test_the_network_in_two_parts_is_the_same_function(policy):
     split = policy.denoiser.split_denoiser(8, 4)
-    assert isinstance(split, SplitFlow)
+    assert isinstance(split, SplitRescaled)
     cond = policy.encode(OBSERVATION)
     x, levels = torch.randn(4, 8, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 3, 10, 19])
     features = split.time_features(levels) + split.condition_features(cond)

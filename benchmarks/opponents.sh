@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Trains minimal iterative policies (two regressions, two calls) with the networks and demonstrations of the shipped
+# diffusion policies and plays both on the same seeds: success, time of a chunk, and for Push-T the ways round the T
+# (docs/results/opponents.md). Takes many hours on two cores; the same command continues it.
+# Usage: benchmarks/opponents.sh                 lift, push_t, square, lift_conveyor
+#        benchmarks/opponents.sh lift            this one
+# EPISODES (300): episodes of each sampler. ENGINE (openvino): runs the network. BATCH (16): episodes at once. CHUNKS
+# (100): chunks that are timed. WORK (outputs/benchmarks/opponents): data, policies and results. RESULTS
+# (docs/results/opponents.md): the page.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh" test
+work="${WORK:-outputs/benchmarks/opponents}"
+# As in scripts/make_checkpoints.sh: demonstrations, noise, training steps, executed actions of a chunk.
+declare -A recipes=([lift]="150 0.15 5000 8" [push_t]="500 0.20 12000 4" [square]="500 0.15 20000 4"
+    [lift_conveyor]="300 0.15 8000 4")
+tasks=("$@")
+[ "$#" -gt 0 ] || tasks=(lift push_t square lift_conveyor)
+
+for task in "${tasks[@]}"; do
+    read -r episodes noise training executed <<<"${recipes[$task]}"
+    place="$work/$task"
+    mkdir -p "$place"
+    specpolicy collect task="$task" episodes="$episodes" noise="$noise" seed=0 output="$place/data.hdf5"
+    specpolicy train task="$task" data="$place/data.hdf5" output="$place/policy" steps="$training" precision=bfloat16 \
+        half_precision_weights=true policy.n_action_steps="$executed" policy.objective=mip
+    common=(task="$task" engine="${ENGINE:-openvino}" batch="${BATCH:-16}" episodes="${EPISODES:-300}" videos=0)
+    specpolicy evaluate "${common[@]}" policy="$place/policy" samplers=[ddpm,ddpm-1] output="$place/mip"
+    specpolicy evaluate "${common[@]}" policy="checkpoints/$task" samplers=[ddpm,ddim-10] output="$place/diffusion"
+    for one in mip:"$place/policy":[ddpm] diffusion:"checkpoints/$task":[ddpm,ddim-10,recycled,recycled-16]; do
+        IFS=: read -r name policy samplers <<<"$one"
+        [ -e "$place/times-$name/summary.json" ] ||
+            specpolicy benchmark policy="$policy" engine="${ENGINE:-openvino}" output="$place/times-$name" \
+                count="${CHUNKS:-100}" observations="checkpoints/$task/observations.safetensors" samplers="$samplers"
+    done
+    [ "$task" != push_t ] || [ -e "$place/ways.json" ] ||
+        python benchmarks/ways_round.py --policies checkpoints/push_t "$place/policy" --output "$place/ways.json"
+done
+python benchmarks/opponents_page.py "$work" "${RESULTS:-docs/results/opponents.md}"

@@ -1,0 +1,96 @@
+"""Write the tables of docs/results/opponents.md from the evaluations and benchmarks of opponents.sh.
+
+    python benchmarks/opponents_page.py outputs/benchmarks/opponents docs/results/opponents.md
+
+Reads <results>/<task>/{mip,diffusion}/, <results>/<task>/times-*/ and <results>/push_t/ways.json. The differences are
+paired by seed. Only the part between the script's two marks is replaced.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness_pages import made, markdown
+from played import difference, outcomes, rate, read_json, replace_between
+
+from specpolicy.errors import SpecpolicyError
+
+BEGIN = "<!-- written by benchmarks/opponents.sh: begin -->"
+SUCCESS = ["task", "episodes", "DDPM", "DDIM-10", "MIP", "its first answer", "MIP minus DDPM", "MIP minus DDIM-10"]
+TIMES = ["task", "sampler", "calls", "ms a chunk, median", "to DDPM"]
+WAYS = ["Push-T", "clockwise", "counter-clockwise", "straight", "the rarer way", "entropy, bits"]
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2:
+        print("usage: opponents_page.py RESULTS PAGE.md", file=sys.stderr)
+        return 2
+    results, page = map(Path, arguments)
+    try:
+        replace_between(page, BEGIN, body(results))
+    except SpecpolicyError as error:
+        print(f"opponents_page: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def body(results: Path) -> str:
+    """Return the measured part of the page.
+
+    Raises:
+        SpecpolicyError: there are no results.
+    """
+    tasks = sorted({path.parent.parent for path in results.glob("*/*/episodes.csv")})
+    if not tasks:
+        raise SpecpolicyError(f"{results} holds no results: run benchmarks/opponents.sh")
+    parts = [markdown([SUCCESS, *map(success, tasks)])]
+    times = [row for task in tasks for row in timed(task)]
+    if times:
+        parts.append(markdown([TIMES, *times]))
+    found = results / "push_t" / "ways.json"
+    if found.exists():
+        parts.append(markdown([WAYS, *ways(found)]))
+    summaries = sorted(
+        path for task in tasks for path in task.glob("*/summary.json") if path.parent.name[:5] != "times"
+    )
+    return "\n\n".join(
+        [*parts, made({f"{path.parent.parent.name}/{path.parent.name}": read_json(path) for path in summaries})]
+    )
+
+
+def success(task: Path) -> list[str]:
+    """Return a task's row of success."""
+    mip, diffusion = (outcomes(task / name / "episodes.csv") for name in ("mip", "diffusion"))
+    two, one = (mip.get(name, {}) for name in ("ddpm", "ddpm-1"))
+    ddpm, ddim = (diffusion.get(name, {}) for name in ("ddpm", "ddim-10"))
+    counts = {len(solved) for solved in (two, one, ddpm, ddim) if solved}
+    played = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+    rates = [rate(solved) for solved in (ddpm, ddim, two, one)]
+    return [task.name, played, *rates, difference(two, ddpm), difference(two, ddim)]
+
+
+def timed(task: Path) -> Iterator[list[str]]:
+    """Yield a row for each sampler whose chunks were timed: those of DDPM's run first, then the opponent's."""
+    reference = None
+    for run, title in (("diffusion", "{}"), ("mip", "MIP")):
+        path = task / f"times-{run}" / "summary.json"
+        for one in read_json(path)["samplers"] if path.exists() else []:
+            seconds = one["seconds"]["p50"]
+            reference = seconds if one["label"] == "ddpm" and run == "diffusion" else reference
+            share = f"{seconds / reference:.3f}" if reference else ""
+            label = title.format(one["label"])
+            yield [task.name, label, f"{one['calls']['mean']:.1f}", f"{seconds * 1e3:.1f}", share]
+
+
+def ways(path: Path) -> Iterator[list[str]]:
+    """Yield a row for each who went round the T."""
+    for name, found in read_json(path).items():
+        if isinstance(found, dict):
+            keys = ("clockwise", "counter_clockwise", "straight", "rarer", "entropy")
+            yield [name, *(f"{found[key]:.2f}" for key in keys)]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
