@@ -1,9 +1,10 @@
-"""Check our robot adapter and our policy type with LeRobot itself: its base class, its registry, its rollout.
+"""Check our robot adapter and our policy type with LeRobot itself: its base class, its registry, its rollout and
+its evaluation.
 
 Needs LeRobot (with its extra `dataset`, which its rollout imports) and specpolicy in one environment, with Python 3.12.
 scripts/lerobot_environment.sh makes one and runs this, too:
 
-    pip install 'lerobot[diffusion,dataset,feetech]' && pip install '.[cli]'
+    pip install 'lerobot[diffusion,dataset,feetech]' gym-pusht && pip install '.[cli]'
     python scripts/check_lerobot_robot.py [CHECKPOINT]     # one of LeRobot's; default tests/data/lerobot_state
 
 Prints a line for each check and exits with 1 if one fails. No hardware is needed: the robot is made up, of LeRobot's
@@ -246,6 +247,46 @@ def rollout() -> None:
             check(f"{continued} of them continue what is executed", (continued > 0) == (name != "sync"))
 
 
+def evaluation() -> None:
+    """LeRobot's evaluation with our policy type, two environments at a time, where its Push-T is installed."""
+    if importlib.util.find_spec("gym_pusht") is None:
+        print("left   out: lerobot-eval, as gym-pusht is not installed")
+        return
+    from lerobot.scripts import lerobot_eval
+
+    from specpolicy import policy_sampler
+
+    sizes, draw = [], policy_sampler.draw
+
+    def recorded(*arguments):
+        out = draw(*arguments)
+        sizes.append(len(out.actions))
+        return out
+
+    pixels = {"scale": 1 / 256, "offset": -1.0}
+    with tempfile.TemporaryDirectory() as directory, mock.patch.object(policy_sampler, "draw", recorded):
+        observed = {"observation.state": 2, "observation.environment_state": 16}
+        ours = made_up_policy(2, observed, 2, **pixels).save(Path(directory) / "policy")
+        sys.argv = [
+            "lerobot-eval",
+            "--discover_packages_path=specpolicy.integrations.lerobot_plugin",
+            "--policy.type=specpolicy",
+            f"--policy.source={ours}",
+            "--policy.sampler=block",
+            "--policy.device=cpu",
+            "--env.type=pusht",
+            "--env.obs_type=environment_state_agent_pos",
+            "--env.episode_length=12",
+            "--eval.n_episodes=2",
+            "--eval.batch_size=2",
+            "--eval.use_async_envs=false",
+            f"--output_dir={directory}/out",
+        ]
+        lerobot_eval.main()
+        told = (Path(directory) / "out" / "eval_info.json").exists()
+    check(f"lerobot-eval: {len(sizes)} batches of two chunks by our sampler", sizes == [2] * 3 and told)
+
+
 def verb() -> None:
     """`specpolicy control robot=lerobot:...`, where its command line is installed."""
     if importlib.util.find_spec("hydra") is None:
@@ -263,21 +304,24 @@ def verb() -> None:
     check(f"specpolicy control: {len(arm.sent)} actions", code == 0 and len(arm.sent) > 5 and arm.disconnects == 1)
 
 
-def made_up_policy(frames: int = 1):
-    """Return a small policy of ours that observes three joints and moves them."""
+def made_up_policy(
+    frames: int = 1, observed: dict | None = None, action_dim: int = 3, scale: float = 0.05, offset: float = 0.0
+):
+    """Return a small policy of ours; by default it observes three joints and moves them."""
     from specpolicy.policy import DiffusionPolicy
 
     torch.manual_seed(0)
-    unit = {"scale": [0.05] * 3, "offset": [0.0] * 3}
+    observed = observed or {"observation.state": 3}
+    sizes = {**observed, "action": action_dim}
     config = {
         "network": {"kind": "unet", "diffusion_step_embed_dim": 16, "down_dims": [16, 32], "kernel_size": 3},
         "chain": {"train_steps": 20, "steps": 20},
-        "observation": {"observation.state": 3},
-        "action_dim": 3,
+        "observation": observed,
+        "action_dim": action_dim,
         "horizon": 8,
         "n_obs_steps": frames,
         "n_action_steps": 4,
-        "normaliser": {"observation.state": unit, "action": unit},
+        "normaliser": {name: {"scale": [scale] * size, "offset": [offset] * size} for name, size in sizes.items()},
     }
     return DiffusionPolicy.from_config(config)
 
@@ -312,4 +356,5 @@ if __name__ == "__main__":
     verb()
     same_chunks(where)
     rollout()
+    evaluation()
     sys.exit(check.failed)  # type: ignore[attr-defined]

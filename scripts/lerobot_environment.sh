@@ -33,6 +33,6 @@ cd "$work" # so that what is imported is what was installed
 
 # Our robots and our policy type, in LeRobot's own rollout, which older versions do not have.
 if "$venv/bin/python" -c 'import importlib.util as i, sys; sys.exit(not i.find_spec("lerobot.rollout"))'; then
-    pip install --quiet 'lerobot[dataset,feetech]' "$work/source[cli]"
+    pip install --quiet 'lerobot[dataset,feetech]' gym-pusht "$work/source[cli]"
     "$venv/bin/python" "$root/scripts/check_lerobot_robot.py"
 fi
