@@ -37,8 +37,6 @@ def run(config: DictConfig) -> None:
 
     if config.tolerance < 0:
         raise SpecpolicyError(f"tolerance={config.tolerance:g}: expected 0 or more")
-    if config.episodes is not None and config.episodes < 1:
-        raise SpecpolicyError(f"episodes={config.episodes}: expected a number of episodes, or null for all")
     path = Path(config.path)
     if not path.exists():
         raise SpecpolicyError(f"path={path}: no such file or directory")
