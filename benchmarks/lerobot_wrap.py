@@ -13,8 +13,9 @@ import platform
 import sys
 from pathlib import Path
 
-import numpy as np
+import lerobot_dit
 import torch
+from energy import PERMUTATIONS, energy_p
 from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
@@ -26,7 +27,7 @@ from specpolicy.integrations.lerobot import wrap
 SAMPLERS = ("ddpm", "block", "asd", "recycled")
 LEROBOT = "LeRobot, another seed"
 CONTROL = "ddim-5"  # another distribution, which the comparison must detect
-CHUNKS, PERMUTATIONS, STEPS = 1000, 1999, 100
+CHUNKS, STEPS = 1000, 100
 LEVEL = 0.001  # a comparison fails below this
 STATE, ACTION = 3, 2
 
@@ -78,21 +79,6 @@ def draw(policy: DiffusionPolicy, seed: int) -> torch.Tensor:
     with torch.no_grad():  # before 0.5, predict_action_chunk takes its observations only from a queue
         batch = {key: value.expand(CHUNKS, -1, -1) for key, value in one.items()}
         return policy.diffusion.generate_actions(batch).flatten(1)
-
-
-def energy_p(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
-    """Return the energy distance of two samples and its p-value over permutations of the pooled sample.
-
-    Source: Szekely and Rizzo 2004.
-    """
-    pooled = torch.cat([first, second]).double()
-    distances = torch.cdist(pooled, pooled)
-    signs = torch.cat([torch.ones(len(first)) / len(first), -torch.ones(len(second)) / len(second)]).double()
-    generator = np.random.default_rng(0)
-    orders = np.stack([np.arange(len(signs)), *(generator.permutation(len(signs)) for _ in range(PERMUTATIONS))])
-    weights = signs[torch.from_numpy(orders)].T
-    energies = -(weights * (distances @ weights)).sum(0)
-    return float(energies[0]), float((energies >= energies[0]).double().mean())
 
 
 def compare() -> tuple[list[str], bool]:
@@ -149,7 +135,8 @@ def main() -> int:
     directory, page = map(Path, sys.argv[1:])
     changes, alone = installed(directory)
     table, equal = compare()
-    names = ("lerobot", "torch", "torchvision", "numpy", "diffusers", "safetensors", "specpolicy")
+    transformer, same = lerobot_dit.lines()
+    names = ("lerobot", "torch", "torchvision", "numpy", "diffusers", "transformers", "safetensors", "specpolicy")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     text = f"""# Beside LeRobot
 
@@ -161,7 +148,9 @@ The core of specpolicy in an environment made for LeRobot, and a `DiffusionPolic
 
 {chr(10).join(table)}
 
-{"All is as it should be." if alone and equal else "**Not all is as it should be.**"}
+{chr(10).join(transformer)}
+
+{"All is as it should be." if alone and equal and same else "**Not all is as it should be.**"}
 
 ```bash
 scripts/lerobot_environment.sh
@@ -169,7 +158,7 @@ scripts/lerobot_environment.sh
 """
     write_text(page, text)
     print(text)
-    return 0 if alone and equal else 1
+    return 0 if alone and equal and same else 1
 
 
 if __name__ == "__main__":

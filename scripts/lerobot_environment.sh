@@ -18,7 +18,7 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 echo "lerobot_environment: installing LeRobot ($("$venv/bin/python" --version))" >&2
-pip install --quiet 'lerobot[diffusion]' # pip only warns of the extra where an older LeRobot does not have it
+pip install --quiet 'lerobot[diffusion,multi-task-dit]' # pip only warns of the extra where an older LeRobot does not have it
 pip uninstall --quiet --yes specpolicy 2>/dev/null || true
 pip freeze >"$work/before.txt"
 pip check >"$work/check_before.txt" || true

@@ -1,6 +1,7 @@
 """Checkpoints that the other projects wrote themselves, where a directory of them is at hand.
 
-SPECPOLICY_PEERS names it; below it, each `reference.npz` stands beside its checkpoint, see scripts/check_peers.py.
+SPECPOLICY_PEERS names it, or it is shared/peers beside this repository. Each `reference.npz` below it stands beside its
+checkpoint, see scripts/check_peers.py.
 """
 
 import os
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 from test_lerobot import check_peers
 
-PEERS = os.environ.get("SPECPOLICY_PEERS")
+BESIDE = Path(__file__).parents[3] / "shared" / "peers"
+PEERS = os.environ.get("SPECPOLICY_PEERS") or (BESIDE if BESIDE.is_dir() else None)
 DIRECTORIES = sorted(path.parent for path in Path(PEERS).rglob("reference.npz")) if PEERS else []
 
 

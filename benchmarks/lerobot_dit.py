@@ -1,0 +1,192 @@
+"""Compare a wrapped MultiTaskDiTPolicy of LeRobot with LeRobot's own sampling: distribution, calls, time.
+
+Nothing is downloaded: tiny towers of CLIP with random weights stand in place of the pretrained ones.
+benchmarks/lerobot_wrap.py puts the result on its page.
+
+Usage where LeRobot with its extra multi_task_dit is installed: lerobot_dit.py     prints the lines of the page
+"""
+
+import contextlib
+import copy
+import sys
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import torch
+from energy import energy_p
+from lerobot.configs.types import FeatureType, PolicyFeature
+from lerobot.policies.multi_task_dit import modeling_multi_task_dit as modeling
+from lerobot.policies.multi_task_dit.configuration_multi_task_dit import MultiTaskDiTConfig
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+
+import specpolicy
+from specpolicy.integrations.lerobot import wrap
+
+SAMPLERS = ("ddpm", "block", "asd")
+LEROBOT = "LeRobot, another seed"
+CONTROL = "ddim-5"  # another distribution, which the comparison must detect
+CHUNKS, STEPS, LEVEL = 500, 100, 0.001
+STATE, ACTION = 3, 2
+TURNS = 3
+
+
+def towers() -> contextlib.ExitStack:
+    """Put tiny towers in place of pretrained ones."""
+    shared = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
+
+    def vision(cls, name, **options):
+        return CLIPVisionModel(CLIPVisionConfig(**shared, image_size=32, patch_size=16))
+
+    def text(cls, name, **options):
+        return CLIPTextModel(CLIPTextConfig(**shared, vocab_size=64, max_position_embeddings=77, eos_token_id=2))
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(mock.patch.object(modeling.CLIPVisionModel, "from_pretrained", classmethod(vision)))
+    stack.enter_context(mock.patch.object(modeling.CLIPTextModel, "from_pretrained", classmethod(text)))
+    return stack
+
+
+def make_policy(actions: int = ACTION, **options) -> modeling.MultiTaskDiTPolicy:
+    """Make a policy with random weights; its modulations, which begin at zero, too."""
+    config = MultiTaskDiTConfig(
+        input_features={
+            "observation.state": PolicyFeature(FeatureType.STATE, (STATE,)),
+            "observation.images.front": PolicyFeature(FeatureType.VISUAL, (3, 32, 32)),
+        },
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (actions,))},
+        image_crop_shape=None,
+        device="cpu",
+        **options,
+    )
+    with towers():
+        policy = modeling.MultiTaskDiTPolicy(config)
+    for block in policy.noise_predictor.transformer_blocks:
+        torch.nn.init.normal_(block.adaLN_modulation[-1].weight, std=0.02)
+    return policy.eval()
+
+
+def batch_of(count: int, seed: int) -> dict[str, torch.Tensor]:
+    """Return `count` histories of two frames, with the text of a task as tokens."""
+    source = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(3, 60, (count, 77), generator=source)
+    return {
+        "observation.state": torch.randn(count, 2, STATE, generator=source),
+        "observation.images": torch.rand(count, 2, 1, 3, 32, 32, generator=source),
+        "observation.images.front": torch.rand(count, 2, 3, 32, 32, generator=source),
+        "observation.language.tokens": tokens,
+        "observation.language.attention_mask": torch.ones(count, 77, dtype=torch.bool),
+    }
+
+
+def trained() -> modeling.MultiTaskDiTPolicy:
+    """Return a small policy, trained for a few steps on chunks with two modes: its distribution is not Gaussian."""
+    policy = make_policy(
+        horizon=8, n_action_steps=4, hidden_dim=32, num_layers=2, num_heads=4, timestep_embed_dim=16, dropout=0.0
+    )
+    optimiser = torch.optim.Adam(policy.noise_predictor.parameters(), 3e-3)
+    policy.train()
+    for step in range(300):
+        mode = torch.where(torch.rand(64, 1, 1) < 0.3, 0.7, -0.4)
+        batch = batch_of(64, step)
+        batch["action"] = (mode + 0.1 * torch.randn(64, 8, ACTION)).clamp(-1, 1)
+        batch["action_is_pad"] = torch.zeros(64, 8, dtype=torch.bool)
+        loss, _ = policy.forward(batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return policy.eval()
+
+
+@torch.no_grad()
+def draw(policy: modeling.MultiTaskDiTPolicy, seed: int, count: int = CHUNKS) -> torch.Tensor:
+    """Return (count, actions x dimensions): the executed part of chunks for one observation."""
+    batch = {key: value.expand(count, *value.shape[1:]) for key, value in batch_of(1, 7).items()}
+    torch.manual_seed(seed)
+    return policy._generate_actions(batch).flatten(1)
+
+
+def compare(own: modeling.MultiTaskDiTPolicy) -> tuple[list[str], bool]:
+    """Return (rows of the table of distributions, whether all is as it should be)."""
+    reference, rows, good = draw(own, seed=1), [], True
+    for seed, name in enumerate((LEROBOT, *SAMPLERS, CONTROL), start=2):
+        policy = copy.deepcopy(own)
+        if name != LEROBOT:
+            wrap(policy, specpolicy.make_sampler(name))
+        distance, p = energy_p(reference, draw(policy, seed))
+        calls = STEPS if name == LEROBOT else policy.last_stats.calls.double().mean().item()
+        good &= (p <= LEVEL) if name == CONTROL else (p > LEVEL)
+        what = "another distribution: must fail" if name == CONTROL else ""
+        rows.append(f"| {name} | {calls:.1f} | {distance:.5f} | {p:.4f} | {what} |")
+    difference = float((draw(wrap(copy.deepcopy(own)), seed=1) - reference).abs().max())
+    rows += ["", f"With the same seed, `ddpm` gives LeRobot's own chunks to {difference:.0e}."]
+    return rows, good and difference < 1e-4
+
+
+def from_directory(own: modeling.MultiTaskDiTPolicy) -> tuple[str, bool]:
+    """Return (a sentence on the directory that LeRobot writes of a policy, whether it is the same policy here)."""
+    with tempfile.TemporaryDirectory() as directory:
+        own.save_pretrained(directory)
+        read = specpolicy.load_policy(Path(directory))
+    batch, x, t = batch_of(3, 5), torch.randn(3, 8, ACTION), torch.tensor([0, 50, 99])
+    with torch.no_grad():
+        cond = own.observation_encoder.encode(batch)
+        expected = own.noise_predictor(x, t, conditioning_vec=cond)
+        difference = float((read.denoiser(x, t, cond) - expected).abs().max())
+    return f"`load_policy` of its directory computes LeRobot's output to {difference:.0e}.", difference < 1e-5
+
+
+def times() -> list[str]:
+    """Return rows of the table of times, of a chunk of LeRobot's default size for one observation."""
+    policy = make_policy(actions=7)
+    network = policy.noise_predictor
+    cond = torch.randn(1, network.conditioning_dim)
+    rows, base = [], 0.0
+    for name in (LEROBOT.partition(",")[0], *SAMPLERS):
+        one = policy if name == "LeRobot" else wrap(copy.deepcopy(policy), specpolicy.make_sampler(name))
+        taken = []
+        for turn in range(TURNS):
+            torch.manual_seed(turn)
+            begin = time.perf_counter()
+            with torch.no_grad():
+                one.objective.conditional_sample(one.noise_predictor, 1, cond)
+            taken.append(time.perf_counter() - begin)
+        base = base or min(taken)
+        calls = STEPS if name == "LeRobot" else int(one.last_stats.calls)
+        rows.append(f"| {name} | {calls} | {min(taken):.2f} | {base / min(taken):.1f} |")
+    return rows
+
+
+def lines() -> tuple[list[str], bool]:
+    """Return (lines of the page, whether all is as it should be)."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    own = trained()
+    table, equal = compare(own)
+    sentence, same = from_directory(own)
+    return [
+        "## multi_task_dit",
+        "",
+        f"A small `MultiTaskDiTPolicy`, {STEPS} steps, with tiny towers of CLIP, trained on chunks with two modes;",
+        f"{CHUNKS} chunks of one observation against as many of LeRobot's own sampling.",
+        "",
+        "| chunks of | calls | energy distance | p | |",
+        "|---|---:|---:|---:|---|",
+        *table,
+        sentence,
+        "",
+        "Seconds of a chunk at LeRobot's default size (hidden 512, 6 layers, 32 actions), random weights, one thread,",
+        f"the least of {TURNS}. How many calls an exact sampler needs depends on what was learnt, so these say what a",
+        "call costs, not what a trained policy gains.",
+        "",
+        "| sampling | calls | seconds | LeRobot's / these |",
+        "|---|---:|---:|---:|",
+        *times(),
+    ], equal and same
+
+
+if __name__ == "__main__":
+    text, good = lines()
+    print("\n".join(text))
+    sys.exit(0 if good else 1)
