@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from specpolicy.calibrating import calibrate
     from specpolicy.cli.from_python import benchmark, evaluate
     from specpolicy.committed import Committed
     from specpolicy.diffusion import GaussianChain
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from specpolicy.loading import load_policy
     from specpolicy.policy import DiffusionPolicy
     from specpolicy.sampler_names import make_sampler
-    from specpolicy.samplers import Calibration, Sample, calibrate, log_probs, sample
+    from specpolicy.samplers import Calibration, Sample, log_probs, sample
     from specpolicy.token_policy import TokenPolicy
 
 __version__ = "0.1.0"
@@ -38,7 +39,7 @@ __all__ = [
 # Imported at first use (PEP 562): `specpolicy --help` and processes that only simulate need no torch.
 _HOMES = {
     "Calibration": "specpolicy.samplers",
-    "calibrate": "specpolicy.samplers",
+    "calibrate": "specpolicy.calibrating",
     "Committed": "specpolicy.committed",
     "DiffusionPolicy": "specpolicy.policy",
     "benchmark": "specpolicy.cli.from_python",

@@ -58,6 +58,7 @@ ROOMS = (
     "policy",
     "token_policy",
     "histories",
+    "calibrating",
     "loading",
     "data",
     "training",

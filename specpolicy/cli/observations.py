@@ -15,12 +15,10 @@ from specpolicy.images import is_image
 
 if TYPE_CHECKING:
     from specpolicy.policy_base import Policy
-    from specpolicy.prefix import Prefix
 
 RECORDED_SEEDS, HELD_OUT_SEEDS = 300_000, 200_000  # differs from the seeds of training, evaluation and demonstrations
 HELD_OUT_EPISODES = 40
 TUNING_SEEDS, TUNING_COUNT = 400_000, 48
-PART = 64  # observations that are encoded at a time
 
 
 def conditions(policy: Policy, config: DictConfig) -> torch.Tensor:
@@ -28,34 +26,17 @@ def conditions(policy: Policy, config: DictConfig) -> torch.Tensor:
 
     Images stay bytes until a few of them are encoded.
     """
+    from specpolicy.calibrating import as_in_use, encoded
     from specpolicy.evaluation.recording import record_conditions
     from specpolicy.histories import read_histories
 
     if config.observations:
-        histories = read_histories(config.observations, policy)
-        number = len(next(iter(histories.values())))
-        with torch.no_grad():
-            parts = [
-                policy.encode({key: value[start : start + PART] for key, value in histories.items()})
-                for start in range(0, number, PART)
-            ]
-        return _continuing(policy, torch.cat(parts), config.seed)
+        return encoded(policy, read_histories(config.observations, policy), config.seed)
     count, seed, episodes = config.count, RECORDED_SEEDS, config.episodes
     if not config.get("learn", True):  # timing takes few observations, but not those that were learnt on
         count, seed, episodes = TUNING_COUNT, TUNING_SEEDS, TUNING_COUNT // 2
     found: torch.Tensor = _play(record_conditions, policy, config, "observations", count, seed, episodes)
-    return _continuing(policy, found.to(policy.device), config.seed)
-
-
-@torch.no_grad()
-def _continuing(policy: Policy, cond: torch.Tensor, seed: int) -> torch.Tensor:
-    """Return the conditions as they come in use: a policy that continues actions is given more or fewer of its own."""
-    prefix: Prefix | None = getattr(policy, "prefix", None)
-    if prefix is None:
-        return cond
-    generator, draw = torch.Generator().manual_seed(seed), policy.bound(policy.quick_sampler)
-    parts = [prefix.some(part, draw(len(part), part, generator).actions, generator) for part in cond.split(PART)]
-    return torch.cat(parts)
+    return as_in_use(policy, found.to(policy.device), config.seed)
 
 
 def write_held_out(policy: Policy, config: DictConfig, output: Path) -> None:
