@@ -26,7 +26,7 @@ from specpolicy.integrations.lerobot import wrap
 
 SAMPLERS = ("ddpm", "block", "asd")
 LEROBOT = "LeRobot, another seed"
-CONTROL = "ddim-5"  # another distribution, which the comparison must detect
+CONTROL = "ddim-3"  # another distribution, which the comparison must detect
 CHUNKS, STEPS, LEVEL = 1000, 100, 0.001
 STATE, ACTION = 3, 2
 TURNS = 3
