@@ -3,9 +3,9 @@
 # saves that knows the arm of the step from which a chunk counts; what older observations cost without a delay; policies
 # that have learnt to continue executed actions and predict observations, with changes of pose and with poses as actions.
 # Takes hours on two cores; the same command continues it.
-# Usage: benchmarks/delay_causes.sh                 three tasks
+# Usage: benchmarks/delay_causes.sh                 all tasks
 #        benchmarks/delay_causes.sh square can      these
-# EPISODES (100), SAMPLER (ddim-10), ENGINE (openvino), BATCH (16), KINDS (changes poses), WORK
+# EPISODES (100), SAMPLER (ddim-10), ENGINE (openvino), BATCH (16), KINDS (changes poses positions), WORK
 # (outputs/benchmarks/delay_causes), RESULTS (docs/results/delay.md).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,11 +13,12 @@ source scripts/setup.sh test
 export PYTHONPATH="$PWD/benchmarks${PYTHONPATH:+:$PYTHONPATH}"
 work="${WORK:-outputs/benchmarks/delay_causes}"
 
-# task  environment  demonstrations  training steps
+# task  environment  demonstrations  noise  training steps  kinds of actions
 recipes="
-lift_conveyor LiftConveyor    300  8000
-can           PickPlaceCan    200  8000
-square        NutAssemblySquare 500 20000
+lift_conveyor LiftConveyor      300 0.15  8000 changes poses
+can           PickPlaceCan      200 0.15  8000 changes poses
+square        NutAssemblySquare 500 0.15 20000 changes poses
+push_t        PushT             500 0.20 12000 positions
 "
 
 play() { # play POLICY OUTPUT settings ...
@@ -30,12 +31,14 @@ take_apart() {
     play "checkpoints/$task" shipped/delay track=delay track.delays=[0,4] track.swept_execute_steps=[8,12] \
         track.swept_at=0
     play "checkpoints/$task" shipped/arm_known "${oracle[@]}"
-    for kind in ${KINDS:-changes poses}; do
+    play "checkpoints/$task" shipped/continued track=delay track.delays=[4] stitching=[inpaint]
+    for kind in $6; do
+        [[ " ${KINDS:-changes poses positions} " == *" $kind "* ]] || continue
         local data="$work/data/${task}_$kind.hdf5" policy="$work/policies/${task}_$kind" actions=()
-        [ "$kind" = changes ] || actions=(+task.kwargs.absolute_actions=true)
+        [ "$kind" != poses ] || actions=(+task.kwargs.absolute_actions=true)
         mkdir -p "$work/data"
-        specpolicy collect task="$task" "${actions[@]}" episodes="$3" noise=0.15 seed=0 output="$data"
-        specpolicy train task="$task" "${actions[@]}" data="$data" output="$policy" steps="$4" precision=bfloat16 \
+        specpolicy collect task="$task" "${actions[@]}" episodes="$3" noise="$4" seed=0 output="$data"
+        specpolicy train task="$task" "${actions[@]}" data="$data" output="$policy" steps="$5" precision=bfloat16 \
             half_precision_weights=true policy.n_action_steps=4 policy.prefix=8 predict=8
         play "$policy" "$kind/delay" "${actions[@]}" track=delay track.delays=[0,4]
         play "$policy" "$kind/continued" "${actions[@]}" track=delay track.delays=[4] stitching=[predicted,trained,inpaint]
@@ -45,9 +48,9 @@ take_apart() {
     done
 }
 
-while read -r task class episodes steps; do
+while read -r task class episodes noise steps kinds; do
     [ -n "$task" ] || continue
     [ "$#" -eq 0 ] || [[ " $* " == *" $task "* ]] || continue
-    take_apart "$task" "$class" "$episodes" "$steps" </dev/null
+    take_apart "$task" "$class" "$episodes" "$noise" "$steps" "$kinds" </dev/null
 done <<<"$recipes"
 python benchmarks/delay_causes.py "$work" "${RESULTS:-docs/results/delay.md}"
