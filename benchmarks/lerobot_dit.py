@@ -23,6 +23,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVi
 
 import specpolicy
 from specpolicy.integrations.lerobot import wrap
+from specpolicy.integrations.names import CLIP, CLIP_IGNORED, below, renamed
+from specpolicy.networks.clip import ClipVision, LanguageEncoder
+from specpolicy.networks.vision_options import ClipOptions, LanguageOptions
+from specpolicy.policy_base import ENCODER
 
 SAMPLERS = ("ddpm", "block", "asd")
 LEROBOT = "LeRobot, another seed"
@@ -32,12 +36,13 @@ STATE, ACTION = 3, 2
 TURNS = 3
 
 
-def towers() -> contextlib.ExitStack:
-    """Put tiny towers in place of pretrained ones."""
+def towers(width: int) -> contextlib.ExitStack:
+    """Put small towers in place of pretrained ones; `width`: of that for images."""
     shared = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
+    sizes = shared | dict(hidden_size=width, image_size=32, patch_size=16)
 
     def vision(cls, name, **options):
-        return CLIPVisionModel(CLIPVisionConfig(**shared, image_size=32, patch_size=16))
+        return CLIPVisionModel(CLIPVisionConfig(**sizes))
 
     def text(cls, name, **options):
         return CLIPTextModel(CLIPTextConfig(**shared, vocab_size=64, max_position_embeddings=77, eos_token_id=2))
@@ -48,19 +53,21 @@ def towers() -> contextlib.ExitStack:
     return stack
 
 
-def make_policy(actions: int = ACTION, **options) -> modeling.MultiTaskDiTPolicy:
+def make_policy(
+    actions: int = ACTION, state: int = STATE, cameras: tuple[str, ...] = ("front",), width: int = 32, **options
+) -> modeling.MultiTaskDiTPolicy:
     """Make a policy with random weights; its modulations, which begin at zero, too."""
     config = MultiTaskDiTConfig(
         input_features={
-            "observation.state": PolicyFeature(FeatureType.STATE, (STATE,)),
-            "observation.images.front": PolicyFeature(FeatureType.VISUAL, (3, 32, 32)),
+            "observation.state": PolicyFeature(FeatureType.STATE, (state,)),
+            **{f"observation.images.{name}": PolicyFeature(FeatureType.VISUAL, (3, 32, 32)) for name in cameras},
         },
         output_features={"action": PolicyFeature(FeatureType.ACTION, (actions,))},
         image_crop_shape=None,
         device="cpu",
         **options,
     )
-    with towers():
+    with towers(width):
         policy = modeling.MultiTaskDiTPolicy(config)
     for block in policy.noise_predictor.transformer_blocks:
         torch.nn.init.normal_(block.adaLN_modulation[-1].weight, std=0.02)
@@ -137,24 +144,45 @@ def from_directory(own: modeling.MultiTaskDiTPolicy) -> tuple[str, bool]:
     return f"`load_policy` of its directory computes LeRobot's output to {difference:.0e}.", difference < 1e-5
 
 
+@torch.no_grad()
+def towers_agree(own: modeling.MultiTaskDiTPolicy) -> tuple[str, bool]:
+    """Return (a sentence on our towers of CLIP with the weights of LeRobot's, whether they compute the same)."""
+    weights, batch = own.observation_encoder.state_dict(), batch_of(3, 5)
+    tokens = batch["observation.language.tokens"]
+    tokens[:, 40:] = 63  # the largest token ends a text and pads it
+    used = {name: value for name, value in weights.items() if not CLIP_IGNORED.fullmatch(name)}
+    named, strange = renamed(used, CLIP, ["0"])
+    tower = dict(width=32, layers=1, heads=2, hidden=64)
+    vision = ClipVision(ClipOptions(**tower, patch=16, size=32)).eval()
+    features = own.config.hidden_dim
+    language = LanguageEncoder(LanguageOptions(**tower, vocabulary=64, positions=77, features=features)).eval()
+    vision.load_state_dict(below(named, f"{ENCODER}vision.0.tower."))
+    language.load_state_dict(below(named, f"{ENCODER}language."))
+    state, images = batch["observation.state"], batch["observation.images"][:, :, 0]
+    seen = vision(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    ours = torch.cat([state, seen, language(tokens)[:, None].expand(-1, 2, -1)], dim=-1).flatten(1)
+    difference = float((own.observation_encoder.encode(batch) - ours).abs().max())
+    return f"Our towers of CLIP compute its condition to {difference:.0e}.", difference < 1e-4 and not strange
+
+
 def times() -> list[str]:
-    """Return rows of the table of times, of a chunk of LeRobot's default size for one observation."""
-    policy = make_policy(actions=7)
-    network = policy.noise_predictor
-    cond = torch.randn(1, network.conditioning_dim)
-    rows, base = [], 0.0
-    for name in (LEROBOT.partition(",")[0], *SAMPLERS):
-        one = policy if name == "LeRobot" else wrap(copy.deepcopy(policy), specpolicy.make_sampler(name))
-        taken = []
-        for turn in range(TURNS):
+    """Return rows of the table of times, of a chunk of LeRobot's default size with two cameras for one observation."""
+    own = make_policy(actions=7, state=7, cameras=("front", "wrist"), width=768)
+    cond = torch.randn(1, own.noise_predictor.conditioning_dim)
+    policies = {"LeRobot": own}
+    policies |= {name: wrap(copy.deepcopy(own), specpolicy.make_sampler(name)) for name in SAMPLERS}
+    taken: dict[str, list[float]] = {name: [] for name in policies}
+    for turn in range(TURNS):  # in turns, so that a busy moment affects all alike
+        for name, policy in policies.items():
             torch.manual_seed(turn)
             begin = time.perf_counter()
             with torch.no_grad():
-                one.objective.conditional_sample(one.noise_predictor, 1, cond)
-            taken.append(time.perf_counter() - begin)
-        base = base or min(taken)
-        calls = STEPS if name == "LeRobot" else int(one.last_stats.calls)
-        rows.append(f"| {name} | {calls} | {min(taken):.2f} | {base / min(taken):.1f} |")
+                policy.objective.conditional_sample(policy.noise_predictor, 1, cond)
+            taken[name].append(time.perf_counter() - begin)
+    base, rows = min(taken["LeRobot"]), []
+    for name, policy in policies.items():
+        calls = STEPS if name == "LeRobot" else int(policy.last_stats.calls)
+        rows.append(f"| {name} | {calls} | {min(taken[name]):.2f} | {base / min(taken[name]):.1f} |")
     return rows
 
 
@@ -165,6 +193,7 @@ def lines() -> tuple[list[str], bool]:
     own = trained()
     table, equal = compare(own)
     sentence, same = from_directory(own)
+    encoders, alike = towers_agree(own)
     return [
         "## multi_task_dit",
         "",
@@ -175,15 +204,16 @@ def lines() -> tuple[list[str], bool]:
         "|---|---:|---:|---:|---|",
         *table,
         sentence,
+        encoders,
         "",
-        "Seconds of a chunk at LeRobot's default size (hidden 512, 6 layers, 32 actions), random weights, one thread,",
-        f"the least of {TURNS}. How many calls an exact sampler needs depends on what was learnt, so these say what a",
-        "call costs, not what a trained policy gains.",
+        "Seconds of a chunk at LeRobot's default size with two cameras (100 M parameters), random weights, one",
+        f"thread, the least of {TURNS}, while other work ran. How many calls an exact sampler needs depends on what",
+        "was learnt, so these say what calls cost on a CPU, not what a trained policy gains.",
         "",
         "| sampling | calls | seconds | LeRobot's / these |",
         "|---|---:|---:|---:|",
         *times(),
-    ], equal and same
+    ], equal and same and alike
 
 
 if __name__ == "__main__":
