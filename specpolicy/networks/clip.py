@@ -85,7 +85,7 @@ class PatchEmbedding(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, size, size) -> (N, tokens, width)."""
         patches = self.patch_embedding(images).flatten(2).transpose(1, 2)
-        whole = self.class_embedding.expand(len(images), 1, -1)
+        whole = self.class_embedding.expand(images.shape[0], 1, -1)  # `len` would fix the number for exporters
         return torch.cat([whole, patches], dim=1) + self.position_embedding.weight
 
 

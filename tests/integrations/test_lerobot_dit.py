@@ -180,3 +180,13 @@ def test_the_processor_may_not_pad_on_the_left(tmp_path):
     content["steps"][2]["config"]["padding_side"] = "left"
     file.write_text(json.dumps(content))
     assert "padding_side" in refused(directory)
+
+
+def test_on_another_engine(tmp_path):
+    pytest.importorskip("openvino")
+    policy = load_policy(write_whole(tmp_path)[0])
+    other, seen = policy.with_engine("openvino"), observation(1)
+    with torch.no_grad():
+        torch.testing.assert_close(other.encode(seen), policy.encode(seen), rtol=1e-3, atol=1e-3)
+    found, expected = (one.predict(seen, "ddpm", seeded()).actions for one in (other, policy))
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
