@@ -31,10 +31,10 @@ HEAD = ("policy", "sampler", "n", "calls", "D", *GROUPS, "p")
 OBSERVATIONS = (0, 1)
 CONTROLS_HEAD = (
     "Each is wrong on purpose and must be found on the mixtures of [exactness.md](exactness.md), whose distribution is "
-    "known. Redrawing and seeing the noise are found here, too, and most of the others (p < 1e-8). Where a trained "
+    "known. Redrawing and seeing the noise are found here, too, and some of the others (p < 1e-8). Where a trained "
     "network's drafts are good, the bias of some is too small for so many chunks."
 )
-SUBTLE = ("recycled", "rejoining")  # controls whose bias shows on mixtures alone, see test_policy_exactness.py
+SUBTLE = ("recycled", "rejoining")  # controls whose bias shows on mixtures alone
 
 
 def record(policy: str, name: str, sampler: Any, chunks: int) -> dict[str, Any]:

@@ -23,24 +23,12 @@ from specpolicy.samplers.speculative.verifiers import Reflection
 ALL = tuple(samplers("lift"))
 QUICK = ("asd", "residual", "block", "recycled", "recycled, window 4")
 COARSE = ("redraw after a rejection", "a draft that sees its own noise")  # found in few chunks
-# Their bias does not show in the chunks drawn here; on mixtures, of known law, it does (test_exactness.py).
-SUBTLE = (
-    "reflection inside block verification",
-    "kept noises under block verification, recycled",
-    "rejoining where it may, without mirrored noises",
-)
-# Biases of these policies that 2,000 chunks do not show, p from 4e-7 to 0.01 (docs/results/exactness_policies.md).
-HIDDEN = {
-    "lift_image": (
-        "kept noises under block verification",
-        "kept noises under block verification, fixed shapes",
-    ),
-}
+# Biases that 2,000 chunks of a policy show. Those of other controls are smaller there, with p from 4e-7 to 0.2
+# (docs/results/exactness_policies.md); on mixtures, whose distribution is known, all are found (test_exactness.py).
 SHOWN = [
-    (policy, name)
-    for policy in POLICIES
-    for name in CONTROLS
-    if name not in SUBTLE and name not in HIDDEN.get(policy, ())
+    *((policy, name) for policy in POLICIES for name in COARSE),
+    ("push_t_image", "kept noises under block verification"),
+    ("push_t_image", "kept noises under block verification, fixed shapes"),
 ]
 
 
