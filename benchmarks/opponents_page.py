@@ -52,12 +52,9 @@ def body(results: Path) -> str:
     found = results / "push_t" / "ways.json"
     if found.exists():
         parts.append(markdown([WAYS, *ways(found)]))
-    summaries = sorted(
-        path for task in tasks for path in task.glob("*/summary.json") if path.parent.name[:5] != "times"
-    )
-    return "\n\n".join(
-        [*parts, made({f"{path.parent.parent.name}/{path.parent.name}": read_json(path) for path in summaries})]
-    )
+    played = [task / name / "summary.json" for task in tasks for name in ("mip", "diffusion")]
+    summaries = {f"{path.parts[-3]}/{path.parts[-2]}": read_json(path) for path in played if path.exists()}
+    return "\n\n".join([*parts, made(summaries)])
 
 
 def success(task: Path) -> list[str]:

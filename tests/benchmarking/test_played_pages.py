@@ -1,4 +1,4 @@
-"""The tables of docs/results/flow.md: paired differences, rates, calls; unfinished parts are left out."""
+"""The tables of docs/results/flow.md and opponents.md: paired differences, rates, calls; gaps are left out."""
 
 import csv
 import json
@@ -9,6 +9,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import flow_page
+import opponents_page
+from harness_pages import END
 
 MACHINE = {"cpu": "a processor", "cores": 2, "memory_gib": 4.0, "gpu": None}
 SUMMARY = {"machines": [MACHINE], "load_at_start": 1.5, "versions": {"torch": "2"}, "command": "specpolicy evaluate"}
@@ -45,7 +47,7 @@ def results(tmp_path):
 
 def test_rates_differences_and_calls(results, tmp_path):
     page = tmp_path / "flow.md"
-    page.write_text(f"before\n{flow_page.BEGIN}\nold\n{flow_page.END}\nafter\n")
+    page.write_text(f"before\n{flow_page.BEGIN}\nold\n{END}\nafter\n")
     assert flow_page.main([str(results), str(page)]) == 0
     text = page.read_text()
     assert text.startswith("before") and text.endswith("after\n") and "old" not in text
@@ -61,11 +63,37 @@ def test_rates_differences_and_calls(results, tmp_path):
     assert "Measured on a processor, 2 cores" in text
 
 
-def test_a_page_without_marks_and_results_that_are_not_there(results, tmp_path, capsys):
-    page = tmp_path / "flow.md"
+def test_opponents_are_compared_by_seed_and_by_time(tmp_path):
+    task, page = tmp_path / "push_t", tmp_path / "opponents.md"
+    write(task / "mip", {"ddpm": [1] * 6 + [0] * 4, "ddpm-1": [0] * 10})
+    write(task / "diffusion", {"ddpm": [1] * 8 + [0] * 2, "ddim-10": [1] * 6 + [0] * 4})
+    times = {"diffusion": [("ddpm", 100, 0.2), ("ddim-10", 10, 0.02)], "mip": [("ddpm", 2, 0.005)]}
+    for run, found in times.items():
+        samplers = [{"label": label, "calls": {"mean": calls}, "seconds": {"p50": p50}} for label, calls, p50 in found]
+        (task / f"times-{run}").mkdir()
+        (task / f"times-{run}" / "summary.json").write_text(json.dumps({"samplers": samplers}))
+    way = {"clockwise": 0.5, "counter_clockwise": 0.25, "straight": 0.25, "rarer": 0.2, "entropy": 0.7}
+    (task / "ways.json").write_text(json.dumps({"scenes": 3, "trials": 8, "expert": way}))
+    page.write_text(f"{opponents_page.BEGIN}\n{END}\n")
+    assert opponents_page.main([str(tmp_path), str(page)]) == 0
+    rows = [line.strip("| ").split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")]
+    (success,) = (row for row in rows if row[0] == "push_t" and row[1] == "10")
+    assert [cell[:4] for cell in success[2:6]] == ["0.80", "0.60", "0.60", "0.00"]
+    assert success[6].startswith("-0.20 [") and success[7].startswith("+0.00 [")
+    assert [row[1:] for row in rows if row[0] == "push_t" and row[1] != "10"] == [
+        ["ddpm", "100.0", "200.0", "1.000"],
+        ["ddim-10", "10.0", "20.0", "0.100"],
+        ["MIP", "2.0", "5.0", "0.025"],
+    ]
+    assert ["expert", "0.50", "0.25", "0.25", "0.20", "0.70"] in rows
+
+
+@pytest.mark.parametrize(("module", "script"), ((flow_page, "flow.sh"), (opponents_page, "opponents.sh")))
+def test_a_page_without_marks_and_results_that_are_not_there(results, tmp_path, capsys, module, script):
+    page = tmp_path / "page.md"
     page.write_text("no marks\n")
-    assert flow_page.main([str(results), str(page)]) == 2
+    assert module.main([str(results), str(page)]) == 2
     assert "lacks the marks" in capsys.readouterr().err
-    page.write_text(f"{flow_page.BEGIN}\n{flow_page.END}\n")
-    assert flow_page.main([str(tmp_path / "nothing"), str(page)]) == 2
-    assert "holds no results: run benchmarks/flow.sh" in capsys.readouterr().err
+    page.write_text(f"{module.BEGIN}\n{END}\n")
+    assert module.main([str(tmp_path / "nothing"), str(page)]) == 2
+    assert f"holds no results: run benchmarks/{script}" in capsys.readouterr().err
