@@ -15,11 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from harness_pages import END, made, markdown
+from harness_pages import made, markdown
+from played import difference, rate, write_page
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.evaluation.statistics import paired_success_difference, wilson
-from specpolicy.files import write_text
 
 BEGIN = "<!-- written by benchmarks/delay_causes.sh: begin -->"
 HEAD = ["task", "policy", "episodes", "delay", "steps of a chunk", "how", "success", "to no delay", "jump at a switch"]
@@ -28,22 +27,12 @@ Rows = list[dict[str, str]]
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 2:
-        print("usage: delay_causes.py RESULTS PAGE.md", file=sys.stderr)
-        return 2
-    results, page = map(Path, arguments)
-    try:
-        text = page.read_text(encoding="utf-8")
-        before, found, rest = text.partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not found or not end:
-            raise SpecpolicyError(f"{page} lacks the marks '{BEGIN}' and '{END}': put them where the table belongs")
-        body = "\n\n".join([markdown([HEAD, *table(results)]), made(_summaries(results))])
-        write_text(page, f"{before}{BEGIN}\n\n{body}\n\n{END}{after}")
-    except SpecpolicyError as error:
-        print(f"delay_causes: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return write_page("delay_causes", arguments, BEGIN, body)
+
+
+def body(results: Path) -> str:
+    """Return the measured part of the page."""
+    return "\n\n".join([markdown([HEAD, *table(results)]), made(_summaries(results))])
 
 
 def table(results: Path) -> Iterator[list[str]]:
@@ -70,24 +59,20 @@ def table(results: Path) -> Iterator[list[str]]:
 
 def _row(run: str, rows: Rows, reference: Rows) -> list[str]:
     known, flight = run == ORACLE, rows[0]["condition"].endswith("in flight")
-    solved = wilson(sum(int(row["success"]) for row in rows), len(rows))
     jumps = [float(row["switch_jump_mean"]) for row in rows if row["switch_jump_mean"]]
     return [
         str(len(rows)),
         "4, of the scene alone" if known else rows[0]["delay"],
         rows[0]["execute_steps"],
         "an oracle knows the arm" if known else rows[0]["stitching"] + ", 2 in flight" * flight,
-        f"{solved.estimate:.2f} [{solved.low:.2f}, {solved.high:.2f}]",
-        "" if rows is reference else _difference(rows, reference),
+        rate(_solved(rows)),
+        "" if rows is reference else difference(_solved(rows), _solved(reference)),
         f"{np.mean(jumps):.2f}" if jumps else "",
     ]
 
 
-def _difference(rows: Rows, reference: Rows) -> str:
-    """The paired difference; both have the same seeds."""
-    own, other = ({row["seed"]: int(row["success"]) for row in one} for one in (rows, reference))
-    found = paired_success_difference(*(np.array([one[seed] for seed in sorted(own)]) for one in (own, other)))
-    return f"{found.estimate:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+def _solved(rows: Rows) -> dict[str, bool]:
+    return {row["seed"]: bool(int(row["success"])) for row in rows}
 
 
 def _on_same_seeds(runs: dict[str, dict[str, Rows]]) -> dict[str, dict[str, Rows]]:

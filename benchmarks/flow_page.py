@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness_pages import made, markdown
-from played import difference, outcomes, rate, read_json, replace_between
+from played import difference, outcomes, rate, read_json, write_page
 
 from specpolicy.errors import SpecpolicyError
 
@@ -23,16 +23,7 @@ SUCCESS = ["task, K", "episodes", "flow, ODE", "flow, ancestral", "ODE minus anc
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 2:
-        print("usage: flow_page.py RESULTS PAGE.md", file=sys.stderr)
-        return 2
-    results, page = map(Path, arguments)
-    try:
-        replace_between(page, BEGIN, body(results))
-    except SpecpolicyError as error:
-        print(f"flow_page: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return write_page("flow_page", arguments, BEGIN, body)
 
 
 def body(results: Path) -> str:

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from unittest import mock
 
+import energy
 import torch
-from energy import energy_p
 from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.policies.multi_task_dit import modeling_multi_task_dit as modeling
 from lerobot.policies.multi_task_dit.configuration_multi_task_dit import MultiTaskDiTConfig
@@ -31,7 +31,7 @@ from specpolicy.policy_base import ENCODER
 SAMPLERS = ("ddpm", "block", "asd")
 LEROBOT = "LeRobot, another seed"
 CONTROL = "ddim-3"  # another distribution, which the comparison must detect
-CHUNKS, STEPS, LEVEL = 1000, 100, 0.001
+CHUNKS, STEPS = 1000, 100
 STATE, ACTION = 3, 2
 TURNS = 3
 
@@ -114,18 +114,10 @@ def draw(policy: modeling.MultiTaskDiTPolicy, seed: int, count: int = CHUNKS) ->
     return policy._generate_actions(batch).flatten(1)
 
 
-def compare(own: modeling.MultiTaskDiTPolicy) -> tuple[list[str], bool]:
+def distributions(own: modeling.MultiTaskDiTPolicy) -> tuple[list[str], bool]:
     """Return (rows of the table of distributions, whether all is as it should be)."""
-    reference, rows, good = draw(own, seed=1), [], True
-    for seed, name in enumerate((LEROBOT, *SAMPLERS, CONTROL), start=2):
-        policy = copy.deepcopy(own)
-        if name != LEROBOT:
-            wrap(policy, specpolicy.make_sampler(name))
-        distance, p = energy_p(reference, draw(policy, seed))
-        calls = STEPS if name == LEROBOT else policy.last_stats.calls.double().mean().item()
-        good &= (p <= LEVEL) if name == CONTROL else (p > LEVEL)
-        what = "another distribution: must fail" if name == CONTROL else ""
-        rows.append(f"| {name} | {calls:.1f} | {distance:.5f} | {p:.4f} | {what} |")
+    rows, good = energy.compare(own, draw, SAMPLERS, CONTROL, LEROBOT, STEPS)
+    reference = draw(own, seed=1)
     difference = float((draw(wrap(copy.deepcopy(own)), seed=1) - reference).abs().max())
     rows += ["", f"With the same seed, `ddpm` gives LeRobot's own chunks to {difference:.0e}."]
     return rows, good and difference < 1e-4
@@ -191,7 +183,7 @@ def lines() -> tuple[list[str], bool]:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     own = trained()
-    table, equal = compare(own)
+    table, equal = distributions(own)
     sentence, same = from_directory(own)
     encoders, alike = towers_agree(own)
     return [

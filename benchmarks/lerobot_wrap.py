@@ -13,14 +13,13 @@ import platform
 import sys
 from pathlib import Path
 
+import energy
 import lerobot_dit
 import torch
-from energy import PERMUTATIONS, energy_p
 from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 
-import specpolicy
 from specpolicy.files import write_text
 from specpolicy.integrations.lerobot import wrap
 
@@ -28,7 +27,6 @@ SAMPLERS = ("ddpm", "block", "asd", "recycled")
 LEROBOT = "LeRobot, another seed"
 CONTROL = "ddim-5"  # another distribution, which the comparison must detect
 CHUNKS, STEPS = 1000, 100
-LEVEL = 0.001  # a comparison fails below this
 STATE, ACTION = 3, 2
 
 
@@ -81,21 +79,11 @@ def draw(policy: DiffusionPolicy, seed: int) -> torch.Tensor:
         return policy.diffusion.generate_actions(batch).flatten(1)
 
 
-def compare() -> tuple[list[str], bool]:
+def distributions() -> tuple[list[str], bool]:
     """Return (lines of the page, whether all is as it should be)."""
     own = make_policy()
+    rows, good = energy.compare(own, draw, SAMPLERS, CONTROL, LEROBOT, STEPS)
     reference = draw(own, seed=1)
-    rows, good = [], True
-    for seed, name in enumerate((LEROBOT, *SAMPLERS, CONTROL), start=2):
-        policy = copy.deepcopy(own)
-        if name != LEROBOT:
-            wrap(policy, specpolicy.make_sampler(name))
-        distance, p = energy_p(reference, draw(policy, seed))
-        calls = STEPS if name == LEROBOT else policy.last_stats.calls.double().mean().item()
-        other = name == CONTROL
-        good &= (p <= LEVEL) if other else (p > LEVEL)
-        what = "another distribution: must fail" if other else ""
-        rows.append(f"| {name} | {calls:.1f} | {distance:.5f} | {p:.4f} | {what} |")
     wrapped = wrap(copy.deepcopy(own), "ddpm")
     difference = float((draw(wrapped, seed=1) - reference).abs().max())
     good &= difference < 1e-4
@@ -108,8 +96,8 @@ def compare() -> tuple[list[str], bool]:
         *rows,
         "",
         f"Each row compares {CHUNKS} chunks of one observation with {CHUNKS} of LeRobot's own sampling; p over "
-        f"{PERMUTATIONS}\npermutations, and below {LEVEL:g} the comparison fails. With the same seed, `ddpm` gives "
-        f"LeRobot's own chunks\nto {difference:.0e}.",
+        f"{energy.PERMUTATIONS}\npermutations, and below {energy.LEVEL:g} the comparison fails. With the same seed, "
+        f"`ddpm` gives LeRobot's own chunks\nto {difference:.0e}.",
     ]
     return lines, good
 
@@ -134,7 +122,7 @@ def main() -> int:
     torch.set_num_threads(1)
     directory, page = map(Path, sys.argv[1:])
     changes, alone = installed(directory)
-    table, equal = compare()
+    table, equal = distributions()
     transformer, same = lerobot_dit.lines()
     names = ("lerobot", "torch", "torchvision", "numpy", "diffusers", "transformers", "safetensors", "specpolicy")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)

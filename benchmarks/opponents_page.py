@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness_pages import made, markdown
-from played import difference, outcomes, rate, read_json, replace_between
+from played import difference, outcomes, rate, read_json, write_page
 
 from specpolicy.errors import SpecpolicyError
 
@@ -24,16 +24,7 @@ WAYS = ["Push-T", "clockwise", "counter-clockwise", "straight", "the rarer way",
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 2:
-        print("usage: opponents_page.py RESULTS PAGE.md", file=sys.stderr)
-        return 2
-    results, page = map(Path, arguments)
-    try:
-        replace_between(page, BEGIN, body(results))
-    except SpecpolicyError as error:
-        print(f"opponents_page: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return write_page("opponents_page", arguments, BEGIN, body)
 
 
 def body(results: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +50,29 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def replace_between(page: Path, begin: str, body: str) -> None:
-    """Replace what stands in a page between the mark `begin` and the next end.
+def write_page(script: str, arguments: list[str], begin: str, body: Callable[[Path], str]) -> int:
+    """Replace what stands in a page between the mark `begin` and the next end by the results' body.
 
-    Raises:
-        SpecpolicyError: the page lacks the marks.
+    Args:
+        script: name of the page's script, for what it says.
+        arguments: of its command line: the directory of results, and the page.
+        begin: the mark.
+        body: makes the text; raises SpecpolicyError where there are no results.
+
+    Returns:
+        The exit code.
     """
-    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, end, after = rest.partition(END)
-    if not found or not end:
-        raise SpecpolicyError(f"{page} lacks the marks '{begin}' and '{END}': put them where the tables belong")
-    write_text(page, f"{before}{begin}\n\n{body}\n\n{END}{after}")
+    if len(arguments) != 2:
+        print(f"usage: {script}.py RESULTS PAGE.md", file=sys.stderr)
+        return 2
+    results, page = map(Path, arguments)
+    try:
+        before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+        _, end, after = rest.partition(END)
+        if not found or not end:
+            raise SpecpolicyError(f"{page} lacks the marks '{begin}' and '{END}': put them where the tables belong")
+        write_text(page, f"{before}{begin}\n\n{body(results)}\n\n{END}{after}")
+    except (SpecpolicyError, OSError) as error:
+        print(f"{script}: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -10,29 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from specpolicy.committed import HELD, LINEAR, PREDICTED, TRAINED, WAYS, Committed
-from specpolicy.conditioning import Inpainting, LocalCondition, x0_table
+from specpolicy.conditioning import Inpainting
 from specpolicy.continuing import Continuing
 from specpolicy.diffusion import GaussianChain
 from specpolicy.draft_models import DraftModels, read_draft_models
 from specpolicy.engines import AUTO, Engine, make_engine
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import check_made_for
-from specpolicy.flow import flow_denoiser
 from specpolicy.model import Model
-from specpolicy.networks import (
-    ConditionalUnet1D,
-    DiffusionTransformer,
-    EncoderTransformer,
-    ImageEncoder,
-    LowDimEncoder,
-    TransformerForDiffusion,
-)
+from specpolicy.networks import LowDimEncoder
 from specpolicy.normaliser import Normaliser
 from specpolicy.observations import Observation
-from specpolicy.parsing import plain
 from specpolicy.parsing.tensors import prefixed, without_memory
 from specpolicy.policy_base import ENCODER, Policy
 from specpolicy.policy_config import PolicyConfig
+from specpolicy.policy_networks import is_wrapped, make_networks, wrapped
 from specpolicy.prefix import Prefix, Prefixed
 from specpolicy.rotations import convert_rotations, restore_rotations
 from specpolicy.samplers import BoundSampler, Calibration, Sample, Sampler, Setting
@@ -40,14 +32,6 @@ from specpolicy.samplers.base import Generators
 from specpolicy.samplers.recycled.calibration import read_calibration
 from specpolicy.samplers.registry import SAMPLERS
 from specpolicy.tuning import measure_cost
-from specpolicy.two_step import TwoStepDenoiser
-
-NETWORKS: dict[str, Any] = {
-    "unet": ConditionalUnet1D,
-    "transformer": TransformerForDiffusion,
-    "encoder_transformer": EncoderTransformer,
-    "dit": DiffusionTransformer,
-}
 
 
 class DiffusionPolicy(Policy):
@@ -85,30 +69,18 @@ class DiffusionPolicy(Policy):
         options = config.chain or config.flow or config.mip
         if options is None:
             raise SpecpolicyError("a diffusion policy needs a chain; this is a policy of action tokens")
-        encoder, network = _make_networks(config)
+        encoder, network = make_networks(config)
         chain = options.make()
-        denoiser = network
-        if config.flow is not None:
-            denoiser = flow_denoiser(network, chain, config.flow.time_scale)
-        elif config.mip is not None:
-            denoiser = TwoStepDenoiser(network, config.mip.time, config.mip.time_scale)
-        elif config.told == "inpainting":
-            denoiser = Inpainting(network, chain, config.action_dim)
-        elif config.told == "local":
-            denoiser = LocalCondition(network)
-        elif config.prefix:
-            prefix = Prefix(config.first, config.prefix, config.action_dim, _seen(encoder))
-            denoiser = Prefixed(network, prefix, x0_table(chain.process))
+        denoiser = wrapped(network, config, chain, encoder)
         return cls(denoiser, chain, encoder, Normaliser.from_config(config.normaliser), config).eval()
 
     @staticmethod
     def expected_weights(config: PolicyConfig) -> dict[str, Tensor]:
         """Return tensors without memory, with the names, shapes and kinds of such a policy's weights."""
         with without_memory():
-            encoder, network = _make_networks(config)
-        alone = config.told not in ("inpainting", "local") and not config.prefix and config.chain is not None
-        wrapped = "" if alone else "network."
-        return prefixed(network.state_dict(), wrapped) | prefixed(encoder.state_dict(), ENCODER)
+            encoder, network = make_networks(config)
+        inside = "network." if is_wrapped(config) else ""
+        return prefixed(network.state_dict(), inside) | prefixed(encoder.state_dict(), ENCODER)
 
     @property
     def action_dim(self) -> int:  # type: ignore[override]
@@ -270,36 +242,3 @@ class DiffusionPolicy(Policy):
         on_engine = self.encoding.where_possible if name == AUTO else self.encoding.on_engine
         policy.encoding = on_engine(policy.engine.name)
         return policy
-
-
-def _make_networks(config: PolicyConfig) -> tuple[LowDimEncoder, nn.Module]:
-    """Return the encoder and the bare network."""
-    shapes, tokens = dict(config.observation), config.told != "global"
-    encoder: LowDimEncoder
-    if config.vision is not None or config.language is not None:
-        encoder = ImageEncoder(shapes, config.n_obs_steps, config.vision, tokens, config.language)
-    else:
-        encoder = LowDimEncoder(
-            {key: size for key, size in shapes.items() if isinstance(size, int)}, config.n_obs_steps, tokens
-        )
-    kind, horizon, inpaints = config.network.kind, config.horizon, config.told == "inpainting"
-    options = {name: value for name, value in plain(config.network).items() if name != "kind"}
-    input_dim = output_dim = config.action_dim + (encoder.frame_dim if inpaints else 0)
-    input_dim += bool(config.prefix)  # a channel that marks committed actions
-    if kind == "unet":
-        options["local_cond_dim"] = encoder.output_dim if config.told == "local" else None
-        options["global_cond_dim"] = encoder.output_dim if config.told == "global" else None
-    else:
-        options |= dict(horizon=horizon)
-    if kind == "transformer":
-        options |= dict(n_obs_steps=encoder.n_obs_steps, cond_dim=0 if inpaints else encoder.output_dim)
-    elif kind == "dit":
-        options |= dict(cond_dim=encoder.output_dim)
-    network = NETWORKS[kind](input_dim=input_dim, output_dim=output_dim, **options)
-    network.check_horizon(horizon)
-    return encoder, network
-
-
-def _seen(encoder: LowDimEncoder) -> tuple[int, ...]:
-    """Return the shape of one encoded observation."""
-    return (encoder.n_obs_steps, encoder.output_dim) if encoder.tokens else (encoder.output_dim,)

@@ -12,7 +12,7 @@ from specpolicy.integrations.lerobot_settings import Feature, Features, Inert, M
 from specpolicy.parsing import check_ranges
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MultiTaskDiTConfig(Features):
     """Four groups of fields: those that are read, those compared with the weights, those with one allowed value, the
     inert ones."""
@@ -81,18 +81,6 @@ class MultiTaskDiTConfig(Features):
     # Whoever makes tokens of texts needs these.
     tokenizer_padding: Inert = None
     tokenizer_truncation: Inert = None
-    # Precision and speed. Here it runs in float32, with any engine.
-    device: Inert = None
-    use_amp: Inert = None
-    compile_model: Inert = None
-    compile_mode: Inert = None
-    # Storage.
-    push_to_hub: Inert = None
-    private: Inert = None
-    tags: Inert = None
-    license: Inert = None
-    pretrained_path: Inert = None
-    pretrained_revision: Inert = None
 
     def __post_init__(self) -> None:
         check_feature_types(self.normalization_mapping or {})

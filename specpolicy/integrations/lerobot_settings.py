@@ -40,12 +40,26 @@ SCHEDULER = (  # LeRobot's arguments for its scheduler
 )
 
 
+@dataclass(frozen=True, kw_only=True)
 class Features:
-    """What the settings of all types have: the features of a policy, and sizes that its weights show as well."""
+    """What the settings of all types have: the features of a policy, sizes that its weights show as well, and inert
+    fields."""
 
     horizon: int
     n_obs_steps: int
     n_action_steps: int
+    # Precision and speed. Here it runs in float32, with any engine.
+    device: Inert = None
+    use_amp: Inert = None
+    compile_model: Inert = None
+    compile_mode: Inert = None
+    # Storage.
+    push_to_hub: Inert = None
+    private: Inert = None
+    tags: Inert = None
+    license: Inert = None
+    pretrained_path: Inert = None
+    pretrained_revision: Inert = None
 
     def scheduler(self) -> dict[str, Any]:
         """Return the arguments of the scheduler."""
@@ -85,7 +99,7 @@ class Features:
                 raise SpecpolicyError(f"{directory}: its config.json says {name}={said}, its weights have {value}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DiffusionConfig(Features):
     """Four groups of fields: those that are read, those compared with the weights, those with one allowed value, the
     inert ones."""
@@ -162,18 +176,6 @@ class DiffusionConfig(Features):
     ema_max_alpha: Inert = None
     ema_inv_gamma: Inert = None
     ema_power: Inert = None
-    # Precision and speed. Here it runs in float32, with any engine.
-    device: Inert = None
-    use_amp: Inert = None
-    compile_model: Inert = None
-    compile_mode: Inert = None
-    # Storage.
-    push_to_hub: Inert = None
-    private: Inert = None
-    tags: Inert = None
-    license: Inert = None
-    pretrained_path: Inert = None
-    pretrained_revision: Inert = None
 
     def __post_init__(self) -> None:
         check_feature_types(self.normalization_mapping or {})

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from toy_windows import Curve, windows
 
 from specpolicy import Committed, SpecpolicyError, flow_denoiser, load_policy
-from specpolicy.data.dataset import Sequences
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.policy_config import PolicyOptions
 from specpolicy.training import TrainingOptions, train
@@ -18,16 +18,6 @@ FLOW = {"times": 20, "steps": 10}
 OBSERVED = {"position": torch.zeros(2, 2), "object": torch.zeros(2, 3)}
 
 
-class Quiet:
-    """A logger that keeps the training losses."""
-
-    def __init__(self):
-        self.losses = []
-
-    def log(self, metrics, step):
-        self.losses += [metrics["train/loss"]] if "train/loss" in metrics else []
-
-
 @pytest.fixture
 def flow_config(policy_config):
     return {**policy_config, "chain": None, "flow": FLOW}
@@ -36,14 +26,6 @@ def flow_config(policy_config):
 def made(config, **flow):
     torch.manual_seed(0)
     return DiffusionPolicy.from_config({**config, "flow": {**config["flow"], **flow}})
-
-
-def windows(count=64):
-    generator = torch.Generator().manual_seed(0)
-    goal = torch.rand(count, 1, 2, generator=generator) * 2 - 1
-    observation = {"position": goal.expand(-1, 2, -1), "object": torch.zeros(count, 2, 3)}
-    ramp = torch.linspace(0, 1, 8).reshape(1, 8, 1)
-    return Sequences(observation, goal * ramp * torch.tensor([2.0, 4.0]) + torch.tensor([0.0, 4.0]))
 
 
 @pytest.mark.parametrize("noise_at", (0, 1))
@@ -79,7 +61,7 @@ def test_times_of_training_have_their_distribution(flow_config, sampling, mean, 
 
 
 def test_a_flow_policy_learns_and_comes_back_the_same(flow_config, tmp_path):
-    curve = Quiet()
+    curve = Curve()
     options = TrainingOptions(steps=60, batch_size=32, log_every=20, warmup_steps=5, save_every=60)
     policy = train(made(flow_config), windows(), None, options, tmp_path, curve)
     assert curve.losses[-1] < 0.8 * curve.losses[0]

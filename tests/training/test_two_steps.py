@@ -4,10 +4,10 @@ import csv
 
 import pytest
 import torch
+from toy_windows import Curve, windows
 
 from specpolicy import SpecpolicyError, load_policy
 from specpolicy.cli import main
-from specpolicy.data.dataset import Sequences
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.training import TrainingOptions, train
 from specpolicy.training.objectives import make_objective
@@ -15,16 +15,6 @@ from specpolicy.training.two_steps import TwoSteps
 from specpolicy.two_step import TwoStepDenoiser
 
 OBSERVED = {"position": torch.zeros(2, 2), "object": torch.zeros(2, 3)}
-
-
-class Quiet:
-    """A logger that keeps the training losses."""
-
-    def __init__(self):
-        self.losses = []
-
-    def log(self, metrics, step):
-        self.losses += [metrics["train/loss"]] if "train/loss" in metrics else []
 
 
 @pytest.fixture
@@ -36,14 +26,6 @@ def mip_config(policy_config):
 def policy(mip_config):
     torch.manual_seed(0)
     return DiffusionPolicy.from_config(mip_config)
-
-
-def windows(count=64):
-    generator = torch.Generator().manual_seed(0)
-    goal = torch.rand(count, 1, 2, generator=generator) * 2 - 1
-    observation = {"position": goal.expand(-1, 2, -1), "object": torch.zeros(count, 2, 3)}
-    ramp = torch.linspace(0, 1, 8).reshape(1, 8, 1)
-    return Sequences(observation, goal * ramp * torch.tensor([2.0, 4.0]) + torch.tensor([0.0, 4.0]))
 
 
 def test_the_loss_is_that_of_both_answers(policy):
@@ -86,7 +68,7 @@ def test_engines_run_it(policy, engine):
 
 def test_it_learns_and_comes_back_the_same(mip_config, tmp_path):
     torch.manual_seed(0)
-    curve, options = Quiet(), TrainingOptions(steps=60, batch_size=32, log_every=20, warmup_steps=5, save_every=60)
+    curve, options = Curve(), TrainingOptions(steps=60, batch_size=32, log_every=20, warmup_steps=5, save_every=60)
     policy = train(DiffusionPolicy.from_config(mip_config), windows(), None, options, tmp_path, curve)
     assert curve.losses[-1] < 0.8 * curve.losses[0]
     loaded = load_policy(tmp_path)
