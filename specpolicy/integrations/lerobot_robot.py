@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from specpolicy.integrations.lerobot_features import (
     standing,
     vector,
 )
-from specpolicy.integrations.lerobot_units import MODES, modes_of, scales
+from specpolicy.integrations.lerobot_units import MODES, buses, modes_of, scales
 from specpolicy.parsing import one_line, shown
 
 METHODS = ("connect", "disconnect", "get_observation", "send_action")
@@ -103,6 +104,7 @@ class RobotAdapter:
         self.sent: np.ndarray | None = None
         self.actions = self.changed = 0
         self._open = bool(robot.is_connected)
+        self._stopping = threading.Lock()
 
     @property
     def action_dim(self) -> int:
@@ -148,26 +150,28 @@ class RobotAdapter:
         Raises:
             SpecpolicyError: it cannot be connected, or is not calibrated.
         """
-        if not self.robot.is_connected:
-            try:
+        try:
+            if not self.robot.is_connected:
                 takes = inspect.signature(self.robot.connect).parameters
                 self.robot.connect(**({"calibrate": calibrate} if "calibrate" in takes else {}))
-            except Exception as error:
-                self._give_up()
-                raise SpecpolicyError(
-                    f"{self.name} cannot be connected: {_text(error)}: check its power, cable and port"
-                ) from error
-            except BaseException:  # Ctrl-C meanwhile
-                self._give_up()
-                raise
-        if getattr(self.robot, "is_calibrated", True) is False:  # some robots say nothing, None
+            self._open = True
+            # Some robots say nothing, None. Others read it from their motors, which may fail, too.
+            calibrated = getattr(self.robot, "is_calibrated", True) is not False
+        except Exception as error:
+            self._give_up()
+            raise SpecpolicyError(
+                f"{self.name} cannot be connected: {_text(error)}: check its power, cable and port"
+            ) from error
+        except BaseException:  # Ctrl-C meanwhile
+            self._give_up()
+            raise
+        if not calibrated:
             self._give_up()
             kind = getattr(getattr(self.robot, "config", None), "type", self.name)  # its name in LeRobot's registry
             raise SpecpolicyError(
                 f"{self.name} is not calibrated: run lerobot-calibrate --robot.type={kind} "
                 f"--robot.id={getattr(self.robot, 'id', None)}"
             )
-        self._open = True
         return self
 
     def __enter__(self) -> RobotAdapter:
@@ -196,9 +200,11 @@ class RobotAdapter:
         if action.shape != (self.action_dim,):
             raise SpecpolicyError(f"an action of shape {action.shape}: {self.name} takes ({self.action_dim},)")
         asked = {**self._action.write(action), **self._fixed}
+        self._raw = self._raw or asked  # should the first call raise or hang, its velocities have to be set to zero
         answer = self.robot.send_action(dict(asked))
-        # Some robots answer with a part of what they were sent, or with nothing.
-        self._raw = {**asked, **(answer if isinstance(answer, Mapping) else {})}
+        # Some robots answer with a part of what they were sent, with more than that, or with nothing.
+        told = answer if isinstance(answer, Mapping) else {}
+        self._raw = {name: told.get(name, value) for name, value in asked.items()}
         self.sent = self._action.read(self._raw)
         self.actions += 1
         self.changed += not np.allclose(self.sent, action, rtol=1e-5, atol=1e-5)
@@ -214,11 +220,20 @@ class RobotAdapter:
     def stop(self) -> None:
         """Set velocities to zero and disconnect the robot; its own settings say whether its motors are released.
 
+        While another thread does so, a call returns at once.
+
         Raises:
             SpecpolicyError: it cannot be disconnected.
         """
-        if not self._open:
+        if not self._stopping.acquire(blocking=False):
             return
+        try:
+            if self._open:
+                self._come_to_rest()
+        finally:
+            self._stopping.release()
+
+    def _come_to_rest(self) -> None:
         wheels = {name: 0.0 for name in self._raw if name.endswith(VELOCITY)}
         failed: Exception | None = None
         try:
@@ -253,11 +268,13 @@ class RobotAdapter:
             self.robot.disconnect()
         except Exception:
             # LeRobot's robots refuse to disconnect when one of their cameras is gone, and their motors would stay on.
-            bus = getattr(self.robot, "bus", None)
-            if not getattr(bus, "is_connected", False):
+            parts = [part for _, part in buses(self.robot) if getattr(part.bus, "is_connected", False)]
+            if not parts:
                 raise
-            release = getattr(getattr(self.robot, "config", None), "disable_torque_on_disconnect", True)
-            bus.disconnect(release)  # type: ignore[union-attr]
+            with contextlib.ExitStack() as every:  # each is told, whatever happens to the others
+                for part in parts:
+                    release = getattr(getattr(part, "config", None), "disable_torque_on_disconnect", True)
+                    every.callback(part.bus.disconnect, release)
 
     def _give_up(self) -> None:
         """Close what a connection that failed may have left open."""

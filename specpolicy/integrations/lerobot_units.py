@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from specpolicy.errors import SpecpolicyError
@@ -16,13 +16,25 @@ MODES: dict[str, tuple[float, float] | None] = {
     "range_0_100": (0.0, 100.0),
     "degrees": None,
 }
+ARMS = ("", "left_", "right_")  # a robot of two arms has an object for each, and their names in front of its features
+
+
+def buses(robot: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what of a robot has motors on a `bus`, the robot itself or its two arms, with what its features begin
+    with."""
+    for prefix in ARMS:
+        part = getattr(robot, f"{prefix}arm", None) if prefix else robot
+        if getattr(part, "bus", None) is not None:
+            yield prefix, part
 
 
 def modes_of(robot: Any) -> dict[str, str]:
     """Return by feature how the robot's motors are read and written, as far as it tells: names of `MODES`."""
-    motors = getattr(getattr(robot, "bus", None), "motors", None)
-    found = motors.items() if isinstance(motors, Mapping) else ()
-    modes = {f"{name}.pos": getattr(motor, "norm_mode", None) for name, motor in found}
+    modes: dict[str, Any] = {}
+    for prefix, part in buses(robot):
+        motors = getattr(part.bus, "motors", None)
+        found = motors.items() if isinstance(motors, Mapping) else ()
+        modes |= {f"{prefix}{name}.pos": getattr(motor, "norm_mode", None) for name, motor in found}
     return {name: str(getattr(mode, "value", mode)) for name, mode in modes.items() if mode is not None}
 
 

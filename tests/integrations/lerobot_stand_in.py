@@ -9,6 +9,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from specpolicy.control import Chunk, Controller
+from specpolicy.integrations.lerobot import RobotAdapter
+
 
 class Mode(StrEnum):
     RANGE_0_100 = "range_0_100"
@@ -86,19 +89,63 @@ class Arm:
             raise DeviceNotConnectedError("Arm is not connected.")
         if self.fault == "act" and len(self.sent) >= 3:
             raise RuntimeError("a motor does not answer")
-        done = {name: value for name, value in action.items()}
+        done = {name: float(value) for name, value in action.items()}
         for name in self.state if self.most is not None else ():
             done[name] = float(np.clip(action[name], self.state[name] - self.most, self.state[name] + self.most))
         self.state |= {name: done[name] for name in self.state}
         self.wheels |= {name: done[name] for name in self.wheels}
         self.sent.append(done)
-        return done
+        return {**done, "action": np.array([*done.values()])}  # as LeKiwiClient, which has all numbers there once more
 
     def disconnect(self):
         if not self.is_connected:
             raise DeviceNotConnectedError("Arm is not connected.")
         self.disconnects += 1
         self.bus.disconnect(self.config.disable_torque_on_disconnect)
+
+
+class Arms:
+    """Two arms as one robot, whose features begin with `left_` and `right_`."""
+
+    name = "stand_in_arms"
+
+    def __init__(self, left, right):
+        self.left_arm, self.right_arm = left, right
+
+    def _both(self, of):
+        return {f"{side}_{name}": value for side in ("left", "right") for name, value in of(side).items()}
+
+    @property
+    def observation_features(self):
+        return self._both(lambda side: getattr(self, f"{side}_arm").observation_features)
+
+    @property
+    def action_features(self):
+        return self._both(lambda side: getattr(self, f"{side}_arm").action_features)
+
+    @property
+    def is_connected(self):
+        return self.left_arm.is_connected and self.right_arm.is_connected
+
+    def connect(self, calibrate=True):
+        self.left_arm.connect(calibrate)
+        self.right_arm.connect(calibrate)
+
+    def get_observation(self):
+        return self._both(lambda side: getattr(self, f"{side}_arm").get_observation())
+
+    def send_action(self, action):
+        def sent(side):
+            own = {name: value for name, value in action.items() if name.startswith(f"{side}_")}
+            return getattr(self, f"{side}_arm").send_action({k.removeprefix(f"{side}_"): v for k, v in own.items()})
+
+        return self._both(sent)
+
+    def disconnect(self):
+        if not self.is_connected:
+            raise DeviceNotConnectedError("Arms are not connected.")
+        self.left_arm.disconnect()
+        self.right_arm.disconnect()
 
 
 @dataclass
@@ -145,3 +192,32 @@ def install(monkeypatch, **options):
     module("lerobot.utils")
     module("lerobot.utils.import_utils", register_third_party_plugins=lambda: None)
     return made
+
+
+class Steady:
+    """Plans one and the same action for ever."""
+
+    n_obs_steps, n_action_steps = 1, 4
+
+    def __init__(self, action, fault=None):
+        self.action, self.fault, self.plans = np.asarray(action, float), fault, 0
+
+    def reset(self, seed):
+        self.plans = 0
+
+    def plan(self, history):
+        self.plans += 1
+        if self.fault and self.plans > 3:
+            raise ZeroDivisionError("divided by zero")
+        return Chunk(np.tile(self.action, (8, 1)))
+
+
+def run(adapter, planner, seconds=0.3, **options):
+    patient = {"worker": "thread", "warm_up": 1, "lead": 1, "watchdog": 60.0, "inference_timeout": 60.0}
+    return Controller(planner, adapter, hz=50, **{**patient, **options}).run(seconds=seconds)
+
+
+def connected(*arguments, **options):
+    """An adapter of a connected stand-in."""
+    arm = Arm(**{name: options.pop(name) for name in ("wheels", "fault", "size", "most", "modes") if name in options})
+    return RobotAdapter(arm, *arguments, **options).connect(), arm

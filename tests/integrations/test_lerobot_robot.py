@@ -1,47 +1,16 @@
-"""LeRobot's robots under our control loop: tables, units, what was really sent, and the end of a run."""
+"""LeRobot's robots under our control loop: tables, units, and what was really sent."""
 
 import math
-import signal
-import threading
 
 import numpy as np
 import pytest
-from lerobot_stand_in import Arm, Mode
+from lerobot_stand_in import Arm, Arms, Mode, Steady, connected, run
 
 from specpolicy import SpecpolicyError
-from specpolicy.control import Chunk, Controller, Limits
+from specpolicy.control import Limits
 from specpolicy.integrations.lerobot import RobotAdapter
 
 STATE, FRONT = "observation.state", "observation.images.front"
-
-
-class Steady:
-    """Plans one and the same action for ever."""
-
-    n_obs_steps, n_action_steps = 1, 4
-
-    def __init__(self, action, fault=None):
-        self.action, self.fault, self.plans = np.asarray(action, float), fault, 0
-
-    def reset(self, seed):
-        self.plans = 0
-
-    def plan(self, history):
-        self.plans += 1
-        if self.fault and self.plans > 3:
-            raise ZeroDivisionError("divided by zero")
-        return Chunk(np.tile(self.action, (8, 1)))
-
-
-def run(adapter, planner, seconds=0.3, **options):
-    patient = {"worker": "thread", "warm_up": 1, "lead": 1, "watchdog": 60.0, "inference_timeout": 60.0}
-    return Controller(planner, adapter, hz=50, **{**patient, **options}).run(seconds=seconds)
-
-
-def connected(*arguments, **options):
-    """An adapter of a connected stand-in."""
-    arm = Arm(**{name: options.pop(name) for name in ("wheels", "fault", "size", "most", "modes") if name in options})
-    return RobotAdapter(arm, *arguments, **options).connect(), arm
 
 
 def test_without_tables_names_are_those_of_lerobots_data():
@@ -77,6 +46,12 @@ def test_a_unit_for_all_angles_leaves_normalised_numbers_alone():
     adapter, _ = connected(units="degrees_to_radians", modes=modes)
     assert adapter.observe()[STATE].tolist() == [0, 10]
     assert adapter.bounds[0].tolist() == [-100, 0]
+
+
+def test_units_of_two_arms_are_those_of_each():
+    adapter = RobotAdapter(Arms(Arm(), Arm(modes={"gripper": Mode.RANGE_0_100})), units="degrees_to_radians").connect()
+    assert adapter.position() == pytest.approx([0, math.radians(10), 20, 0])
+    assert adapter.bounds[0].tolist() == [-math.inf, -math.inf, 0, 0]
 
 
 def test_what_was_really_sent_is_told():
@@ -160,96 +135,6 @@ def test_what_a_robot_gives_against_its_word_is_one_line():
         adapter.observe()
     with pytest.raises(SpecpolicyError, match=r"shape \(2,\)"):
         adapter.act(np.zeros(2))
-
-
-def test_a_connection_that_fails_is_one_line_and_leaves_nothing_open():
-    arm = Arm(fault="connect")
-    words = r"cannot be connected: ConnectionError: Could not connect.*: check"
-    with pytest.raises(SpecpolicyError, match=words) as told:
-        RobotAdapter(arm).connect()
-    assert "\n" not in str(told.value) and not arm.bus.is_connected
-    arm = Arm()
-    arm.is_calibrated = False
-    with pytest.raises(SpecpolicyError, match=r"lerobot-calibrate --robot.type=stand_in_arm --robot.id=mine"):
-        RobotAdapter(arm).connect()
-    assert not arm.is_connected and arm.connects == [False]  # nobody is asked at the terminal
-    arm = Arm()
-    arm.connect = lambda calibrate: (setattr(arm.bus, "is_connected", True), signal.raise_signal(signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        RobotAdapter(arm).connect()
-    assert not arm.is_connected
-
-
-def test_a_robot_that_is_not_connected_is_one_line():
-    with pytest.raises(SpecpolicyError, match=r"stand_in_arm is not connected .*: connect\(\) it before the run"):
-        run(RobotAdapter(Arm()), Steady(np.zeros(3)))
-
-
-def test_a_run_moves_the_robot_and_disconnects_it():
-    arm = Arm()
-    with RobotAdapter(arm) as adapter:
-        log = run(adapter, Steady([1.0, 2.0, 3.0]))
-        assert not arm.is_connected
-    assert arm.disconnects == 1 and log.end.cause == "the time was over"
-    assert arm.sent[-1] == {"pan.pos": 1.0, "lift.pos": 2.0, "gripper.pos": 3.0}
-
-
-@pytest.mark.parametrize(
-    ("arm_fault", "planner_fault", "words"),
-    (
-        ("observe", None, "robot.observe\(\) failed: RuntimeError: the camera has no frame"),
-        ("act", None, "robot.act\(\) failed: RuntimeError: a motor does not answer"),
-        (None, "raise", "inference failed: ZeroDivisionError"),
-    ),
-)
-def test_a_fault_of_the_loop_disconnects_it(arm_fault, planner_fault, words):
-    adapter, arm = connected(fault=arm_fault)
-    with pytest.raises(SpecpolicyError, match=words):
-        run(adapter, Steady([1.0, 2.0, 3.0], planner_fault), seconds=20)
-    assert arm.disconnects == 1 and not arm.is_connected
-    adapter.stop()  # again: nothing
-    assert arm.disconnects == 1
-
-
-def test_a_call_that_hangs_does_not_keep_it_connected():
-    adapter, arm = connected()
-    released, look = threading.Event(), arm.get_observation
-
-    def hang():
-        if arm.observed > 3:
-            released.wait(60)
-        return look()
-
-    arm.get_observation = hang
-    with pytest.raises(SpecpolicyError, match=r"has not come back for 0.5 s or more: the robot is stopped"):
-        run(adapter, Steady([1.0, 2.0, 3.0]), seconds=20, watchdog=0.5)
-    assert arm.disconnects == 1 and not arm.is_connected
-    released.set()
-
-
-def test_motors_are_let_go_even_if_a_camera_is_gone():
-    """LeRobot's own robots refuse to disconnect then."""
-    adapter, arm = connected(fault="camera")
-    with pytest.raises(SpecpolicyError, match=r"stand_in_arm is not connected"):
-        run(adapter, Steady([1.0, 2.0, 3.0]), seconds=20)
-    assert arm.disconnects == 0 and not arm.bus.is_connected and arm.bus.released is False
-
-
-def test_a_robot_that_cannot_be_disconnected_is_reported():
-    adapter, arm = connected()
-    arm.disconnect = lambda: 1 / 0
-    arm.bus.disconnect = lambda release: 1 / 0
-    with pytest.raises(
-        SpecpolicyError, match=r"stand_in_arm is not at rest: ZeroDivisionError.*: switch its power off"
-    ):
-        adapter.stop()
-
-
-def test_wheels_stand_still_at_the_end():
-    adapter, arm = connected(wheels=True)
-    run(adapter, Steady([1.0, 2.0, 3.0, 0.5, 0.5]), hold=adapter.hold)
-    assert arm.sent[-2]["x.vel"] == 0.5
-    assert arm.sent[-1] == {"pan.pos": 1.0, "lift.pos": 2.0, "gripper.pos": 3.0, "x.vel": 0.0, "theta.vel": 0.0}
 
 
 def test_a_rate_counts_from_where_the_robot_stands():
