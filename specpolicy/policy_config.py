@@ -134,8 +134,7 @@ class PolicyConfig:
                 f"{self.told} conditioning puts them"
             )
         if self.chain is None and self.told in ("local", "inpainting"):
-            name = "flow" if self.mip is None else "mip"
-            raise SpecpolicyError(f"{name}: {self.told} conditioning is of diffusion policies alone")
+            raise SpecpolicyError(f"{self.objective}: {self.told} conditioning is of diffusion policies alone")
         self._check_prefix()
 
     @classmethod
@@ -146,6 +145,12 @@ class PolicyConfig:
             SpecpolicyError: a field that is unknown, missing, or of another type, or values that do not fit together.
         """
         return parse(cls, config, where)
+
+    @property
+    def objective(self) -> str:
+        """What it learns, as in `PolicyOptions`; "tokens" for a policy of action tokens."""
+        others = {"flow": self.flow, "mip": self.mip, "tokens": self.tokens}
+        return next((name for name, options in others.items() if options is not None), "diffusion")
 
     @property
     def told(self) -> str:
@@ -212,8 +217,9 @@ class PolicyConfig:
         if not self.prefix:
             return
         if self.chain is None:
-            name = "flow" if self.mip is None else "minimal iterative"
-            raise SpecpolicyError(f"prefix={self.prefix}: {name} policies learn to continue no actions, use 0")
+            raise SpecpolicyError(
+                f"prefix={self.prefix}: {self.objective} policies learn to continue no actions, use 0"
+            )
         if self.told not in ("global", "tokens"):
             raise SpecpolicyError(f"prefix={self.prefix}: {self.told} conditioning leaves no place for it, use 0")
         if self.rotations:

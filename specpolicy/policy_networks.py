@@ -7,6 +7,7 @@ from torch import nn
 from specpolicy.conditioning import Inpainting, LocalCondition, x0_table
 from specpolicy.diffusion import GaussianChain
 from specpolicy.flow import flow_denoiser
+from specpolicy.mip import MIPDenoiser
 from specpolicy.networks import (
     ConditionalUnet1D,
     DiffusionTransformer,
@@ -18,7 +19,6 @@ from specpolicy.networks import (
 from specpolicy.parsing import plain
 from specpolicy.policy_config import PolicyConfig
 from specpolicy.prefix import Prefix, Prefixed
-from specpolicy.two_step import TwoStepDenoiser
 
 NETWORKS: dict[str, Any] = {
     "unet": ConditionalUnet1D,
@@ -61,7 +61,7 @@ def wrapped(network: nn.Module, config: PolicyConfig, chain: GaussianChain, enco
     if config.flow is not None:
         return flow_denoiser(network, chain, config.flow.time_scale)
     if config.mip is not None:
-        return TwoStepDenoiser(network, config.mip.time, config.mip.time_scale)
+        return MIPDenoiser(network, config.mip.time, config.mip.time_scale)
     if config.told == "inpainting":
         return Inpainting(network, chain, config.action_dim)
     if config.told == "local":

@@ -32,7 +32,7 @@ ROOMS = (
     "diffusion",
     "rescaled",
     "flow",
-    "two_step",
+    "mip",
     "conditioning",
     "prefix",
     "networks",

@@ -22,7 +22,6 @@ from specpolicy.diffusion.process import TrainingProcess
 from specpolicy.diffusion.scheduler_settings import check_settings, scheduler_kind
 from specpolicy.diffusion.schedules import cumulative_alphas, inference_timesteps
 from specpolicy.diffusion.steps import StepTables, make_tables, transfer_of
-from specpolicy.diffusion.two_step import TwoStepProcess
 from specpolicy.errors import SpecpolicyError
 
 # One step, a range that all rows of a batch share, or numbers of any shape. A range costs a fraction of the cost of
@@ -203,8 +202,7 @@ class GaussianChain:
 
     def __repr__(self) -> str:
         process = self.process
-        ancestral = {FlowProcess: "flow", TwoStepProcess: "mip"}.get(type(process), "ddpm")
-        kind = ancestral if self.eta is None else f"ddim(eta={self.eta:g})"
+        kind = process.kind if self.eta is None else f"ddim(eta={self.eta:g})"
         return (
             f"GaussianChain({kind}, {len(self)}/{process.steps} steps, {process.prediction}, "
             f"{process.variance}, clip={process.clip})"

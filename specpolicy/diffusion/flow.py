@@ -12,6 +12,7 @@ x_t = t e + (1 - t) a, learn -v.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +36,8 @@ class FlowProcess(TrainingProcess):
         noise_at: the model's own time at pure noise, 0 or 1.
         sigma_min: noise that is left at the data.
     """
+
+    kind: ClassVar[str] = "flow"
 
     prediction: str = "velocity"
     clip: float | None = None

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from specpolicy.diffusion.chain import GaussianChain
-from specpolicy.diffusion.two_step import TwoStepProcess
+from specpolicy.diffusion.mip import MIPProcess
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import check_ranges
 
@@ -89,7 +89,7 @@ class FlowOptions:
 
 @dataclass(frozen=True)
 class MIPOptions:
-    """Options of a minimal iterative policy, see `specpolicy.diffusion.two_step`.
+    """Options of a minimal iterative policy, see `specpolicy.diffusion.mip`.
 
     Attributes:
         time: t of the second question; it has learnt from chunks with noise of deviation 1 - t.
@@ -106,4 +106,4 @@ class MIPOptions:
 
     def make(self) -> GaussianChain:
         """Make the chain of two steps."""
-        return GaussianChain(TwoStepProcess(clip=self.clip), torch.tensor([1, 0]))
+        return GaussianChain(MIPProcess(clip=self.clip), torch.tensor([1, 0]))

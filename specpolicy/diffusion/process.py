@@ -1,6 +1,7 @@
 """The training process: how chunks were noised in training, and how to read the network's output."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,8 +18,10 @@ class TrainingProcess:
     """The forward process of training: `alpha_bar` (T,) float64, the kind of prediction, the clipping of x0. That of
     flow matching is `FlowProcess`.
 
-    `variance`, `spacing` and `offset` are defaults for chains made from it.
+    `variance`, `spacing` and `offset` are defaults for chains made from it. `kind` is the name of its ancestral chains.
     """
+
+    kind: ClassVar[str] = "ddpm"
 
     alpha_bar: Tensor
     prediction: str = "epsilon"

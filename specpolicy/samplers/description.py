@@ -1,7 +1,6 @@
 """The distribution and the drafts of a bound sampler, in words for tables."""
 
 from specpolicy.diffusion import GaussianChain
-from specpolicy.diffusion.flow import FlowProcess
 from specpolicy.samplers.base import Draw, Sampler
 from specpolicy.samplers.ode import Solver
 from specpolicy.samplers.picard import Picard
@@ -24,7 +23,7 @@ def describe_distribution(sampler: Sampler, chain: GaussianChain) -> str:
     steps, eta = sampler.steps, getattr(sampler, "eta", None)
     if chain.eta is not None and steps is not None and eta is None:
         return "another"  # a DDPM chain of a policy whose own chain is DDIM
-    own = "ancestral" if isinstance(chain.process, FlowProcess) else "own"
+    own = "ancestral" if chain.process.kind == "flow" else "own"
     parts = [f"near {own}" if isinstance(sampler, Picard) else own]
     if steps not in (None, len(chain)):
         parts.append(f"{steps} steps")

@@ -8,9 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specpolicy.diffusion.flow import FlowProcess
 from specpolicy.diffusion.process import TrainingProcess
-from specpolicy.diffusion.two_step import TwoStepProcess
 from specpolicy.errors import SpecpolicyError
 from specpolicy.model import Model
 from specpolicy.samplers.base import Chunks, Draw, Sample, Sampler, Setting, check_finite, repeat_statistics
@@ -43,10 +41,8 @@ class DPMSolver(Sampler):
     def bind(self, setting: Setting) -> Draw:
         """See `Sampler.bind`."""
         process, device = setting.chain.process, setting.device
-        if isinstance(process, FlowProcess | TwoStepProcess):
-            others = (
-                "a flow: use euler, midpoint or rk4" if isinstance(process, FlowProcess) else "regression: use ddpm"
-            )
+        if process.kind != "ddpm":
+            others = "a flow: use euler, midpoint or rk4" if process.kind == "flow" else "regression: use ddpm"
             raise SpecpolicyError(
                 f"sampler 'dpm_solver' is for policies that learnt to denoise, and this is one of {others}"
             )

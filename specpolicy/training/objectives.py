@@ -7,15 +7,16 @@ from specpolicy.policy_base import Policy
 from specpolicy.training.continuing import Continuing
 from specpolicy.training.flowing import Flowing
 from specpolicy.training.loss import Denoising, Objective, Unmasking
-from specpolicy.training.two_steps import TwoSteps
+from specpolicy.training.regressing import Regressing
 
-OBJECTIVES: Mapping[str, Callable[[Any], Objective]] = {"diffusion": Denoising, "tokens": Unmasking}
+OBJECTIVES: Mapping[str, Callable[[Any], Objective]] = {
+    "diffusion": Denoising,
+    "flow": Flowing,
+    "mip": Regressing,
+    "tokens": Unmasking,
+}
 
 
 def make_objective(policy: Policy) -> Objective:
     """Return the objective for a policy of this kind."""
-    if policy.config.flow is not None:
-        return Flowing(policy)  # type: ignore[arg-type]
-    if policy.config.mip is not None:
-        return TwoSteps(policy)  # type: ignore[arg-type]
-    return Continuing(policy) if policy.config.prefix else OBJECTIVES[policy.kind](policy)  # type: ignore[arg-type]
+    return (Continuing if policy.config.prefix else OBJECTIVES[policy.config.objective])(policy)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ noise, so what is drawn is one chunk for each observation. There is nothing to s
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,11 +18,13 @@ from specpolicy.diffusion.process import TrainingProcess
 
 
 @dataclass(frozen=True)
-class TwoStepProcess(TrainingProcess):
+class MIPProcess(TrainingProcess):
     """Level 1 is the first question, level 0 the second. A chain of one step is plain regression.
 
     No state holds a signal that a step could keep: abar is 0 before each step and 1 after it.
     """
+
+    kind: ClassVar[str] = "mip"
 
     alpha_bar: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
     prediction: str = "sample"

@@ -10,7 +10,7 @@ from specpolicy.samplers import Denoiser
 from specpolicy.training.loss import Draws
 
 
-class TwoSteps:
+class Regressing:
     """Mean squared error of both answers, the first divided by t squared, the second by (1 - t) squared.
 
     The second question is asked from the chunk with noise of deviation 1 - t, not from the first answer.

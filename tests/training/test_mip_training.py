@@ -8,11 +8,11 @@ from toy_windows import Curve, windows
 
 from specpolicy import SpecpolicyError, load_policy
 from specpolicy.cli import main
+from specpolicy.mip import MIPDenoiser
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.training import TrainingOptions, train
 from specpolicy.training.objectives import make_objective
-from specpolicy.training.two_steps import TwoSteps
-from specpolicy.two_step import TwoStepDenoiser
+from specpolicy.training.regressing import Regressing
 
 OBSERVED = {"position": torch.zeros(2, 2), "object": torch.zeros(2, 3)}
 
@@ -29,7 +29,7 @@ def policy(mip_config):
 
 
 def test_the_loss_is_that_of_both_answers(policy):
-    objective, generator = TwoSteps(policy), torch.Generator().manual_seed(1)
+    objective, generator = Regressing(policy), torch.Generator().manual_seed(1)
     target = torch.randn(5, 8, 2, generator=generator)
     draws, seen = objective.draw(target.shape, generator), []
 
@@ -38,7 +38,7 @@ def test_the_loss_is_that_of_both_answers(policy):
         return torch.cat([target + 0.2, target - 0.03])
 
     cond = torch.randn(5, 3, generator=generator)
-    loss = objective.loss(TwoStepDenoiser(network, 0.9, 10), target, cond, draws, half=False)
+    loss = objective.loss(MIPDenoiser(network, 0.9, 10), target, cond, draws, half=False)
     assert float(loss) == pytest.approx((0.2 / 0.9) ** 2 + (0.03 / 0.1) ** 2, rel=1e-4)
     (state, time, told), zero = seen[0], torch.zeros_like(target)
     torch.testing.assert_close(state, torch.cat([zero, target + 0.1 * draws["noise"]]))
@@ -76,7 +76,7 @@ def test_it_learns_and_comes_back_the_same(mip_config, tmp_path):
     assert "mip, 2/2 steps" in repr(loaded.chain)
     assert (loaded.best_sampler, loaded.quick_sampler, loaded.compared, loaded.steps) == ("ddpm", "ddpm", ("ddpm",), 2)
     assert torch.equal(loaded.predict(OBSERVED).actions, policy.eval().predict(OBSERVED).actions)
-    assert isinstance(make_objective(loaded), TwoSteps)
+    assert isinstance(make_objective(loaded), Regressing)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_samplers_that_it_has_nothing_for(policy, sampler, message):
         ({"chain": {"steps": 20}}, "chain and mip are both there: leave one out"),
         ({"mip": {"time": 1.0}}, "time is 1.0: it must be a number from 0.01 to 0.999"),
         ({"conditioning": "inpainting"}, "mip: inpainting conditioning is of diffusion policies alone"),
-        ({"prefix": 2}, "prefix=2: minimal iterative policies learn to continue no actions"),
+        ({"prefix": 2}, "prefix=2: mip policies learn to continue no actions"),
     ),
 )
 def test_configurations_that_are_refused(mip_config, changed, message):

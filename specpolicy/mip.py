@@ -1,4 +1,4 @@
-"""The network of a minimal iterative policy as the denoiser of its chain, see `specpolicy.diffusion.two_step`."""
+"""The network of a minimal iterative policy as the denoiser of its chain, see `specpolicy.diffusion.mip`."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from specpolicy.rescaled import RescaledDenoiser
 
 
-class TwoStepDenoiser(RescaledDenoiser):
+class MIPDenoiser(RescaledDenoiser):
     """Asks the network from nothing at level 1, whatever the chain begins with, and from the state at level 0."""
 
     scales: Tensor
