@@ -13,12 +13,13 @@ source scripts/setup.sh test
 export PYTHONPATH="$PWD/benchmarks${PYTHONPATH:+:$PYTHONPATH}"
 work="${WORK:-outputs/benchmarks/delay_causes}"
 
-# task  environment  demonstrations  noise  training steps  kinds of actions
-recipes="
-lift_conveyor LiftConveyor      300 0.15  8000 changes poses
-can           PickPlaceCan      200 0.15  8000 changes poses
-square        NutAssemblySquare 500 0.15 20000 changes poses
-push_t        PushT             500 0.20 12000 positions
+source scripts/recipes.sh
+# task  environment  kinds of actions
+tasks="
+lift_conveyor LiftConveyor      changes poses
+can           PickPlaceCan      changes poses
+square        NutAssemblySquare changes poses
+push_t        PushT             positions
 "
 
 play() { # play POLICY OUTPUT settings ...
@@ -27,18 +28,21 @@ play() { # play POLICY OUTPUT settings ...
 }
 
 take_apart() {
-    local task="$1" oracle=(task.id="delay_oracles:Old$2-v0" +task.kwargs.scene_age=4)
+    local task="$1" line episodes noise steps
+    line="$(recipe "$task")"
+    read -r episodes noise steps _ <<<"$line"
+    local oracle=(task.id="delay_oracles:Old$2-v0" +task.kwargs.scene_age=4)
     play "checkpoints/$task" shipped/delay track=delay track.delays=[0,4] track.swept_execute_steps=[8,12] \
         track.swept_at=0
     play "checkpoints/$task" shipped/arm_known "${oracle[@]}"
     play "checkpoints/$task" shipped/continued track=delay track.delays=[4] stitching=[inpaint]
-    for kind in $6; do
+    for kind in $3; do
         [[ " ${KINDS:-changes poses positions} " == *" $kind "* ]] || continue
         local data="$work/data/${task}_$kind.hdf5" policy="$work/policies/${task}_$kind" actions=()
         [ "$kind" != poses ] || actions=(+task.kwargs.absolute_actions=true)
         mkdir -p "$work/data"
-        specpolicy collect task="$task" "${actions[@]}" episodes="$3" noise="$4" seed=0 output="$data"
-        specpolicy train task="$task" "${actions[@]}" data="$data" output="$policy" steps="$5" precision=bfloat16 \
+        specpolicy collect task="$task" "${actions[@]}" episodes="$episodes" noise="$noise" seed=0 output="$data"
+        specpolicy train task="$task" "${actions[@]}" data="$data" output="$policy" steps="$steps" precision=bfloat16 \
             half_precision_weights=true policy.n_action_steps=4 policy.prefix=8 predict=8
         play "$policy" "$kind/delay" "${actions[@]}" track=delay track.delays=[0,4]
         play "$policy" "$kind/continued" "${actions[@]}" track=delay track.delays=[4] stitching=[predicted,trained,inpaint]
@@ -48,9 +52,9 @@ take_apart() {
     done
 }
 
-while read -r task class episodes noise steps kinds; do
+while read -r task class kinds; do
     [ -n "$task" ] || continue
     [ "$#" -eq 0 ] || [[ " $* " == *" $task "* ]] || continue
-    take_apart "$task" "$class" "$episodes" "$noise" "$steps" "$kinds" </dev/null
-done <<<"$recipes"
+    take_apart "$task" "$class" "$kinds" </dev/null
+done <<<"$tasks"
 python benchmarks/delay_causes.py "$work" "${RESULTS:-docs/results/delay.md}"

@@ -10,8 +10,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh" test
 work="${WORK:-outputs/benchmarks/flow}"
-# As in scripts/make_checkpoints.sh: demonstrations, noise, training steps, executed actions of a chunk.
-declare -A recipes=([lift]="150 0.15 5000 8" [push_t]="500 0.20 12000 4" [square]="500 0.15 20000 4")
+source scripts/recipes.sh
 tasks=("$@")
 [ "$#" -gt 0 ] || tasks=(lift push_t square)
 read -ra steps <<<"${STEPS:-4 10 16 100}"
@@ -26,11 +25,11 @@ named() {
 }
 
 for task in "${tasks[@]}"; do
-    read -r episodes noise training executed <<<"${recipes[$task]}"
+    line="$(recipe "$task")"
+    read -r episodes noise training executed <<<"$line"
     place="$work/$task"
     mkdir -p "$place"
-    [ -e "$place/data.hdf5" ] ||
-        specpolicy collect task="$task" episodes="$episodes" noise="$noise" seed=0 output="$place/data.hdf5"
+    specpolicy collect task="$task" episodes="$episodes" noise="$noise" seed=0 output="$place/data.hdf5"
     specpolicy train task="$task" data="$place/data.hdf5" output="$place/policy" steps="$training" precision=bfloat16 \
         half_precision_weights=true policy.n_action_steps="$executed" policy.objective=flow
     common=(task="$task" engine="${ENGINE:-openvino}" batch="${BATCH:-16}" episodes="${EPISODES:-300}" videos=0)

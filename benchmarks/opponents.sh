@@ -10,14 +10,13 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh" test
 work="${WORK:-outputs/benchmarks/opponents}"
-# As in scripts/make_checkpoints.sh: demonstrations, noise, training steps, executed actions of a chunk.
-declare -A recipes=([lift]="150 0.15 5000 8" [push_t]="500 0.20 12000 4" [square]="500 0.15 20000 4"
-    [lift_conveyor]="300 0.15 8000 4")
+source scripts/recipes.sh
 tasks=("$@")
 [ "$#" -gt 0 ] || tasks=(lift push_t square lift_conveyor)
 
 for task in "${tasks[@]}"; do
-    read -r episodes noise training executed <<<"${recipes[$task]}"
+    line="$(recipe "$task")"
+    read -r episodes noise training executed <<<"$line"
     place="$work/$task"
     mkdir -p "$place"
     specpolicy collect task="$task" episodes="$episodes" noise="$noise" seed=0 output="$place/data.hdf5"

@@ -7,17 +7,8 @@
 # WORK (default outputs/checkpoints) keeps data, runs and evaluations; an interrupted run continues.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" test
+source scripts/recipes.sh
 work="${WORK:-outputs/checkpoints}"
-
-# task  demonstrations  noise  training steps  executed actions of a chunk
-recipes="
-lift          150 0.15  5000 8
-can           200 0.15  8000 4
-square        500 0.15 20000 4
-push_t        500 0.20 12000 4
-lift_conveyor 300 0.15  8000 4
-push_t_moving 800 0.20 14000 4
-"
 
 make_checkpoint() {
     local task="$1" episodes="$2" noise="$3" steps="$4" executed="$5" start="$SECONDS"
