@@ -79,14 +79,28 @@ def flow_denoiser(velocity: Any, chain: GaussianChain, time_scale: float = 1.0) 
 
 def check_flow_denoiser(denoiser: Any, chain: GaussianChain) -> None:
     """Raise unless what walks the chain of a flow model is wrapped for it: a bare network would be given states and
-    levels for x_t and times.
+    levels for x_t and times, one wrapped for another grid wrong times.
 
     Raises:
         SpecpolicyError: it is not.
     """
+    process = chain.process
+    if not isinstance(process, FlowProcess):
+        return
     owner = getattr(denoiser, "__self__", denoiser)
     inside = getattr(getattr(owner, "workload", None), "denoiser", owner)  # of an engine
-    if isinstance(chain.process, FlowProcess) and not isinstance(inside, FlowDenoiser):
+    if not isinstance(inside, FlowDenoiser):
         raise SpecpolicyError(
             "this chain is of a flow model, whose velocity has to be wrapped: give flow_denoiser(velocity, chain)"
         )
+    own = inside.process
+    same = (own.noise_at, own.sigma_min) == (process.noise_at, process.sigma_min)
+    if not (same and torch.equal(own.progress, process.progress)):
+        raise SpecpolicyError(
+            f"this denoiser was wrapped for a flow of {_described(own)}, the chain is of one of {_described(process)}, "
+            "or of other times: give flow_denoiser(velocity, chain)"
+        )
+
+
+def _described(process: FlowProcess) -> str:
+    return f"{process.steps} times, noise_at={process.noise_at:g}, sigma_min={process.sigma_min:g}"

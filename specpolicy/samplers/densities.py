@@ -9,6 +9,7 @@ from torch import Tensor
 from specpolicy.diffusion import GaussianChain
 from specpolicy.engines.base import Denoiser
 from specpolicy.errors import SpecpolicyError
+from specpolicy.flow import check_flow_denoiser
 
 
 def log_probs(
@@ -28,8 +29,10 @@ def log_probs(
             do not decide everything. Steps that then still have no noise have no density: 0.
 
     Raises:
-        SpecpolicyError: states of another chain, or a chain without noise.
+        SpecpolicyError: states of another chain, a chain without noise, or one of a flow that the denoiser is not
+            wrapped for.
     """
+    check_flow_denoiser(denoiser, chain)
     count = len(chain)
     if states.ndim != 4 or len(states) != count + 1:
         raise SpecpolicyError(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from specpolicy import GaussianChain, SpecpolicyError, flow_denoiser, make_sampler, sample
+from specpolicy import GaussianChain, SpecpolicyError, flow_denoiser, log_probs, make_sampler, sample
 from specpolicy.diffusion import FlowOptions, FlowProcess
 
 CONVENTIONS = [(noise_at, sigma_min) for noise_at in (0, 1) for sigma_min in (0.0, 0.05)]
@@ -78,9 +78,7 @@ def test_a_step_is_the_posterior_of_the_next_state(noise_at, sigma_min):
 def test_a_shorter_chain_walks_every_nth_time(steps):
     shorter = GaussianChain.from_flow(400).strided(steps)
     if steps != 7:
-        assert torch.equal(shorter.sigma, GaussianChain.from_flow(steps).sigma) or torch.allclose(
-            shorter.sigma, GaussianChain.from_flow(steps).sigma, rtol=1e-12, atol=0
-        )
+        torch.testing.assert_close(shorter.sigma, GaussianChain.from_flow(steps).sigma, rtol=1e-12, atol=0)
     assert len(shorter) == steps
     assert shorter.alpha_bar[0] == 0 and shorter.alpha_bar_next[-1] == 1
     ddim = GaussianChain.from_flow(400).with_ddim(steps, eta=0.5)
@@ -105,6 +103,28 @@ def test_both_conventions_draw_the_same_chunks():
         for network, chain in zip(networks, chains, strict=True)
     ]
     torch.testing.assert_close(*drawn, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "other",
+    (
+        GaussianChain.from_flow(100),
+        GaussianChain.from_flow(10, noise_at=1),
+        GaussianChain.from_flow(10, sigma_min=0.1),
+        GaussianChain.from_flow([0.0, 0.3, *(0.3 + 0.7 * k / 9 for k in range(1, 9)), 1.0]),
+    ),
+    ids=repr,
+)
+def test_a_denoiser_that_was_wrapped_for_another_grid_is_refused(other):
+    chain, states = GaussianChain.from_flow(10), torch.zeros(11, 2, 3, 4)
+    assert log_probs(flow_denoiser(lambda x, t, c: x, GaussianChain.from_flow(10)), chain, states).shape == (10, 2)
+    wrapped = flow_denoiser(lambda x, t, c: x, other)
+    with pytest.raises(SpecpolicyError, match=r"wrapped for a flow of .* the chain is of one of 10 times"):
+        sample(wrapped, chain, (2, 3, 4))
+    with pytest.raises(SpecpolicyError, match=r"wrapped for a flow of .* the chain is of one of 10 times"):
+        log_probs(wrapped, chain, states)
+    with pytest.raises(SpecpolicyError, match="has to be wrapped"):
+        log_probs(lambda x, t, c: x, chain, states)
 
 
 def test_ddim_without_noise_is_eulers_method_and_with_noise_is_not():

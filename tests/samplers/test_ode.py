@@ -10,8 +10,7 @@ from specpolicy.model import Model
 from specpolicy.samplers import BoundSampler, Setting
 
 CHAIN = GaussianChain.from_flow(100)
-ORDERS = {"euler": 1, "midpoint": 2, "rk4": 4}
-STAGES = {"euler": 1, "midpoint": 2, "rk4": 4}
+ORDERS = {"euler": 1, "midpoint": 2, "rk4": 4}  # also the number of stages, up to order four
 
 
 def velocity(x, time, cond):
@@ -50,11 +49,11 @@ def test_each_stage_asks_at_its_own_time_and_state(name, chain):
     places = {"euler": [0], "midpoint": [0, 0.5], "rk4": [0, 0.5, 0.5, 1]}[name]
     wanted = [(step + place) / 8 for step in range(8) for place in places]
     assert [float(time[0]) for _, time in asked] == pytest.approx(wanted, abs=1e-6)
-    firsts = torch.stack([x for x, _ in asked[:: STAGES[name]]])
+    firsts = torch.stack([x for x, _ in asked[:: ORDERS[name]]])
     torch.testing.assert_close(firsts, out.states[:-1], rtol=1e-12, atol=1e-12)
     assert out.states.shape == (9, 2, 3, 4)
-    assert out.stats.calls.tolist() == out.stats.rows.tolist() == [8 * STAGES[name]] * 2
-    assert out.stats.rows_by_call == (2,) * 8 * STAGES[name]
+    assert out.stats.calls.tolist() == out.stats.rows.tolist() == [8 * ORDERS[name]] * 2
+    assert out.stats.rows_by_call == (2,) * 8 * ORDERS[name]
 
 
 def test_a_flow_from_one_to_zero_is_followed_to_the_same_end():
