@@ -86,9 +86,16 @@ def fitting(cond: Tensor, chain: GaussianChain) -> Effort:
 
 @torch.no_grad()
 def encoded(policy: Policy, observations: Mapping[str, Any], seed: int = 0) -> Tensor:
-    """Return the conditions (N, ...) of observations {key: (N, To, ...)}, as they come in use."""
-    number = len(observations[policy.observation_keys[0]]) if policy.observation_keys[0] in observations else 0
-    starts = range(0, max(number, 1), PART)
+    """Return the conditions (N, ...) of observations {key: (N, To, ...)}, as they come in use.
+
+    Raises:
+        SpecpolicyError: more observations of one key than of another; see `Policy.encode`.
+    """
+    numbers = {key: len(observations[key]) for key in policy.observation_keys if key in observations}
+    if len(set(numbers.values())) > 1:
+        found = ", ".join(f"{number} of '{key}'" for key, number in numbers.items())
+        raise SpecpolicyError(f"calibrate(policy, observations): {found}: give as many of each key")
+    starts = range(0, max([1, *numbers.values()]), PART)
     parts = [
         policy.encode({key: value[start : start + PART] for key, value in observations.items()}) for start in starts
     ]

@@ -35,7 +35,7 @@ CONFIG = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def policy():
     torch.manual_seed(0)
     made = DiffusionPolicy.from_config(CONFIG)
@@ -79,6 +79,20 @@ def test_observations_that_do_not_do(arguments, options, words, policy):
     with pytest.raises(SpecpolicyError) as error:
         specpolicy.calibrate(policy, *arguments, **options)
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_more_observations_of_one_key_than_of_another():
+    """Of 100, the 36 behind the first part would be left out."""
+    made = DiffusionPolicy.from_config(
+        {
+            **CONFIG,
+            "observation": {"state": 3, "goal": 2},
+            "normaliser": {**CONFIG["normaliser"], "goal": IDENTITY},
+        }
+    )
+    given = {"state": torch.zeros(64, 2, 3), "goal": torch.zeros(100, 2, 2)}
+    with pytest.raises(SpecpolicyError, match="64 of 'state', 100 of 'goal': give as many of each key"):
+        specpolicy.calibrate(made, given)
 
 
 def test_a_denoiser_is_calibrated_as_before(policy):
