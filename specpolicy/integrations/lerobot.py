@@ -174,9 +174,10 @@ def wrap(
     Raises:
         SpecpolicyError: another kind of policy.
     """
-    drawer = Drawer(sampler or own_sampler(policy), generator, calibration)
+    chosen = sampler or own_sampler(policy)
     if hasattr(policy, "noise_predictor"):
-        return wrap_dit(policy, drawer)
+        return wrap_dit(policy, Drawer(chosen, generator, calibration))
+    drawer = Drawer(chosen, generator, calibration, LEROBOT_UNET)
     require(policy, ("diffusion", "config"), "LeRobot's DiffusionPolicy or MultiTaskDiTPolicy")
     model = policy.diffusion
     require(model, ("conditional_sample", "unet", "noise_scheduler", "num_inference_steps"), "its DiffusionModel")

@@ -7,6 +7,7 @@ stands alone: an observation has one key, `condition`, which is what LeRobot's o
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.checkpoints import ForeignCheckpoint
 from specpolicy.integrations.lerobot_dit_encoders import SAME, Encoders, read_encoders
-from specpolicy.integrations.lerobot_dit_settings import MultiTaskDiTConfig
+from specpolicy.integrations.lerobot_dit_settings import MultiTaskDiTConfig, flow_options
 from specpolicy.integrations.lerobot_processors import AFTER, BEFORE
 from specpolicy.integrations.lerobot_settings import ACTION, STATE, WEIGHTS
 from specpolicy.integrations.lerobot_statistics import Normalisations, load_tensors, missing, read_processors
@@ -26,7 +27,6 @@ from specpolicy.parsing import parse
 from specpolicy.parsing.tensors import prefixed
 
 DENOISER, ENCODER = "noise_predictor.", "observation_encoder."
-TIMES = 400
 CONDITION = "condition"
 
 
@@ -90,10 +90,7 @@ def _process(settings: MultiTaskDiTConfig) -> dict[str, Any]:
     if settings.objective == "diffusion":
         kind, steps = settings.noise_scheduler_type, settings.num_inference_steps
         return {"chain": chain_config(kind, settings.scheduler(), steps)}
-    steps = settings.num_integration_steps
-    # Shorter chains shall have equal steps, too, so the grid is finer where there are few.
-    times = steps * max(1, TIMES // steps)
-    return {"flow": {"times": times, "steps": steps, "sigma_min": settings.sigma_min, "time_scale": 1.0}}
+    return {"flow": asdict(flow_options(settings.num_integration_steps, settings.sigma_min))}
 
 
 def dit_options(weights: Mapping[str, Tensor], where: str) -> tuple[dict[str, Any], int, int]:

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from specpolicy.diffusion import FlowOptions
 from specpolicy.integrations.lerobot_settings import Feature, Features, Inert, Mode, check_feature_types
 from specpolicy.parsing import check_ranges
+
+TIMES = 400  # of a flow's grid, at least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,3 +94,14 @@ class MultiTaskDiTConfig(Features):
     def own_sampler(self) -> str | None:
         """Our name of the solver that its settings name; None for the objective `diffusion`."""
         return None if self.objective == "diffusion" else f"{self.integration_method}-{self.num_integration_steps}"
+
+
+def flow_options(steps: int, sigma_min: float) -> FlowOptions:
+    """Return the options of a policy that matches flows, from its file or in memory, so that a calibration serves both.
+
+    Args:
+        steps: `num_integration_steps`.
+        sigma_min: of its settings.
+    """
+    # Shorter chains shall have equal steps, too, so the grid is finer where there are few.
+    return FlowOptions(times=steps * max(1, TIMES // steps), steps=steps, sigma_min=sigma_min, time_scale=1.0)

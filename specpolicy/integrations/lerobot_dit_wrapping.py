@@ -1,20 +1,49 @@
 """`wrap` for LeRobot's MultiTaskDiTPolicy: its encoders and processors stay, its objective draws through us."""
 
 import types
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.flow import flow_denoiser
 from specpolicy.integrations.lerobot_dit import dit_options
+from specpolicy.integrations.lerobot_dit_settings import flow_options
 from specpolicy.integrations.wrapping import Drawer, require
 from specpolicy.model import Model
 from specpolicy.networks import DiffusionTransformer
 from specpolicy.parsing.tensors import Unfilled
 
 TOLERANCE = 1e-4  # of the root mean square of the policy's own output
+
+
+@dataclass
+class Kept:
+    """What is kept from chunk to chunk, beside a policy and copied with it, but no part of its weights.
+
+    Attributes:
+        weights: the parameters it was made for.
+        form: the horizon, and number formats and devices of the parameters, which `Module.to` changes in place.
+        network: our network on these parameters; None if the policy's is another one.
+        chain: that of `denoiser`.
+        denoiser: `network` as the chain calls it.
+    """
+
+    weights: dict[str, Tensor]
+    form: Any
+    network: DiffusionTransformer | None = None
+    chain: GaussianChain | None = None
+    denoiser: Any = None
+
+    def denoiser_of(self, chain: GaussianChain, flow: bool) -> Any:
+        """Return the denoiser for a chain: one object for all chunks, because a calibration compares its weights where
+        it is new."""
+        if self.chain is not chain:
+            self.chain, self.denoiser = chain, flow_denoiser(self.network, chain) if flow else self.network
+        return self.denoiser
 
 
 def wrap_dit(policy: Any, drawer: Drawer) -> Any:
@@ -24,23 +53,25 @@ def wrap_dit(policy: Any, drawer: Drawer) -> Any:
     require(objective, ("conditional_sample", "horizon", "action_dim"), "its objective")
     if not _is_flow(objective):
         require(objective, ("noise_scheduler", "num_inference_steps"), "its objective 'diffusion'")
-    policy.last_stats, policy._split_network = None, None
+    policy.last_stats, policy._kept = None, None
 
     def conditional_sample(self: Any, model: Any, batch_size: int, conditioning_vec: Tensor) -> Tensor:
         objective = self.objective
-        if _is_flow(objective):
-            chain = drawer.flow_chain(objective.config.num_integration_steps, 0.0, objective.config.sigma_min)
+        flow = _is_flow(objective)
+        if flow:
+            config = objective.config
+            chain = drawer.flow_chain(flow_options(config.num_integration_steps, config.sigma_min))
         else:
             chain = drawer.chain(objective.noise_scheduler, objective.num_inference_steps)
         shape = (batch_size, objective.horizon, objective.action_dim)
         like = next(model.parameters())
-        network = _ours(self, model, objective.horizon, conditioning_vec)
-        if network is None:
+        kept = _ours(self, model, objective.horizon, conditioning_vec)
+        if kept.network is None:
             out = drawer.draw(model, chain, shape, {"conditioning_vec": conditioning_vec}, like)
         else:
             cond = conditioning_vec.to(like.dtype)
-            called = flow_denoiser(network, chain) if _is_flow(objective) else network
-            out = drawer.draw_by(Model(called, like.device), chain, shape, cond, like)
+            model = Model(kept.denoiser_of(chain, flow), like.device)
+            out = drawer.draw_by(model, chain, shape, cond, like)
         self.last_stats = out.stats
         return out.actions
 
@@ -63,21 +94,22 @@ def _is_flow(objective: Any) -> bool:
     return not hasattr(objective, "noise_scheduler") and all(hasattr(config, name) for name in names)
 
 
-def _ours(policy: Any, model: Any, horizon: int, cond: Tensor) -> DiffusionTransformer | None:
+def _ours(policy: Any, model: Any, horizon: int, cond: Tensor) -> Kept:
     """Return our network on the parameters of the policy's own one: it works out once a chunk what follows from the
-    condition alone. None if the policy's network is another one, which is then called as it is.
+    condition alone. If the policy's network is another one, that is called as it is.
 
-    It is made when it is first needed and when parameters were replaced. It stands in a tuple, so that it is no part of
-    the policy's weights and yet copied with the policy.
+    It is made when it is first needed, and when parameters were replaced, moved or converted.
     """
-    weights = model.state_dict(keep_vars=True)
-    kept = policy._split_network
+    weights = dict(model.state_dict(keep_vars=True))
+    form = horizon, [(value.dtype, value.device) for value in weights.values()]
+    kept = policy._kept
     if (
         kept is not None
-        and kept[0].keys() == weights.keys()
-        and all(kept[0][name] is weights[name] for name in weights)
+        and kept.form == form
+        and kept.weights.keys() == weights.keys()
+        and all(kept.weights[name] is weights[name] for name in weights)
     ):
-        return kept[1]
+        return kept  # type: ignore[no-any-return]
     network = None
     if all(value.dtype == torch.float32 for value in weights.values()):
         try:
@@ -86,8 +118,8 @@ def _ours(policy: Any, model: Any, horizon: int, cond: Tensor) -> DiffusionTrans
             network = None
     if network is not None and not _same(network, model, horizon, cond):
         network = None
-    policy._split_network = weights, network
-    return network
+    policy._kept = Kept(weights, form, network)
+    return policy._kept  # type: ignore[no-any-return]
 
 
 def _sharing(weights: dict[str, Any], config: Any, horizon: int, where: str) -> DiffusionTransformer:
@@ -116,9 +148,10 @@ def _same(network: DiffusionTransformer, model: Any, horizon: int, cond: Tensor)
     source = torch.Generator().manual_seed(0)
     x = torch.randn(2, horizon, network.input_proj.in_features, generator=source).to(cond.device)
     t, cond = torch.tensor([0, 7], device=cond.device), cond[:1].float().expand(2, -1)
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]  # parts that are frozen have their own
     try:
         expected, found = model.eval()(x, t, conditioning_vec=cond), network(x, t, cond)
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
     return bool((found - expected).abs().max() <= TOLERANCE * expected.square().mean().sqrt().clamp(min=1e-6))

@@ -27,6 +27,8 @@ VISUAL_CORE: Rules = [
 VISUAL_CORE_POSITIONS = r"(.+)\.pool\.pos_[xy]", 1
 VISUAL_CORE_IGNORED = re.compile(r".+\.(pool\.pos_[xy]|nets\.[012]\..+)")
 
+UNCHANGED: Rules = [(r"(.+)", r"\1")]
+
 # LeRobot's U-Net: convolution blocks by name in place of a list, bare convolutions for the sampling layers.
 LEROBOT_UNET: Rules = [
     (r"(.+)\.conv1\.block\.(.+)", r"\1.blocks.0.block.\2"),

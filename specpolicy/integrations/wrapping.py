@@ -6,15 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from specpolicy.conditioning import paint_in, x0_table
-from specpolicy.diffusion import ChainOptions, FlowProcess, GaussianChain
+from specpolicy.diffusion import ChainOptions, FlowOptions, FlowProcess, GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.flow import flow_denoiser
+from specpolicy.integrations.names import UNCHANGED, Rules, renamed, unwrapped
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.model import Model
 from specpolicy.parsing import parse
+from specpolicy.parsing.tensors import prefixed
 from specpolicy.samplers import BoundSampler, Calibration, Sample, Sampler, Setting
 from specpolicy.samplers.base import Generators
 from specpolicy.samplers.registry import as_sampler
@@ -41,13 +43,46 @@ class Packed:
         }
 
 
+class Renamed(nn.Module):
+    """A network whose weights have the names of a policy that was loaded: fingerprints of calibrations cover names."""
+
+    def __init__(self, network: nn.Module, rules: Rules, prefix: str):
+        super().__init__()
+        self.rules, self.prefix = rules, prefix
+        self._network = (network,)  # in a tuple, as it is no part of this one
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Return the weights under our names."""
+        ours, _ = renamed(unwrapped(self._network[0].state_dict()), self.rules)
+        return prefixed(ours, self.prefix)
+
+    def of(self, network: object, prefix: str) -> bool:
+        """Whether it stands for that network in that place."""
+        return self._network[0] is network and self.prefix == prefix
+
+
 class Drawer:
     """Draws chunks from a user's network and diffusers scheduler; remembers the cost of the last one."""
 
-    def __init__(self, sampler: str | Sampler, generator: Generators, calibration: Calibration | None = None):
+    def __init__(
+        self,
+        sampler: str | Sampler,
+        generator: Generators,
+        calibration: Calibration | None = None,
+        rules: Rules = UNCHANGED,
+    ):
+        """Settle what all draws share.
+
+        Args:
+            sampler: a name, or a result of `specpolicy.make_sampler`.
+            generator: of all draws; torch's global one if None.
+            calibration: of the network.
+            rules: which give the names of the network's weights as a loaded policy has them.
+        """
         self.sampler = as_sampler(sampler)
-        self.generator, self.calibration = generator, calibration
+        self.generator, self.calibration, self.rules = generator, calibration, rules
         self._chains: dict[Any, GaussianChain] = {}
+        self._renamed: Renamed | None = None
 
     def chain(self, scheduler: Any, steps: int | None, **step_options: Any) -> GaussianChain:
         """Return the chain of a scheduler with that many inference steps; options as for its `step`.
@@ -73,13 +108,11 @@ class Drawer:
             raise SpecpolicyError(f"the final_alpha_cumprod of the {kind} is not 1: its last step would keep noise")
         return chain
 
-    def flow_chain(self, steps: int, noise_at: float = 0.0, sigma_min: float = 0.0) -> GaussianChain:
-        """Return the ancestral chain of a flow model that is integrated in that many equal steps; see
-        `GaussianChain.from_flow`. `draw` then takes the network that predicts its velocity."""
-        key = steps, noise_at, sigma_min
-        if key not in self._chains:
-            self._chains = {key: GaussianChain.from_flow(steps, noise_at, sigma_min)}
-        return self._chains[key]
+    def flow_chain(self, options: FlowOptions) -> GaussianChain:
+        """Return the ancestral chain of a flow model. `draw` then takes the network that predicts its velocity."""
+        if options not in self._chains:
+            self._chains = {options: options.make()}
+        return self._chains[options]
 
     def draw(
         self,
@@ -112,9 +145,18 @@ class Drawer:
             return paint_in(functools.partial(network, **found), x, t, values, mask.bool(), table)
 
         # The set of conditions may change from chunk to chunk, and the denoiser with it.
-        called = flow_denoiser(denoiser, chain) if isinstance(chain.process, FlowProcess) else denoiser
-        model = Model(called, like.device, network)
+        flow = isinstance(chain.process, FlowProcess)
+        called = flow_denoiser(denoiser, chain) if flow else denoiser
+        model = Model(called, like.device, self._behind(network, "network." if flow else ""))
         return self.draw_by(model, chain, shape, packed.tensor, like, generator=generator, noise=noise)
+
+    def _behind(self, network: object, prefix: str) -> object:
+        """Return what stands for the network where a calibration is compared with it, the same one for each chunk."""
+        if not isinstance(network, nn.Module):
+            return network
+        if self._renamed is None or not self._renamed.of(network, prefix):
+            self._renamed = Renamed(network, self.rules, prefix)
+        return self._renamed
 
     def draw_by(
         self,

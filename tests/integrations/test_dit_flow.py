@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from dit_files import ACTIONS, FRAMES, HORIZON, write_alone
-from test_wrap_dit import COND, Policy, batch, chunk, seeded
+from test_wrap_dit import COND, Changed, Network, Policy, batch, chunk, seeded
 from torch import nn
 
-from specpolicy import SpecpolicyError, load_policy
+from specpolicy import SpecpolicyError, fingerprints, load_policy
 from specpolicy.integrations import lerobot
+from specpolicy.samplers import Calibration
+from specpolicy.samplers.recycled.surrogates import GaussianSurrogate
 
 STEPS = 10
 
@@ -54,7 +56,7 @@ def test_it_selects_what_it_did(method, calls, sigma_min):
     lerobot.wrap(policy)
     torch.testing.assert_close(chunk(policy), before, rtol=1e-4, atol=1e-4)
     assert policy.last_stats.calls.tolist() == [calls] * 2
-    assert policy._split_network[1] is not None  # it is drawn by our network on its parameters
+    assert policy._kept.network is not None  # it is drawn by our network on its parameters
 
 
 def test_samplers_of_the_ancestral_chain_serve_it():
@@ -98,3 +100,29 @@ def test_a_flow_that_cannot_be_is_refused(tmp_path):
     directory, _ = write_alone(tmp_path, COND, {"objective": "flow_matching", "sigma_min": 0.9})
     with pytest.raises(SpecpolicyError, match=r"sigma_min is 0\.9: it must be a number from 0 to 0\.5"):
         load_policy(directory)
+
+
+def calibration_of(policy):
+    """A calibration as it is made for a loaded policy."""
+    prior = GaussianSurrogate(policy.chain.process.alpha_bar, policy.sample_shape, COND)
+    return Calibration(prior, fingerprint=policy.fingerprint)
+
+
+@pytest.mark.parametrize("kind", (Network, Changed), ids=("ours", "another"))
+def test_a_calibration_of_the_loaded_policy_serves_the_one_in_memory(kind, tmp_path, monkeypatch):
+    """By our network on its parameters, and by another network with its weights, whose names are no flow's."""
+    changed = {"objective": "flow_matching", "num_integration_steps": STEPS}
+    loaded = load_policy(write_alone(tmp_path, COND, changed)[0])
+    computed, own = [], fingerprints.add_weights
+    monkeypatch.setattr(fingerprints, "add_weights", lambda *given: computed.append(1) or own(*given))
+    policy = Policy(kind, Objective())
+    lerobot.wrap(policy, "recycled", seeded(), calibration_of(loaded))
+    del computed[:]
+    assert chunk(policy).shape == (3, 2, ACTIONS) and (policy._kept.network is None) == (kind is Changed)
+    chunk(policy)
+    assert len(computed) == 1  # weights are compared once, not for every chunk
+    with torch.no_grad():
+        loaded.denoiser.network.output_proj.bias += 1
+    lerobot.wrap(policy, "recycled", seeded(), calibration_of(loaded))
+    with pytest.raises(SpecpolicyError, match="made for another policy"):
+        chunk(policy)

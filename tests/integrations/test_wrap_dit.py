@@ -151,7 +151,30 @@ def test_a_network_that_computes_something_else_is_called_as_it_is(kind):
     before = chunk(policy)
     lerobot.wrap(policy)
     torch.testing.assert_close(chunk(policy), before, rtol=2e-5, atol=2e-5)
-    assert policy._split_network[1] is None
+    assert policy._kept.network is None
+
+
+def test_a_policy_that_was_converted_is_drawn_anew():
+    """`Module.to` keeps the objects of the parameters, and our network is one of float32."""
+    policy = lerobot.wrap(Policy(), "ddpm")
+    first = chunk(policy)
+    assert policy._kept.network is not None
+    double = policy.double().objective.conditional_sample(policy.noise_predictor, 2, torch.ones(2, COND))
+    assert policy._kept.network is None and double.dtype == torch.float64
+    torch.testing.assert_close(chunk(policy.float()), first)
+    assert policy._kept.network is not None
+    policy.objective.horizon = HORIZON - 2
+    assert policy.objective.conditional_sample(policy.noise_predictor, 2, torch.ones(2, COND)).shape[1] == HORIZON - 2
+
+
+def test_parts_that_are_frozen_stay_in_their_mode():
+    policy = lerobot.wrap(Policy(), "ddpm")
+    policy.train()
+    policy.noise_predictor.transformer_blocks[0].eval()
+    before = [module.training for module in policy.modules()]
+    with torch.no_grad():
+        policy.objective.conditional_sample(policy.noise_predictor, 2, torch.ones(2, COND))
+    assert [module.training for module in policy.modules()] == before and len(set(before)) == 2
 
 
 def test_parameters_that_do_not_learn_stay_so():
