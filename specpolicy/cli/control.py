@@ -44,15 +44,15 @@ def run(config: DictConfig) -> None:
     from specpolicy.cli.own_outputs import check_own
     from specpolicy.cli.policies import pin
     from specpolicy.control import timing_report
-    from specpolicy.control.signals import EndingSignals
+    from specpolicy.control.signals import EndingSignals, ending_raises
     from specpolicy.outputs import claim, default_name, file_name
 
     if config.seed < 0 or config.max_seconds <= 0:
         raise SpecpolicyError("max_seconds must be positive and seed not negative (specpolicy control --help)")
-    pin(config)
     name = file_name(moved(config))
+    pin(config)
     output = Path(config.output or f"outputs/control/{name}-{default_name(config.policy)}")
-    with claim(output, "control"), live_robot(config) as live:
+    with claim(output, "control"), ending_raises(), live_robot(config) as live:
         check_own(output, "control", ["timing.json", "config.yaml"])
         planner = _planner(config, live)
         hz = live.hz(getattr(planner, "control_hz", None))

@@ -14,9 +14,7 @@ from specpolicy.cluster.work import Work
 from specpolicy.errors import SpecpolicyError
 
 PATIENCE_SECONDS = 300.0  # for a process to begin somewhere, while nothing else is done
-
-
-BEGINNINGS = 3  # of each process that may fail in a row
+MOST_FAILED_STARTS = 3  # of each process, in a row, while none works
 
 
 class Late(Exception):
@@ -67,7 +65,7 @@ class Hands:
         self._down: deque[int] = deque()  # groups to begin anew
         self._again: deque[Task] = deque()
         self._failed: list[Task] = []
-        self._vain = 0  # beginnings in a row that have failed
+        self._failed_starts = 0  # in a row, while no group was ready
 
     def run(self, work: Work, jobs: Iterator[Any]) -> Generator[Any, None, None]:
         """Yield results until nothing is left."""
@@ -87,7 +85,7 @@ class Hands:
                     if task is None:
                         self._meet(value)
                         self._groups[number].node = value[0]
-                        self._vain = 0
+                        self._failed_starts = 0
                         self._begin()
                     else:
                         self._groups[number].busy.remove(task)
@@ -162,13 +160,14 @@ class Hands:
         """End a group after a failure, begin a new one in its place, and have its jobs done again.
 
         Raises:
-            SpecpolicyError: one process after the other fails before it does anything.
+            SpecpolicyError: one process after the other fails before it does anything, and no other one works.
         """
-        self._vain += task is None
-        if self._vain > BEGINNINGS * len(self._groups):
+        # A node where nothing can begin does not end a run that goes on elsewhere.
+        self._failed_starts += task is None and all(group.node is None for group in self._groups)
+        if self._failed_starts > MOST_FAILED_STARTS * len(self._groups):
             raise SpecpolicyError(
-                f"cluster: processes die as they begin, {self._vain} in a row ({reason_of(error)}); what is finished "
-                "is kept: the same command goes on"
+                f"cluster: processes die as they begin, {self._failed_starts} in a row ({reason_of(error)}); what is "
+                "finished is kept: the same command goes on"
             )
         group = self._groups[number]
         own = isinstance(error, (self._ray.exceptions.RayTaskError, Late))  # the job itself has failed

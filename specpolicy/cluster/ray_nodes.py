@@ -120,9 +120,11 @@ def reason_of(error: Exception) -> str:
 def _own_sigterm() -> Iterator[None]:
     """Keep this program's answer to SIGTERM, which a scheduler sends. Ray's is a stack trace and an abort."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if before is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _reach(address: str) -> None:

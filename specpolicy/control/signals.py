@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -101,6 +103,30 @@ class EndingSignals:
         if not callable(handler):
             raise SystemExit(128 + number)
         handler(number, inspect.currentframe())
+
+
+@contextlib.contextmanager
+def ending_raises() -> Iterator[None]:
+    """A block in which `ASKING` signals that would end the program at once raise SystemExit(128 + number) instead, so
+    that whatever is open is closed, such as a robot that is being connected.
+
+    Signals that the program handles or ignores stay as they are. Outside the main thread this does nothing.
+    """
+    before: dict[int, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            elsewhere = _caught_by_c()
+            for number in (getattr(signal, name) for name in ASKING if hasattr(signal, name)):
+                if number not in elsewhere and signal.getsignal(number) is signal.SIG_DFL:
+                    before[number] = signal.signal(number, _leave)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _replaceable() -> Iterator[int]:

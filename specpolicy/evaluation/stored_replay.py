@@ -65,17 +65,19 @@ def _played(env: Any, stored: Stored, where: str) -> tuple[Tape, Tape]:
         env.reset()
         env.reset_from_xml_string(env.edit_model_xml(stored.scene))
         env.sim.reset()
+        if stored.states.shape[1] != (size := len(env.sim.get_state().flatten())):
+            raise SpecpolicyError(f"{where} has states of {stored.states.shape[1]} numbers, its scene has {size}")
         states = [stored.states[0]]
         env.sim.set_state_from_flattened(stored.states[0])
         env.sim.forward()
         for action in stored.actions[:-1]:
             env.step(action)
             states.append(np.array(env.sim.get_state().flatten()))
+    except SpecpolicyError:
+        raise
     except Exception as error:
         raise SpecpolicyError(f"{where} cannot be played in this robosuite: {one_line(error)}") from error
     joints = _joints(env.sim.model)
-    if stored.states.shape[1] != (size := len(env.sim.get_state().flatten())):
-        raise SpecpolicyError(f"{where} has states of {stored.states.shape[1]} numbers, its scene has {size}")
     recorded, again = (
         Tape(0, stored.actions, {name: rows[:, 1 + start : 1 + end] for name, (start, end) in joints.items()})
         for rows in (stored.states, np.stack(states))

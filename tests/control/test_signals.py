@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from specpolicy.control.signals import ASKING, ENDING_BY_DEFAULT, OF_TERMINALS, EndingSignals
+from specpolicy.control.signals import ASKING, ENDING_BY_DEFAULT, OF_TERMINALS, EndingSignals, ending_raises
 
 ALL = [getattr(signal, name) for name in (*ASKING, *ENDING_BY_DEFAULT) if hasattr(signal, name)]
 
@@ -45,6 +45,28 @@ def test_a_signal_has_its_effect_behind_the_block_and_every_handler_is_back(name
     else:
         assert caught.type is SystemExit and caught.value.code == 128 + getattr(signal, name)
     assert {number: signal.getsignal(number) for number in ALL} == before
+
+
+@pytest.mark.parametrize("name", [name for name in ASKING if hasattr(signal, name)])
+def test_a_block_that_is_asked_to_end_raises_at_once(name):
+    before = {number: signal.getsignal(number) for number in ALL}
+    closed = []
+    with pytest.raises(KeyboardInterrupt if name == "SIGINT" else SystemExit) as caught, ending_raises():
+        assert signal.getsignal(getattr(signal, name)) is not signal.SIG_DFL  # it would end the tests
+        try:
+            send(name)
+        finally:
+            closed.append(name)
+    assert closed and (name == "SIGINT" or caught.value.code == 128 + getattr(signal, name))
+    assert {number: signal.getsignal(number) for number in ALL} == before
+
+
+def test_a_block_that_raises_leaves_the_programs_own_handlers_alone():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, handler := lambda number, frame: None)
+    with ending_raises():
+        send("SIGTERM", "SIGHUP")
+        assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)) == (signal.SIG_IGN, handler)
 
 
 def test_nothing_happens_without_a_signal():

@@ -114,6 +114,23 @@ def test_sigterm_ends_the_program_as_without_ray(monkeypatch, address):
     assert begun == [(address or "local",), "shut down"]
 
 
+def test_sigterm_is_as_before_where_no_ray_can_be_used(monkeypatch):
+    def init(*arguments, **options):
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        raise ConnectionError("no cluster here")
+
+    ray = SimpleNamespace(init=init, is_initialized=lambda: False)
+    for name in ("ray", "ray.util", "ray.util.scheduling_strategies"):
+        monkeypatch.setitem(sys.modules, name, ray)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SpecpolicyError, match="no cluster here"), connected(Ray(address="auto")):
+            pass
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """A cluster with one node of one CPU, and the module ray, connected to it."""

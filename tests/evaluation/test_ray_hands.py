@@ -46,7 +46,7 @@ class Actor:
     """On a node; does a job by a function (node, job) that may return an exception. `ready`: what it says at first."""
 
     def __init__(self, node, do, ready=None):
-        self.killed, self.done = False, []
+        self.node, self.killed, self.done = node, False, []
         self.ready = SimpleNamespace(remote=lambda: Reference(ready or [node]))
 
         def remote(job):
@@ -57,12 +57,12 @@ class Actor:
 
 
 def pretend(do, nodes, slots=1, retries=2, jobs=range(8), timeout=None, ready=None):
-    """Results, and the actors of all groups ever begun."""
+    """Results, and the actors of all groups ever begun. `ready`: what nodes say at first if not their name."""
     begun, met = [], []
 
     def maker(node):
         def make():
-            begun.append(Actor(node, do, ready))
+            begun.append(Actor(node, do, (ready or {}).get(node)))
             return Group([begun[-1]], slots)
 
         return make
@@ -110,9 +110,14 @@ def test_a_job_that_hangs_is_done_elsewhere_and_its_neighbours_are_not_blamed(sl
 
 
 def test_processes_that_die_as_they_begin_end_the_run():
-    found, begun = pretend(lambda node, job: job, "ab", ready=OSError("no memory"))
+    found, begun = pretend(lambda node, job: job, "ab", ready=dict.fromkeys("ab", OSError("no memory")))
     assert len(found) == 1 and "processes die as they begin, 7 in a row (OSError: no memory)" in found[0]
     assert all(actor.killed for actor in begun) and not any(actor.done for actor in begun)
+
+
+def test_a_node_where_nothing_begins_does_not_end_a_run_that_goes_on_elsewhere():
+    found, begun = pretend(lambda node, job: job, "ab", jobs=range(40), ready={"b": OSError("no memory")})
+    assert found == list(range(40)) and sum(actor.node == "b" for actor in begun) > 7
 
 
 def test_jobs_that_depend_on_results_are_asked_for_again():

@@ -120,6 +120,19 @@ def test_a_damaged_demonstration_is_refused(recorded, tmp_path, change, words):
     assert words in str(caught.value)
 
 
+def test_states_of_another_scene_are_refused_before_they_are_played(recorded, tmp_path, capsys):
+    other = tmp_path / "other.hdf5"
+    shutil.copy(recorded, other)
+    with h5py.File(other, "a") as file:
+        for demo in file["data"].values():
+            rows = demo["states"][:]
+            del demo["states"]
+            demo["states"] = rows[:, :-1]
+    size = rows.shape[1]
+    assert main(["replay", f"path={other}", f"output={tmp_path / 'out'}"]) == 2
+    assert f"has states of {size - 1} numbers, its scene has {size}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     (

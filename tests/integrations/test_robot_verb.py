@@ -2,11 +2,12 @@
 
 import json
 import re
+import signal
 import sys
 
 import pytest
 import torch
-from lerobot_stand_in import install
+from lerobot_stand_in import Arm, install
 from omegaconf import OmegaConf
 
 from specpolicy.cli import main
@@ -71,6 +72,31 @@ def test_what_ends_the_run_disconnects_the_robot(policy, tmp_path, capsys, monke
     assert "robot.act() failed: RuntimeError: a motor does not answer" in capsys.readouterr().err
     assert made[0].disconnects == 1
     assert json.loads((tmp_path / "out" / "timing.json").read_text())["error"].startswith("robot.act() failed")
+
+
+def test_a_signal_while_it_is_connected_leaves_no_robot_powered(policy, tmp_path, monkeypatch):
+    made = install(monkeypatch)
+
+    def connect(arm, calibrate):
+        arm.bus.is_connected = True
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL  # it would end the tests
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Arm, "connect", connect)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as left:
+            control(policy, tmp_path, *ARM)
+        assert left.value.code == 143 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert made[0].disconnects == 1 and not made[0].is_connected
+
+
+def test_what_is_moved_is_asked_for_before_a_policy_is_fetched(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("specpolicy.cli.policies.pin", lambda config: pytest.fail("the policy is fetched first"))
+    assert control("wandb:mine:latest", tmp_path) == 2
+    assert "neither is given" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
