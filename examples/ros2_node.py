@@ -43,8 +43,9 @@ class RosRobot:
         self.node, self.joints = node, list(told("joints", [""]))
         self.oldest = told("max_age", 0.2)  # seconds; with an older message the robot is stopped
         self.newest = {}  # {name: (time of arrival, message)}; replaced as a whole, so no lock is needed
+        self.lacking = ""  # what the newest message without all joints lacked
         topic = told("states", "/joint_states")
-        node.create_subscription(JointState, topic, self.hear("states"), qos_profile_sensor_data)
+        node.create_subscription(JointState, topic, self.hear_joints, qos_profile_sensor_data)
         self.cameras = dict(entry.split(":", 1) for entry in told("cameras", [""]) if entry)
         for name, topic in self.cameras.items():
             node.create_subscription(Image, topic, self.hear(name), qos_profile_sensor_data)
@@ -55,12 +56,21 @@ class RosRobot:
     def hear(self, name):
         return lambda message: self.newest.update({name: (time.monotonic(), message)})
 
+    def hear_joints(self, message):
+        """Keep positions of all joints; a message of some joints, such as a gripper's own, is left out."""
+        angles = dict(zip(message.name, message.position, strict=False))
+        if missing := [name for name in self.joints if name not in angles]:
+            self.lacking = f" with a position of '{missing[0]}': there are {', '.join(angles) or 'none'}"
+        else:
+            self.hear("states")(np.array([angles[name] for name in self.joints]))
+
     def wait(self, seconds=10.0):
         """Wait until every topic has been heard; say which has not."""
         end = time.monotonic() + seconds
         while missing := [name for name in ("states", *self.cameras) if name not in self.newest]:
             if time.monotonic() > end:
-                raise specpolicy.SpecpolicyError(f"no message on the topic of {missing[0]} for {seconds:g} s")
+                what = self.lacking if missing[0] == "states" else ""
+                raise specpolicy.SpecpolicyError(f"no message on the topic of {missing[0]} for {seconds:g} s{what}")
             time.sleep(0.01)
 
     def fresh(self, name):
@@ -70,11 +80,7 @@ class RosRobot:
         return message
 
     def position(self):
-        message = self.fresh("states")
-        angles = dict(zip(message.name, message.position, strict=False))
-        if missing := [name for name in self.joints if name not in angles]:
-            raise specpolicy.SpecpolicyError(f"there is no joint '{missing[0]}': there are {', '.join(angles)}")
-        return np.array([angles[name] for name in self.joints])
+        return self.fresh("states")
 
     def observe(self):
         frames = {f"observation.images.{name}": picture(self.fresh(name)) for name in self.cameras}
@@ -85,8 +91,7 @@ class RosRobot:
 
     def stop(self):
         if "states" in self.newest:  # hold the last measured position, however old
-            angles = dict(zip(self.newest["states"][1].name, self.newest["states"][1].position, strict=False))
-            self.act([angles[name] for name in self.joints])
+            self.act(self.newest["states"][1])
             self.commands.wait_for_all_acked(Duration(seconds=1))  # the node may end next, and the message with it
 
 
@@ -101,15 +106,21 @@ def picture(message):
 
 def main(arguments=None):
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)  # signals are the control loop's
-    node = Node("specpolicy")
-    policy = specpolicy.load_policy(node.declare_parameter("policy", "checkpoints/mine").value)
-    options = {name: node.declare_parameter(name, default).value for name, default in OPTIONS.items()}
-    robot = RosRobot(node)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    spinning = threading.Thread(target=executor.spin, name="ros", daemon=True)
-    spinning.start()
     try:
+        control(Node("specpolicy"))
+    finally:
+        rclpy.try_shutdown()
+
+
+def control(node):
+    executor = SingleThreadedExecutor()
+    spinning = threading.Thread(target=executor.spin, name="ros", daemon=True)
+    try:
+        policy = specpolicy.load_policy(node.declare_parameter("policy", "checkpoints/mine").value)
+        options = {name: node.declare_parameter(name, default).value for name, default in OPTIONS.items()}
+        robot = RosRobot(node)
+        executor.add_node(node)
+        spinning.start()
         robot.wait()
         limits = Limits(rate=options["rate"])  # radians per second, from where the robot stands
         sampler, worker = options["sampler"] or None, options["worker"]
@@ -118,8 +129,9 @@ def main(arguments=None):
         node.get_logger().info(timing_report(log.summary()))
     finally:
         executor.shutdown()
+        if spinning.ident is not None:
+            spinning.join()  # else it spins a node that is gone
         node.destroy_node()
-        rclpy.try_shutdown()
 
 
 if __name__ == "__main__":  # inference runs in another process, which imports this file

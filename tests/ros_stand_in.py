@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 import types
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -45,9 +46,14 @@ class World:
     def spin(self):
         while not self.ended.wait(0.005):
             if self.silent_after is None or len(self.published) < self.silent_after:
-                self.say(JointState, JointState([*self.joints], [*self.joints.values()]))
+                joints = dict(self.joints)
+                self.say(JointState, JointState([*joints], [*joints.values()]))
+                self.said = [joints[name] for name in ("j1", "j2", "j3")]
+                self.say(JointState, JointState(["gripper"], [0.0]))  # another publisher on the same topic
             rows = bytes([1, 2, 3] * 4 + [0] * 4) * 2  # padded to 16 bytes
             self.say(Image, Image(2, 4, 16, self.encoding, rows))
+        time.sleep(0.05)  # a callback that is under way when the executor is shut down
+        self.events.append("spun")
 
     def say(self, kind, message):
         for heard, topic, callback, qos in list(self.heard.values()):
