@@ -25,6 +25,8 @@ for task in "${tasks[@]}"; do
     common=(task="$task" engine="${ENGINE:-openvino}" batch="${BATCH:-16}" episodes="${EPISODES:-300}" videos=0)
     specpolicy evaluate "${common[@]}" policy="$place/policy" samplers=[ddpm,ddpm-1] output="$place/mip"
     specpolicy evaluate "${common[@]}" policy="checkpoints/$task" samplers=[ddpm,ddim-10] output="$place/diffusion"
+    specpolicy evaluate "${common[@]}" policy="$place/policy" samplers=[ddpm] track=delay track.delays=[0,1,2,4] \
+        track.swept_execute_steps=[] output="$place/delay"
     for one in mip:"$place/policy":[ddpm] diffusion:"checkpoints/$task":[ddpm,ddim-10,recycled,recycled-16]; do
         IFS=: read -r name policy samplers <<<"$one"
         [ -e "$place/times-$name/summary.json" ] ||

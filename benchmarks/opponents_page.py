@@ -2,8 +2,8 @@
 
     python benchmarks/opponents_page.py outputs/benchmarks/opponents docs/results/opponents.md
 
-Reads <results>/<task>/{mip,diffusion}/, <results>/<task>/times-*/ and <results>/push_t/ways.json. The differences are
-paired by seed. Only the part between the script's two marks is replaced.
+Reads <results>/<task>/{mip,diffusion,delay,times-*}/ and <results>/push_t/ways.json. The differences are paired by
+seed. Only the part between the script's two marks is replaced.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from specpolicy.errors import SpecpolicyError
 BEGIN = "<!-- written by benchmarks/opponents.sh: begin -->"
 SUCCESS = ["task", "episodes", "DDPM", "DDIM-10", "MIP", "its first answer", "MIP minus DDPM", "MIP minus DDIM-10"]
 TIMES = ["task", "sampler", "calls", "ms a chunk, median", "to DDPM"]
+DELAYS = [0, 1, 2, 4]
+DELAYED = ["MIP", *(f"d = {delay}" for delay in DELAYS)]
 WAYS = ["Push-T", "clockwise", "counter-clockwise", "straight", "the rarer way", "entropy, bits"]
 
 
@@ -37,13 +39,16 @@ def body(results: Path) -> str:
     if not tasks:
         raise SpecpolicyError(f"{results} holds no results: run benchmarks/opponents.sh")
     parts = [markdown([SUCCESS, *map(success, tasks)])]
+    delayed = [late(task) for task in tasks if (task / "delay" / "episodes.csv").exists()]
+    if delayed:
+        parts.append(markdown([DELAYED, *delayed]))
     times = [row for task in tasks for row in timed(task)]
     if times:
         parts.append(markdown([TIMES, *times]))
     found = results / "push_t" / "ways.json"
     if found.exists():
         parts.append(markdown([WAYS, *ways(found)]))
-    played = [task / name / "summary.json" for task in tasks for name in ("mip", "diffusion")]
+    played = [task / name / "summary.json" for task in tasks for name in ("mip", "diffusion", "delay")]
     summaries = {f"{path.parts[-3]}/{path.parts[-2]}": read_json(path) for path in played if path.exists()}
     return "\n\n".join([*parts, made(summaries)])
 
@@ -57,6 +62,12 @@ def success(task: Path) -> list[str]:
     played = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
     rates = [rate(solved) for solved in (ddpm, ddim, two, one)]
     return [task.name, played, *rates, difference(two, ddpm), difference(two, ddim)]
+
+
+def late(task: Path) -> list[str]:
+    """Return a task's row of success against delay."""
+    played = outcomes(task / "delay" / "episodes.csv")
+    return [task.name, *(rate(played.get(f"ddpm d{delay}", {})) for delay in DELAYS)]
 
 
 def timed(task: Path) -> Iterator[list[str]]:

@@ -45,11 +45,12 @@ def main() -> None:
     found: dict[str, Any] = {"scenes": int(scenes.sum()), "trials": len(envs), "expert": shares(expert[scenes])}
     for path in arguments.policies:
         policy = load_policy(path)
-        names = ["ddpm"] if policy.config.mip is not None else arguments.samplers
-        for name in names:
+        regression = policy.config.mip is not None
+        for name in ["ddpm"] if regression else arguments.samplers:
             taken = [ways(envs, seed, policy_actor(policy, name, len(envs), seed)) for seed in np.array(seeds)[scenes]]
-            found[f"{path.name}, {name}"] = shares(np.array(taken))
-            print(f"{path.name}, {name}", found[f"{path.name}, {name}"], flush=True)
+            label = "MIP" if regression else f"{path.name}, {name}"
+            found[label] = shares(np.array(taken))
+            print(label, found[label], flush=True)
     write_text(arguments.output, json.dumps(found, indent=1) + "\n")
 
 

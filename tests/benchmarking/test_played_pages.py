@@ -67,6 +67,7 @@ def test_opponents_are_compared_by_seed_and_by_time(tmp_path):
     task, page = tmp_path / "push_t", tmp_path / "opponents.md"
     write(task / "mip", {"ddpm": [1] * 6 + [0] * 4, "ddpm-1": [0] * 10})
     write(task / "diffusion", {"ddpm": [1] * 8 + [0] * 2, "ddim-10": [1] * 6 + [0] * 4})
+    write(task / "delay", {"ddpm d0": [1] * 10, "ddpm d4": [1] * 3 + [0] * 7})
     times = {"diffusion": [("ddpm", 100, 0.2), ("ddim-10", 10, 0.02)], "mip": [("ddpm", 2, 0.005)]}
     for run, found in times.items():
         samplers = [{"label": label, "calls": {"mean": calls}, "seconds": {"p50": p50}} for label, calls, p50 in found]
@@ -78,9 +79,11 @@ def test_opponents_are_compared_by_seed_and_by_time(tmp_path):
     assert opponents_page.main([str(tmp_path), str(page)]) == 0
     rows = [line.strip("| ").split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")]
     (success,) = (row for row in rows if row[0] == "push_t" and row[1] == "10")
+    (late,) = (row for row in rows if row[0] == "push_t" and len(row) == 5 and row[2] == "")
+    assert late[1].startswith("1.00 [") and late[3] == "" and late[4].startswith("0.30 [")
     assert [cell[:4] for cell in success[2:6]] == ["0.80", "0.60", "0.60", "0.00"]
     assert success[6].startswith("-0.20 [") and success[7].startswith("+0.00 [")
-    assert [row[1:] for row in rows if row[0] == "push_t" and row[1] != "10"] == [
+    assert [row[1:] for row in rows if row[0] == "push_t" and row not in (success, late)] == [
         ["ddpm", "100.0", "200.0", "1.000"],
         ["ddim-10", "10.0", "20.0", "0.100"],
         ["MIP", "2.0", "5.0", "0.025"],
