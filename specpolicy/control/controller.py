@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from specpolicy.committed import Committed
 from specpolicy.control.checks import check_observation
-from specpolicy.control.chunk import Planner, history_of
+from specpolicy.control.chunk import Planner
 from specpolicy.control.clock import Clock, make_clock
 from specpolicy.control.execution import Execution
 from specpolicy.control.limits import Limits
@@ -25,6 +24,7 @@ from specpolicy.control.robot import Robot, standing
 from specpolicy.control.signals import EndingSignals
 from specpolicy.control.supervisor import STOP_SECONDS, Supervisor
 from specpolicy.control.timing import TimingLog
+from specpolicy.control.warming import warm_up
 from specpolicy.control.worker import READY_SECONDS, WORKERS, InlineWorker, ThreadWorker, Worker
 from specpolicy.errors import SpecpolicyError
 from specpolicy.rates import check_rate
@@ -218,27 +218,11 @@ class Controller:
         """Plan a few chunks and discard them; return the seconds of the slowest after the first."""
         supervisor.begins("robot.observe()")
         observation = check_observation(self.robot.observe()) if self.warm_up else {}
-        slowest, committed = 0.0, None
-        for number in range(self.warm_up):
+
+        def begins() -> None:
             supervisor.begins("inference", READY_SECONDS, always=True)
-            frames = [observation] * self.worker.n_obs_steps
-            history = history_of(frames, getattr(self.worker, "pictures", None))
-            if committed is None:
-                self.worker.submit(history)
-            else:
-                self.worker.submit(history, committed)
-            start = time.perf_counter()
-            while (chunk := self.worker.result(0.1)) is None:
-                supervisor.check()
-                if time.perf_counter() - start > READY_SECONDS:
-                    raise SpecpolicyError(f"inference has not answered for {READY_SECONDS:g} s")
-            # The first chunk of each kind pays for lazy initialisation.
-            if number >= min(1 + self.execution.continues, self.warm_up - 1):
-                slowest = max(slowest, chunk.seconds)
-            if self.execution.continues and committed is None:
-                lead = self.execution.lead or self.clock.delay_steps(chunk.seconds)
-                count = min(max(1, lead), len(chunk.actions))
-                committed = Committed(chunk.actions, count, self.execution.stitching)
+
+        slowest = warm_up(self.worker, observation, self.warm_up, self.execution, self.clock, begins, supervisor.check)
         self.worker.reset(self.seed)
         return slowest
 

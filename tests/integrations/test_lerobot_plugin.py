@@ -158,14 +158,18 @@ def test_chunks_are_drawn_beside_the_loop(make, plugin, monkeypatch):
         clock[0] = step / 10
         actions.append(policy.select_action(batch(step, rows=1)))
     assert torch.stack(actions).shape == (12, 1, 2) and torch.stack(actions).isfinite().all()
-    histories = [given[0]["position"] for given in planned[3:]]  # after the warm-up and the first chunk
+    assert [len(given) for given in planned[:4]] == [1, 2, 2, 1]  # the warm-up, then the first chunk
+    assert all(given[1].way == "inpaint" and given[1].actions.any() for given in planned[1:3])
+    histories = [given[0]["position"] for given in planned[4:]]
     assert len(histories) >= 2
     for history in histories:  # frames that follow one another: what LeRobot's own rtc does not show
         steps = [step for step in range(12) if np.array_equal(history[1], batch(step, rows=1)["position"][0])]
         assert len(steps) == 1 and np.array_equal(history[0], batch(steps[0] - 1, rows=1)["position"][0])
-    assert all(given[1].way == "inpaint" for given in planned[3:])
+    assert all(given[1].way == "inpaint" for given in planned[4:])
     policy.reset()
+    planned.clear()
     again = policy.select_action(batch(0, rows=1))
+    assert len(planned) == 1  # it is warm
     assert not torch.equal(again, actions[0])  # another episode, other random numbers
     with pytest.raises(SpecpolicyError, match="for one robot"):
         policy.select_action(batch(1))

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from specpolicy.control import Execution, PolicyPlanner
-from specpolicy.control.chunk import history_of
 from specpolicy.control.clock import WallClock
 from specpolicy.control.pilot import Pilot
-from specpolicy.control.worker import READY_SECONDS, ThreadWorker
+from specpolicy.control.warming import warm_up
+from specpolicy.control.worker import ThreadWorker
 from specpolicy.errors import SpecpolicyError
 from specpolicy.policy_sampler import PolicySampler
 
-WARM_UP = 2  # chunks before the first control step; the first one pays for all that is slow at first
+WARM_UP = 3  # chunks before the first episode, two of them continued if chunks are: the first of a kind is slow
 
 
 class Beside:
@@ -48,6 +48,7 @@ class Beside:
         self._clock = WallClock(hz, now=now)
         self._hz, self._execution, self._now, self._seed = hz, execution, now, seed
         self._episode = 0
+        self._slowest: float | None = None  # seconds of the slowest chunk of the warm-up
         self.reset()
 
     def reset(self) -> None:
@@ -74,16 +75,12 @@ class Beside:
         return command.action
 
     def _begin(self, frame: Mapping[str, np.ndarray]) -> Pilot:
-        """Warm up and plan the first chunk."""
-        worker, slowest = self._worker, 0.0
+        """Plan the first chunk; before the first episode, warm up."""
+        worker = self._worker
         worker.reset(self._seed + self._episode)
-        for _ in range(WARM_UP):
-            worker.submit(history_of([frame] * worker.n_obs_steps))
-            chunk = worker.result(READY_SECONDS)
-            if chunk is None:
-                raise SpecpolicyError(f"inference has not answered for {READY_SECONDS:g} s")
-            slowest = chunk.seconds
-        worker.reset(self._seed + self._episode)
-        pilot = Pilot(worker, self._clock, self._hz, self._execution, timeout=max(1.0, 10 * slowest))
-        pilot.begin(frame, slowest)
+        if self._slowest is None:
+            self._slowest = warm_up(worker, frame, WARM_UP, self._execution, self._clock)
+            worker.reset(self._seed + self._episode)
+        pilot = Pilot(worker, self._clock, self._hz, self._execution, timeout=max(1.0, 10 * self._slowest))
+        pilot.begin(frame, self._slowest)
         return pilot
