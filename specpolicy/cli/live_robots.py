@@ -25,9 +25,6 @@ REAL = "specpolicy.integrations.{}_registry"  # by name: no package imports the 
 class Live(Protocol):
     """A robot with what the verb has to know of it."""
 
-    name: str
-    robot: Any
-
     def hz(self, trained: float | None) -> float:
         """Return the control steps per second; `trained` are the policy's, if known."""
         ...
