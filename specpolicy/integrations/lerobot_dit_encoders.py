@@ -98,7 +98,7 @@ def read_encoders(
         raise SpecpolicyError(f"{where}: its encoders give {own} numbers a frame, its denoiser takes {frame_dim}")
     keys = [STATE, *cameras, *([ENVIRONMENT] if more and frame_dim != own else [])]
     outer = {key: normalisations.outer_name(key) for key in keys}
-    length = min(settings.tokenizer_max_length, positions)
+    length = min(normalisations.text_length or settings.tokenizer_max_length, positions)
     return Encoders(
         {outer[key]: list(inputs[key].shape) if key in cameras else inputs[key].shape[0] for key in keys}
         | {TOKENS: length},

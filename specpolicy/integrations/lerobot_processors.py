@@ -83,6 +83,9 @@ class Tokenise:
     padding: Any = None
     truncation: Any = None
 
+    def __post_init__(self) -> None:
+        check_ranges(self, max_length=(1, 4096))
+
 
 ANYWHERE: dict[str, type] = {
     "to_batch_processor": Nothing,

@@ -109,6 +109,11 @@ class Normalisations:
         """Return the name of an observation before processors rename it."""
         return key if self.before is None else self.before.outer_name(key)
 
+    @property
+    def text_length(self) -> int | None:
+        """Number of tokens that a text becomes; None if no processor makes tokens."""
+        return None if self.before is None or self.before.tokenise is None else self.before.tokenise.max_length
+
 
 def read_normalisation(directory: Path, weights: Mapping[str, Tensor], config: DiffusionConfig) -> Normalisations:
     """Return the normalisation of a policy directory with those weights and that config.json."""

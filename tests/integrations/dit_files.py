@@ -72,11 +72,11 @@ def named(network, vision=None, language=None, level=""):
     return weights
 
 
-def write_processors(directory, config, statistics=STATISTICS, side="right"):
+def write_processors(directory, config, statistics=STATISTICS, side="right", tokens=10):
     """The two processors and their statistics."""
     features = {**config["input_features"], **config["output_features"]}
     settings = {"eps": 1e-8, "features": features, "norm_map": config["normalization_mapping"]}
-    tokenizer = {"max_length": 10, "task_key": "task", "padding_side": side, "padding": "max_length"}
+    tokenizer = {"max_length": tokens, "task_key": "task", "padding_side": side, "padding": "max_length"}
     steps = [
         {"registry_name": "rename_observations_processor", "config": {"rename_map": {}}},
         {"registry_name": "to_batch_processor", "config": {}},

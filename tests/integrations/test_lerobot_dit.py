@@ -117,6 +117,15 @@ def test_the_newest_text_counts_and_is_encoded_once(tmp_path, monkeypatch):
         assert torch.equal(policy.encode(seen), policy.encode(changed)) and calls == [1]
 
 
+def test_the_processor_says_how_many_tokens_a_text_has(tmp_path):
+    write_processors(write_whole(tmp_path)[0], CONFIG, tokens=7)
+    policy = load_policy(tmp_path)
+    assert tuple(policy.frame_shape(TOKENS)[1:]) == (7,)
+    write_processors(tmp_path, CONFIG, tokens=0)
+    with pytest.raises(SpecpolicyError, match="max_length"):
+        load_policy(tmp_path)
+
+
 @pytest.mark.parametrize("tokens", (torch.full((1, FRAMES, 10), 64), torch.full((1, FRAMES, 10), 0.5)), ids=str)
 def test_numbers_that_are_no_tokens(tokens, tmp_path):
     policy = load_policy(write_whole(tmp_path)[0])
