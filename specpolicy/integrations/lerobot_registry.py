@@ -46,8 +46,8 @@ def make_robot(kind: str, config: Mapping[str, Any]) -> Any:
         robots = importlib.import_module("lerobot.robots")
     except ImportError as error:
         raise SpecpolicyError(
-            f"robot=lerobot:{kind}: LeRobot cannot be imported ({one_line(error)}): use its environment, where "
-            "'pip install --no-deps specpolicy' adds nothing else"
+            f"robot=lerobot:{kind}: LeRobot cannot be imported ({one_line(error)}): use its environment, with "
+            "pip install 'specpolicy[cli]' there"
         ) from error
     failed = _register()
     known = sorted(robots.RobotConfig.get_known_choices())
