@@ -1,12 +1,11 @@
 """Units of a LeRobot robot's numbers: angles in degrees, or normalised ranges of its motors."""
 
-import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.parsing import shown
+from specpolicy.parsing import closest, shown
 
 # How a number of the robot becomes the policy's.
 UNITS = {"same": 1.0, "degrees_to_radians": math.pi / 180, "radians_to_degrees": 180 / math.pi}
@@ -74,5 +73,5 @@ def scales(units: str | Mapping[str, str], known: Sequence[str], modes: Mapping[
 def hint(name: Any, known: Iterable[str]) -> str:
     """Return the end of a message about a name that is not known: the nearest one, or all."""
     names = list(known)
-    nearest = difflib.get_close_matches(name, names, n=1) if isinstance(name, str) else ()
-    return f"; did you mean '{nearest[0]}'?" if nearest else f"; it has {', '.join(names) or 'none'}"
+    nearest = closest(name, names) if isinstance(name, str) else ""
+    return nearest or f"; it has {', '.join(names) or 'none'}"

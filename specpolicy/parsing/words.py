@@ -9,10 +9,15 @@ LINE = 300  # characters of a foreign message
 
 def closest(word: str, words: Iterable[str]) -> str:
     """Return `; did you mean 'right'?` for the nearest of `words`, or nothing if none is near."""
-    parent = word.rpartition(".")[0]
+    parent = f"{word.rpartition('.')[0]}."
+    names = sorted(
+        words, key=lambda name: name.startswith(parent)
+    )  # of two that are now the same, the last one is kept
+    if not names or not names[-1].startswith(parent):
+        parent = ""
     # Compare keys of one parent by their own names; with the shared prefix all of them would be near.
-    own = {name.removeprefix(f"{parent}."): name for name in words}
-    found = difflib.get_close_matches(word.removeprefix(f"{parent}.")[:LONGEST], list(own), n=1, cutoff=0.6)
+    own = {name.removeprefix(parent): name for name in names}
+    found = difflib.get_close_matches(word.removeprefix(parent)[:LONGEST], list(own), n=1, cutoff=0.6)
     return f"; did you mean '{own[found[0]]}'?" if found else ""
 
 
