@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains minimal iterative policies (two regressions, two calls) with the networks and demonstrations of the shipped
-# diffusion policies and plays both on the same seeds: success, time of a chunk, and for Push-T the ways round the T
-# (docs/results/opponents.md). Takes many hours on two cores; the same command continues it.
+# diffusion policies and plays both on the same seeds: success, also at a delay, time of a chunk, and for Push-T the ways
+# round the T (docs/results/opponents.md). A step of training takes 64 windows, with two questions each: as many rows as
+# diffusion's 128. Takes many hours on two cores; the same command continues it.
 # Usage: benchmarks/opponents.sh                 lift, push_t, square, lift_conveyor
 #        benchmarks/opponents.sh lift            this one
 # EPISODES (300): episodes of each sampler. ENGINE (openvino): runs the network. BATCH (16): episodes at once. CHUNKS
@@ -21,7 +22,7 @@ for task in "${tasks[@]}"; do
     mkdir -p "$place"
     specpolicy collect task="$task" episodes="$episodes" noise="$noise" seed=0 output="$place/data.hdf5"
     specpolicy train task="$task" data="$place/data.hdf5" output="$place/policy" steps="$training" precision=bfloat16 \
-        half_precision_weights=true policy.n_action_steps="$executed" policy.objective=mip
+        half_precision_weights=true policy.n_action_steps="$executed" policy.objective=mip batch_size=64
     common=(task="$task" engine="${ENGINE:-openvino}" batch="${BATCH:-16}" episodes="${EPISODES:-300}" videos=0)
     specpolicy evaluate "${common[@]}" policy="$place/policy" samplers=[ddpm,ddpm-1] output="$place/mip"
     specpolicy evaluate "${common[@]}" policy="checkpoints/$task" samplers=[ddpm,ddim-10] output="$place/diffusion"
