@@ -1,6 +1,8 @@
 """A planner that processes share: the rows are those of processes with a policy each, to the bit."""
 
 import dataclasses
+import os
+import queue
 import threading
 
 import pytest
@@ -9,7 +11,9 @@ from growing import Growing
 from specpolicy import SpecpolicyError
 from specpolicy.cluster import Processes
 from specpolicy.cluster.limits import Limit
-from specpolicy.cluster.worlds import deal, in_threads, places, teams_of
+from specpolicy.cluster.seats import do_at
+from specpolicy.cluster.work import Work
+from specpolicy.cluster.worlds import deal, in_threads, places, run_shared, teams_of
 from specpolicy.evaluation import runner, settings
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.player import Setup
@@ -50,6 +54,44 @@ def test_a_job_of_threads_that_hangs_is_named():
             limit.seconds = 0.1 if len(found) == 2 else None
     assert sorted(found) == [1, 2]
     never.set()
+
+
+class Planner:
+    """Answers what one seat of a free team asks."""
+
+    def __init__(self, setup, teams):
+        self.free = queue.SimpleQueue()
+        for team in teams:
+            self.free.put(team)
+
+    def __call__(self, job):
+        team = self.free.get()
+        try:
+            return do_at(team[0], job, lambda question: 10 * question)
+        finally:
+            self.free.put(team)
+
+
+def make_world(setup):
+    return world
+
+
+def world(seat, job, ask):
+    if job == "hang":
+        threading.Event().wait()
+    return os.getpid(), ask(job)
+
+
+def test_a_world_that_hangs_is_named_and_ended():
+    limit = Limit(name=lambda job: f"job {job}")
+    found = run_shared(Work(Planner, None, share=Planner, world=make_world), [1, "hang"], 1, limit)
+    pid, answer = next(found)
+    assert answer == 10
+    limit.seconds = 0.1
+    with pytest.raises(SpecpolicyError, match=r"^job hang: not ended in 0.1 s \(cluster.timeout\)"):
+        next(found)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def outcomes(evaluation, output, crew):
