@@ -116,15 +116,15 @@ def gains_in_torch(denoiser: object) -> bool:
 
 
 def in_parts(
-    network: Denoiser, workload: Workload, compile: Callable[[Any], Callable[..., Tensor]] | None = None
+    network: Denoiser, workload: Workload, faster: Callable[[Any], Callable[..., Tensor]] | None = None
 ) -> Denoiser | None:
     """Return a network, such as a workload's in its precision, in two parts as one denoiser of torch; None where
     nothing is gained by it.
 
-    `compile`: makes a faster form of the split network.
+    `faster`: makes a faster form of the split network.
     """
     split = split_network(replace(workload, denoiser=network), workload.max_rows) if gains_in_torch(network) else None
     if split is None:
         return None
     with torch.inference_mode(False), torch.no_grad():
-        return InParts(split, Features(split, workload), None if compile is None else compile(split))
+        return InParts(split, Features(split, workload), None if faster is None else faster(split))

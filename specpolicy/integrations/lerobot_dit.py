@@ -15,7 +15,7 @@ from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.checkpoints import ForeignCheckpoint
-from specpolicy.integrations.lerobot_dit_encoders import SAME, Encoders, read_encoders
+from specpolicy.integrations.lerobot_dit_encoders import SAME, read_encoders
 from specpolicy.integrations.lerobot_dit_settings import MultiTaskDiTConfig, flow_options
 from specpolicy.integrations.lerobot_processors import AFTER, BEFORE
 from specpolicy.integrations.lerobot_settings import ACTION, STATE, WEIGHTS
@@ -27,7 +27,6 @@ from specpolicy.parsing import parse
 from specpolicy.parsing.tensors import prefixed
 
 DENOISER, ENCODER = "noise_predictor.", "observation_encoder."
-CONDITION = "condition"
 
 
 def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
@@ -58,8 +57,7 @@ def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
         raise SpecpolicyError(f"{path}: {error}") from None
     normalisations = _processors(directory)
     frame_dim = cond_dim // settings.n_obs_steps
-    found = read_encoders(below(weights, ENCODER), settings, normalisations, frame_dim, directory)
-    encoders = Encoders({CONDITION: frame_dim}, normaliser={CONDITION: SAME}) if isinstance(found, str) else found
+    encoders = read_encoders(below(weights, ENCODER), settings, normalisations, frame_dim, directory)
     action = SAME if normalisations is None else normalisations.entry(ACTION, outputs[ACTION])
     ours = {
         "network": {"kind": "dit", **sizes, "num_heads": settings.num_heads, "rope_base": settings.rope_base},
@@ -76,8 +74,8 @@ def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
             "policy": "MultiTaskDiTPolicy",
             "task": settings.repo_id,
             "weights": directory.resolve().name,
-            **({} if settings.own_sampler is None else {"sampler": settings.own_sampler}),
-            **({"encoders": f"not read: {found}"} if isinstance(found, str) else {}),
+            **({} if settings.solver is None else {"sampler": settings.solver}),
+            **({} if encoders.lacking is None else {"encoders": f"not read: {encoders.lacking}"}),
             **({} if normalisations is not None else {"actions": "normalised: there are no processors"}),
         },
     }

@@ -23,6 +23,7 @@ from specpolicy.parsing import shown
 from specpolicy.policy_base import ENCODER
 
 TOKENS = "observation.language.tokens"
+CONDITION = "condition"  # what a denoiser that stands alone observes
 SAME = {"scale": [1.0], "offset": [0.0]}  # an entry of our normaliser that changes nothing
 HEAD = 64  # width of a head of these towers; all have quick GELUs
 PUBLISHED = {  # widths of the vision tower and of the text tower
@@ -42,12 +43,14 @@ class Encoders:
         options: the fields `vision` and `language` of config.json.
         normaliser: entries by key.
         weights: under our names.
+        lacking: why they cannot be had; an observation is then the condition itself. None: they are there.
     """
 
     observation: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
     normaliser: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)
+    lacking: str | None = None
 
 
 def read_encoders(
@@ -56,8 +59,8 @@ def read_encoders(
     normalisations: Normalisations | None,
     frame_dim: int,
     directory: Path,
-) -> Encoders | str:
-    """Return the encoders, or why they cannot be had.
+) -> Encoders:
+    """Return the encoders, or none, with what they lack.
 
     Args:
         weights: of `observation_encoder`.
@@ -78,7 +81,7 @@ def read_encoders(
         raise SpecpolicyError(f"{where}: the weight 'observation_encoder.{strange[0]}' is not known")
     shared = not any(name.startswith("vision_encoders.") for name in weights)
     if normalisations is None:
-        return "there are no processors, which normalise what they see"
+        return _none(frame_dim, "there are no processors, which normalise what they see")
     text = _tower(ours, f"{ENCODER}language.tower.", where)
     reason = _unknown(settings.text_encoder_name, text["width"], 1)
     vision: dict[str, Any] = {}
@@ -87,7 +90,7 @@ def read_encoders(
         settings.compare(directory, use_separate_rgb_encoder_per_camera=not shared)
         reason = reason or _unknown(settings.vision_encoder_name, vision["width"], 0)
     if reason:
-        return reason
+        return _none(frame_dim, reason)
     vocabulary, _ = shape_of(ours, f"{ENCODER}language.tower.embeddings.token_embedding.weight", where)
     positions, _ = shape_of(ours, f"{ENCODER}language.tower.embeddings.position_embedding.weight", where)
     features, _ = shape_of(ours, f"{ENCODER}language.projection.weight", where)
@@ -106,6 +109,11 @@ def read_encoders(
         {outer[key]: normalisations.entry(key, inputs[key]) for key in keys} | {TOKENS: SAME},
         ours,
     )
+
+
+def _none(frame_dim: int, lacking: str) -> Encoders:
+    """Return what observes conditions of `frame_dim` numbers a frame."""
+    return Encoders({CONDITION: frame_dim}, normaliser={CONDITION: SAME}, lacking=lacking)
 
 
 def _tower(weights: Mapping[str, Tensor], prefix: str, where: str) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class MultiTaskDiTConfig(Features):
         check_ranges(self, sigma_min=(0, 0.5), num_integration_steps=(1, 4096))
 
     @property
-    def own_sampler(self) -> str | None:
+    def solver(self) -> str | None:
         """Our name of the solver that its settings name; None for the objective `diffusion`."""
         return None if self.objective == "diffusion" else f"{self.integration_method}-{self.num_integration_steps}"
 

@@ -198,10 +198,10 @@ class ClipOptions(TowerOptions, _Seen):
         return self.width
 
     def seen_size(self, size: Sequence[int]) -> tuple[int, int]:
-        """See above.
+        """Return (height, width) of what the tower sees of images of a `size`.
 
         Raises:
-            SpecpolicyError: it is not the size of the tower's images.
+            SpecpolicyError: they are smaller than the crop, or the tower is made for images of another size.
         """
         seen = super().seen_size(size)
         if seen != (self.size, self.size):
