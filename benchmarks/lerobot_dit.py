@@ -22,6 +22,7 @@ from lerobot.policies.multi_task_dit.configuration_multi_task_dit import MultiTa
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
 import specpolicy
+from specpolicy.evaluation.provenance import hardware, load
 from specpolicy.integrations.lerobot import wrap
 from specpolicy.integrations.names import CLIP, CLIP_IGNORED, below, renamed
 from specpolicy.networks.clip import ClipVision, LanguageEncoder
@@ -186,6 +187,8 @@ def lines() -> tuple[list[str], bool]:
     table, equal = distributions(own)
     sentence, same = from_directory(own)
     encoders, alike = towers_agree(own)
+    machine, before = hardware(), load()
+    timed = times()
     return [
         "## multi_task_dit",
         "",
@@ -199,12 +202,13 @@ def lines() -> tuple[list[str], bool]:
         encoders,
         "",
         "Seconds of a chunk at LeRobot's default size with two cameras (100 M parameters), random weights, one",
-        f"thread, the least of {TURNS}, while other work ran. How many calls an exact sampler needs depends on what",
-        "was learnt, so these say what calls cost on a CPU, not what a trained policy gains.",
+        f"thread, the least of {TURNS}: {machine['cpu']}, {machine['cores']} cores, load {before} to {load()}.",
+        "How many calls an exact sampler needs depends on what was learnt, so these say what calls cost on a CPU, not",
+        "what a trained policy gains.",
         "",
         "| sampling | calls | seconds | LeRobot's / these |",
         "|---|---:|---:|---:|",
-        *times(),
+        *timed,
     ], equal and same and alike
 
 
