@@ -28,22 +28,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from specpolicy.cli.samplers import plain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import file_fingerprint
 
 if TYPE_CHECKING:
-    from specpolicy.data.dataset import DataSet, Sequences
-    from specpolicy.policy_base import Policy
     from specpolicy.policy_config import PolicyOptions
-    from specpolicy.prediction import StatePredictor
     from specpolicy.training import TrainingOptions
     from specpolicy.training.group import Group
     from specpolicy.training.trainer import Rollout
@@ -73,22 +69,7 @@ FILES = (
     "config.json",
     "config.yaml",
 )
-GB = 1e9
 ROLLOUT_SEED = 50_000  # first reset seed of the rollouts during training
-
-
-@dataclasses.dataclass(frozen=True)
-class _Made:
-    """What a training begins with, in each of its processes."""
-
-    options: TrainingOptions
-    data: DataSet
-    stride: int
-    training: Sequences
-    validation: Sequences
-    policy: Policy
-    task: Mapping[str, Any]
-    hz: float | None
 
 
 def run(config: DictConfig) -> None:
@@ -108,6 +89,7 @@ def _lead(config: DictConfig, group: Group, device: str) -> None:
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.made_policies import log_trained
     from specpolicy.cli.own_outputs import check_own, is_checkpoint
+    from specpolicy.cli.training_start import fit_predictor, make
     from specpolicy.logging import make_logger
     from specpolicy.logging.progress import progress_bar
     from specpolicy.outputs import claim, remove
@@ -119,7 +101,7 @@ def _lead(config: DictConfig, group: Group, device: str) -> None:
     output = Path(config.output)
     with claim(output, "train", several=group.size > 1):
         known = check_own(output, "train", FILES, is_checkpoint, config.overwrite)
-        made = _make(config, options, chosen, device)
+        made = make(config, options, chosen, device)
         policy = made.policy
         identity = run_identity(policy, made.training, made.validation, options, _settings(config, chosen))
         rollout = _rollout(config, made.task) if options.rollout_every else None
@@ -138,7 +120,7 @@ def _lead(config: DictConfig, group: Group, device: str) -> None:
         size = f"{count / 1e6:.2f} M parameters" + (f" and {seeing / 1e6:.2f} M that see" if seeing else "")
         print(f"{len(made.training)} windows, {len(made.validation)} for validation; {size}; {output}")
         about = {"data_fingerprint": made.data.fingerprint, "control_hz": made.hz, "parameters": count + seeing}
-        shown = {**_plain(config), **about}
+        shown = {**plain(config), **about}
         with make_logger(config.logger, output, shown, name=output.name, resume_step=resume) as logger:
             group.meet()
             with progress_bar(options.steps, f"train {config.task.name}") as bar:
@@ -147,67 +129,22 @@ def _lead(config: DictConfig, group: Group, device: str) -> None:
                     policy, *windows, options, output, logger, bar, rollout, identity, config.workers, group
                 )
             if config.predict:
-                _fit_predictor(config, made).save(output)
+                fit_predictor(config, made).save(output)
             print(f"saved {output}")
             log_trained(trained, config, output, identity, about, logger)
 
 
 def _follow(config: DictConfig, group: Group, device: str) -> None:
     """Train once the first process has begun, which has checked everything and says what there is to say."""
+    from specpolicy.cli.training_start import make
     from specpolicy.logging import NoLogger
     from specpolicy.training import train
 
     group.meet()
     with contextlib.redirect_stdout(None):
-        made = _make(config, *check(config), device)
+        made = make(config, *check(config), device)
         windows = made.training, made.validation
         train(made.policy, *windows, made.options, config.output, NoLogger(), workers=config.workers, group=group)
-
-
-def _make(config: DictConfig, options: TrainingOptions, chosen: PolicyOptions, device: str) -> _Made:
-    """Read the data and make the policy."""
-    import torch
-
-    from specpolicy.cli.image_keys import keys_to_read, task_with_cameras
-    from specpolicy.data.dataset import read_data, windows
-    from specpolicy.tasks import kept_task
-    from specpolicy.training.new_policy import new_policy
-
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    keys, images = keys_to_read(config, chosen)
-    data = read_data(config.data, keys)
-    hz, stride = _rate(config, data.hz)
-    shape, cache = (chosen.n_obs_steps, chosen.horizon), int(config.image_cache * GB)
-    cache //= max(1, len(images)) * max(1, config.workers)  # of each camera in each process that reads
-    training, validation = (
-        windows(data, *shape, split, config.validation, config.pad_after, stride, cache if split == "train" else 0)
-        for split in ("train", "valid")
-    )
-    if chosen.prefix and training.executed is None:
-        print(f"{config.data} does not say what was executed: the labels are taken for it")
-    task = kept_task(task_with_cameras(config, training))
-    torch.manual_seed(config.seed)
-    policy = new_policy(chosen, training, task, hz, shlex.join(["specpolicy", *sys.argv[1:]]))
-    return _Made(options, data, stride, training, validation, policy.to(device), task, hz)
-
-
-def _fit_predictor(config: DictConfig, made: _Made) -> StatePredictor:
-    """Fit a model of what is observed after the next actions, and say how well it predicts."""
-    from specpolicy.data.parts import choose
-    from specpolicy.training.prediction import fit_predictor, predicted_keys
-
-    training, held_out = (
-        [made.data.episodes[name].every(made.stride) for name in choose(made.data, split, config.validation)]
-        for split in ("train", "valid")
-    )
-    keys = predicted_keys(made.policy.config.observation)
-    if not keys:
-        raise SpecpolicyError("predict: this policy sees images alone, and vectors are predicted: use 0")
-    predictor = fit_predictor(training, held_out, keys, made.policy.n_obs_steps, config.predict)
-    errors = ", ".join(f"{error:.2f}" for error in predictor.options.errors)
-    print(f"predicted observations: error {errors} of a held observation's, 1 to {config.predict} steps ahead")
-    return predictor
 
 
 def check(config: DictConfig) -> tuple[TrainingOptions, PolicyOptions]:
@@ -222,7 +159,7 @@ def check(config: DictConfig) -> tuple[TrainingOptions, PolicyOptions]:
         if not isinstance(config[name], int | float) or config[name] < 0:
             raise SpecpolicyError(f"{name}={config[name]}: give a number that is at least 0")
     options = TrainingOptions(**{field.name: config[field.name] for field in dataclasses.fields(TrainingOptions)})
-    return options, parse(PolicyOptions, _plain(config.policy), "train", at="policy")
+    return options, parse(PolicyOptions, plain(config.policy), "train", at="policy")
 
 
 def _settings(config: DictConfig, chosen: PolicyOptions) -> dict[str, Any]:
@@ -238,25 +175,6 @@ def _settings(config: DictConfig, chosen: PolicyOptions) -> dict[str, Any]:
     return settings
 
 
-def _rate(config: DictConfig, found: float | None) -> tuple[float | None, int]:
-    """Return (control steps per second to train at, take every n-th frame) for data that state the rate `found`."""
-    from specpolicy.data.rate import settle_rate
-    from specpolicy.rates import one_rate, parse_hz
-    from specpolicy.tasks import task_hz
-
-    given = parse_hz(config.data_hz, "data_hz")
-    data_hz = one_rate(found, given, f"{config.data} and data_hz")
-    if data_hz is None and not config.resample:
-        print(f"{config.data} does not say its control steps per second, so the policy will not: give data_hz=")
-        return None, 1
-    own: float | None = None
-    try:
-        own = task_hz(_plain(config.task))
-    except SpecpolicyError as error:  # a training machine may have no simulator
-        print(f"the data's rate, {data_hz} Hz, is compared with no task's: {error}")
-    return settle_rate(data_hz, own, config.resample, config.any_rate)
-
-
 def _rollout(config: DictConfig, task: Mapping[str, Any]) -> Rollout:
     """Return a function that plays a few episodes with the policy in training and returns their mean results."""
     import torch
@@ -270,7 +188,7 @@ def _rollout(config: DictConfig, task: Mapping[str, Any]) -> Rollout:
 
     sampler: Any = None  # the policy's fast sampler
     if config.rollout_sampler is not None:
-        sampler = make_sampler(**_plain(load_option("sampler", config.rollout_sampler)))
+        sampler = make_sampler(**plain(load_option("sampler", config.rollout_sampler)))
     env = make_task_env(task)
 
     def play(policy: Any, step: int) -> dict[str, float]:
@@ -287,8 +205,3 @@ def _rollout(config: DictConfig, task: Mapping[str, Any]) -> Rollout:
         return {name: sum(values) / len(values) for name, values in results.items() if values}
 
     return play
-
-
-def _plain(config: Any) -> Any:
-    """Return the configuration as plain lists and dicts."""
-    return OmegaConf.to_container(config, resolve=True)
