@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from specpolicy.cli.policies import named, pin, run_config
+from specpolicy.cli.samplers import plain
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _measure(
             )
         summary["policy"] |= {"path": str(config.policy), **named(artifact)}
         summary["command"] = command
-        summary["config"] = _plain(config)
+        summary["config"] = plain(config)
         print(plain_table(brief_table(summary)))  # before writing, so that it is seen even if the disk is full
         print("\n".join(notes(summary, brief=True)))
         save_config(config, output, "benchmark")
@@ -125,11 +126,11 @@ def read_samplers(config: DictConfig) -> tuple[dict[str, dict[str, Any]], list[s
     directories = config.get("config_directories", [])
     lengths = _lengths(config.steps)
     # Labels without `steps`; this reports a sampler that is listed twice.
-    entries = [dict(entry) if isinstance(entry, dict) else {"name": str(entry)} for entry in _plain(config.samplers)]
-    plain = list(zip(entries, sampler_specs(entries, directories).items(), strict=True))
+    entries = [dict(entry) if isinstance(entry, dict) else {"name": str(entry)} for entry in plain(config.samplers)]
+    named = list(zip(entries, sampler_specs(entries, directories).items(), strict=True))
     wanted = []
     for index, steps in enumerate(lengths):
-        for entry, (label, spec) in plain:
+        for entry, (label, spec) in named:
             if steps is None or spec.get("steps"):
                 wanted += [entry] if index == 0 else []
             else:
@@ -150,7 +151,7 @@ def read_samplers(config: DictConfig) -> tuple[dict[str, dict[str, Any]], list[s
 def _lengths(steps: Any) -> list[int | None]:
     if steps is None:
         return [None]
-    lengths = list(_plain(steps)) if OmegaConf.is_list(steps) else [steps]
+    lengths = list(plain(steps)) if OmegaConf.is_list(steps) else [steps]
     if not lengths or not all(isinstance(length, int) and length > 0 for length in lengths):
         raise SpecpolicyError(f"steps={steps}: expected numbers of steps, such as [100, 16]")
     return lengths
@@ -166,7 +167,7 @@ def _speculates(name: str) -> bool:
 def _settings(config: DictConfig, tuned: list[str]) -> Settings:
     from specpolicy.benchmarking import Settings
 
-    window, network = config.window, _plain(config.network)
+    window, network = config.window, plain(config.network)
     if config.count < 1:
         raise SpecpolicyError(f"count={config.count}: expected at least one chunk")
     if window not in WINDOWS and not (isinstance(window, int) and window > 0):
@@ -204,7 +205,7 @@ def _record(config: DictConfig) -> Histories:
     from specpolicy.logging.progress import progress_bar
 
     directories = config.get("config_directories", [])
-    task: Any = _plain(load_option("task", config.task, directories) if isinstance(config.task, str) else config.task)
+    task: Any = plain(load_option("task", config.task, directories) if isinstance(config.task, str) else config.task)
     episodes = min(RECORDED_EPISODES, config.count)
     workers = hardware()["cores"] if episodes > 1 else 0
     with progress_bar(episodes, "play for observations") as bar:
@@ -236,8 +237,3 @@ def _log(summary: dict[str, Any], output: Path, logger: MetricLogger) -> None:
     logger.log_table("results", columns, rows)
     for file in ("table.md", "summary.json", "chunks.csv"):
         logger.log_file(file, output / file)
-
-
-def _plain(config: Any) -> Any:
-    """Return the configuration as plain lists and dicts."""
-    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config

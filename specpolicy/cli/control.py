@@ -24,8 +24,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from specpolicy.cli.samplers import plain
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _planner(config: DictConfig, live: Live) -> Planner:
     if config.policy == EXPERT:
         if config.task is None:
             raise SpecpolicyError("policy=expert: the shipped tasks have experts, a robot has none")
-        return ExpertPlanner(_plain(config.task))
+        return ExpertPlanner(plain(config.task))
     if str(config.policy).startswith(("ws://", "wss://")):
         return _remote_planner(config, live)
     sampler = given_sampler(config)
@@ -119,7 +120,7 @@ def _controller(config: DictConfig, planner: Planner, live: Live, hz: float) -> 
     from specpolicy.control import Controller, Limits
     from specpolicy.control.process_worker import ProcessWorker
 
-    limits = Limits(**_plain(config.limits))
+    limits = Limits(**plain(config.limits))
     beside = config.clock == "wall"  # else the world waits and inference runs in the loop
     return Controller(
         planner,
@@ -135,7 +136,7 @@ def _controller(config: DictConfig, planner: Planner, live: Live, hz: float) -> 
         hold=live.hold(),
         in_flight=config.in_flight,
         limits=limits if any(value is not None for value in config.limits.values()) else None,
-        start=_plain(config.start),
+        start=plain(config.start),
         watchdog=config.watchdog,
         inference_timeout=config.inference_timeout,
         warm_up=config.warm_up,
@@ -192,7 +193,7 @@ def _save(
         "load": load(),
         "versions": versions(),
         "command": shlex.join(["specpolicy", *sys.argv[1:]]),
-        "config": _plain(config),
+        "config": plain(config),
     }
     path = output / "timing.json"
     write_text(path, json.dumps(report, indent=2) + "\n")
@@ -205,8 +206,3 @@ def _line(controller: Controller, error: BaseException | None) -> str | None:
         return None if error is None else str(error)
     cause = "" if controller.log.end is None else controller.log.end.cause
     return "; ".join(filter(None, [cause, str(error.__cause__ or "")])) or type(error).__name__
-
-
-def _plain(config: Any) -> Any:
-    """Return the configuration as plain lists and dicts."""
-    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
