@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.integrations.lerobot_connection import Connection, words_of
 from specpolicy.integrations.lerobot_features import (
     VELOCITY,
     check_fits,
@@ -20,8 +18,8 @@ from specpolicy.integrations.lerobot_features import (
     standing,
     vector,
 )
-from specpolicy.integrations.lerobot_units import MODES, buses, modes_of, scales
-from specpolicy.parsing import one_line, shown
+from specpolicy.integrations.lerobot_units import MODES, modes_of, scales
+from specpolicy.parsing import shown
 
 METHODS = ("connect", "disconnect", "get_observation", "send_action")
 
@@ -103,8 +101,7 @@ class RobotAdapter:
         self._raw: dict[str, float] = {}  # what it was sent last, by name
         self.sent: np.ndarray | None = None
         self.actions = self.changed = 0
-        self._open = bool(robot.is_connected)
-        self._stopping = threading.Lock()
+        self._connection = Connection(robot, self.name)
 
     @property
     def action_dim(self) -> int:
@@ -150,28 +147,7 @@ class RobotAdapter:
         Raises:
             SpecpolicyError: it cannot be connected, or is not calibrated.
         """
-        try:
-            if not self.robot.is_connected:
-                takes = inspect.signature(self.robot.connect).parameters
-                self.robot.connect(**({"calibrate": calibrate} if "calibrate" in takes else {}))
-            self._open = True
-            # Some robots say nothing, None. Others read it from their motors, which may fail, too.
-            calibrated = getattr(self.robot, "is_calibrated", True) is not False
-        except Exception as error:
-            self._give_up()
-            raise SpecpolicyError(
-                f"{self.name} cannot be connected: {_text(error)}: check its power, cable and port"
-            ) from error
-        except BaseException:  # Ctrl-C meanwhile
-            self._give_up()
-            raise
-        if not calibrated:
-            self._give_up()
-            kind = getattr(getattr(self.robot, "config", None), "type", self.name)  # its name in LeRobot's registry
-            raise SpecpolicyError(
-                f"{self.name} is not calibrated: run lerobot-calibrate --robot.type={kind} "
-                f"--robot.id={getattr(self.robot, 'id', None)}"
-            )
+        self._connection.connect(calibrate)
         return self
 
     def __enter__(self) -> RobotAdapter:
@@ -225,29 +201,7 @@ class RobotAdapter:
         Raises:
             SpecpolicyError: it cannot be disconnected.
         """
-        if not self._stopping.acquire(blocking=False):
-            return
-        try:
-            if self._open:
-                self._come_to_rest()
-        finally:
-            self._stopping.release()
-
-    def _come_to_rest(self) -> None:
-        wheels = {name: 0.0 for name in self._raw if name.endswith(VELOCITY)}
-        failed: Exception | None = None
-        try:
-            if wheels:
-                self.robot.send_action({**self._raw, **wheels})
-        except Exception as error:
-            failed = error
-        try:
-            self._disconnect()
-            self._open = False
-        except Exception as error:
-            failed = failed or error
-        if failed is not None:
-            raise SpecpolicyError(f"{self.name} is not at rest: {_text(failed)}: switch its power off") from failed
+        self._connection.end(self._raw)
 
     def _values(self) -> Mapping[str, Any]:
         """Return what the robot observes, by name."""
@@ -256,31 +210,12 @@ class RobotAdapter:
         except Exception as error:
             if not self.robot.is_connected:
                 raise SpecpolicyError(
-                    f"{self.name} is not connected ({_text(error)}): connect() it before the run, in a with block"
+                    f"{self.name} is not connected ({words_of(error)}): connect() it before the run, in a with block"
                 ) from error
             raise
         if not isinstance(values, Mapping):
             raise SpecpolicyError(f"{self.name} observes {shown(values)}: expected a mapping")
         return values
-
-    def _disconnect(self) -> None:
-        try:
-            self.robot.disconnect()
-        except Exception:
-            # LeRobot's robots refuse to disconnect when one of their cameras is gone, and their motors would stay on.
-            parts = [part for _, part in buses(self.robot) if getattr(part.bus, "is_connected", False)]
-            if not parts:
-                raise
-            with contextlib.ExitStack() as every:  # each is told, whatever happens to the others
-                for part in parts:
-                    release = getattr(getattr(part, "config", None), "disable_torque_on_disconnect", True)
-                    every.callback(part.bus.disconnect, release)
-
-    def _give_up(self) -> None:
-        """Close what a connection that failed may have left open."""
-        self._open = False
-        with contextlib.suppress(Exception):
-            self._disconnect()
 
 
 def _fixed(values: Mapping[str, float], takes: Mapping[str, Any]) -> dict[str, float]:
@@ -290,7 +225,3 @@ def _fixed(values: Mapping[str, float], takes: Mapping[str, Any]) -> dict[str, f
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
             raise SpecpolicyError(f"fixed: '{name}' is {shown(value)}: expected a finite number, in the robot's unit")
     return {name: float(value) for name, value in values.items()}
-
-
-def _text(error: BaseException) -> str:
-    return one_line(f"{type(error).__name__}: {error}")

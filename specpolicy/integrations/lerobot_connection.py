@@ -1,0 +1,96 @@
+"""Switches a LeRobot robot on, and off whatever happens."""
+
+import contextlib
+import inspect
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from specpolicy.errors import SpecpolicyError
+from specpolicy.integrations.lerobot_features import VELOCITY
+from specpolicy.integrations.lerobot_units import buses
+from specpolicy.parsing import one_line
+
+
+class Connection:
+    """The connection of a LeRobot `robot`, which may be connected already; `name`: for messages."""
+
+    def __init__(self, robot: Any, name: str):
+        self.robot, self.name = robot, name
+        self._open = bool(robot.is_connected)
+        self._ending = threading.Lock()
+
+    def connect(self, calibrate: bool) -> None:
+        """See `RobotAdapter.connect`."""
+        try:
+            if not self.robot.is_connected:
+                takes = inspect.signature(self.robot.connect).parameters
+                self.robot.connect(**({"calibrate": calibrate} if "calibrate" in takes else {}))
+            self._open = True
+            # Some robots say nothing, None. Others read it from their motors, which may fail, too.
+            calibrated = getattr(self.robot, "is_calibrated", True) is not False
+        except Exception as error:
+            self._give_up()
+            raise SpecpolicyError(
+                f"{self.name} cannot be connected: {words_of(error)}: check its power, cable and port"
+            ) from error
+        except BaseException:  # Ctrl-C meanwhile
+            self._give_up()
+            raise
+        if not calibrated:
+            self._give_up()
+            kind = getattr(getattr(self.robot, "config", None), "type", self.name)  # its name in LeRobot's registry
+            raise SpecpolicyError(
+                f"{self.name} is not calibrated: run lerobot-calibrate --robot.type={kind} "
+                f"--robot.id={getattr(self.robot, 'id', None)}"
+            )
+
+    def end(self, sent: Mapping[str, float]) -> None:
+        """See `RobotAdapter.stop`; `sent`: what the robot was sent last, by name."""
+        if not self._ending.acquire(blocking=False):
+            return
+        try:
+            if self._open:
+                self._come_to_rest(sent)
+        finally:
+            self._ending.release()
+
+    def _come_to_rest(self, sent: Mapping[str, float]) -> None:
+        wheels = {name: 0.0 for name in sent if name.endswith(VELOCITY)}
+        failed: Exception | None = None
+        try:
+            if wheels:
+                self.robot.send_action({**sent, **wheels})
+        except Exception as error:
+            failed = error
+        try:
+            self._disconnect()
+            self._open = False
+        except Exception as error:
+            failed = failed or error
+        if failed is not None:
+            raise SpecpolicyError(f"{self.name} is not at rest: {words_of(failed)}: switch its power off") from failed
+
+    def _disconnect(self) -> None:
+        try:
+            self.robot.disconnect()
+        except Exception:
+            # LeRobot's robots refuse to disconnect when one of their cameras is gone, and their motors would stay on.
+            parts = [part for _, part in buses(self.robot) if getattr(part.bus, "is_connected", False)]
+            if not parts:
+                raise
+            with contextlib.ExitStack() as every:  # each is told, whatever happens to the others
+                for part in parts:
+                    release = getattr(getattr(part, "config", None), "disable_torque_on_disconnect", True)
+                    every.callback(part.bus.disconnect, release)
+
+    def _give_up(self) -> None:
+        """Close what a connection that failed may have left open."""
+        self._open = False
+        with contextlib.suppress(Exception):
+            self._disconnect()
+
+
+def words_of(error: BaseException) -> str:
+    """Return an error of a driver in one line."""
+    return one_line(f"{type(error).__name__}: {error}")
