@@ -31,16 +31,18 @@ VALIDATED, VALIDATED_IMAGES = (2048, 256), (256, 32)  # windows of a validation,
 class Batches:
     """Windows for training or validation: actions and vectors on the policy's device, images where they are.
 
+    `uncommitted`: see `TrainingOptions`.
+
     Raises:
         SpecpolicyError: the windows lack what the policy observes, or have it in another shape.
     """
 
-    def __init__(self, policy: Policy, sequences: Sequences):
+    def __init__(self, policy: Policy, sequences: Sequences, uncommitted: float | None = None):
         _check_fit(policy, sequences)
         self.device, self.images = policy.device, sequences.images
         self.cameras = policy.config.cameras
         self.vectors = {key: values.to(self.device) for key, values in sequences.observation.items()}
-        self.objective = make_objective(policy)
+        self.objective = make_objective(policy, uncommitted)
         actions = policy.normaliser.normalise("action", sequences.action.to(self.device))
         executed = None
         if policy.config.prefix and sequences.executed is not None:

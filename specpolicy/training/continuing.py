@@ -3,7 +3,7 @@
 Training-time action conditioning (arXiv 2512.05964, section 4): of each window the first d actions from the observed
 step on are given, d uniform in 0 ... `prefix`, and the error of the others counts. The given ones are those that the
 demonstration executed. Where noise was executed, the label of the next action is the answer to it, which no rule at
-run time could know.
+run time could know. With `uncommitted`, d is 0 in that share of the windows, and uniform in 1 ... `prefix` in the rest.
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ class Continuing:
 
     figures: Mapping[str, float] = {}
 
-    def __init__(self, policy: DiffusionPolicy):
+    def __init__(self, policy: DiffusionPolicy, uncommitted: float | None = None):
         assert policy.prefix is not None
-        self.process, self.prefix = policy.chain.process, policy.prefix
+        self.process, self.prefix, self.uncommitted = policy.chain.process, policy.prefix, uncommitted
 
     def prepare(self, actions: Tensor, executed: Tensor | None = None) -> Tensor:
         """See `Objective.prepare`: (N, 2, H, D), the labels and what was executed."""
@@ -34,6 +34,9 @@ class Continuing:
         timestep = torch.randint(self.process.steps, shape[:1], generator=generator)
         noise = torch.randn((shape[0], *shape[2:]), generator=generator)
         count = torch.randint(self.prefix.length + 1, shape[:1], generator=generator)
+        if self.uncommitted is not None:
+            some = 1 + torch.randint(self.prefix.length, shape[:1], generator=generator)
+            count = some * (torch.rand(shape[:1], generator=generator) >= self.uncommitted)
         return {"timestep": timestep, "noise": noise, "count": count}
 
     def loss(self, network: Denoiser, target: Tensor, cond: Tensor, draws: Draws, half: bool) -> Tensor:

@@ -12,7 +12,9 @@ class TrainingOptions:
     """Settings of the trainer; times are in optimiser steps.
 
     A step learns from `accumulate` passes of `batch_size` windows each. Several processes share out every pass.
-    `colour_jitter` is the largest relative change of an image's brightness, contrast and saturation.
+    `colour_jitter` is the largest relative change of an image's brightness, contrast and saturation. `uncommitted` is
+    the share of windows without committed actions, for policies that continue some; None: as large as that of each
+    other number of them.
     """
 
     steps: int = 10_000
@@ -30,6 +32,7 @@ class TrainingOptions:
     save_every: int = 500
     half_precision_weights: bool = False
     colour_jitter: float = 0.2
+    uncommitted: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -40,9 +43,16 @@ class TrainingOptions:
                 raise SpecpolicyError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.colour_jitter < 1:
             raise SpecpolicyError(f"colour_jitter must be at least 0 and below 1, got {self.colour_jitter}")
+        share = self.uncommitted
+        if share is not None and not (type(share) in (int, float) and 0 <= share <= 1):
+            raise SpecpolicyError(f"uncommitted is a share, from 0 to 1, got {self.uncommitted}")
 
     def deciding(self, images: bool) -> dict[str, Any]:
         """Return the options that decide the result, without those that change nothing here, which runs of earlier
         versions do not have. `images`: whether the policy sees any."""
-        idle = {"accumulate": self.accumulate == 1, "colour_jitter": not images}
+        idle = {
+            "accumulate": self.accumulate == 1,
+            "colour_jitter": not images,
+            "uncommitted": self.uncommitted is None,
+        }
         return {name: value for name, value in asdict(self).items() if not idle.get(name, False)}

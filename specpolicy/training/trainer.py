@@ -68,7 +68,7 @@ def train(
         identity = run_identity(policy, training, validation, options)
     run = RunState(policy, options, identity or {})
     start = run.load(directory / STATE, group)
-    batches = Batches(policy, training)
+    batches = Batches(policy, training, options.uncommitted)
     held_out = Batches(policy, validation) if group.first and validation is not None and len(validation) else None
     half = options.precision == "bfloat16"
     learner = Learner(policy, batches.objective, half, options.colour_jitter, options.compile)

@@ -20,32 +20,10 @@ SPELLINGS = (
 )
 # Keys of verbs that are no text though their default may be a string or nothing: choices, numbers, lists.
 OTHERS = {
-    *("clock", "engine", "format", "graphs", "objective", "on_miss", "precision", "stitching", "viewer", "worker"),
-    *(
-        "episodes",
-        "execute_steps",
-        "hz",
-        "data_hz",
-        "control_hz",
-        "inference_timeout",
-        "lead",
-        "pad_after",
-        "execute_steps",
-    ),
-    *(
-        "hold",
-        "network",
-        "samplers",
-        "shard",
-        "shards",
-        "start",
-        "steps",
-        "stop",
-        "task",
-        "threads",
-        "window",
-        "workers",
-    ),
+    *("clock", "control_hz", "data_hz", "engine", "episodes", "execute_steps", "format", "graphs", "hold", "hz"),
+    *("inference_timeout", "lead", "network", "objective", "on_miss", "pad_after", "precision", "samplers", "shard"),
+    *("shards", "start", "steps", "stitching", "stop", "task", "threads", "uncommitted", "viewer", "window"),
+    *("worker", "workers"),
 }
 
 

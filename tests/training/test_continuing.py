@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from specpolicy.data.dataset import Sequences
+from specpolicy.errors import SpecpolicyError
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.training import TrainingOptions, run_identity
 from specpolicy.training.continuing import Continuing
@@ -71,6 +72,31 @@ def test_the_number_of_committed_actions_is_uniform(policy):
     ours = objective.draw(target.shape, torch.Generator().manual_seed(4))
     for name, value in plain.items():  # the same numbers as without a prefix, and then the counts
         torch.testing.assert_close(ours[name], value, rtol=0, atol=0)
+
+
+def test_a_share_of_windows_has_nothing_committed(policy):
+    objective = make_objective(policy, uncommitted=0.4)
+    draws = objective.draw(torch.Size((8000, 2, policy.horizon, 2)), torch.Generator().manual_seed(0))
+    counts = torch.bincount(draws["count"], minlength=PREFIX + 1)
+    expected = torch.tensor([3200.0, 1600, 1600, 1600])
+    assert len(counts) == PREFIX + 1
+    assert ((counts - expected).square() / expected).sum() < 27  # chi square, 3 degrees of freedom: false alarm 6e-6
+    for share, known in ((0, counts.new_tensor(0)), (1, counts.new_tensor(8000))):
+        certain = make_objective(policy, share).draw(torch.Size((8000, 2, 4, 2)), torch.Generator().manual_seed(0))
+        assert (certain["count"] == 0).sum() == known
+
+
+def test_a_share_of_windows_is_refused_where_nothing_is_committed(small_policy):
+    with pytest.raises(SpecpolicyError, match=r"uncommitted=0\.5: this policy continues no actions"):
+        make_objective(small_policy, 0.5)
+    for wrong in (1.5, "some", True):
+        with pytest.raises(SpecpolicyError, match="uncommitted is a share, from 0 to 1, got"):
+            TrainingOptions(uncommitted=wrong)  # type: ignore[arg-type]
+
+
+def test_the_share_decides_the_result_and_old_runs_go_on():
+    assert "uncommitted" not in TrainingOptions().deciding(False)
+    assert TrainingOptions(uncommitted=0.5).deciding(False)["uncommitted"] == 0.5
 
 
 def test_without_a_prefix_nothing_changes(small_policy, policy):
