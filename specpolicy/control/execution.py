@@ -20,8 +20,8 @@ class Execution:
     """How chunks become actions.
 
     A chunk is requested every `execute_steps` control steps, and is due `lead` steps after its newest observation.
-    Until then the previous chunk is executed. If the new one is late, or if no chunk has an action for a control step,
-    `on_miss` decides:
+    The previous chunk is executed until the new one is there: one that comes early is used on arrival. If it is late,
+    or if no chunk has an action for a control step, `on_miss` decides:
 
     | on_miss | meanwhile |
     |---|---|
@@ -48,7 +48,8 @@ class Execution:
         hold: an action (D,) to hold in place of the last one; None entries are taken from the last one. For actions
             that are changes of position or velocities, holding means zeros, not the last action again.
         in_flight: chunks that are computed side by side, so that one may be requested before the last one is there. In
-            simulated worlds alone: a worker computes one at a time.
+            simulated worlds alone: a worker computes one at a time. Chunks that are drawn given what is executed then
+            wait until they are due, because the others in flight were told what is executed until then.
     """
 
     execute_steps: int | None = None

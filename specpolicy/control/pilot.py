@@ -232,6 +232,9 @@ class Pilot:
                 if request.chunk is None:
                     return
                 request.usable = self._clock.usable_step(request.step, request.chunk.seconds)
+                if self._execution.continues and self._execution.in_flight > 1:
+                    # Until it is due, other chunks in flight were told that nothing changes.
+                    request.usable = max(request.usable, request.timing.due)
             if step >= request.usable:
                 self._accept(request, step)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from specpolicy.control import Controller
 from specpolicy.control.chunk import Chunk
+from specpolicy.control.clock import DelayClock
 
 HZ = 50
 
@@ -84,6 +85,17 @@ class Numbered(Steps):
             chunk.actions[:count] = committed.actions[:count]
         self.told.append((int(history["step"][-1]), committed))
         return chunk
+
+
+class Trace(DelayClock):
+    """Chunks that take the steps of a list."""
+
+    def __init__(self, steps):
+        super().__init__(max(steps))
+        self.left = list(steps)
+
+    def usable_step(self, step, seconds):
+        return step + self.left.pop(0)
 
 
 class Recorder:

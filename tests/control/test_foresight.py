@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scripted import Numbered, Steps
+from scripted import Numbered, Steps, Trace
 
 from specpolicy.committed import WAYS, Committed, rows_of
 from specpolicy.control.clock import ChargedClock, DelayClock, PausedClock
@@ -105,6 +105,36 @@ def test_chunks_that_come_late_or_early(on_miss):
     actions, log = fly(planner, clock, steps=80, on_miss=on_miss, lead=3)
     counts = check_told(planner, actions)
     assert set(counts[1:]) == {3} and log.misses > 0 and log.starved_ticks > 0
+
+
+@pytest.mark.parametrize("in_flight", (2, 3))
+@pytest.mark.parametrize("execute_steps", (1, 2, 3, 4))
+@pytest.mark.parametrize("on_miss", ("continue_chunk", "hold_last", "block"))
+def test_chunks_in_flight_that_come_late_or_early(on_miss, execute_steps, in_flight):
+    """What the others in flight were told is executed, although they were told of fewer actions than it takes."""
+    trace = [0.6, 0.6, 0.6, 0.4, 0.6, 0.1, 0.6, 0.5, 0.9]
+    for seed in range(3):
+        planner = Numbered(obeys=True, length=16)
+        clock = DelayClock(trace=trace[seed:] + trace[:seed], hz=10)
+        options = {"execute_steps": execute_steps, "in_flight": in_flight, "on_miss": on_miss, "lead": 6}
+        actions, log = fly(planner, clock, steps=60, **options)
+        assert max(check_told(planner, actions)) == 6 and log.misses > 0
+
+
+def test_what_a_chunk_in_flight_will_say_is_not_committed():
+    planner = Numbered(obeys=True)
+    actions, _ = fly(planner, DelayClock(4), steps=12, execute_steps=2, in_flight=2)
+    assert check_told(planner, actions) == [0, 4, 2, 2, 2, 2, 2]
+    assert [one.actions[0][0] % 1000 for _, one in planner.told[1:]] == [0, 2, 4, 6, 8, 10]
+
+
+def test_nothing_is_committed_while_a_chunk_in_flight_is_late():
+    """The second chunk is due at step 3 and there at step 8: in between it may change any action."""
+    planner = Numbered(obeys=True, length=12)
+    clock = Trace([7, 7, 2, 2, 2])
+    actions, log = fly(planner, clock, steps=9, execute_steps=3, in_flight=2, lead=2)
+    assert [chunk.step for chunk in log.chunks][:3] == [0, 1, 4]
+    assert check_told(planner, actions)[:3] == [0, 2, 0] and log.chunks[1].late_steps == 5
 
 
 @pytest.mark.parametrize("limits", (Limits(rate=5), Limits(low=0, high=20, rate=40), Limits(high=8)))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scripted import Numbered, Steps
+from scripted import Numbered, Steps, Trace
 
 from specpolicy.committed import WAYS
 from specpolicy.control.clock import ChargedClock, DelayClock, PausedClock, WallClock
@@ -256,47 +256,11 @@ def test_chunks_in_flight_side_by_side_make_observations_fresher():
     assert ages(alone)[8:12] == [4, 5, 6, 7]  # it waits for the one place
 
 
-def test_what_a_chunk_in_flight_will_say_is_not_committed():
-    planner = noting(Steps())
-    fly(planner, DelayClock(4), steps=12, execute_steps=2, in_flight=2, stitching="inpaint")
-    assert [None if one is None else one.count for one in planner.given] == [None, 4, 2, 2, 2, 2, 2]
-    assert [one.actions[0][0] for one in planner.given[1:]] == [0, 2, 4, 6, 8, 10]
-
-
-def noting(planner):
-    """The planner, which notes what it is told of committed actions."""
-    planner.given, plan = [], planner.plan
-    planner.plan = lambda history, committed=None: (planner.given.append(committed), plan(history))[1]
-    return planner
-
-
-class Trace(DelayClock):
-    """Chunks that take the steps of a list."""
-
-    def __init__(self, steps):
-        super().__init__(max(steps))
-        self.left = list(steps)
-
-    def usable_step(self, step, seconds):
-        return step + self.left.pop(0)
-
-
 def test_an_overtaken_chunk_is_dropped():
     actions, _, log = fly(Steps(), Trace([6, 1, 2, 2, 2, 2]), steps=10, execute_steps=2, in_flight=2, lead=2)
     assert actions == list(range(10))
     assert log.chunks[1].expired and not log.chunks[2].expired
     assert [tick.chunk for tick in log.ticks[:4]] == [0, 0, 0, 1]  # the second request, taken up as the second chunk
-
-
-def test_nothing_is_committed_while_a_chunk_in_flight_is_late():
-    """The second chunk is due at step 3 and there at step 8: in between it may change any action."""
-    planner = noting(Steps(length=12))
-    actions, _, log = fly(
-        planner, Trace([7, 7, 2, 2, 2]), steps=9, execute_steps=3, in_flight=2, lead=2, stitching="inpaint"
-    )
-    assert actions == list(range(9)) and requests(log)[:3] == [0, 1, 4]
-    assert [None if one is None else one.count for one in planner.given[:3]] == [None, 2, None]
-    assert log.chunks[1].late_steps == 5
 
 
 @pytest.mark.parametrize("options", ({"in_flight": 0}, {"in_flight": 1.5}, {"in_flight": 2, "stitching": "sync_pause"}))
