@@ -30,7 +30,7 @@ def calibrate(
     known: Calibration | None = None,
     observations: Mapping[str, Any] | None = None,
 ) -> Calibration:
-    """Calibrate `recycled`: speed only, never the distribution.
+    """Calibrate `recycled`: speed only, never its distribution. `stitching=linear` draws by the covariance found here.
 
     Two forms: `calibrate(denoiser, chain, shape, cond)` and `calibrate(policy, observations)`. The second one encodes
     the observations, chooses an effort that fits the policy, and sets `policy.calibration`. The calibration serves the

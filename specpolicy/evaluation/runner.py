@@ -10,7 +10,7 @@ from specpolicy.cluster import Crew
 from specpolicy.committed import is_way
 from specpolicy.engines import AUTO, check_engine_name
 from specpolicy.errors import SpecpolicyError
-from specpolicy.evaluation.calibrations import calibration_digest
+from specpolicy.evaluation.calibrations import calibration_digest, way_digest
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.physics import Physics, probe
 from specpolicy.evaluation.planners import ExpertPlanner, check_policy_fits
@@ -69,11 +69,13 @@ class Origin:
     Attributes:
         policy: fingerprint of the policy; None if only the scripted expert is evaluated.
         calibrations: {sampler label: digest} of the samplers that use a calibration or a draft model.
+        ways: {stitching: digest} of the ways to continue committed actions that use what is learnt beside the weights.
         physics: what the task's environment does here.
     """
 
     policy: str | None = None
     calibrations: Mapping[str, str] = field(default_factory=dict)
+    ways: Mapping[str, str] = field(default_factory=dict)
     physics: Physics | None = None
 
 
@@ -129,7 +131,12 @@ def check(evaluation: Evaluation, planners: int = 0) -> Origin:
     for options in specs.values():
         policy.bound(make_sampler(**options))
     digests = {label: calibration_digest(policy, spec, setup.engine) for label, spec in specs.items()}
-    return Origin(fingerprint(policy), {label: one for label, one in digests.items() if one is not None}, physics)
+    ways = {one.stitching: way_digest(policy, one.stitching) for one in evaluation.conditions if one.sampler in specs}
+    return Origin(fingerprint(policy), _known(digests), _known(ways), physics)
+
+
+def _known(digests: Mapping[str, str | None]) -> dict[str, str]:
+    return {label: one for label, one in digests.items() if one is not None}
 
 
 def play(

@@ -9,7 +9,7 @@ from typing import Any
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation import tapes, world
 from specpolicy.evaluation.conditions import Condition
-from specpolicy.evaluation.player import Setup
+from specpolicy.evaluation.player import EXPERT, Setup
 from specpolicy.evaluation.provenance import hardware
 from specpolicy.evaluation.results import Results
 from specpolicy.evaluation.runner import Evaluation, Origin
@@ -20,6 +20,8 @@ from specpolicy.tasks import kept_task
 
 FORMAT = 3
 SETTINGS = "settings.json"
+# Digests of what is learnt beside a policy's weights, in the settings of the conditions that use it.
+LEARNT = {"calibration": "calibration or draft model", "continued_by": "calibration or predictor"}
 REMEDY = "choose another output, or set overwrite=true"
 WRITTEN = ("episodes.csv", "chunks.csv", "summary.json", "report.html", "metrics.csv", "plot_*.png")
 REMOVED = (
@@ -72,11 +74,12 @@ def claim(evaluation: Evaluation, origin: Origin, output: Path, overwrite: bool 
         for label, condition in found["conditions"].items():
             now = wanted["conditions"][label]
             require_same({label: _comparable(now)}, {label: _comparable(condition)}, output)
-            if now.get("calibration") != condition.get("calibration"):
-                raise SpecpolicyError(
-                    f"{output}: the policy's calibration or draft model is not known to be the one that '{label}' was "
-                    f"played with: {REMEDY}"
-                )
+            for kind, name in LEARNT.items():
+                if now.get(kind) != condition.get(kind):
+                    raise SpecpolicyError(
+                        f"{output}: the policy's {name} is not known to be the one that '{label}' was played with: "
+                        f"{REMEDY}"
+                    )
         world.require_same_world(world.read_world(output), here, str(output), REMEDY)
         if any(condition.clock == "charged" for condition in evaluation.conditions):
             require_same_hardware(machines, str(output), REMEDY)
@@ -91,17 +94,19 @@ def _settings(condition: Condition, setup: Setup, origin: Origin) -> dict[str, A
     options = {name: value for name, value in asdict(condition).items() if name not in ("sampler", "trace")}
     if condition.in_flight == 1:  # results of before there was a choice are known as the same
         del options["in_flight"]
-    digest = origin.calibrations.get(condition.sampler)
+    digests = {"calibration": origin.calibrations.get(condition.sampler)}
+    if setup.samplers[condition.sampler]["name"] != EXPERT:
+        digests["continued_by"] = origin.ways.get(condition.stitching)
     return {
         "sampler": dict(setup.samplers[condition.sampler]),
         **options,
-        **({} if digest is None else {"calibration": digest}),
+        **{kind: digest for kind, digest in digests.items() if digest is not None},
     }
 
 
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a condition's settings without its calibration; a later version may add options to its sampler."""
-    others = {name: value for name, value in settings.items() if name != "calibration"}
+    """Return a condition's settings without what is learnt; a later version may add options to its sampler."""
+    others = {name: value for name, value in settings.items() if name not in LEARNT}
     return {**others, "sampler": beyond_defaults(settings["sampler"])}
 
 

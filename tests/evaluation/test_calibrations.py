@@ -11,8 +11,10 @@ from specpolicy import SpecpolicyError, load_policy
 from specpolicy.draft_models import DraftModels
 from specpolicy.evaluation import runner, settings
 from specpolicy.evaluation.calibrations import calibration_digest
+from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.player import Setup
 from specpolicy.evaluation.runner import Evaluation
+from specpolicy.prediction import PredictorOptions, StatePredictor
 from specpolicy.sampler_names import make_sampler
 from specpolicy.samplers import Calibration
 from specpolicy.samplers.recycled.calibration.calibration import Plan
@@ -73,6 +75,46 @@ def test_results_are_not_continued_under_another_calibration(evaluation, drift_p
         claim(only(evaluation, "ddpm", "asd"), tmp_path / "with")
     with pytest.raises(SpecpolicyError, match="'recycled'"):
         claim(evaluation, tmp_path / "without")
+
+
+def continued(evaluation, *ways):
+    conditions = [Condition("ddpm", clock="delay", delay=2, stitching=way) for way in ways]
+    return dataclasses.replace(evaluation, conditions=conditions)
+
+
+def test_results_are_not_continued_with_another_covariance(evaluation, drift_policy, tmp_path):
+    policy, evaluation = load_policy(drift_policy), only(evaluation, "ddpm")
+    calibration(policy).save(drift_policy)
+    first = claim(continued(evaluation, "inpaint", "linear", "linear-0.1"), tmp_path)
+    assert [("continued_by" in one) for one in first.values()] == [False, True, True]
+    calibration(policy, sweeps=5).save(drift_policy)
+    assert claim(continued(evaluation, "linear"), tmp_path) == first  # the covariance is the same
+    calibration(policy, 0.2).save(drift_policy)
+    for way in ("linear", "linear-0.1"):
+        with pytest.raises(SpecpolicyError, match=r"calibration or predictor is not known to be the one that 'ddpm d2"):
+            claim(continued(evaluation, way), tmp_path)
+    assert claim(continued(evaluation, "inpaint"), tmp_path) == first
+
+
+def test_results_are_not_continued_with_another_predictor(evaluation, drift_policy, tmp_path):
+    policy, evaluation = load_policy(drift_policy), only(evaluation, "ddpm")
+    predictor(policy).save(drift_policy)
+    first = claim(continued(evaluation, "continue_chunk", "predicted"), tmp_path)
+    assert [("continued_by" in one) for one in first.values()] == [False, True]
+    predictor(policy, errors=(0.5, 0.5)).save(drift_policy)
+    assert claim(continued(evaluation, "predicted"), tmp_path) == first
+    predictor(policy, bias=1.0).save(drift_policy)
+    with pytest.raises(SpecpolicyError, match="calibration or predictor is not known to be"):
+        claim(continued(evaluation, "predicted"), tmp_path)
+    assert claim(continued(evaluation, "continue_chunk"), tmp_path) == first
+
+
+def predictor(policy, bias=0.0, errors=()):
+    keys = {key: policy.frame_shape(key)[-1] for key in policy.observation_keys}
+    options = PredictorOptions(keys, policy.n_obs_steps, policy.action_dim, 2, errors)
+    return StatePredictor(
+        options, torch.zeros(2, options.inputs, options.outputs), torch.full((2, options.outputs), bias)
+    )
 
 
 def test_the_report_of_a_calibration_and_the_plans_of_others_change_nothing(small_policy):
