@@ -123,16 +123,20 @@ class DiffusionPolicy(Policy):
         if self.config.mip is not None:
             return ("ddpm",)
         if not self._has_noise:
-            return "ddpm", "ddim-10", "dpm_solver"
+            return "ddpm", self._quick_ddim, "dpm_solver"
         return "ddpm", self.quick_sampler, "asd", "block", "recycled"
 
     @property
     def quick_sampler(self) -> str:  # type: ignore[override]
-        """See `Policy`: ten steps without noise; of a flow policy those of its ODE; the two of a minimal iterative
-        policy."""
+        """See `Policy`: ten steps without noise, or as many as it was trained on; of a flow policy those of its ODE;
+        the two of a minimal iterative policy."""
         if self.config.mip is not None:
             return "ddpm"
-        return "ddim-10" if self.config.flow is None else "euler-10"
+        return self._quick_ddim if self.config.flow is None else "euler-10"
+
+    @property
+    def _quick_ddim(self) -> str:
+        return f"ddim-{min(10, self.chain.process.steps)}"
 
     @property
     def _has_noise(self) -> bool:

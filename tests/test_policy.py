@@ -243,3 +243,10 @@ def test_every_public_name_is_there_and_help_does_without_torch():
         "import sys; from specpolicy.cli import main; assert main(['--help']) == 0; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_the_quick_sampler_takes_no_more_steps_than_there_are(policy_config):
+    policy = DiffusionPolicy.from_config({**policy_config, "chain": {"train_steps": 4, "steps": 4}})
+    assert policy.quick_sampler == "ddim-4"
+    policy.bound(policy.quick_sampler)
+    assert DiffusionPolicy.from_config(policy_config).quick_sampler == "ddim-10"
