@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from specpolicy.policy_config import PolicyOptions
     from specpolicy.training import TrainingOptions
     from specpolicy.training.group import Group
-    from specpolicy.training.trainer import Rollout
 
 # Files that other verbs put beside a policy's weights; they are of no use for other weights.
 BESIDE = (
@@ -69,7 +67,6 @@ FILES = (
     "config.json",
     "config.yaml",
 )
-ROLLOUT_SEED = 50_000  # first reset seed of the rollouts during training
 
 
 def run(config: DictConfig) -> None:
@@ -89,6 +86,7 @@ def _lead(config: DictConfig, group: Group, device: str) -> None:
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.made_policies import log_trained
     from specpolicy.cli.own_outputs import check_own, is_checkpoint
+    from specpolicy.cli.training_rollouts import make_rollout
     from specpolicy.cli.training_start import fit_predictor, make
     from specpolicy.logging import make_logger
     from specpolicy.logging.progress import progress_bar
@@ -104,7 +102,7 @@ def _lead(config: DictConfig, group: Group, device: str) -> None:
         made = make(config, options, chosen, device)
         policy = made.policy
         identity = run_identity(policy, made.training, made.validation, options, _settings(config, chosen))
-        rollout = _rollout(config, made.task) if options.rollout_every else None
+        rollout = make_rollout(config, made.task, policy) if options.rollout_every else None
         # All checks are done: only now is the output of an earlier run deleted or continued.
         if config.overwrite:
             remove(output, FILES)
@@ -163,45 +161,10 @@ def check(config: DictConfig) -> tuple[TrainingOptions, PolicyOptions]:
 
 
 def _settings(config: DictConfig, chosen: PolicyOptions) -> dict[str, Any]:
-    """Return what decides the result besides the trainer's options: what is held out, what is played, what a backbone
-    had learnt before."""
+    """Return what decides the result besides the trainer's options: what is held out, what a backbone had learnt
+    before."""
     settings = {"validation": config.validation, "pad_after": config.pad_after}
     weights = getattr(chosen.vision, "weights", None)
     if weights is not None:
         settings["vision_weights"] = file_fingerprint(weights)
-    if config.rollout_every:
-        names = ("rollout_episodes", "rollout_sampler", "rollout_seconds")
-        settings |= {name: config[name] for name in names}
     return settings
-
-
-def _rollout(config: DictConfig, task: Mapping[str, Any]) -> Rollout:
-    """Return a function that plays a few episodes with the policy in training and returns their mean results."""
-    import torch
-
-    from specpolicy.cli.configuration import load_option
-    from specpolicy.control.clock import PausedClock
-    from specpolicy.evaluation.episode import run_episode
-    from specpolicy.evaluation.planners import PolicyPlanner
-    from specpolicy.sampler_names import make_sampler
-    from specpolicy.tasks import make_task_env
-
-    sampler: Any = None  # the policy's fast sampler
-    if config.rollout_sampler is not None:
-        sampler = make_sampler(**plain(load_option("sampler", config.rollout_sampler)))
-    env = make_task_env(task)
-
-    def play(policy: Any, step: int) -> dict[str, float]:
-        # The seeds differ from those of demonstrations and evaluations, so that nothing is chosen on test episodes.
-        seeds = range(ROLLOUT_SEED, ROLLOUT_SEED + config.rollout_episodes)
-        planner = PolicyPlanner(policy, sampler or policy.quick_sampler)
-        with torch.random.fork_rng():
-            episodes = [run_episode(env, planner, PausedClock(), seed, config.rollout_seconds) for seed in seeds]
-        results: dict[str, list[float]] = {
-            "success": [episode.success for episode in episodes],
-            "length": [episode.length for episode in episodes],
-            "max_coverage": [episode.max_coverage for episode in episodes if episode.max_coverage is not None],
-        }
-        return {name: sum(values) / len(values) for name, values in results.items() if values}
-
-    return play

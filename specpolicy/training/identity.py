@@ -10,10 +10,12 @@ from specpolicy.fingerprints import LENGTH
 from specpolicy.outputs import first_difference
 from specpolicy.parsing import plain
 from specpolicy.policy_base import Policy
-from specpolicy.training.options import TrainingOptions
+from specpolicy.training.options import WATCHING, TrainingOptions
 
 Identity = dict[str, Any]
 BESIDE = ("command", "source")  # entries of a policy's configuration that name its origin
+# Entries that runs of earlier versions saved, and that decide no weight.
+IDLE = {*WATCHING, "rollout_episodes", "rollout_sampler", "rollout_seconds"}
 
 
 def run_identity(
@@ -29,7 +31,7 @@ def run_identity(
         policy: untrained or trained: its configuration counts, its weights do not.
         training, validation: windows.
         options: of the training.
-        settings: more deciding settings by name, such as those of rollouts.
+        settings: more deciding settings by name, such as what is held out.
     """
     config = {name: value for name, value in policy.config.to_dict().items() if name not in BESIDE}
     config |= {
@@ -62,7 +64,10 @@ def validation_fingerprint(identity: Mapping[str, Any]) -> str:
 def difference(found: Mapping[str, Any], wanted: Identity) -> str | None:
     """Describe in a few words how a saved run differs from the wanted one; None if it does not."""
     for part in wanted:
-        different = first_difference(found.get(part) or {}, wanted[part])
+        saved = {
+            name: value for name, value in (found.get(part) or {}).items() if part != "options" or name not in IDLE
+        }
+        different = first_difference(saved, wanted[part])
         if different is None:
             continue
         name, old, new = different

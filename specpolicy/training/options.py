@@ -6,6 +6,9 @@ from typing import Any
 from specpolicy.errors import SpecpolicyError
 from specpolicy.precision import PRECISIONS
 
+# How often a run looks at itself: no weight follows from it, so a run may go on with others.
+WATCHING = ("log_every", "validate_every", "rollout_every", "save_every")
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -48,9 +51,10 @@ class TrainingOptions:
             raise SpecpolicyError(f"uncommitted is a share, from 0 to 1, got {self.uncommitted}")
 
     def deciding(self, images: bool) -> dict[str, Any]:
-        """Return the options that decide the result, without those that change nothing here, which runs of earlier
-        versions do not have. `images`: whether the policy sees any."""
+        """Return the options that decide the result, without those that change nothing here, some of which runs of
+        earlier versions do not have. `images`: whether the policy sees any."""
         idle = {
+            **dict.fromkeys(WATCHING, True),
             "accumulate": self.accumulate == 1,
             "colour_jitter": not images,
             "uncommitted": self.uncommitted is None,

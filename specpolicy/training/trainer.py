@@ -102,8 +102,6 @@ def train(
         run.average.eval()
         if held_out is not None and (done % options.validate_every == 0 or last):
             metrics["validation/loss"] = held_out.evaluate(Learner(run.average, held_out.objective))
-        if rollout is not None and options.rollout_every and (done % options.rollout_every == 0 or last):
-            metrics |= {f"rollout/{name}": value for name, value in rollout(run.average, done).items()}
         if metrics:
             logger.log(metrics, step=done)
         if bar is not None:
@@ -113,4 +111,8 @@ def train(
             bar.advance(1, **shown)
         if done % options.save_every == 0 or last:
             run.save(directory, done)
+        if rollout is not None and options.rollout_every and (done % options.rollout_every == 0 or last):
+            # After the save: a simulator that fails costs no training.
+            played = rollout(run.average, done)
+            logger.log({f"rollout/{name}": value for name, value in played.items()}, step=done)
     return run.average

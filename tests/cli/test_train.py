@@ -45,9 +45,11 @@ def test_it_writes_a_checkpoint_with_its_curves(data, tmp_path):
     policy = load_policy(output)
     assert policy.observation_keys == ("state",) and policy.horizon == 8 and policy.action_dim == 1
     assert policy.config.task["id"] == "Pendulum-v1" and policy.config.command.startswith("specpolicy")
-    last = rows(output)[-1]
-    assert last["step"] == "6" and float(last["train/loss"]) > 0 and float(last["validation/loss"]) > 0
-    assert float(last["rollout/success"]) == 0 and float(last["rollout/length"]) > 0
+    last, played = rows(output)[-2:]
+    assert (
+        last["step"] == played["step"] == "6" and float(last["train/loss"]) > 0 and float(last["validation/loss"]) > 0
+    )
+    assert float(played["rollout/success"]) == 0 and float(played["rollout/length"]) > 0
     assert (output / "config.yaml").exists()
 
 
@@ -66,6 +68,29 @@ def test_it_goes_on_where_it_stopped(data, tmp_path):
     assert state["step"] == 6
     same = load_policy(whole).denoiser.state_dict()
     assert all(torch.equal(value, same[name]) for name, value in load_policy(parts).denoiser.state_dict().items())
+
+
+def test_what_only_watches_a_run_may_change_when_it_goes_on(data, tmp_path):
+    output = tmp_path / "run"
+    assert train(data, output) == 0
+    before = rows(output)
+    rollouts = ["rollout_every=3", "rollout_episodes=1", "rollout_sampler=ddim-5", "rollout_seconds=0.5"]
+    assert train(data, output, "log_every=1", "validate_every=1", "save_every=3", *rollouts) == 0
+    assert rows(output) == before  # it was the same run, with nothing left to do
+
+
+def test_a_run_that_an_earlier_version_saved_goes_on(data, tmp_path):
+    import torch
+
+    output = tmp_path / "run"
+    assert train(data, output) == 0
+    state = torch.load(output / "training.pt", weights_only=True)
+    old = {"log_every": 2, "save_every": 2, "validate_every": 3, "rollout_every": 2}
+    old |= {"rollout_episodes": 10, "rollout_sampler": None, "rollout_seconds": 60.0}
+    assert not set(old) & set(state["identity"]["options"])
+    state["identity"]["options"] |= old
+    torch.save(state, output / "training.pt")
+    assert train(data, output) == 0
 
 
 def test_half_precision_weights_are_half_the_size(data, tmp_path):
@@ -87,6 +112,8 @@ def test_half_precision_weights_are_half_the_size(data, tmp_path):
         (["learning_rate=fast"], "learning_rate"),
         (["logger=tensorboard"], "tensorboard"),
         (["data=nothing.hdf5"], "no demonstrations at"),
+        (["rollout_every=2", "rollout_sampler=euler"], "'euler' solves the equation of a flow policy"),
+        (["rollout_every=2", "task.id=MountainCarContinuous-v0", "any_rate=true"], "expects 'state' of size 3"),
     ),
 )
 def test_bad_input_is_one_line_and_exit_code_2(data, tmp_path, capsys, more, word):

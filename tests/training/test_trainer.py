@@ -204,6 +204,20 @@ def test_rollouts_are_called_with_the_average_and_logged(policy_config, tmp_path
     assert steps == [20, 40] and curve.rows[20]["rollout/success"] == 0.5
 
 
+def test_a_rollout_that_fails_costs_no_training(policy_config, tmp_path):
+    def rollout(policy, step):
+        raise Killed
+
+    curve, data = Curve(), (sequences(), None)
+    with pytest.raises(Killed):
+        options = TrainingOptions(**OPTIONS, rollout_every=20)
+        train(fresh(policy_config), *data, options, tmp_path, curve, rollout=rollout)
+    assert set(curve.rows[20]) == {"train/loss", "train/learning_rate"}
+    again = Curve()
+    train(fresh(policy_config), *data, TrainingOptions(**OPTIONS), tmp_path, again)
+    assert min(again.rows) == 25  # it went on from the save at step 20, with other rollouts
+
+
 def test_bfloat16_trains_float32_weights(policy_config, tmp_path):
     options = TrainingOptions(**OPTIONS, precision="bfloat16")
     curve = Curve()
