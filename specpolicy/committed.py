@@ -71,6 +71,21 @@ def check_way(way: str) -> tuple[str, float | None]:
     return name, value
 
 
+def require_way(way: str, ways: Sequence[str], hints: bool = False) -> None:
+    """Raise a clear error unless a policy has a way, such as "linear-0.3".
+
+    Args:
+        way: the way, perhaps with a number.
+        ways: those that the policy has.
+        hints: say what the policy lacks for it.
+    """
+    name, _ = check_way(way)
+    if name not in ways:
+        hint = f"{REMEDIES[name]}, or " if hints and name in REMEDIES else ""
+        known = f"{hint}use one of {', '.join(ways)}" if ways else "use continue_chunk"
+        raise SpecpolicyError(f"stitching={way}: this policy cannot continue actions so: {known}")
+
+
 def is_way(name: str) -> bool:
     """Whether a way of stitching is one of `WAYS`, perhaps with a number."""
     return name.partition("-")[0] in WAYS

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from specpolicy.checkpoints import write_checkpoint
-from specpolicy.committed import REMEDIES, Committed, check_way
+from specpolicy.committed import Committed, require_way
 from specpolicy.encoding import Encoding
 from specpolicy.engines import AUTO
 from specpolicy.errors import SpecpolicyError
@@ -250,12 +250,7 @@ class Policy(nn.Module, ABC):
 
     def check_way(self, way: str) -> None:
         """Raise a clear error if its chunks cannot continue committed actions in a way, such as "linear-0.3"."""
-        name, _ = check_way(way)
-        if name not in self.ways:
-            hint = f"{REMEDIES[name]}, or " if name in REMEDIES and self.kind == "diffusion" else ""
-            raise SpecpolicyError(
-                f"stitching={way}: this policy cannot continue actions so: {hint}use one of {', '.join(self.ways)}"
-            )
+        require_way(way, self.ways, hints=self.kind == "diffusion")
 
     @property
     def control_hz(self) -> float | None:

@@ -52,7 +52,8 @@ class Planner(Protocol):
     those that it does look at: the others are not drawn for it.
 
     One that continues the actions which are executed meanwhile has an argument `committed` in `plan`; an attribute
-    `continues` says otherwise.
+    `continues` says otherwise. A method `check_way(way)`, if it has one, raises before the robot moves for a way (see
+    `Committed`) in which it continues none.
     """
 
     n_obs_steps: int

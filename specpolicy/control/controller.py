@@ -18,7 +18,7 @@ from specpolicy.control.clock import Clock, make_clock
 from specpolicy.control.execution import Execution
 from specpolicy.control.limits import Limits
 from specpolicy.control.pilot import Pilot
-from specpolicy.control.planner import Policy, as_planner
+from specpolicy.control.planner import Policy, as_planner, check_stitching
 from specpolicy.control.process_worker import ProcessWorker
 from specpolicy.control.robot import Robot, standing
 from specpolicy.control.signals import EndingSignals
@@ -105,6 +105,7 @@ class Controller:
         self.execution = Execution(execute_steps, lead, on_miss, stitching, ensemble_decay, hold, in_flight)
         self.clock = make_clock(clock, hz) if isinstance(clock, str) else clock
         planner = as_planner(policy, sampler)
+        check_stitching(planner, self.execution)
         trained = getattr(planner, "control_hz", None)
         check_rate(trained, self.hz, "the control loop", f"give hz={trained}", any_rate)
         self.worker = self._make_worker(planner, worker)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from specpolicy.committed import Committed, takes_committed
 from specpolicy.control.chunk import Chunk, History, Planner
+from specpolicy.control.execution import Execution
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class PolicyPlanner:
             forget()
         self._generator.manual_seed(seed)
 
+    def check_way(self, way: str) -> None:
+        """See `Planner`."""
+        if (check := getattr(self.policy, "check_way", None)) is not None:
+            check(way)
+
     def plan(self, history: History, committed: Committed | None = None) -> Chunk:
         """See `Planner.plan`."""
         start = time.perf_counter()
@@ -83,6 +89,12 @@ class PolicyPlanner:
             rows=int(out.stats.rows[0]),
             encode_seconds=float(out.stats.encode_seconds),
         )
+
+
+def check_stitching(planner: Planner, execution: Execution) -> None:
+    """Raise before the robot moves if the planner says that it cannot continue actions as wanted."""
+    if execution.continues and (check := getattr(planner, "check_way", None)) is not None:
+        check(execution.stitching)
 
 
 def as_planner(policy: Planner | Policy, sampler: Any = None) -> Planner:

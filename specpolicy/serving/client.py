@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from specpolicy.committed import Committed
+from specpolicy.committed import Committed, require_way
 from specpolicy.control.chunk import Chunk, History
 from specpolicy.errors import SpecpolicyError
 from specpolicy.serving.answers import check_actions, check_timing
@@ -80,6 +80,11 @@ class RemotePlanner:
         lasts."""
         if self.metadata.observation is not None:
             self._ask({RESET: True, SEED: int(seed)})
+
+    def check_way(self, way: str) -> None:
+        """See `Planner`; older servers do not say which ways their policy has."""
+        if self.metadata.ways is not None:
+            require_way(way, self.metadata.ways)
 
     def plan(self, history: History, committed: Committed | None = None) -> Chunk:
         """See `Planner.plan`."""

@@ -141,9 +141,24 @@ class Inference:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if self._closed:
                 return []
-            self._running = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            self._running = self._alike()
             self._metrics.queued(len(self._waiting))
             return self._running
+
+    def _alike(self) -> list[_Job]:
+        """Take the oldest request and those after it that can be planned with it: a batch is continued in one way."""
+        taken: list[_Job] = []
+        left: deque[_Job] = deque()
+        way: str | None = None
+        for job in self._waiting:
+            own = None if job.committed is None else job.committed.way
+            if len(taken) < self._most and (own is None or way is None or own == way):
+                taken.append(job)
+                way = way or own
+            else:
+                left.append(job)
+        self._waiting = left
+        return taken
 
     def _plan(self, jobs: list[_Job]) -> None:
         wanted = [job for job in jobs if job.wanted()]

@@ -48,6 +48,7 @@ class Metadata:
         more: other fields, such as the name of the policy and its sampler.
         control_hz: control steps per second that the actions are made for; None if unknown.
         continues: whether a chunk can be drawn given committed actions.
+        ways: those in which it can, see `specpolicy.Committed`; None if unknown.
     """
 
     n_obs_steps: int = 1
@@ -57,12 +58,15 @@ class Metadata:
     more: Mapping[str, Any] = field(default_factory=dict)
     control_hz: float | None = None
     continues: bool = False
+    ways: tuple[str, ...] | None = None
 
     def as_message(self) -> dict[str, Any]:
         """Return the first frame."""
         shapes = {key: list(shape) for key, shape in (self.observation or {}).items()}
+        ways = {} if self.ways is None else {"ways": list(self.ways)}
         return {
             **self.more,
+            **ways,
             "server": NAME,
             "n_obs_steps": self.n_obs_steps,
             "n_action_steps": self.n_action_steps,
@@ -94,8 +98,11 @@ class Metadata:
             hz = parse_hz(message.get("control_hz"), "`control_hz`")
         except SpecpolicyError as error:
             raise ProtocolError(f"the server's metadata is not understood: {error}") from None
-        continues = message.get("continues") is True
-        return cls(n_obs_steps, n_action_steps, observation, action_dim, more, hz, continues)
+        continues, ways = message.get("continues") is True, message.get("ways")
+        if ways is not None and not (isinstance(ways, list) and all(isinstance(way, str) for way in ways)):
+            raise ProtocolError("the server's metadata is not understood: `ways` is a list of names")
+        known = None if ways is None else tuple(ways)
+        return cls(n_obs_steps, n_action_steps, observation, action_dim, more, hz, continues, known)
 
     def same_policy(self, other: "Metadata") -> bool:
         """Whether a loop that began with this policy can continue with the other."""

@@ -63,6 +63,7 @@ class PolicyService:
             more,
             getattr(policy, "control_hz", None),
             continues=bool(policy.ways),
+            ways=tuple(policy.ways),
         )
 
     def begin(self, seed: int) -> torch.Generator:

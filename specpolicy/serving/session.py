@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from specpolicy.committed import Committed, require_way
 from specpolicy.control.chunk import History
+from specpolicy.errors import SpecpolicyError
 from specpolicy.serving.protocol import COMMITTED, RESET, SEED, Request
 from specpolicy.serving.scan import ProtocolError
 from specpolicy.serving.service import Service
@@ -31,15 +33,14 @@ class Session:
         """Return the history (To, ...) for a checked request; None if it has no frames.
 
         Raises:
-            ProtocolError: a seed in the middle of an episode.
+            ProtocolError: a seed in the middle of an episode; committed actions that the policy cannot continue.
         """
         if request.reset or self.stream is None:
             self._frames = []
             self.stream = self._service.begin(next(self._seeds) if request.seed is None else request.seed)
         elif request.seed is not None:
             raise ProtocolError(f"the episode has begun: `{SEED}` is sent with `{RESET}`: true")
-        if request.committed is not None and not self._service.metadata.continues:
-            raise ProtocolError(f"this policy takes no committed actions: send no `{COMMITTED}`")
+        self._check(request.committed)
         if not request.frames:
             return None
         count = len(next(iter(request.frames.values())))
@@ -47,6 +48,22 @@ class Session:
         frames = [*self._frames, *new][-self._service.n_obs_steps :]
         self._offered = [frames[0]] * (self._service.n_obs_steps - len(frames)) + frames
         return {key: np.stack([frame[key] for frame in self._offered]) for key in request.frames}
+
+    def _check(self, committed: Committed | None) -> None:
+        """Refuse what would fail together with the requests of others."""
+        known = self._service.metadata
+        if committed is None:
+            return
+        if not known.continues:
+            raise ProtocolError(f"this policy takes no committed actions: send no `{COMMITTED}`")
+        size = committed.actions.shape[1]
+        if known.action_dim is not None and size != known.action_dim:
+            raise ProtocolError(f"`{COMMITTED}` has actions of {size} numbers, those of this policy {known.action_dim}")
+        if known.ways is not None:
+            try:
+                require_way(committed.way, known.ways)
+            except SpecpolicyError as error:
+                raise ProtocolError(f"`{COMMITTED}`: {error}") from None
 
     def keep(self) -> None:
         """Keep the frames taken last, because their chunk has been planned."""

@@ -5,6 +5,7 @@ import pytest
 from scripted import Numbered, Steps, Trace
 
 from specpolicy.committed import WAYS, Committed, rows_of
+from specpolicy.control import Controller
 from specpolicy.control.clock import ChargedClock, DelayClock, PausedClock
 from specpolicy.control.execution import Execution
 from specpolicy.control.limits import Limits
@@ -157,6 +158,24 @@ def test_a_new_episode_commits_nothing_of_the_last():
     for _ in range(2):
         actions, _ = fly(planner, DelayClock(3))
         assert check_told(planner, actions)[0] == 0
+
+
+def test_a_way_that_the_planner_lacks_is_refused_before_the_robot_is_touched(small_policy):
+    class Untouched:
+        def observe(self):
+            raise AssertionError("the robot was touched")
+
+        act = stop = observe
+
+    class Picky(Numbered):
+        def check_way(self, way):
+            raise SpecpolicyError(f"not {way}")
+
+    for planner, message in ((small_policy, "stitching=trained: .*prefix=8"), (Picky(), "not trained")):
+        with pytest.raises(SpecpolicyError, match=message):
+            Controller(planner, Untouched(), hz=10, stitching="trained", warm_up=0)
+        Controller(planner, Untouched(), hz=10, worker="inline")
+    Controller(Numbered(), Untouched(), hz=10, stitching="trained", worker="inline")
 
 
 def test_a_planner_that_takes_no_committed_actions_is_refused():
