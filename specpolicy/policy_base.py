@@ -93,12 +93,14 @@ class Policy(nn.Module, ABC):
             sampler: a name such as "recycled", or a result of `specpolicy.make_sampler`; None: `best_sampler`.
             generator: one, or one per row.
             return_states: also `states` (K+1, B, *sample_shape), in the policy's terms: normalised units, or tokens.
-            committed: actions that are executed before the chunk can be used: the chunk is drawn given them. One value
-                for all observations, or one per observation, some of which may be None.
+            committed: actions that are executed before the chunk can be used: the chunk is drawn given them, and they
+                stand in it as they are. One value for all observations, or one per observation, some of which may be
+                None.
 
         Raises:
             SpecpolicyError: an observation that does not fit, a sampler of another kind of policy, or one that does not
-                fit this policy's chain or lacks a model; a network that returns NaN or infinity.
+                fit this policy's chain or lacks a model; a network that returns NaN or infinity; states of a chunk that
+                is planned ahead (`predicted`).
         """
         return draw(self, self.bound(sampler), observation, generator, return_states, committed)
 

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from specpolicy.committed import PREDICTED, Committed, rows_of
+from specpolicy.errors import SpecpolicyError
 from specpolicy.observations import Observation, checked_frames
 from specpolicy.prediction import advanced, looks_ahead, moved
 from specpolicy.samplers import Sample
@@ -44,7 +46,21 @@ def draw(
         policy.check_way(way)
         out = policy.draw_given(bound, cond, rows, generator, return_states)
     stats = dataclasses.replace(out.stats, seconds=out.stats.seconds + seconds, encode_seconds=seconds)
-    return dataclasses.replace(out, actions=policy.actions_of(out.actions), stats=stats)
+    actions = policy.actions_of(out.actions)
+    return dataclasses.replace(out, actions=_as_told(actions, rows, policy.first_action), stats=stats)
+
+
+def _as_told(actions: Tensor, rows: Sequence[Committed | None], first: int) -> Tensor:
+    """Return chunks (B, H, D) with the committed actions as they are executed: a chain draws them within its range, a
+    decoder as tokens."""
+    if all(one is None for one in rows):
+        return actions
+    found = actions.clone()
+    for row, one in enumerate(rows):
+        if one is not None:
+            count = min(one.count, actions.shape[1] - first)
+            found[row, first : first + count] = torch.as_tensor(one.actions[:count]).to(actions)
+    return found
 
 
 def _draw_ahead(
@@ -52,6 +68,10 @@ def _draw_ahead(
 ) -> Sample:
     """Draw for the observations that are predicted for the step after what is committed."""
     policy.check_way(PREDICTED)
+    if return_states:
+        raise SpecpolicyError(
+            f"return_states: a chunk of stitching={PREDICTED} begins with actions that no state holds: use another way"
+        )
     assert policy.predictor is not None
     shapes = {key: policy.frame_shape(key) for key in policy.observation_keys}
     key = policy.observation_keys[0]
@@ -59,7 +79,8 @@ def _draw_ahead(
     begin = time.perf_counter()
     ahead = advanced(policy.predictor, observation, shapes, rows)
     seconds = time.perf_counter() - begin
-    out = draw(policy, bound, ahead, generator, return_states)
+    out = draw(policy, bound, ahead, generator)
     actions = moved(out.actions, rows, policy.first_action, policy.predictor.options.steps)
+    actions = _as_told(actions, rows, policy.first_action)
     stats = dataclasses.replace(out.stats, seconds=out.stats.seconds + seconds)
     return dataclasses.replace(out, actions=actions, stats=stats)

@@ -192,11 +192,10 @@ def advanced(
 
 def moved(actions: Tensor, committed: Sequence[Committed | None], first: int, steps: int) -> Tensor:
     """Return chunks (B, H, D) that were planned for the step after the committed actions as chunks for the step of the
-    observation: these actions come first, and as many at the end are dropped."""
+    observation: there is room for these actions, and as many at the end are dropped."""
     found = actions.clone()
     for row, one in enumerate(committed):
         if one is not None:
             count = min(one.count, steps, actions.shape[1] - first)
-            found[row, first : first + count] = torch.as_tensor(one.actions[:count]).to(actions)
             found[row, first + count :] = actions[row, first : actions.shape[1] - count]
     return found

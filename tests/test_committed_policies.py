@@ -69,10 +69,17 @@ def test_rows_without_committed_actions_are_drawn_as_ever(small_policy):
     torch.testing.assert_close(mixed[[0, 2]], small_policy.predict(seen, "block", seeds(3)).actions[[0, 2]])
 
 
-def test_what_lies_outside_of_the_policys_range_is_committed_at_its_bound(small_policy):
-    far = Committed(np.array([[50.0, 4.0], [0.0, -90.0]]), 2)
-    chunk = small_policy.predict(observation(1), "ddim-4", seeds(1), committed=far).actions[0, 1:3]
-    np.testing.assert_allclose(chunk, [[2.0, 4.0], [0.0, 0.0]], rtol=0, atol=2e-5)
+@pytest.mark.parametrize("way", WAYS[:3])
+def test_what_lies_outside_of_the_policys_range_is_committed_at_its_bound(small_policy, way):
+    """The chain sees its bound; the chunk says what is executed."""
+    far = Committed(np.array([[50.0, 4.0], [0.0, -90.0], [0.0, 1.0]]), 2, way)
+    near = Committed(np.array([[2.0, 4.0], [0.0, 0.0], [0.0, 1.0]]), 2, way)
+    chunk, expected = (
+        small_policy.predict(observation(1), "ddim-4", seeds(1), True, committed=one) for one in (far, near)
+    )
+    assert torch.equal(chunk.states, expected.states)
+    assert torch.equal(chunk.actions[0, 1:3], torch.from_numpy(far.actions[:2]).float())
+    np.testing.assert_allclose(chunk.actions[0, [0, *range(3, 8)]], expected.actions[0, [0, *range(3, 8)]])
 
 
 def test_guidance_counts_both_of_its_evaluations(small_policy):

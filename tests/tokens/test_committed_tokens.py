@@ -39,6 +39,7 @@ def test_drafts_change_no_token_that_follows_what_is_committed(token_policy, see
     for row, one in enumerate(given()):
         count = 0 if one is None else one.count
         assert torch.equal(tokens.tokens[row, first : first + count], expected[:count])
+        assert torch.equal(out.actions[row, first : first + count], torch.tensor(ACTIONS[:count]).float())
         if name != "threshold":  # its steps depend on the logits, those of the others on what is masked
             assert int(out.stats.calls[row]) <= int(plain.stats.calls[row])
         if one is None:

@@ -89,15 +89,17 @@ def test_a_policy_plans_from_the_predicted_observation(small_policy, tmp_path):
     found = policy.predict(seen, "ddpm", _generators(), committed=rows).actions
     plain = policy.predict(seen, "ddpm", _generators()).actions
     torch.testing.assert_close(found[0], plain[0], rtol=0, atol=0)
-    ahead = {key: values.numpy().copy() for key, values in seen.items()}
+    later = {key: values.numpy().copy() for key, values in seen.items()}
     for row in (1, 2):
         history = {key: values[row].numpy() for key, values in seen.items()}
         for key, values in policy.predictor.advance(history, rows[row]).items():
-            ahead[key][row] = values
-    drawn = policy.predict(ahead, "ddpm", _generators()).actions
-    for row, count in ((1, 2), (2, 3)):  # it looks three steps ahead at most
+            later[key][row] = values
+    drawn = policy.predict(later, "ddpm", _generators()).actions
+    for row, count, ahead in ((1, 2, 2), (2, 5, 3)):  # it looks three steps ahead at most
         torch.testing.assert_close(found[row, 1 : 1 + count], torch.as_tensor(actions[:count]))
-        torch.testing.assert_close(found[row, 1 + count :], drawn[row, 1 : 8 - count])
+        torch.testing.assert_close(found[row, 1 + count :], drawn[row, 1 + count - ahead : 8 - ahead])
+    with pytest.raises(SpecpolicyError, match="return_states"):
+        policy.predict(seen, "ddpm", _generators(), True, committed=rows)
     with pytest.raises(SpecpolicyError, match="train it with predict=8"):
         small_policy.predict(seen, committed=rows)
 
