@@ -30,6 +30,7 @@ class RunState:
     def __init__(self, policy: Policy, options: TrainingOptions, identity: Identity):
         self.policy, self.options, self.identity = policy, options, identity
         self.average: Any = copy.deepcopy(policy).requires_grad_(False)
+        self.saved = 0  # the step of the last save
         learnt = [*policy.denoiser.parameters(), *policy.encoder.parameters()]
         self.optimiser = torch.optim.AdamW(
             [one for one in learnt if one.requires_grad], lr=1.0, betas=(0.95, 0.999), weight_decay=options.weight_decay
@@ -66,6 +67,20 @@ class RunState:
         with atomic_path(directory / STATE) as temporary:
             torch.save(state, temporary)
         self.save_average(directory)
+        self.saved = step
+
+    def check_finite(self, loss: float, step: int, weights: bool) -> None:
+        """Raise a clear error if the training has diverged. `weights`: look at them, too, before they are saved."""
+        finite, what = math.isfinite(loss), "loss is"
+        if finite and weights:
+            learnt = [*self.policy.parameters(), *self.average.parameters()]
+            finite, what = all(bool(one.isfinite().all()) for one in learnt), "weights are"
+        if not finite:
+            kept = f"the save of step {self.saved} is kept" if self.saved else "nothing was saved"
+            raise SpecpolicyError(
+                f"the {what} no longer finite at step {step}: {kept}: use a smaller learning_rate, in another output "
+                "or with overwrite=true"
+            )
 
     def save_average(self, directory: Path) -> None:
         """Write the checkpoint."""
@@ -84,7 +99,8 @@ class RunState:
             raise SpecpolicyError(f"{path} belongs to another network: use another output, or overwrite=true") from None
         if group.first:
             self.save_average(path.parent)  # a kill or a full disk may have prevented its writing
-        return state["step"]
+        self.saved = state["step"]
+        return self.saved
 
 
 def _weights(policy: Policy) -> dict[str, Tensor]:

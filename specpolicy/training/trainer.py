@@ -60,7 +60,8 @@ def train(
         group: the processes that share out every batch; the first alone saves, logs, validates and plays.
 
     Raises:
-        SpecpolicyError: `directory` holds another run; windows that are not those of the policy, or cannot be read.
+        SpecpolicyError: `directory` holds another run; windows that are not those of the policy, or cannot be read; the
+            training diverges.
     """
     directory = Path(directory)
     check_precision(options.precision, policy.device)
@@ -85,9 +86,12 @@ def train(
         total += run.update(wrapped, next(passes), step, group)
         done, since = step + 1, since + 1
         last = done == options.steps
+        logs, saves = (last or done % every == 0 for every in (options.log_every, options.save_every))
         metrics: dict[str, float] = {}
-        if done % options.log_every == 0 or last:
+        if logs or saves:
             mean = float(group.mean(total)) / since
+            run.check_finite(mean, done, saves)
+        if logs:
             elapsed, clock = time.perf_counter() - clock, time.perf_counter()
             metrics |= {
                 "train/loss": mean,
@@ -109,7 +113,7 @@ def train(
                 name.split("/")[-1]: metrics[name] for name in ("train/loss", "validation/loss") if name in metrics
             }
             bar.advance(1, **shown)
-        if done % options.save_every == 0 or last:
+        if saves:
             run.save(directory, done)
         if rollout is not None and options.rollout_every and (done % options.rollout_every == 0 or last):
             # After the save: a simulator that fails costs no training.

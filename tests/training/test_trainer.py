@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 import os
 
 import pytest
@@ -15,7 +16,7 @@ from specpolicy.policy import DiffusionPolicy
 from specpolicy.training import TrainingOptions, train
 from specpolicy.training.ema import ema_decay, update_ema
 from specpolicy.training.loss import noised
-from specpolicy.training.state import learning_rate
+from specpolicy.training.state import RunState, learning_rate
 
 
 class Curve:
@@ -216,6 +217,31 @@ def test_a_rollout_that_fails_costs_no_training(policy_config, tmp_path):
     again = Curve()
     train(fresh(policy_config), *data, TrainingOptions(**OPTIONS), tmp_path, again)
     assert min(again.rows) == 25  # it went on from the save at step 20, with other rollouts
+
+
+@pytest.mark.parametrize(
+    ("what", "at", "kept"),
+    (("loss", 15, "the save of step 10 is kept"), ("weights", 20, "the save of step 10"), ("loss", 5, "nothing was")),
+)
+def test_a_training_that_diverges_ends_and_keeps_its_last_save(policy_config, tmp_path, monkeypatch, what, at, kept):
+    update = RunState.update
+
+    def diverging(self, learner, passes, step, group):
+        loss = update(self, learner, passes, step, group)
+        if step + 1 == at and what == "weights":  # the loss was that of the weights before
+            next(self.policy.denoiser.parameters()).data.view(-1)[0] = math.inf
+        return loss * math.nan if step + 1 >= at and what == "loss" else loss
+
+    monkeypatch.setattr(RunState, "update", diverging)
+    curve = Curve()
+    with pytest.raises(SpecpolicyError, match=f"the {what} .* no longer finite at step {at}: {kept}") as caught:
+        train(fresh(policy_config), sequences(), None, TrainingOptions(**OPTIONS), tmp_path, curve)
+    assert "smaller learning_rate" in str(caught.value) and "\n" not in str(caught.value)
+    if at == 5:
+        assert not list(tmp_path.iterdir())
+    else:
+        assert torch.load(tmp_path / "training.pt", weights_only=True)["step"] == 10
+        assert all(bool(one.isfinite().all()) for one in load_policy(tmp_path).parameters())
 
 
 def test_bfloat16_trains_float32_weights(policy_config, tmp_path):
