@@ -81,6 +81,8 @@ def _save_beside(policy: Any, written: Any, part: Path) -> list[str]:
     for belonging in (policy.calibration, getattr(policy, "draft_models", None)):
         if belonging is not None and getattr(belonging, "fingerprint", None) is not None:
             dataclasses.replace(belonging, fingerprint=written.fingerprint).save(part)
+    if policy.predictor is not None:
+        policy.predictor.save(part)
     return [path.name for path in set(part.iterdir()) - before if path.name in BESIDE]
 
 

@@ -44,12 +44,14 @@ def log_trained(
         about: further metadata, by name.
         logger: receives the artifact.
     """
+    from specpolicy import prediction
     from specpolicy.logging.csv_logger import last_values
 
     found = last_values(output / "metrics.csv")
     figures = {name.replace("/", "_"): value for name, value in found.items() if not name.startswith("train/learning")}
     metadata = {**_described(policy), **about, "data": str(config.data), "steps": config.steps, **figures}
-    files = {name: output / name for name in (WEIGHTS, CONFIG)}
+    predictor = [name for name in (prediction.WEIGHTS, prediction.SETTINGS) if (output / name).is_file()]
+    files = {name: output / name for name in (WEIGHTS, CONFIG, *predictor)}
     _say(logger.log_policy(artifact_name(policy), files, metadata, _score(config, identity, found)))
 
 

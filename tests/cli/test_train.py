@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+import torch
 
 from specpolicy import load_policy
 from specpolicy.cli import main
@@ -58,8 +59,6 @@ def test_it_goes_on_where_it_stopped(data, tmp_path):
     assert train(data, whole) == 0
     assert train(data, parts) == 0
     # As a kill between two saves leaves it: the state of step 4, and rows that were logged after it.
-    import torch
-
     from specpolicy.training.state import STATE
 
     before = rows(parts)
@@ -80,8 +79,6 @@ def test_what_only_watches_a_run_may_change_when_it_goes_on(data, tmp_path):
 
 
 def test_a_run_that_an_earlier_version_saved_goes_on(data, tmp_path):
-    import torch
-
     output = tmp_path / "run"
     assert train(data, output) == 0
     state = torch.load(output / "training.pt", weights_only=True)
@@ -139,6 +136,9 @@ def test_a_policy_learns_to_wait(data, tmp_path, capsys):
     policy = load_policy(output)
     assert {"trained", "predicted"} <= set(policy.ways)
     assert policy.prefix.length == 3 and policy.predictor.options.steps == 2
+    assert main(["convert", f"path={output}", f"out={tmp_path / 'half'}", "half_precision=true"]) == 0
+    kept = load_policy(tmp_path / "half").predictor
+    assert kept.options == policy.predictor.options and torch.equal(kept.weight, policy.predictor.weight)
     played = ["evaluate", "task=gym", "task.id=Pendulum-v1", f"policy={output}", "samplers=[ddim-2]", "episodes=1"]
     played += ["track=delay", "track.delays=[1]", "max_seconds=1", "workers=0", "videos=0", "engine=eager"]
     assert main([*played, "stitching=[trained,predicted]", f"output={tmp_path / 'played'}"]) == 0

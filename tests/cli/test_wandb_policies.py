@@ -92,14 +92,15 @@ def train(data, output, *more):
 
 def test_train_logs_its_policy_offline(data, tmp_path, capsys):
     """A real run, read back."""
-    train(data, tmp_path / "run", "logger.mode=offline")
+    train(data, tmp_path / "run", "logger.mode=offline", "predict=1")
     assert "logged as" not in capsys.readouterr().out  # which version it becomes is not known before it is sent
     (directory,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     run, policy = read_run(directory), load_policy(tmp_path / "run")
     logged = run.artifacts["pendulum-unet"]
     assert logged.kind == "model" and logged.aliases == ["latest"]
     written = contents(tmp_path / "run")
-    assert logged.files == {name: written[name] for name in ("model.safetensors", "config.json")}
+    names = ("model.safetensors", "config.json", "prediction.safetensors", "prediction.json")
+    assert logged.files == {name: written[name] for name in names}
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     about = logged.metadata
     assert about["task"]["id"] == "Pendulum-v1" and about["control_hz"] == 20 and about["steps"] == 4
