@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 
 def artifact_name(policy: Policy) -> str:
-    """Return a name shared by all policies for one task and kind of network, such as "lift-unet"; each is a version."""
+    """Return a name shared by all policies for one task, kind of network and objective, such as "lift-unet" (of
+    diffusion) or "lift-unet-flow"; each is a version."""
     task = (policy.config.task or {}).get("name") or "policy"
     kind = "tokens" if policy.kind == "tokens" else policy.config.network.kind
+    kind += "-flow" if policy.config.flow is not None else "-mip" if policy.config.mip is not None else ""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{task}-{kind}")
 
 
@@ -52,7 +54,7 @@ def log_trained(
     metadata = {**_described(policy), **about, "data": str(config.data), "steps": config.steps, **figures}
     predictor = [name for name in (prediction.WEIGHTS, prediction.SETTINGS) if (output / name).is_file()]
     files = {name: output / name for name in (WEIGHTS, CONFIG, *predictor)}
-    _say(logger.log_policy(artifact_name(policy), files, metadata, _score(config, identity, found)))
+    _say(logger.log_policy(artifact_name(policy), files, metadata, _score(policy, config, identity, found)))
 
 
 def log_calibrated(
@@ -99,14 +101,17 @@ def _described(policy: Policy) -> dict[str, Any]:
     }
 
 
-def _score(config: DictConfig, identity: Mapping[str, Any], found: Mapping[str, float]) -> Score | None:
+def _score(policy: Policy, config: DictConfig, identity: Mapping[str, Any], found: Mapping[str, float]) -> Score | None:
     """Return the score of a trained policy: success if training played episodes, else the loss on held-out data."""
+    from specpolicy.cli.samplers import plain, sampler_specs
     from specpolicy.logging import Score
     from specpolicy.training import validation_fingerprint
 
     success, loss = found.get("rollout/success"), found.get("validation/loss")
     if success is not None and config.rollout_every:
-        played = f"{config.rollout_episodes} episodes of {config.task.name}, {config.rollout_seconds:g} s"
+        given = plain(config.rollout_sampler) or policy.quick_sampler
+        (sampler,) = sampler_specs([given], config.get("config_directories", []))  # its label
+        played = f"{config.rollout_episodes} episodes of {config.task.name}, {config.rollout_seconds:g} s, {sampler}"
         return Score("rollout/success", played, success, higher=True)
     if loss is not None and math.isfinite(loss):
         return Score("validation/loss", validation_fingerprint(identity), loss)

@@ -132,6 +132,15 @@ def test_the_best_version_keeps_its_alias(data, server, tmp_path, capsys):
     assert load_policy("wandb:pendulum-unet:best").fingerprint == load_policy(tmp_path / "best").fingerprint
 
 
+def test_other_objectives_have_their_own_names_and_scores_say_who_played(data, server, tmp_path):
+    flow = [one for one in TRAIN if not one.startswith(("policy.chain", "steps"))]
+    flow += ["policy.objective=flow", "steps=2", "rollout_every=2", "rollout_episodes=1", "rollout_seconds=0.1"]
+    for number, more in enumerate(([], ["rollout_sampler=euler-5"])):
+        assert main(["train", *flow, f"data={data}", f"output={tmp_path / str(number)}", *more]) == 0
+    given = [one.metadata["score"]["given"] for one in server.versions["specpolicy", "pendulum-unet-flow"]]
+    assert given == [f"1 episodes of pendulum, 0.1 s, {sampler}" for sampler in ("euler-10", "euler-5")]
+
+
 def test_train_keeps_its_policy_to_itself_if_told_to(data, server, tmp_path):
     train(data, tmp_path / "run", "logger.log_model=false")
     assert server.versions == {} and load_policy(tmp_path / "run").horizon == 8
