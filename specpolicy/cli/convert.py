@@ -120,6 +120,10 @@ def describe(policy) -> str:
     ]
     if policy.config.tokens is not None:
         lines.append(f"decodes {policy.tokens} tokens of {policy.tokeniser.bins} {policy.tokeniser.kind} bins")
+    elif policy.config.mip is not None:
+        lines.append(
+            f"regresses in {len(policy.chain)} steps without noise, the second at time {policy.config.mip.time:g}"
+        )
     else:
         chain = policy.chain
         ancestral = "DDPM" if policy.config.flow is None else "its ancestral chain"

@@ -30,6 +30,10 @@ def planned(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any], Eva
 
     policy = functools.cache(lambda: own or load_policy(config.policy, config.device))
     if config.policy == EXPERT:
+        if config.samplers is not None and list(config.samplers) != [EXPERT]:
+            raise SpecpolicyError(
+                f"samplers={plain(config.samplers)}: policy=expert plans without a sampler: leave samplers out"
+            )
         config.samplers = [EXPERT]
     elif config.samplers is None:
         config.samplers = [policy().best_sampler]

@@ -51,10 +51,12 @@ def test_an_evaluation_goes_on_with_its_engine_though_another_is_faster_by_now(
     assert json.loads((other / "summary.json").read_text())["engine"] == "eager"
 
 
-def test_the_expert_has_no_engine(tmp_path):
+def test_the_expert_has_no_engine(tmp_path, capsys):
     arguments = ["task=push_t", "policy=expert", f"output={tmp_path / 'out'}", "workers=0", "videos=0", "episodes=1"]
     assert main(["evaluate", *arguments, "max_seconds=0.5", "engine=auto"]) == 0
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["engine"] == "eager"
+    assert main(["evaluate", *arguments, "max_seconds=0.5", "samplers=[ddim-4]"]) == 2  # nor a sampler
+    assert "policy=expert plans without a sampler: leave samplers out" in capsys.readouterr().err
 
 
 def test_processes_do_not_choose_each_for_itself(drift_policy, drift_task):

@@ -108,12 +108,14 @@ def test_configurations_that_are_refused(mip_config, changed, message):
         DiffusionPolicy.from_config({**mip_config, **changed})
 
 
-def test_it_is_trained_and_played_from_the_command_line(tmp_path, write_demonstrations):
+def test_it_is_trained_and_played_from_the_command_line(tmp_path, write_demonstrations, capsys):
     data, run, played = write_demonstrations(tmp_path / "pendulum.hdf5"), tmp_path / "run", tmp_path / "played"
     tiny = ["policy.network.down_dims=[16,32]", "policy.horizon=8", "policy.n_action_steps=4", "batch_size=8"]
     count = ["steps=2", "log_every=1", "save_every=2", "threads=1"]
     task = ["task=gym", "task.id=Pendulum-v1"]
     assert main(["train", *task, *tiny, *count, "policy.objective=mip", f"data={data}", f"output={run}"]) == 0
+    assert main(["convert", f"path={run}", f"out={tmp_path / 'copy'}"]) == 0
+    assert "regresses in 2 steps without noise, the second at time 0.9" in capsys.readouterr().out
     short = ["engine=eager", "episodes=2", "max_seconds=0.5", "videos=0", "workers=0"]
     assert main(["evaluate", *task, *short, f"policy={run}", "samplers=[ddpm,ddpm-1]", f"output={played}"]) == 0
     rows = list(csv.DictReader((played / "episodes.csv").open()))
