@@ -62,5 +62,5 @@ def load_policy(
         raise error if str(path) in str(error) else SpecpolicyError(f"{path}: {error}") from None
     if foreign is None and not bare:
         policy.read_beside(path)
-        policy.predictor = read_predictor(path, config.observation, config.n_obs_steps)
+        policy.predictor = read_predictor(path, config.observation, config.n_obs_steps, policy.action_dim)
     return policy.to(where).eval()

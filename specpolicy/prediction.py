@@ -144,11 +144,19 @@ def quaternions(keys: Mapping[str, int]) -> list[tuple[int, int]]:
     return found
 
 
-def read_predictor(directory: str | Path, shapes: Mapping[str, Any], n_obs_steps: int) -> StatePredictor | None:
+def read_predictor(
+    directory: str | Path, shapes: Mapping[str, Any], n_obs_steps: int, action_dim: int
+) -> StatePredictor | None:
     """Read the predictor beside a checkpoint; None without one.
 
+    Args:
+        directory: the checkpoint.
+        shapes: what its policy observes, by key.
+        n_obs_steps: frames that it sees.
+        action_dim: numbers of an action.
+
     Raises:
-        SpecpolicyError: a damaged file, or one for a policy that observes something else.
+        SpecpolicyError: a damaged file, or one for a policy that observes or does something else.
     """
     directory = Path(directory)
     if not os.path.lexists(directory / SETTINGS):
@@ -157,6 +165,8 @@ def read_predictor(directory: str | Path, shapes: Mapping[str, Any], n_obs_steps
         options = parse(PredictorOptions, read_json(directory / SETTINGS), directory / SETTINGS)
         if options.n_obs_steps != n_obs_steps or any(shapes.get(key) != size for key, size in options.keys.items()):
             raise SpecpolicyError("it belongs to a policy that observes something else")
+        if options.action_dim != action_dim:
+            raise SpecpolicyError(f"its actions have {options.action_dim} numbers, those of this policy {action_dim}")
         with torch.device("meta"):
             expected = {
                 "weight": torch.empty(options.steps, options.inputs, options.outputs),

@@ -87,7 +87,7 @@ def _lead(config: DictConfig, group: Group, device: str) -> None:
     from specpolicy.cli.made_policies import log_trained
     from specpolicy.cli.own_outputs import check_own, is_checkpoint
     from specpolicy.cli.training_rollouts import make_rollout
-    from specpolicy.cli.training_start import fit_predictor, make
+    from specpolicy.cli.training_start import check_prediction, fit_predictor, make
     from specpolicy.logging import make_logger
     from specpolicy.logging.progress import progress_bar
     from specpolicy.outputs import claim, remove
@@ -100,6 +100,7 @@ def _lead(config: DictConfig, group: Group, device: str) -> None:
     with claim(output, "train", several=group.size > 1):
         known = check_own(output, "train", FILES, is_checkpoint, config.overwrite)
         made = make(config, options, chosen, device)
+        check_prediction(config, made)
         policy = made.policy
         identity = run_identity(policy, made.training, made.validation, options, _settings(config, chosen))
         rollout = make_rollout(config, made.task, policy) if options.rollout_every else None

@@ -15,6 +15,7 @@ from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
     from specpolicy.data.dataset import DataSet, Sequences
+    from specpolicy.data.episodes import Episode
     from specpolicy.policy_base import Policy
     from specpolicy.policy_config import PolicyOptions
     from specpolicy.prediction import StatePredictor
@@ -65,22 +66,32 @@ def make(config: DictConfig, options: TrainingOptions, chosen: PolicyOptions, de
     return Made(options, data, stride, training, validation, policy.to(device), task, hz)
 
 
+def check_prediction(config: DictConfig, made: Made) -> None:
+    """Raise before the training if `fit_predictor` cannot work after it."""
+    from specpolicy.training.prediction import check_predictable, predicted_keys
+
+    if config.predict:
+        keys = predicted_keys(made.policy.config.observation)
+        check_predictable(_episodes(config, made, "train"), keys, config.predict)
+
+
 def fit_predictor(config: DictConfig, made: Made) -> StatePredictor:
     """Fit a model of what is observed after the next actions, and say how well it predicts."""
-    from specpolicy.data.parts import choose
     from specpolicy.training.prediction import fit_predictor, predicted_keys
 
-    training, held_out = (
-        [made.data.episodes[name].every(made.stride) for name in choose(made.data, split, config.validation)]
-        for split in ("train", "valid")
-    )
+    training, held_out = _episodes(config, made, "train"), _episodes(config, made, "valid")
     keys = predicted_keys(made.policy.config.observation)
-    if not keys:
-        raise SpecpolicyError("predict: this policy sees images alone, and vectors are predicted: use 0")
     predictor = fit_predictor(training, held_out, keys, made.policy.n_obs_steps, config.predict)
     errors = ", ".join(f"{error:.2f}" for error in predictor.options.errors)
     print(f"predicted observations: error {errors} of a held observation's, 1 to {config.predict} steps ahead")
     return predictor
+
+
+def _episodes(config: DictConfig, made: Made, split: str) -> list[Episode]:
+    """Return the episodes of one part of the data at the rate of the training."""
+    from specpolicy.data.parts import choose
+
+    return [made.data.episodes[name].every(made.stride) for name in choose(made.data, split, config.validation)]
 
 
 def _rate(config: DictConfig, found: float | None) -> tuple[float | None, int]:

@@ -14,6 +14,28 @@ RIDGE = 1e-3  # penalty, where inputs and outputs have the variance one
 LEAST = 1e-6  # deviation of what never changes
 
 
+def check_predictable(episodes: Sequence[Episode], keys: Mapping[str, int], steps: int) -> None:
+    """Refuse what no predictor can be fitted to, before anything is trained.
+
+    Args:
+        episodes: to fit to.
+        keys: dimension of each vector to predict.
+        steps: most steps to look ahead.
+
+    Raises:
+        SpecpolicyError: no vectors; no episode is that long; too many steps.
+    """
+    if not keys:
+        raise SpecpolicyError("predict: this policy sees images alone, and vectors are predicted: use 0")
+    longest = max(map(len, episodes)) - 1
+    if steps > longest:
+        raise SpecpolicyError(f"no episode is long enough to look {longest + 1} steps ahead: use predict={longest}")
+    try:
+        PredictorOptions(dict(keys), 1, 1, steps)
+    except SpecpolicyError as error:
+        raise SpecpolicyError(f"predict={steps}: {error}") from None
+
+
 def fit_predictor(
     training: Sequence[Episode],
     held_out: Sequence[Episode],
@@ -30,16 +52,15 @@ def fit_predictor(
         steps: most steps to look ahead.
 
     Raises:
-        SpecpolicyError: no episode is that long.
+        SpecpolicyError: see `check_predictable`.
     """
+    check_predictable(training, keys, steps)
     action_dim = training[0].action.shape[1]
     options = PredictorOptions(dict(keys), n_obs_steps, action_dim, steps)
     weight = torch.zeros(steps, options.inputs, options.outputs)
     bias = torch.zeros(steps, options.outputs)
     for ahead in range(1, steps + 1):
         frames, actions, later = _examples(training, options, ahead)
-        if not len(frames):
-            raise SpecpolicyError(f"no episode is long enough to look {ahead} steps ahead: use predict={ahead - 1}")
         given = np.concatenate([frames.reshape(len(frames), -1), actions.reshape(len(frames), -1)], 1)
         solution, constant = _ridge(given.astype(np.float64), (later - frames[:, -1]).astype(np.float64))
         weight[ahead - 1, : given.shape[1]] = torch.from_numpy(solution)

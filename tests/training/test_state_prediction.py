@@ -7,7 +7,7 @@ import torch
 from specpolicy import Committed, SpecpolicyError, load_policy
 from specpolicy.data.episodes import Episode
 from specpolicy.prediction import StatePredictor, read_predictor
-from specpolicy.training.prediction import fit_predictor, predicted_keys, relative_error
+from specpolicy.training.prediction import check_predictable, fit_predictor, predicted_keys, relative_error
 
 KEYS = {"eef_pos": 2, "eef_quat": 4, "object": 2}
 
@@ -62,17 +62,19 @@ def test_frames_move_to_the_step_after_the_actions(fitted):
 
 
 def test_the_file_comes_back_and_has_to_fit(fitted, tmp_path):
-    assert read_predictor(tmp_path, KEYS, 2) is None
+    assert read_predictor(tmp_path, KEYS, 2, 2) is None
     fitted.save(tmp_path)
-    again = read_predictor(tmp_path, {**KEYS, "camera": (3, 8, 8)}, 2)
+    again = read_predictor(tmp_path, {**KEYS, "camera": (3, 8, 8)}, 2, 2)
     torch.testing.assert_close(again.weight, fitted.weight)
     assert again.options == fitted.options
     for shapes, frames in (({**KEYS, "object": 3}, 2), (KEYS, 3), ({}, 2)):
         with pytest.raises(SpecpolicyError, match="observes something else"):
-            read_predictor(tmp_path, shapes, frames)
+            read_predictor(tmp_path, shapes, frames, 2)
+    with pytest.raises(SpecpolicyError, match="its actions have 2 numbers, those of this policy 3"):
+        read_predictor(tmp_path, KEYS, 2, 3)
     (tmp_path / "prediction.safetensors").write_bytes(b"damaged")
     with pytest.raises(SpecpolicyError, match="cannot be read"):
-        read_predictor(tmp_path, KEYS, 2)
+        read_predictor(tmp_path, KEYS, 2, 2)
     assert predicted_keys({"a": 2, "camera": (3, 8, 8)}) == {"a": 2}
 
 
@@ -118,3 +120,14 @@ def test_demonstrations_that_are_too_short(fitted):
     assert isinstance(fitted, StatePredictor)
     with pytest.raises(SpecpolicyError, match="predict=2"):
         fit_predictor([episode(0, length=3)], [], KEYS, 2, 4)
+
+
+def test_what_cannot_be_predicted_is_known_before_the_training():
+    check_predictable([episode(0, length=5), episode(1, length=3)], KEYS, 4)
+    for episodes, keys, steps, message in (
+        ([episode(0, length=5)], KEYS, 5, "use predict=4"),
+        ([episode(0, length=5)], {}, 2, "sees images alone"),
+        ([episode(0, length=5000)], KEYS, 4097, "predict=4097: .* 4096"),
+    ):
+        with pytest.raises(SpecpolicyError, match=message):
+            check_predictable(episodes, keys, steps)
