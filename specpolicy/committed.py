@@ -1,7 +1,7 @@
 """Actions that are decided when a chunk is asked for, because they are executed before it comes."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,17 +71,17 @@ def check_way(way: str) -> tuple[str, float | None]:
     return name, value
 
 
-def require_way(way: str, ways: Sequence[str], hints: bool = False) -> None:
+def require_way(way: str, ways: Sequence[str], remedies: Mapping[str, str] | None = None) -> None:
     """Raise a clear error unless a policy has a way, such as "linear-0.3".
 
     Args:
         way: the way, perhaps with a number.
         ways: those that the policy has.
-        hints: say what the policy lacks for it.
+        remedies: what the policy lacks for others, by name.
     """
     name, _ = check_way(way)
     if name not in ways:
-        hint = f"{REMEDIES[name]}, or " if hints and name in REMEDIES else ""
+        hint = f"{remedies[name]}, or " if remedies and name in remedies else ""
         known = f"{hint}use one of {', '.join(ways)}" if ways else "use continue_chunk"
         raise SpecpolicyError(f"stitching={way}: this policy cannot continue actions so: {known}")
 

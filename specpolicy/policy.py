@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from specpolicy.committed import HELD, LINEAR, PREDICTED, TRAINED, WAYS, Committed
+from specpolicy.committed import HELD, LINEAR, PREDICTED, REMEDIES, TRAINED, WAYS, Committed
 from specpolicy.conditioning import Inpainting
 from specpolicy.continuing import Continuing
 from specpolicy.diffusion import GaussianChain
@@ -101,8 +101,15 @@ class DiffusionPolicy(Policy):
     @property
     def ways(self) -> tuple[str, ...]:
         """See `Policy`."""
-        needed = {LINEAR: self.calibration, TRAINED: self.prefix, PREDICTED: self.predictor}
+        # With a prefix it is calibrated on chunks that continue actions: their covariance is not that of free ones.
+        linear = self.calibration if self.prefix is None else None
+        needed = {LINEAR: linear, TRAINED: self.prefix, PREDICTED: self.predictor}
         return tuple(way for way in WAYS if way not in needed or needed[way] is not None)
+
+    @property
+    def remedies(self) -> Mapping[str, str]:
+        """See `Policy.remedies`."""
+        return REMEDIES if self.prefix is None else {**REMEDIES, LINEAR: f"stitching={TRAINED}, which it has learnt"}
 
     def encode(self, observation: Observation) -> Tensor:
         """See `Policy.encode`; nothing is committed."""

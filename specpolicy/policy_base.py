@@ -250,9 +250,14 @@ class Policy(nn.Module, ABC):
     def ways(self) -> tuple[str, ...]:
         """How its chunks can continue committed actions, see `specpolicy.Committed`."""
 
+    @property
+    def remedies(self) -> Mapping[str, str]:
+        """What to do for ways that it could have, by name."""
+        return {}
+
     def check_way(self, way: str) -> None:
         """Raise a clear error if its chunks cannot continue committed actions in a way, such as "linear-0.3"."""
-        require_way(way, self.ways, hints=self.kind == "diffusion")
+        require_way(way, self.ways, self.remedies)
 
     @property
     def control_hz(self) -> float | None:

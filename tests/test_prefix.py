@@ -151,6 +151,14 @@ def test_exact_samplers_draw_from_the_conditioned_chain(short, sampler):
     assert same_distribution(found, expected) > LEVEL
 
 
+def test_its_calibration_is_of_chunks_that_continue_others(policy):
+    alone = copy.copy(policy)
+    alone.calibration = object()
+    assert "linear" not in alone.ways and "trained" in alone.ways
+    with pytest.raises(SpecpolicyError, match=r"stitching=linear: .*: stitching=trained, which it has learnt, or use"):
+        alone.check_way("linear")
+
+
 def test_calibration_meets_committed_actions(short, tmp_path):
     """Conditions to learn from hold 0 to 3 of the policy's own actions; with what is learnt from them the recycled
     sampler draws from the conditioned chain."""
