@@ -71,16 +71,23 @@ class HeadSampler:
         model = Model(self._wrapped(lambda cond: self._caches[int(cond[0, 0])]), where, network)
         self.bound = BoundSampler(as_sampler(sampler), Setting(model, chain, torch.Size(shape)))
 
-    def __call__(self, cache: Any, generator: Generators = None, batch: int = 1, noise: Tensor | None = None) -> Sample:
+    def __call__(
+        self, cache: Any, generator: Generators = None, batch: int | None = None, noise: Tensor | None = None
+    ) -> Sample:
         """Draw `batch` chunks for one observation.
 
         Args:
             cache: what the head needs to know of the observation.
             generator: one for the batch, or a sequence of as many as there are chunks.
-            batch: chunks of this observation.
+            batch: chunks of this observation; None: as many as there are in `noise`, or one.
             noise: (batch, H, D) the initial noise; drawn by default.
+
+        Raises:
+            SpecpolicyError: noise or generators that do not fit the batch, values that are not finite.
         """
         # Samplers pass a tensor on to the network. It is the number under which the cache lies here, while they draw.
+        if batch is None:
+            batch = 1 if noise is None else len(noise)
         ticket = next(self._tickets)
         self._caches[ticket] = cache
         try:

@@ -58,7 +58,7 @@ class BoundSampler:
             start: (B, H, D) the initial noise; drawn by default.
 
         Raises:
-            SpecpolicyError: conditions or generators that do not fit the batch, values that are not finite.
+            SpecpolicyError: conditions, generators or a start that do not fit the batch, values that are not finite.
         """
         device = self.setting.device
         if cond is not None:
@@ -67,6 +67,11 @@ class BoundSampler:
                     f"cond has {len(cond)} rows, the batch has {batch}: give one row, or one per chunk"
                 )
             cond = cond.to(device).expand(batch, *cond.shape[1:])
+        if start is not None and start.shape != (batch, *self.setting.shape):
+            raise SpecpolicyError(
+                f"start has the shape {tuple(start.shape)}, the batch needs {(batch, *self.setting.shape)}: give the "
+                "noise of each chunk"
+            )
         noise = NoiseSource(generator, batch, device, self.setting.dtype)
         # Where autograd is off, the caller has already chosen a mode.
         with torch.inference_mode() if torch.is_grad_enabled() else contextlib.nullcontext():

@@ -6,6 +6,7 @@ import torch
 
 from specpolicy import Committed
 from specpolicy.cli import main
+from specpolicy.control.clock import ChargedClock
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.planners import PolicyPlanner
 from specpolicy.evaluation.player import WARM_UP, Player, Setup
@@ -77,4 +78,20 @@ def test_the_warm_up_continues_actions_as_the_episodes_will(drift_task, drift_po
     player.planner(Condition("ddim-2", "delay", 2, stitching="inpaint"))
     player.planner(Condition("ddim-2", "delay", 4, stitching="inpaint"))
     assert ways == [None, *["inpaint"] * WARM_UP]
+    player.close()
+
+
+def test_where_times_are_charged_the_warm_up_continues_as_many_actions(drift_task, drift_policy, monkeypatch):
+    counts, predict = [], DiffusionPolicy.predict
+
+    def watched(self, *arguments, committed=None, **options):
+        counts.append(0 if committed is None else committed.count)
+        return predict(self, *arguments, committed=committed, **options)
+
+    monkeypatch.setattr(DiffusionPolicy, "predict", watched)
+    monkeypatch.setattr(ChargedClock, "delay_steps", lambda self, seconds: 3)
+    player = Player(Setup(drift_task, drift_policy, {"ddim-2": {"name": "ddim", "steps": 2}}))
+    for _ in range(2):
+        player.planner(Condition("ddim-2", "charged", stitching="inpaint"))
+    assert counts == [0, *[1] * WARM_UP, 0, 3]
     player.close()
