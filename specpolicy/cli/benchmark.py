@@ -187,9 +187,11 @@ def _histories(policy: Policy, config: DictConfig, output: Path) -> Histories:
     if config.observations or path.exists():
         return read_histories(path, policy)
     if config.task is None:
+        # A policy whose best sampler is this one has no noise, and then nothing to calibrate.
+        calibrate = "" if policy.best_sampler == "ddpm" else f"run `specpolicy calibrate policy={config.policy}`, or "
         raise SpecpolicyError(
-            f"no recorded observations at {path}: run `specpolicy calibrate policy={config.policy}`, "
-            "or give task= to record some now, or observations= another file"
+            f"no recorded observations at {path}: {calibrate}give task= to record some now, or observations= another "
+            "file"
         )
     histories = _record(config)
     save_config(config, output, "benchmark")

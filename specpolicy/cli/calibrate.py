@@ -35,6 +35,7 @@ from omegaconf import DictConfig, OmegaConf
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
+    from specpolicy.diffusion import GaussianChain
     from specpolicy.samplers.recycled.calibration import Calibration, Effort
 
 
@@ -65,6 +66,8 @@ def run(config: DictConfig) -> None:
     artifact = pin(config)
     policy = load_policy(config.policy, config.device, bare=True)  # what is there is made anew
     check_precision(config.precision, policy.device)
+    if policy.kind != "tokens":
+        _check_chains(policy.chain, effort)
     place = local_path(config.policy)
     if not output.is_dir() and config.output is None:
         raise SpecpolicyError(f"{output} is no directory: give output=, where the calibration shall go")
@@ -153,6 +156,15 @@ def describe(calibration: Calibration, where: str) -> str:
             f"{'student' if plan.student else 'prior'}: {plan.calls:.2f} calls, about {1e3 * plan.seconds:.1f} ms",
         ]
     return "\n".join(lines)
+
+
+def _check_chains(chain: GaussianChain, effort: Effort) -> None:
+    """Refuse a chain on which there is nothing to speculate, and shorter ones that are none."""
+    from specpolicy.samplers.speculative.loop import check_noise
+
+    check_noise(chain)
+    for steps in effort.steps:
+        check_noise(chain if steps == len(chain) else chain.strided(steps))
 
 
 def _known(config: DictConfig, policy: Any) -> Calibration:

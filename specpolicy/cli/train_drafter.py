@@ -26,6 +26,8 @@ def run(config: DictConfig) -> None:
     from specpolicy.draft_models import KINDS
     from specpolicy.loading import load_policy
     from specpolicy.outputs import claim
+    from specpolicy.samplers.speculative.loop import check_noise
+    from specpolicy.training.draft_models import check_steps
 
     unknown = [kind for kind in config.kinds if kind not in KINDS]
     if unknown or not config.kinds:
@@ -37,6 +39,9 @@ def run(config: DictConfig) -> None:
     policy = load_policy(config.policy, config.device, bare=True)  # what is there is made anew
     if policy.kind != "diffusion":
         raise SpecpolicyError(f"{config.policy} needs no draft model: policies of action tokens draft from themselves")
+    check_noise(policy.chain)
+    for kind in config.kinds:
+        check_steps(kind, policy.chain)
     if not output.is_dir() and config.output is None:
         raise SpecpolicyError(f"{output} is no directory: give output=, where the draft models shall go")
     with claim(output, "train_drafter"):

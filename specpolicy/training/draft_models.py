@@ -7,11 +7,22 @@ import torch
 from torch import Tensor, nn
 
 from specpolicy.diffusion import GaussianChain
+from specpolicy.errors import SpecpolicyError
 from specpolicy.samplers.recycled.calibration.recording import Evaluated
 
 GAP_SCALE = 0.3  # larger gaps count with their logarithm: they are rejected anyway
 WINDOW = 16  # steps ahead of the root that the head learns to predict
+FEWEST = {"independent": 2, "corrected": 3}  # steps of a chain with drafts, and with drafts that are no root
 OnStep = Callable[[float], object]
+
+
+def check_steps(kind: str, chain: GaussianChain) -> None:
+    """Raise a clear error if a chain is too short for a kind of draft model."""
+    if len(chain) < FEWEST[kind]:
+        raise SpecpolicyError(
+            f"{chain!r} is too short for the draft model '{kind}', which learns from chains of {FEWEST[kind]} steps or "
+            "more: it has nothing to draft"
+        )
 
 
 def train_denoiser(
@@ -25,6 +36,7 @@ def train_denoiser(
     on_step: OnStep = lambda loss: None,
 ) -> None:
     """Distil a smaller denoiser from evaluations along sequential chains (De Bortoli et al. 2025, section 3.1)."""
+    check_steps("independent", chain)
     timesteps, drafted = chain.timesteps_on(record.states.device), (record.weight > 0).nonzero().flatten()
 
     def loss() -> Tensor:
@@ -50,6 +62,7 @@ def train_head(
 
     `record` holds whole sequential chains, K evaluations each, in order.
     """
+    check_steps("corrected", chain)
     timesteps, count = chain.timesteps_on(record.states.device), len(chain)
     ahead = torch.arange(1, WINDOW + 1)
 

@@ -116,15 +116,32 @@ def test_the_engine_that_is_calibrated_also_plays(policy_config, tmp_path, monke
 
 @pytest.mark.parametrize("verb", ("calibrate", "train_drafter"))
 def test_what_cannot_be_done_is_one_line(verb, checkpoint, observations, tmp_path, capsys):
-    policy = f"policy={checkpoint}"
+    policy = (f"policy={checkpoint}", *(["steps=[6]"] if verb == "calibrate" else []))
     assert "nowhere" in refused(capsys, verb, f"policy={tmp_path / 'nowhere'}")
-    assert "names no task" in refused(capsys, verb, policy)
-    assert "no recorded observations" in refused(capsys, verb, policy, "observations=nothing.safetensors")
+    assert "names no task" in refused(capsys, verb, *policy)
+    assert "no recorded observations" in refused(capsys, verb, *policy, "observations=nothing.safetensors")
     save_file({"position": np.zeros((30, 2, 2), np.float32)}, tmp_path / "other.safetensors")
-    assert "no 'object'" in refused(capsys, verb, policy, f"observations={tmp_path / 'other.safetensors'}")
-    assert "chains" in refused(capsys, verb, policy, "chain=3")
+    assert "no 'object'" in refused(capsys, verb, *policy, f"observations={tmp_path / 'other.safetensors'}")
+    assert "chains" in refused(capsys, verb, *policy, "chain=3")
     written = {path.name for path in checkpoint.iterdir()}
     assert written == {"config.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize("verb", ("calibrate", "train_drafter"))
+@pytest.mark.parametrize(
+    "without", ({"mip": {"time": 0.9}}, {"chain": {"train_steps": 12, "steps": 4, "ddim": {"eta": 0.0}}})
+)
+def test_a_policy_without_noise_is_refused_before_it_plays(verb, without, policy_config, tmp_path, capsys):
+    place = DiffusionPolicy.from_config({**policy_config, "chain": None, **without}).save(tmp_path / "policy")
+    assert "adds no noise" in refused(capsys, verb, f"policy={place}")
+    line = refused(capsys, "benchmark", f"policy={place}", "samplers=[ddpm]", f"output={tmp_path / 'out'}")
+    assert "no recorded observations" in line and "give task=" in line and "calibrate" not in line
+    assert {path.name for path in place.iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_chains_that_are_longer_than_the_training_are_refused_before_they_are_played(checkpoint, tmp_path, capsys):
+    line = refused(capsys, "calibrate", f"policy={checkpoint}", "steps=[16]", f"output={tmp_path / 'out'}")
+    assert "between 1 and train_steps=12" in line and not (tmp_path / "out").exists()
 
 
 def test_too_few_observations_to_calibrate_on(checkpoint, tmp_path, capsys):
@@ -166,3 +183,10 @@ def test_train_drafter_trains_one_kind_alone(kind, checkpoint, observations, tmp
 @pytest.mark.parametrize("kinds", ("[medusa]", "[]"))
 def test_train_drafter_refuses_unknown_kinds(kinds, checkpoint, capsys):
     assert "independent, corrected" in refused(capsys, "train_drafter", f"policy={checkpoint}", f"kinds={kinds}")
+
+
+def test_train_drafter_refuses_chains_that_are_too_short_for_drafts(policy_config, tmp_path, capsys):
+    config = {**policy_config, "chain": {"train_steps": 12, "steps": 2}}
+    place = DiffusionPolicy.from_config(config).save(tmp_path / "policy")
+    line = refused(capsys, "train_drafter", f"policy={place}")
+    assert "too short for the draft model 'corrected', which learns from chains of 3 steps or more" in line

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from specpolicy import GaussianChain, make_sampler, sample
+from specpolicy import GaussianChain, SpecpolicyError, make_sampler, sample
 from specpolicy.networks.correction_head import CorrectionHead
 from specpolicy.samplers.base import NoiseSource
 from specpolicy.samplers.recycled.calibration.recording import record_sequential
@@ -83,3 +83,10 @@ def test_the_same_seeds_train_the_same_model(record):
         train_head(model, CHAIN, evaluations, cond, SHAPE, 5, torch.Generator().manual_seed(3))
         trained.append(torch.cat([value.flatten() for value in model.state_dict().values()]))
     assert torch.equal(*trained)
+
+
+@pytest.mark.parametrize(("train", "steps"), ((train_denoiser, 1), (train_head, 2)))
+def test_a_chain_without_drafts_is_one_clear_line(record, train, steps):
+    chain = GaussianChain.ddpm(20, steps)
+    with pytest.raises(SpecpolicyError, match="too short for the draft model"):
+        train(SmallDenoiser(), chain, record[0], record[1], SHAPE, 2, torch.Generator())
