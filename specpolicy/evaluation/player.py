@@ -97,6 +97,7 @@ class Player:
         self._planners: dict[str, Planner] = {}
         self._slowest: dict[tuple[str, str | None], float] = {}  # seconds of the slowest warm-up chunk
         self._clocks: dict[Condition, Clock] = {}
+        self._counts: set[tuple[str, str, int]] = set()
         self._policy: Any = None
         torch.set_num_threads(1)  # sums round differently on more threads; results must not depend on their number
         choose_renderer()
@@ -175,22 +176,36 @@ class Player:
             self._planners[label] = self._make_planner(label)
         if (label, way) not in self._slowest:
             self._slowest[label, way] = self._warm_up(self._planners[label], way)
+        if way is not None and condition.clock == "charged":
+            # How many actions an episode commits; `linear` has a matrix for each number, which nobody shall be charged.
+            count = self._clock(condition, self._env()).delay_steps(self._slowest[label, way])
+            if count > 1 and (label, way, count) not in self._counts:
+                self._counts.add((label, way, count))
+                self._warm_up(self._planners[label], way, count, calls=1)
         return self._planners[label]
 
-    def _warm_up(self, planner: Planner, way: str | None) -> float:
-        """Return the seconds of the slowest chunk, without the first, which pays for lazy initialisation."""
+    def _warm_up(self, planner: Planner, way: str | None, count: int = 1, calls: int = WARM_UP) -> float:
+        """Return the seconds of the slowest chunk, without the first, which pays for lazy initialisation.
+
+        Args:
+            planner: plans the chunks.
+            way: how they continue actions; None if they do not.
+            count: how many actions.
+            calls: number of chunks.
+        """
         observation, _ = self._env().reset(seed=0)
         history = history_of([observation] * planner.n_obs_steps, getattr(planner, "pictures", None))
         planner.reset(0)
         given: dict[str, Any] = {}
         if way is not None and getattr(planner, "continues", False):
-            given["committed"] = Committed(planner.plan(history).actions, 1, way)
+            actions = planner.plan(history).actions
+            given["committed"] = Committed(actions, min(count, len(actions)), way)
         seconds = []
-        for _ in range(WARM_UP):
+        for _ in range(calls):
             start = time.perf_counter()
             planner.plan(history, **given)
             seconds.append(time.perf_counter() - start)
-        return max(seconds[1:])
+        return max(seconds[1:], default=0.0)
 
     def _make_planner(self, label: str) -> Planner:
         options = dict(self.setup.samplers[label])

@@ -123,3 +123,11 @@ def test_the_plan_is_that_of_the_backend():
 def test_conditions_that_do_not_fit_are_refused(rows):
     with pytest.raises(SpecpolicyError, match=f"cond has {rows} rows, the batch has 3"):
         BoundSampler(make_sampler("ddpm"), setting())(3, conditions(rows))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", ((1, *SHAPE), (2, *SHAPE), SHAPE, (3, 2, 4)))
+def test_a_start_of_another_batch_is_refused(name, shape):
+    bound = BoundSampler(make_sampler(name), setting())
+    with pytest.raises(SpecpolicyError, match=r"start has the shape .*, the batch needs \(3, 4, 2\)"):
+        bound(3, conditions(3), seeded(0), start=torch.zeros(shape))

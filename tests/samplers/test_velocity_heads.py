@@ -45,6 +45,19 @@ def test_a_draw_is_that_of_the_denoiser_of_its_cache(sampler):
     assert not made._caches
 
 
+@pytest.mark.parametrize("sampler", ("ddpm", "block"))
+def test_there_are_as_many_chunks_as_noises(sampler):
+    made, noise = HeadSampler(Head(), CHAIN, SHAPE, sampler), torch.randn(3, *SHAPE)
+    drawn = made(cache(1), torch.Generator().manual_seed(0), noise=noise)
+    told = made(cache(1), torch.Generator().manual_seed(0), batch=3, noise=noise)
+    assert drawn.actions.shape == (3, *SHAPE) and torch.equal(drawn.actions, told.actions)
+    assert made(cache(1)).actions.shape == (1, *SHAPE)
+    for batch in (1, 2):
+        with pytest.raises(SpecpolicyError, match="start has the shape"):
+            made(cache(1), batch=batch, noise=noise)
+    assert not made._caches
+
+
 def test_threads_share_a_sampler_and_keep_their_caches():
     made = HeadSampler(Head(), CHAIN, SHAPE, "block")
 
