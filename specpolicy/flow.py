@@ -7,7 +7,7 @@ The distribution is that of the chain. It is another one than that of the flow's
 is Euler's method (for sigma_min = 0 and without a clip).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ class FlowDenoiser(RescaledDenoiser):
     Levels may lie between whole numbers, so the network can be asked at every time of the flow.
     """
 
+    kind: ClassVar[str] = FlowProcess.kind
     progress: Tensor
 
     def __init__(self, network: Any, process: FlowProcess, time_scale: float = 1.0):
@@ -78,17 +79,23 @@ def flow_denoiser(velocity: Any, chain: GaussianChain, time_scale: float = 1.0) 
 
 
 def check_flow_denoiser(denoiser: Any, chain: GaussianChain) -> None:
-    """Raise unless what walks the chain of a flow model is wrapped for it: a bare network would be given states and
-    levels for x_t and times, one wrapped for another grid wrong times.
+    """Raise unless what walks the chain of a flow model is wrapped for it, and nothing that is wrapped walks another
+    kind of chain: a bare network would be given states and levels for x_t and times, one wrapped for another grid wrong
+    times.
 
     Raises:
         SpecpolicyError: it is not.
     """
     process = chain.process
-    if not isinstance(process, FlowProcess):
-        return
     owner = getattr(denoiser, "__self__", denoiser)
     inside = getattr(getattr(owner, "workload", None), "denoiser", owner)  # of an engine
+    if not isinstance(process, FlowProcess):
+        if isinstance(inside, RescaledDenoiser) and inside.kind != process.kind:
+            raise SpecpolicyError(
+                f"this denoiser was wrapped for chains of kind '{inside.kind}', and {chain!r} is of another kind: give "
+                "the network itself, or the chain that it was wrapped for"
+            )
+        return
     if not isinstance(inside, FlowDenoiser):
         raise SpecpolicyError(
             "this chain is of a flow model, whose velocity has to be wrapped: give flow_denoiser(velocity, chain)"

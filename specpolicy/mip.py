@@ -1,16 +1,18 @@
 """The network of a minimal iterative policy as the denoiser of its chain, see `specpolicy.diffusion.mip`."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from specpolicy.diffusion.mip import MIPProcess
 from specpolicy.rescaled import RescaledDenoiser
 
 
 class MIPDenoiser(RescaledDenoiser):
     """Asks the network from nothing at level 1, whatever the chain begins with, and from the state at level 0."""
 
+    kind: ClassVar[str] = MIPProcess.kind
     scales: Tensor
     times: Tensor
 

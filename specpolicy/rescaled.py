@@ -6,14 +6,20 @@ and calibrations need not know of either.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 
 class RescaledDenoiser(nn.Module, ABC):
-    """Maps (y (N, H, D), level (N,), cond) to the output (N, H, D) of a network for the state r y."""
+    """Maps (y (N, H, D), level (N,), cond) to the output (N, H, D) of a network for the state r y.
+
+    Attributes:
+        kind: of the chains that it is for, see `TrainingProcess`.
+    """
+
+    kind: ClassVar[str]
 
     def __init__(self, network: Any):
         """Wrap a network: (state (N, H, D), time (N,), cond) -> (N, H, D), a module or a function."""

@@ -5,6 +5,8 @@ import torch
 
 from specpolicy import GaussianChain, SpecpolicyError, flow_denoiser, log_probs, make_sampler, sample
 from specpolicy.diffusion import FlowOptions, FlowProcess
+from specpolicy.diffusion.options import MIPOptions
+from specpolicy.mip import MIPDenoiser
 
 CONVENTIONS = [(noise_at, sigma_min) for noise_at in (0, 1) for sigma_min in (0.0, 0.05)]
 UNEVEN = torch.tensor([0.0, 0.02, 0.3, 0.31, 0.8, 1.0], dtype=torch.float64)
@@ -125,6 +127,21 @@ def test_a_denoiser_that_was_wrapped_for_another_grid_is_refused(other):
         log_probs(wrapped, chain, states)
     with pytest.raises(SpecpolicyError, match="has to be wrapped"):
         log_probs(lambda x, t, c: x, chain, states)
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "chain"),
+    (
+        (flow_denoiser(lambda x, t, c: x, GaussianChain.from_flow(10)), GaussianChain.ddpm(10)),
+        (flow_denoiser(lambda x, t, c: x, GaussianChain.from_flow(10)), MIPOptions().make()),
+        (MIPDenoiser(lambda x, t, c: x, 0.9), GaussianChain.ddpm(2)),
+    ),
+)
+def test_a_denoiser_that_was_wrapped_for_another_kind_of_chain_is_refused(wrapped, chain):
+    with pytest.raises(SpecpolicyError, match=r"wrapped for chains of kind '(flow|mip)', and .* is of another kind"):
+        sample(wrapped, chain, (2, 3, 4), sampler="ddpm")
+    own = MIPOptions().make()
+    assert sample(MIPDenoiser(lambda x, t, c: x, 0.9), own, (2, 3, 4), sampler="ddpm").actions.shape == (2, 3, 4)
 
 
 def test_ddim_without_noise_is_eulers_method_and_with_noise_is_not():
