@@ -19,6 +19,8 @@ from specpolicy.rates import parse_hz
 from specpolicy.tokens.tokeniser import Bins, TokenOptions
 
 NetworkOptions = DenoiserOptions | MaskedTransformerOptions
+# Of each objective of a policy with a chain, the part of the options that is its own, and their kind.
+OBJECTIVES = {"diffusion": ("chain", ChainOptions), "flow": ("flow", FlowOptions), "mip": ("mip", MIPOptions)}
 LONGEST, WIDEST = 4096, 65536  # bounds on a horizon and a dimension, far beyond any real policy
 SIX = 6  # numbers of a rotation in a network's plan
 

@@ -148,6 +148,7 @@ def _follow(config: DictConfig, group: Group, device: str) -> None:
 
 def check(config: DictConfig) -> tuple[TrainingOptions, PolicyOptions]:
     """Return the options of trainer and policy; refuse those that cannot work."""
+    from specpolicy.cli.training_start import check_objective
     from specpolicy.parsing import parse
     from specpolicy.policy_config import PolicyOptions
     from specpolicy.training import TrainingOptions
@@ -158,7 +159,9 @@ def check(config: DictConfig) -> tuple[TrainingOptions, PolicyOptions]:
         if not isinstance(config[name], int | float) or config[name] < 0:
             raise SpecpolicyError(f"{name}={config[name]}: give a number that is at least 0")
     options = TrainingOptions(**{field.name: config[field.name] for field in dataclasses.fields(TrainingOptions)})
-    return options, parse(PolicyOptions, plain(config.policy), "train", at="policy")
+    chosen = parse(PolicyOptions, plain(config.policy), "train", at="policy")
+    check_objective(config)
+    return options, chosen
 
 
 def _settings(config: DictConfig, chosen: PolicyOptions) -> dict[str, Any]:

@@ -38,6 +38,34 @@ class Made:
     hz: float | None
 
 
+def check_objective(config: DictConfig) -> None:
+    """Refuse options of another objective than the chosen one, which would change nothing.
+
+    Raises:
+        SpecpolicyError: an option that differs from what the option `policy` holds, and from its default.
+    """
+    from specpolicy.cli.groups import load_option, option_names
+    from specpolicy.policy_config import OBJECTIVES
+
+    given, directories = plain(config.policy), config.get("config_directories", [])
+    chosen = given.get("objective", "diffusion")
+    names = [name for name in (given.get("name"), "unet") if name in option_names("policy", directories)]
+    known = [plain(load_option("policy", name, directories)) for name in names]
+    for objective, (part, kind) in OBJECTIVES.items():
+        if objective == chosen:
+            continue
+        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+        for option, value in (given.get(part) or {}).items():
+            usual = [defaults.get(option), *((one.get(part) or {}).get(option) for one in known)]
+            if value not in usual:
+                own = OBJECTIVES[chosen][0]
+                same = any(field.name == option for field in dataclasses.fields(OBJECTIVES[chosen][1]))
+                raise SpecpolicyError(
+                    f"policy.{part}.{option}={value} is of objective={objective}, this is {chosen}: "
+                    + (f"set policy.{own}.{option}" if same else "leave it out")
+                )
+
+
 def make(config: DictConfig, options: TrainingOptions, chosen: PolicyOptions, device: str) -> Made:
     """Read the data and make the policy."""
     import torch

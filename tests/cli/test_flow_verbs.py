@@ -9,6 +9,9 @@ from safetensors.numpy import save_file
 
 from specpolicy import load_policy
 from specpolicy.cli import main
+from specpolicy.cli.configuration import compose_verb
+from specpolicy.cli.groups import SHIPPED
+from specpolicy.cli.train import check
 
 TINY = [
     *("task=gym", "task.id=Pendulum-v1", "policy.network.down_dims=[16,32]", "policy.horizon=8"),
@@ -36,6 +39,53 @@ def test_a_flow_policy_is_trained_and_played(trained, tmp_path):
     assert main(["evaluate", *common, samplers, *play]) == 0
     rows = list(csv.DictReader((output / "episodes.csv").open()))
     assert {row["condition"] for row in rows} == {"ddpm", "block", "ddpm-5", "euler-5", "rk4-2"}
+
+
+@pytest.mark.parametrize(
+    ("objective", "given", "message"),
+    (
+        (
+            "flow",
+            "policy.chain.steps=16",
+            "policy.chain.steps=16 is of objective=diffusion, this is flow: set policy.flow",
+        ),
+        ("flow", "policy.chain.prediction=sample", "this is flow: leave it out"),
+        (
+            "diffusion",
+            "policy.flow.steps=10",
+            "policy.flow.steps=10 is of objective=flow, this is diffusion: set policy.chain",
+        ),
+        (
+            "diffusion",
+            "policy.mip.time=0.8",
+            "policy.mip.time=0.8 is of objective=mip, this is diffusion: leave it out",
+        ),
+        ("mip", "policy.chain.clip=0.5", "this is mip: set policy.mip.clip"),
+        ("mip", "+policy.chain.ddim.eta=0.5", "this is mip: leave it out"),
+    ),
+)
+def test_options_of_another_objective_are_refused(objective, given, message, tmp_path, capsys):
+    arguments = ["task=gym", "task.id=Pendulum-v1", f"policy.objective={objective}", given]
+    assert main(["train", *arguments, "data=nothing.hdf5", f"output={tmp_path / 'run'}"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("policy", ("unet", "transformer", "unet_image", "transformer_image"))
+@pytest.mark.parametrize("objective", ("diffusion", "flow", "mip"))
+def test_shipped_options_of_every_objective_pass(policy, objective):
+    config = compose_verb("train", ["task=lift", f"policy={policy}", f"policy.objective={objective}"])
+    assert check(config)[1].objective == objective
+
+
+def test_the_options_of_ones_own_policy_pass(tmp_path):
+    (tmp_path / "policy").mkdir()
+    lines = (SHIPPED / "policy" / "unet.yaml").read_text().replace("name: unet", "name: mine")
+    (tmp_path / "policy" / "mine.yaml").write_text(lines.replace("  steps: 100", "  steps: 50"))
+    overrides = ["task=lift", "policy=mine", "policy.objective=flow"]
+    config = compose_verb("train", overrides, [tmp_path])
+    assert (config.policy.chain.steps, check(config)[1].flow.steps) == (50, 50)
 
 
 def test_a_benchmark_tells_the_chain_from_the_ode(trained, tmp_path):
