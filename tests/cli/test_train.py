@@ -8,6 +8,7 @@ import torch
 
 from specpolicy import load_policy
 from specpolicy.cli import main
+from specpolicy.training.state import STATE, RunState
 
 TINY = [
     "task=gym",
@@ -35,6 +36,15 @@ def train(data, output, *more):
     return main(["train", *TINY, f"data={data}", f"output={output}", *more])
 
 
+class Killed(BaseException):
+    """No error of a program, as a kill is none."""
+
+
+def figures(row):
+    """A row without what was measured by the clock."""
+    return {name: value for name, value in row.items() if "second" not in name}
+
+
 def rows(output):
     with open(output / "metrics.csv", newline="") as file:
         return list(csv.DictReader(file))
@@ -54,19 +64,29 @@ def test_it_writes_a_checkpoint_with_its_curves(data, tmp_path):
     assert (output / "config.yaml").exists()
 
 
-def test_it_goes_on_where_it_stopped(data, tmp_path):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert train(data, whole) == 0
-    assert train(data, parts) == 0
-    # As a kill between two saves leaves it: the state of step 4, and rows that were logged after it.
-    from specpolicy.training.state import STATE
+def test_it_goes_on_where_it_stopped(data, tmp_path, monkeypatch):
+    whole, parts, update, run = tmp_path / "whole", tmp_path / "parts", RunState.update, []
+    assert train(data, whole, "log_every=1") == 0
 
-    before = rows(parts)
-    assert train(data, parts) == 0 and rows(parts) == before  # nothing left to do
-    state = torch.load(parts / STATE, weights_only=True)
-    assert state["step"] == 6
+    def dying(self, learner, passes, step, group):
+        run.append(step)
+        if step == 5:
+            raise Killed
+        return update(self, learner, passes, step, group)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunState, "update", dying)
+        with pytest.raises(Killed):
+            train(data, parts, "log_every=1")
+    # As a kill between two saves leaves it: the state of step 4, and a row that was logged after it.
+    assert run == [0, 1, 2, 3, 4, 5] and rows(parts)[-1]["step"] == "5"
+    assert torch.load(parts / STATE, weights_only=True)["step"] == 4
+    assert train(data, parts, "log_every=1") == 0
+    assert [figures(row) for row in rows(parts)] == [figures(row) for row in rows(whole)]
     same = load_policy(whole).denoiser.state_dict()
     assert all(torch.equal(value, same[name]) for name, value in load_policy(parts).denoiser.state_dict().items())
+    before = rows(parts)
+    assert train(data, parts, "log_every=1") == 0 and rows(parts) == before  # nothing left to do
 
 
 def test_what_only_watches_a_run_may_change_when_it_goes_on(data, tmp_path):

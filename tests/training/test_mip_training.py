@@ -120,5 +120,6 @@ def test_it_is_trained_and_played_from_the_command_line(tmp_path, write_demonstr
     assert main(["evaluate", *task, *short, f"policy={run}", "samplers=[ddpm,ddpm-1]", f"output={played}"]) == 0
     rows = list(csv.DictReader((played / "episodes.csv").open()))
     assert {row["condition"] for row in rows} == {"ddpm", "ddpm-1"}
-    calibrate = ["calibrate", *task, f"policy={run}", f"output={tmp_path / 'out'}"]
-    assert main(calibrate) == 2
+    capsys.readouterr()
+    assert main(["calibrate", f"policy={run}", f"output={tmp_path / 'out'}"]) == 2
+    assert "adds no noise" in capsys.readouterr().err and not (tmp_path / "out").exists()
