@@ -58,7 +58,8 @@ class SplitRescaled(nn.Module):
     def time_features(self, level: Tensor) -> Tensor:
         """(N,) -> (N, F)."""
         like = next((value for value in self.split.parameters() if value.is_floating_point()), torch.zeros(0))
-        scale, time = self._inputs(level, like)
+        # Of a network in bfloat16, too: states and times keep their digits, as those that it is given whole do.
+        scale, time = self._inputs(level, like.new_zeros(0, dtype=torch.promote_types(like.dtype, torch.float32)))
         return torch.cat([scale[:, None], self.split.time_features(time)], dim=1)
 
     def condition_features(self, cond: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from specpolicy.engines.precision import Bfloat16
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.rescaled import SplitRescaled
 
@@ -58,3 +59,18 @@ def test_the_network_in_two_parts_is_the_same_function(policy):
     features = split.time_features(levels) + split.condition_features(cond)
     whole = policy.denoiser(x, levels, cond.expand(4, *cond.shape[1:]))
     torch.testing.assert_close(split(x, features), whole, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_times_and_scales_keep_their_digits_in_bfloat16(policy, monkeypatch):
+    """Against the formulas, with times between those of the grid; bfloat16 has eight bits of them."""
+    split, seen = Bfloat16(policy.denoiser).split_denoiser(8, 4), []
+    inner = split.split.split
+    ask = inner.time_features
+    monkeypatch.setattr(inner, "time_features", lambda time: seen.append(time) or ask(time))
+    levels = torch.tensor([0.0, 3.0, 7.25, 18.5, 19.0])
+    scale = split.time_features(levels)[:, 0]
+    progress = 1 - (levels.double() + 1) / 20  # t, as noise_at is 0
+    expected = (progress.square() + (1 - (1 - 0.01) * progress).square()).sqrt()
+    torch.testing.assert_close(scale.double(), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(seen[0].double(), 100 * progress, rtol=1e-6, atol=1e-4)
