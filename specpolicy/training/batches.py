@@ -1,7 +1,8 @@
 """Batches: which windows a pass learns from, its random numbers, and its images, read ahead by other processes.
 
 Windows and random numbers of a pass depend on the seed and the step alone. So a run that is resumed, read by more
-processes or shared out among several follows the same curve.
+processes or shared out among several follows the same curve. With dropout it does so among as many processes as before:
+each draws what its own rows lose.
 """
 
 import signal

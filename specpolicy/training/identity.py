@@ -25,7 +25,8 @@ def run_identity(
     options: TrainingOptions,
     settings: Mapping[str, Any] | None = None,
 ) -> Identity:
-    """Return everything that decides the result, as plain values; not the device, nor the number of threads.
+    """Return everything that decides the result, as plain values; not the device, nor the number of threads, nor that
+    of processes, which decides what dropout drops.
 
     Args:
         policy: untrained or trained: its configuration counts, its weights do not.

@@ -22,6 +22,7 @@ from specpolicy.training.identity import Identity, difference
 from specpolicy.training.options import TrainingOptions
 
 STATE = "training.pt"
+DROPOUT = 2**62  # added to the seeds of dropout, so that none is a seed of a step's windows and noise
 
 
 class RunState:
@@ -44,7 +45,7 @@ class RunState:
         total = torch.zeros((), device=self.policy.device)
         for number, batch in enumerate(passes):
             place = ((self.options.seed * 1_000_003 + step) * len(passes) + number) * group.size + group.rank
-            with _seeded(self.policy.device, place), group.adding_up(learner, number < len(passes) - 1):
+            with _seeded(self.policy.device, DROPOUT + place), group.adding_up(learner, number < len(passes) - 1):
                 loss = learner(*batch) / len(passes)
                 loss.backward()
             total += loss.detach()

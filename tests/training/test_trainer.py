@@ -13,7 +13,7 @@ from specpolicy.data.dataset import Sequences
 from specpolicy.diffusion import TrainingProcess
 from specpolicy.diffusion.schedules import cumulative_alphas
 from specpolicy.policy import DiffusionPolicy
-from specpolicy.training import TrainingOptions, train
+from specpolicy.training import TrainingOptions, batches, state, train
 from specpolicy.training.ema import ema_decay, update_ema
 from specpolicy.training.loss import noised
 from specpolicy.training.state import RunState, learning_rate
@@ -242,6 +242,33 @@ def test_a_training_that_diverges_ends_and_keeps_its_last_save(policy_config, tm
     else:
         assert torch.load(tmp_path / "training.pt", weights_only=True)["step"] == 10
         assert all(bool(one.isfinite().all()) for one in load_policy(tmp_path).parameters())
+
+
+DROPPING = {"kind": "transformer", "n_layer": 1, "n_head": 2, "n_emb": 16, "p_drop_attn": 0.2}
+
+
+def test_dropout_has_seeds_of_its_own(policy_config, tmp_path, monkeypatch):
+    """And where there is none, no weight follows from them."""
+    drawn, seeded = [], []
+    generator, block = batches._generator, state._seeded
+
+    def noting(options, step):
+        found = generator(options, step)
+        drawn.append(found.initial_seed())
+        return found
+
+    def weights(config, name, shift):
+        with monkeypatch.context() as patch:
+            patch.setattr(batches, "_generator", noting)
+            patch.setattr(state, "_seeded", lambda device, seed: seeded.append(seed) or block(device, seed + shift))
+            options = TrainingOptions(**{**OPTIONS, "steps": 4, "accumulate": 2})
+            policy = train(fresh(config), sequences(), None, options, tmp_path / f"{name}{shift}", Curve())
+        return torch.cat([one.flatten() for one in policy.denoiser.parameters()])
+
+    for name, config in (("none", policy_config), ("some", {**policy_config, "network": DROPPING})):
+        assert torch.equal(weights(config, name, 0), weights(config, name, 1)) == (name == "none")
+    assert len(set(seeded)) == 8 and len(set(drawn)) == 4
+    assert not set(seeded) & set(drawn)
 
 
 def test_bfloat16_trains_float32_weights(policy_config, tmp_path):
