@@ -64,7 +64,7 @@ def run(config: DictConfig) -> None:
         torch.set_num_threads(config.threads)
     output = output_beside(config)
     artifact = pin(config)
-    policy = load_policy(config.policy, config.device, bare=True)  # what is there is made anew
+    policy: Any = load_policy(config.policy, config.device, bare=True)  # what is there is made anew
     check_precision(config.precision, policy.device)
     if policy.kind != "tokens":
         _check_chains(policy.chain, effort)

@@ -24,8 +24,8 @@ def artifact_name(policy: Policy) -> str:
     diffusion) or "lift-unet-flow"; each is a version."""
     task = (policy.config.task or {}).get("name") or "policy"
     kind = "tokens" if policy.kind == "tokens" else policy.config.network.kind
-    kind += "-flow" if policy.config.flow is not None else "-mip" if policy.config.mip is not None else ""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{task}-{kind}")
+    objective = "-flow" if policy.config.flow is not None else "-mip" if policy.config.mip is not None else ""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{task}-{kind}{objective}")
 
 
 def log_trained(

@@ -36,7 +36,7 @@ def run(config: DictConfig) -> None:
         torch.set_num_threads(config.threads)
     output = output_beside(config)
     pin(config)
-    policy = load_policy(config.policy, config.device, bare=True)  # what is there is made anew
+    policy: Any = load_policy(config.policy, config.device, bare=True)  # what is there is made anew
     if policy.kind != "diffusion":
         raise SpecpolicyError(f"{config.policy} needs no draft model: policies of action tokens draft from themselves")
     check_noise(policy.chain)
