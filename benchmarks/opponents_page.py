@@ -67,7 +67,8 @@ def success(task: Path) -> list[str]:
 def late(task: Path) -> list[str]:
     """Return a task's row of success against delay."""
     played = outcomes(task / "delay" / "episodes.csv")
-    return [task.name, *(rate(played.get(f"ddpm d{delay}", {})) for delay in DELAYS)]
+    rates = {int(name.split(" d")[1].split()[0]): rate(solved) for name, solved in played.items()}
+    return [task.name, *(rates.get(delay, "") for delay in DELAYS)]
 
 
 def timed(task: Path) -> Iterator[list[str]]:

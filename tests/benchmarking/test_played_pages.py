@@ -67,7 +67,7 @@ def test_opponents_are_compared_by_seed_and_by_time(tmp_path):
     task, page = tmp_path / "push_t", tmp_path / "opponents.md"
     write(task / "mip", {"ddpm": [1] * 6 + [0] * 4, "ddpm-1": [0] * 10})
     write(task / "diffusion", {"ddpm": [1] * 8 + [0] * 2, "ddim-10": [1] * 6 + [0] * 4})
-    write(task / "delay", {"ddpm d0": [1] * 10, "ddpm d4": [1] * 3 + [0] * 7})
+    write(task / "delay", {"ddpm d0 e8": [1] * 10, "ddpm d4 e8": [1] * 3 + [0] * 7})
     times = {"diffusion": [("ddpm", 100, 0.2), ("ddim-10", 10, 0.02)], "mip": [("ddpm", 2, 0.005)]}
     for run, found in times.items():
         samplers = [{"label": label, "calls": {"mean": calls}, "seconds": {"p50": p50}} for label, calls, p50 in found]
