@@ -14,12 +14,12 @@ export PYTHONPATH="$PWD/benchmarks${PYTHONPATH:+:$PYTHONPATH}"
 work="${WORK:-outputs/benchmarks/delay_causes}"
 
 source scripts/recipes.sh
-# task  environment  kinds of actions
+# task  environment  most committed actions  kinds of actions
 tasks="
-lift_conveyor LiftConveyor      changes poses
-can           PickPlaceCan      changes poses
-square        NutAssemblySquare changes poses
-push_t        PushT             positions
+lift_conveyor LiftConveyor      8 changes poses
+can           PickPlaceCan      8 changes poses
+square        NutAssemblySquare 4 changes poses
+push_t        PushT             8 positions
 "
 
 play() { # play POLICY OUTPUT settings ...
@@ -36,14 +36,14 @@ take_apart() {
         track.swept_at=0
     play "checkpoints/$task" shipped/arm_known "${oracle[@]}"
     play "checkpoints/$task" shipped/continued track=delay track.delays=[4] stitching=[inpaint]
-    for kind in $3; do
+    for kind in $4; do
         [[ " ${KINDS:-changes poses positions} " == *" $kind "* ]] || continue
         local data="$work/data/${task}_$kind.hdf5" policy="$work/policies/${task}_$kind" actions=()
         [ "$kind" != poses ] || actions=(+task.kwargs.absolute_actions=true)
         mkdir -p "$work/data"
         specpolicy collect task="$task" "${actions[@]}" episodes="$episodes" noise="$noise" seed=0 output="$data"
         specpolicy train task="$task" "${actions[@]}" data="$data" output="$policy" steps="$steps" precision=bfloat16 \
-            half_precision_weights=true policy.n_action_steps=4 policy.prefix=8 predict=8
+            half_precision_weights=true policy.n_action_steps=4 policy.prefix="$3" predict=8
         play "$policy" "$kind/delay" "${actions[@]}" track=delay track.delays=[0,4]
         play "$policy" "$kind/continued" "${actions[@]}" track=delay track.delays=[4] stitching=[predicted,trained,inpaint]
         play "$policy" "$kind/arm_known" "${actions[@]}" "${oracle[@]}"
@@ -52,9 +52,9 @@ take_apart() {
     done
 }
 
-while read -r task class kinds; do
+while read -r task class prefix kinds; do
     [ -n "$task" ] || continue
     [ "$#" -eq 0 ] || [[ " $* " == *" $task "* ]] || continue
-    take_apart "$task" "$class" "$kinds" </dev/null
+    take_apart "$task" "$class" "$prefix" "$kinds" </dev/null
 done <<<"$tasks"
 python benchmarks/delay_causes.py "$work" "${RESULTS:-docs/results/delay.md}"
