@@ -6,7 +6,7 @@ import tracemalloc
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from services import Counting, frame
 
@@ -98,6 +98,7 @@ def test_a_large_message_takes_a_few_times_its_bytes():
         tracemalloc.stop()
 
 
+@example(b"\x84\x00\x00\x00\x00\x90\x00\x00")
 @given(st.binary(max_size=60))
 def test_what_is_measured_is_what_is_decoded(data):
     """msgpack and we agree on where a message ends, but for what it refuses itself: extensions, keys, bad text."""
@@ -105,7 +106,8 @@ def test_what_is_measured_is_what_is_decoded(data):
         check_size(data, Limits())
     except ProtocolError as error:
         if "extension" not in str(error):
-            with pytest.raises((ValueError, msgpack.exceptions.UnpackException)):
+            # A list as a key is refused by msgpack where it stands, before it can see how the message ends.
+            with pytest.raises((ValueError, TypeError, msgpack.exceptions.UnpackException)):
                 msgpack.unpackb(data, strict_map_key=False)
         return
     try:
