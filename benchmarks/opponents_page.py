@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness_pages import made, markdown
-from played import difference, outcomes, rate, read_json, write_page
+from played import coverages, difference, outcomes, rate, read_json, write_page
 
 from specpolicy.errors import SpecpolicyError
 
@@ -22,6 +22,14 @@ SUCCESS = ["task", "episodes", "DDPM", "DDIM-10", "MIP", "its first answer", "MI
 TIMES = ["task", "sampler", "calls", "ms a chunk, median", "to DDPM"]
 DELAYS = [0, 1, 2, 4]
 DELAYED = ["MIP", *(f"d = {delay}" for delay in DELAYS)]
+FAILURES = [
+    "Push-T",
+    "episodes",
+    "failures",
+    "coverage below 0.5",
+    "coverage 0.8 to 0.9",
+    "mean of the largest coverage",
+]
 WAYS = ["Push-T", "clockwise", "counter-clockwise", "straight", "the rarer way", "entropy, bits"]
 
 
@@ -45,6 +53,9 @@ def body(results: Path) -> str:
     times = [row for task in tasks for row in timed(task)]
     if times:
         parts.append(markdown([TIMES, *times]))
+    failed = list(failures(results / "push_t"))
+    if failed:
+        parts.append(markdown([FAILURES, *failed]))
     found = results / "push_t" / "ways.json"
     if found.exists():
         parts.append(markdown([WAYS, *ways(found)]))
@@ -82,6 +93,16 @@ def timed(task: Path) -> Iterator[list[str]]:
             share = f"{seconds / reference:.3f}" if reference else ""
             label = title.format(one["label"])
             yield [task.name, label, f"{one['calls']['mean']:.1f}", f"{seconds * 1e3:.1f}", share]
+
+
+def failures(task: Path) -> Iterator[list[str]]:
+    """Yield a row for each sampler: how far its failures came."""
+    for run, title in (("diffusion", "{}"), ("mip", "MIP, {}")):
+        for name, rows in coverages(task / run / "episodes.csv").items():
+            failed = [coverage for solved, coverage in rows if not solved]
+            counts = (len(rows), len(failed), sum(c < 0.5 for c in failed), sum(0.8 <= c < 0.9 for c in failed))
+            mean = sum(coverage for _, coverage in rows) / len(rows)
+            yield [title.format(name), *map(str, counts), f"{mean:.2f}"]
 
 
 def ways(path: Path) -> Iterator[list[str]]:

@@ -27,6 +27,18 @@ def outcomes(path: Path) -> dict[str, dict[str, bool]]:
     return found
 
 
+def coverages(path: Path) -> dict[str, list[tuple[bool, float]]]:
+    """Return {condition: [(solved, largest coverage) of an episode]} where an episodes.csv has them."""
+    found: dict[str, list[tuple[bool, float]]] = {}
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if row.get("max_coverage"):
+                    solved = bool(int(row["success"]))
+                    found.setdefault(row["condition"], []).append((solved, float(row["max_coverage"])))
+    return found
+
+
 def rate(solved: dict[str, bool]) -> str:
     """Return success with its 95 % Wilson interval."""
     if not solved:

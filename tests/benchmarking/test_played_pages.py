@@ -73,6 +73,12 @@ def test_opponents_are_compared_by_seed_and_by_time(tmp_path):
         samplers = [{"label": label, "calls": {"mean": calls}, "seconds": {"p50": p50}} for label, calls, p50 in found]
         (task / f"times-{run}").mkdir()
         (task / f"times-{run}" / "summary.json").write_text(json.dumps({"samplers": samplers}))
+    with (task / "mip" / "episodes.csv").open("w") as file:  # as Push-T's, with the largest coverage
+        file.write("condition,seed,success,max_coverage\n")
+        file.writelines(
+            f"ddpm,{seed},{int(seed < 6)},{(0.95, 0.85, 0.3)[(seed > 5) + (seed > 7)]}\n" for seed in range(10)
+        )
+        file.writelines(f"ddpm-1,{seed},0,0.6\n" for seed in range(10))
     way = {"clockwise": 0.5, "counter_clockwise": 0.25, "straight": 0.25, "rarer": 0.2, "entropy": 0.7}
     (task / "ways.json").write_text(json.dumps({"scenes": 3, "trials": 8, "expert": way}))
     page.write_text(f"{opponents_page.BEGIN}\n{END}\n")
@@ -88,6 +94,7 @@ def test_opponents_are_compared_by_seed_and_by_time(tmp_path):
         ["ddim-10", "10.0", "20.0", "0.100"],
         ["MIP", "2.0", "5.0", "0.025"],
     ]
+    assert ["MIP, ddpm", "10", "4", "2", "2", "0.80"] in rows and ["MIP, ddpm-1", "10", "10", "0", "0", "0.60"] in rows
     assert ["expert", "0.50", "0.25", "0.25", "0.20", "0.70"] in rows
 
 
