@@ -42,7 +42,7 @@ take_apart() {
         [ "$kind" != poses ] || actions=(+task.kwargs.absolute_actions=true)
         mkdir -p "$work/data"
         specpolicy collect task="$task" "${actions[@]}" episodes="$episodes" noise="$noise" seed=0 output="$data"
-        specpolicy train task="$task" "${actions[@]}" data="$data" output="$policy" steps="$steps" precision=bfloat16 \
+        specpolicy train task="$task" "${actions[@]}" data="$data" output="$policy" steps="$steps" precision="$precision" \
             half_precision_weights=true policy.n_action_steps=4 policy.prefix="$3" predict=8
         play "$policy" "$kind/delay" "${actions[@]}" track=delay track.delays=[0,4]
         play "$policy" "$kind/continued" "${actions[@]}" track=delay track.delays=[4] stitching=[predicted,trained,inpaint]

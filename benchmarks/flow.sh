@@ -30,7 +30,7 @@ for task in "${tasks[@]}"; do
     place="$work/$task"
     mkdir -p "$place"
     specpolicy collect task="$task" episodes="$episodes" noise="$noise" seed=0 output="$place/data.hdf5"
-    specpolicy train task="$task" data="$place/data.hdf5" output="$place/policy" steps="$training" precision=bfloat16 \
+    specpolicy train task="$task" data="$place/data.hdf5" output="$place/policy" steps="$training" precision="$precision" \
         half_precision_weights=true policy.n_action_steps="$executed" policy.objective=flow
     common=(task="$task" engine="${ENGINE:-openvino}" batch="${BATCH:-16}" episodes="${EPISODES:-300}" videos=0)
     specpolicy evaluate "${common[@]}" policy="$place/policy" samplers="$(named ddpm euler)" output="$place/flow"

@@ -14,7 +14,7 @@ make_checkpoint() {
     local task="$1" episodes="$2" noise="$3" steps="$4" executed="$5" start="$SECONDS"
     local data="$work/$task.hdf5" run="$work/$task" measured="$work/$task-evaluation"
     specpolicy collect task="$task" episodes="$episodes" noise="$noise" seed=0 output="$data"
-    specpolicy train task="$task" data="$data" output="$run" steps="$steps" precision=bfloat16 \
+    specpolicy train task="$task" data="$data" output="$run" steps="$steps" precision="$precision" \
         half_precision_weights=true policy.n_action_steps="$executed"
     local minutes=$(((SECONDS - start + 59) / 60))
     mkdir -p "checkpoints/$task"
@@ -44,7 +44,7 @@ make_token_checkpoint() {
     local data="$work/$task.hdf5" run="$work/${task}_tokens" measured="$work/${task}_tokens-evaluation"
     local shipped="checkpoints/${task}_tokens"
     specpolicy collect task="$task" episodes="$episodes" noise="$noise" seed=0 output="$data"
-    specpolicy train task="$task" policy=tokens data="$data" output="$run" steps="$steps" precision=bfloat16 \
+    specpolicy train task="$task" policy=tokens data="$data" output="$run" steps="$steps" precision="$precision" \
         half_precision_weights=true policy.horizon="$horizon" policy.n_action_steps="$executed"
     local minutes=$(((SECONDS - start + 59) / 60))
     mkdir -p "$shipped"
