@@ -4,14 +4,17 @@ Between an environment, a robot, a recording and a file, images stay unchanged, 
 them a scale and a layout, so no image is scaled twice or not at all.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROUNDING = 1e-3  # above 1 and below 0: possible after resizing and in half precision, and far from bytes
 
@@ -30,6 +33,8 @@ def unit_images(key: str, images: Tensor, shape: Sequence[int]) -> Tensor:
     Raises:
         SpecpolicyError: another shape, whole numbers that are not bytes, or floats outside [0, 1].
     """
+    import torch  # imported here, because a control loop that only keeps images does not need it
+
     channels, height, width = shape
     found = tuple(images.shape[-3:])
     if found not in ((channels, height, width), (height, width, channels)):

@@ -234,13 +234,14 @@ def test_a_constant_dimension_is_shifted_not_scaled():
     assert normaliser.normalise("x", torch.tensor([3.5, 1.0])).tolist() == [0.5, 0.0]
 
 
-def test_every_public_name_is_there_and_help_does_without_torch():
+def test_every_public_name_is_there_and_help_and_the_control_loop_do_without_torch():
     assert all(hasattr(specpolicy, name) for name in specpolicy.__all__)
     assert set(specpolicy.__all__) <= set(dir(specpolicy))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = specpolicy.nothing
     code = (
-        "import sys; from specpolicy.cli import main; assert main(['--help']) == 0; assert 'torch' not in sys.modules"
+        "import sys, specpolicy.control; from specpolicy.cli import main; "
+        "assert main(['--help']) == 0; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 

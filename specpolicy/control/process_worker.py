@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import socket
+import sys
 import time
 import traceback
 from typing import Any
@@ -187,9 +188,7 @@ def _checked(answer: tuple[int, str, Any]) -> Any:
 def _work(theirs: socket.socket, threads: int) -> None:
     """Run in the process: answer one message after the other until the other end is closed."""
     start_worker(GRACE_SECONDS)
-    import torch
-
-    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for a torch that is imported later
     with contextlib.suppress(EOFError, ConnectionError):
         memories = socket.recv_fds(theirs, 1, 1)[1]
         channel = Channel(theirs)
@@ -203,7 +202,7 @@ def _work(theirs: socket.socket, threads: int) -> None:
                 frames = SharedFrames(memories[0], layout)
                 continue
             try:
-                planner = planner or _made(pickled)
+                planner = planner or _made(pickled, threads)
                 chunk = None
                 if kind == "reset":
                     planner.reset(value)
@@ -221,12 +220,15 @@ def _work(theirs: socket.socket, threads: int) -> None:
             channel.drain()
 
 
-def _made(pickled: bytes) -> Any:
-    """Return the planner of a pickle."""
+def _made(pickled: bytes, threads: int) -> Any:
+    """Return the planner of a pickle. Many need no torch, whose import takes seconds; where it came, it is limited."""
     try:
-        return pickle.loads(pickled)
+        planner = pickle.loads(pickled)
     except Exception as error:
         raise SpecpolicyError(
             f"its process cannot make this planner ({type(error).__name__}: {error}): "
             "define it in a module, or use worker='thread'"
         ) from error
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)
+    return planner

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import os
 import signal
 import subprocess
@@ -25,12 +26,16 @@ HISTORY = {"step": np.array([3.0])}
 
 
 class Obliging(Steps):
-    """Plans what the observation asks for: a chunk of so many numbers, or a sum over all that it sees."""
+    """Plans what the observation asks for: a chunk of so many numbers, a sum over all that it sees, or with how many
+    threads torch computes, if it is there."""
 
     def plan(self, history):
         chunk = super().plan({"step": history.get("step", np.zeros(1))})
         if "size" in history:
             return dataclasses.replace(chunk, actions=np.zeros((1, int(history["size"][0]))))
+        if "threads" in history:
+            torch = sys.modules.get("torch")
+            return dataclasses.replace(chunk, actions=np.full((1, 1), torch.get_num_threads() if torch else 0))
         if "echo" in history:
             return dataclasses.replace(chunk, actions=np.full((1, 1), total(history)))
         return chunk
@@ -121,6 +126,24 @@ def test_an_answer_too_large_for_the_loop_is_refused(obliging):
         obliging.result(PATIENCE)
     obliging.submit({"size": np.array([3])})  # no fault for ever
     assert obliging.result(PATIENCE).actions.shape == (1, 3)
+
+
+class Heavy(Obliging):
+    """Its pickle brings torch."""
+
+    def __setstate__(self, state):
+        importlib.import_module("torch")
+        vars(self).update(state)
+
+
+def test_torch_comes_with_the_planner_that_needs_it_and_has_the_threads_of_the_worker(obliging):
+    """Its import takes longer than all else in the start of a process."""
+    heavy = ProcessWorker(Heavy(), threads=3)
+    for worker, expected in ((obliging, 0), (heavy, 3)):
+        worker.reset(0)
+        worker.submit({"threads": np.zeros(1)})
+        assert worker.result(PATIENCE).actions.item() == expected
+    heavy.close()
 
 
 def shared(process):
