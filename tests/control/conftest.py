@@ -1,5 +1,7 @@
 """What the tests of the loop share."""
 
+import gc
+
 import pytest
 from scripted import Recorder
 
@@ -16,3 +18,14 @@ def robots():
     yield make
     for robot in made:
         robot.released.set()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def thawed():
+    """`thawed()` unfreezes for good what runs have frozen. Meanwhile it stays so: each run collects garbage first, and
+    a walk through all that these tests have imported takes longer than most of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        unfreeze = gc.unfreeze
+        patch.setattr(gc, "unfreeze", lambda: None)
+        yield unfreeze
+    gc.unfreeze()

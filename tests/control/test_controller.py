@@ -1,5 +1,6 @@
 """The live loop when all goes well."""
 
+import gc
 import itertools
 import time
 
@@ -202,6 +203,19 @@ def test_the_loop_keeps_its_rate_on_the_wall_clock(robots):
     clock = WallClock(HZ, now=lambda: wait(1e-5), sleep=wait)
     log = controller(robot, clock=clock, worker=InlineWorker(Steps())).run(seconds=2.0)
     assert [tick.step for tick in log.ticks] == list(range(round(2 * HZ))) and len(robot.actions) == round(2 * HZ)
+
+
+def test_the_garbage_collector_leaves_what_was_there_before_alone_during_a_run(robots, monkeypatch, thawed):
+    """Else it walks through all imported objects in the middle of a control period."""
+    monkeypatch.setattr(gc, "unfreeze", thawed)
+    thawed()
+    robot, walked = robots(), []
+    robot.stop = lambda: walked.append(len(gc.get_objects()))
+    running = controller(robot, clock="paused")
+    before = len(gc.get_objects())
+    running.run(seconds=0.1)
+    assert before > 10_000 and walked[0] < before / 10
+    assert gc.get_freeze_count() == 0 and len(gc.get_objects()) > 0.9 * before
 
 
 def test_a_cold_first_call_is_waited_for(robots):
