@@ -19,12 +19,15 @@ from specpolicy.token_policy import TokenPolicy
 
 BEST = {"plain": "block", "calibrated": "recycled", "no noise": "ddpm", "tokens": "cosine"}
 WRONG = {"plain": "cosine", "calibrated": "confidence", "no noise": "raster", "tokens": "ddpm"}
+# Which one auto is for policies of noise is tested in test_engine_auto.py; for tokens there is but one.
+ENGINE = {"plain": "eager", "calibrated": "eager", "no noise": "eager", "tokens": "auto"}
 TASK = ["task=gym", "task.name=drift", "task.id=drift_env:Drift-v0", "+task.kwargs.max_steps=6"]
+pytestmark = pytest.mark.usefixtures("without_plots")
 VERBS = {
     "evaluate": ["episodes=1", "videos=0", "workers=0"],
     "rollout": ["viewer=false", "video=false"],
     "control": ["clock=delay", "warm_up=1", "max_seconds=1", "hz=10", "watchdog=60", "inference_timeout=60"],
-    "benchmark": ["count=2", "threads=1"],
+    "benchmark": ["count=1", "threads=1"],
 }
 
 
@@ -53,14 +56,15 @@ def checkpoint(kind, policy_config, tmp_path, drift_task) -> str:
 
 
 @pytest.fixture
-def run(checkpoint, tmp_path):
+def run(kind, checkpoint, tmp_path):
     """`run(verb, more)`: the verb's exit code; its output is `tmp_path / "out"`."""
     seen = {"position": np.zeros((3, 2, 2), np.float32), "object": np.zeros((3, 2, 3), np.float32)}
     save_file(seen, tmp_path / "seen.safetensors")
 
     def begin(verb, *more):
         where = [f"observations={tmp_path / 'seen.safetensors'}"] if verb == "benchmark" else TASK
-        return main([verb, f"policy={checkpoint}", *where, *VERBS[verb], f"output={tmp_path / 'out'}", *more])
+        common = [f"policy={checkpoint}", *where, *VERBS[verb], f"engine={ENGINE[kind]}", f"output={tmp_path / 'out'}"]
+        return main([verb, *common, *more])
 
     return begin
 
@@ -99,9 +103,9 @@ def test_evaluate(kind, run, tmp_path):
 @pytest.mark.parametrize("verb", ("rollout", "control"))
 def test_rollout_and_control(kind, verb, run, tmp_path, capsys):
     assert run(verb) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("engine: ")
-    assert verb == "control" or printed.splitlines()[1].startswith(BEST[kind])
+    printed = capsys.readouterr().out.splitlines()
+    assert kind != "tokens" or printed.pop(0) == "engine: eager"
+    assert verb == "control" or printed[0].startswith(BEST[kind])
     assert OmegaConf.load(tmp_path / "out" / "config.yaml").sampler.name == BEST[kind]
     assert verb == "rollout" or json.loads((tmp_path / "out" / "timing.json").read_text())["sampler"] == BEST[kind]
 
@@ -115,7 +119,7 @@ def test_benchmark(run, checkpoint, tmp_path):
 
 
 def test_serve(kind, checkpoint):
-    config = compose_verb("serve", [f"policy={checkpoint}"])
+    config = compose_verb("serve", [f"policy={checkpoint}", f"engine={ENGINE[kind]}"])
     service = _service(config)
     service.warm_up(2)
     assert service.metadata.more["sampler"] == BEST[kind] == config.sampler.name

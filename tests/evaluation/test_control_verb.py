@@ -17,7 +17,7 @@ from specpolicy import load_policy
 from specpolicy.cli import main
 from specpolicy.control import GymRobot
 
-FAST = ["warm_up=1", "worker=thread", "max_seconds=0.6", "hz=40", "watchdog=60", "inference_timeout=60"]
+FAST = ["warm_up=1", "worker=thread", "max_seconds=0.6", "hz=40", "engine=eager", "watchdog=60", "inference_timeout=60"]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.player import Setup
 
 TASK = ["task=gym", "task.name=drift", "task.id=drift_env:Drift-v0", "+task.kwargs.radius=2.6"]
+pytestmark = pytest.mark.usefixtures("without_plots")
 FEW = ["workers=0", "videos=0", "episodes=1", "samplers=[ddim-2]"]
 
 
@@ -32,6 +33,17 @@ def test_an_evaluation_names_the_engine_that_it_chose(drift_policy, tmp_path, ca
     assert json.loads((output / "settings.json").read_text())["engine"] == "openvino"
     assert json.loads((output / "summary.json").read_text())["engine"] == "openvino"
     assert main(["evaluate", *arguments, "engine=openvino"]) == 0  # goes on
+
+
+@pytest.mark.parametrize(
+    ("verb", "more"),
+    (("rollout", ["viewer=false", "video=false"]), ("control", ["clock=paused", "warm_up=1", "watchdog=60"])),
+)
+def test_one_episode_tells_its_engine_first(drift_policy, tmp_path, capsys, verb, more):
+    pytest.importorskip("openvino")
+    more = [*more, "sampler=ddim", "sampler.steps=2", "max_seconds=0.2"]
+    assert main([verb, *TASK, f"policy={drift_policy}", f"output={tmp_path / 'out'}", *more]) == 0
+    assert capsys.readouterr().out.startswith("engine: openvino (openvino 500 ms for 1 row; eager 1e+03 ms for 1 row)")
 
 
 def test_an_evaluation_goes_on_with_its_engine_though_another_is_faster_by_now(

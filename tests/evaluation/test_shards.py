@@ -18,6 +18,7 @@ from specpolicy.evaluation.shards import Shard, read_shard
 from specpolicy.policy import DiffusionPolicy
 
 HERE = str(Path(__file__).parent)
+pytestmark = pytest.mark.usefixtures("without_plots")
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +47,6 @@ def two_shards(arguments, tmp_path_factory):
 def output(two_shards, tmp_path):
     """A copy of both shards."""
     return Path(shutil.copytree(two_shards, tmp_path / "out"))
-
-
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch):
-    """Plots take most of the time of so small an evaluation."""
-    monkeypatch.setattr("specpolicy.evaluation.plots.write_plots", lambda *arguments: {})
 
 
 def evaluate(output, *arguments):
