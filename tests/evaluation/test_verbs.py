@@ -1,9 +1,12 @@
 """The verbs evaluate and rollout, as a user types them."""
 
 import base64
+import contextlib
 import csv
+import io
 import json
 import re
+import shutil
 
 import pytest
 from omegaconf import OmegaConf
@@ -13,28 +16,35 @@ from specpolicy.cli import main
 from specpolicy.cli.samplers import sampler_specs
 from specpolicy.evaluation.tables import results_table, text_table
 
+TASK = ["task=gym", "task.name=drift", "task.id=drift_env:Drift-v0", "+task.kwargs.coverage=true"]
+EVALUATE = ["samplers=[ddpm,{name: ddim, steps: 4}]", "episodes=4", "workers=0", "videos=1", "engine=eager"]
+
+
+@pytest.fixture(scope="module")
+def played(kept_drift_policy, tmp_path_factory):
+    """An evaluation's directory, not to be changed, and what was printed."""
+    output, printed = tmp_path_factory.mktemp("played") / "out", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main(["evaluate", *TASK, f"policy={kept_drift_policy}", f"output={output}", *EVALUATE]) == 0
+    return output, printed.getvalue()
+
 
 @pytest.fixture
-def arguments(drift_policy, drift_task, tmp_path, monkeypatch):
+def copied(played, tmp_path):
+    """A copy of that directory where the verbs of a test write to."""
+    return shutil.copytree(played[0], tmp_path / "out")
+
+
+@pytest.fixture
+def arguments(kept_drift_policy, tmp_path, monkeypatch, without_plots):
     """The task and the policy as both verbs take them."""
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    return [
-        "task=gym",
-        "task.name=drift",
-        "task.id=drift_env:Drift-v0",
-        "+task.kwargs.coverage=true",
-        f"policy={drift_policy}",
-        f"output={tmp_path / 'out'}",
-    ]
+    return [*TASK, f"policy={kept_drift_policy}", f"output={tmp_path / 'out'}"]
 
 
-EVALUATE = ["samplers=[ddpm,{name: ddim, steps: 4}]", "episodes=4", "workers=0", "videos=1"]
-
-
-def test_evaluate_writes_everything_and_the_figures_agree(arguments, tmp_path, capsys):
-    assert main(["evaluate", *arguments, *EVALUATE]) == 0
-    output = tmp_path / "out"
+def test_evaluate_writes_everything_and_the_figures_agree(played):
+    output, printed = played
     summary = json.loads((output / "summary.json").read_text())
     rows = list(csv.DictReader((output / "episodes.csv").open()))
     chunks = list(csv.DictReader((output / "chunks.csv").open()))
@@ -58,7 +68,6 @@ def test_evaluate_writes_everything_and_the_figures_agree(arguments, tmp_path, c
     assert summary["machines"][0]["cores"] >= 1 and "torch" in summary["versions"]
     assert summary["config"]["episodes"] == 4
     assert OmegaConf.load(output / "config.yaml").seed == 100000
-    printed = capsys.readouterr().out
     assert (
         text_table(results_table(summary, brief=True)) in printed
         and "2 conditions. 4 episodes of each condition" in printed
@@ -66,9 +75,8 @@ def test_evaluate_writes_everything_and_the_figures_agree(arguments, tmp_path, c
     )
 
 
-def test_the_report_is_one_file_that_holds_what_it_shows(arguments, tmp_path):
-    assert main(["evaluate", *arguments, *EVALUATE]) == 0
-    output = tmp_path / "out"
+def test_the_report_is_one_file_that_holds_what_it_shows(played):
+    output, _ = played
     page = (output / "report.html").read_text()
     shown = re.findall(r'src="data:([a-z0-9/]+);base64,([^"]+)"', page)
     kinds = [kind for kind, _ in shown]
@@ -79,11 +87,11 @@ def test_the_report_is_one_file_that_holds_what_it_shows(arguments, tmp_path):
     assert "http" not in page and "Newcombe" in page and "ddim-4" in page
 
 
-def test_videos_beyond_the_limit_are_linked(arguments, tmp_path, monkeypatch):
+def test_videos_beyond_the_limit_are_linked(arguments, copied, monkeypatch):
     monkeypatch.setattr("specpolicy.evaluation.report.EMBEDDED_VIDEOS", 10)
-    assert main(["evaluate", *arguments, *EVALUATE, "episodes=1"]) == 0
-    links = re.findall(r'src="([^"]+mp4)"', (tmp_path / "out" / "report.html").read_text())
-    assert len(links) == 2 and all((tmp_path / "out" / link).stat().st_size > 100 for link in links)
+    assert main(["evaluate", *arguments, *EVALUATE]) == 0  # all is played: the report is written anew
+    links = re.findall(r'src="([^"]+mp4)"', (copied / "report.html").read_text())
+    assert len(links) == 2 and all((copied / link).stat().st_size > 100 for link in links)
 
 
 def test_the_same_command_continues_and_another_is_refused(arguments, tmp_path, capsys):
@@ -99,7 +107,7 @@ def test_the_same_command_continues_and_another_is_refused(arguments, tmp_path, 
 
 
 def test_a_worker_that_dies_gives_one_line_and_loses_nothing(arguments, tmp_path, capfd):
-    settings = ["samplers=[ddpm]", "videos=0", "workers=1", "+task.kwargs.dies_at=100002"]
+    settings = ["samplers=[ddpm]", "videos=0", "workers=1", "engine=eager", "+task.kwargs.dies_at=100002"]
     assert main(["evaluate", *arguments, *settings, "episodes=4"]) == 2
     error = capfd.readouterr().err
     complaint = [line for line in error.splitlines() if "died" in line]
@@ -111,10 +119,9 @@ def test_a_worker_that_dies_gives_one_line_and_loses_nothing(arguments, tmp_path
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["conditions"][0]["episodes"] == 2
 
 
-def test_videos_of_episodes_that_are_there_are_not_played_for(arguments, tmp_path, capsys):
-    assert main(["evaluate", *arguments, *EVALUATE]) == 0
-    before = (tmp_path / "out" / "episodes.csv").read_text()
-    assert "have no video" not in capsys.readouterr().out
+def test_videos_of_episodes_that_are_there_are_not_played_for(played, arguments, copied, tmp_path, capsys):
+    before = (copied / "episodes.csv").read_text()
+    assert "have no video" not in played[1]
     assert main(["evaluate", *arguments, *EVALUATE, "videos=3", "episodes=2"]) == 0
     assert capsys.readouterr().out.count("2 of the episodes to be filmed are done and have no video") == 1
     assert (tmp_path / "out" / "episodes.csv").read_text() == before
@@ -151,11 +158,10 @@ def test_samplers_that_cannot_be_meant(entries, message):
         sampler_specs(entries)
 
 
-def test_rollout_plays_the_episode_that_evaluate_plays(arguments, tmp_path, capsys):
-    assert main(["evaluate", *arguments, "samplers=ddpm", "episodes=1", "workers=0", "videos=0"]) == 0
-    (row,) = csv.DictReader((tmp_path / "out" / "episodes.csv").open())
-    capsys.readouterr()
-    assert main(["rollout", *arguments, "sampler=ddpm", f"output={tmp_path / 'roll'}"]) == 0
+def test_rollout_plays_the_episode_that_evaluate_plays(played, arguments, tmp_path, capsys):
+    row, *_ = csv.DictReader((played[0] / "episodes.csv").open())
+    assert (row["condition"], row["seed"]) == ("ddpm", "100000")
+    assert main(["rollout", *arguments, "sampler=ddpm", "engine=eager", f"output={tmp_path / 'roll'}"]) == 0
     printed = capsys.readouterr().out
     outcome = "solved" if row["success"] == "1" else "not solved"
     assert f"ddpm, seed 100000: {outcome} in {row['length']} steps" in printed and "12 network calls" in printed
@@ -173,7 +179,7 @@ def test_rollout_plays_the_episode_that_evaluate_plays(arguments, tmp_path, caps
     ),
 )
 def test_rollout_refuses_in_one_line(arguments, capsys, extra, message):
-    assert main(["rollout", *arguments, *extra]) == 2
+    assert main(["rollout", *arguments, "engine=eager", *extra]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
@@ -185,6 +191,6 @@ def test_a_window_of_the_environments_own(arguments, tmp_path, monkeypatch, caps
     shown = []
     monkeypatch.setenv("DISPLAY", ":99")
     monkeypatch.setattr(drift_env.Drift, "render", lambda env: shown.append(env.render_mode))
-    assert main(["rollout", *arguments, "max_seconds=0.2"]) == 0
+    assert main(["rollout", *arguments, "engine=eager", "max_seconds=0.2"]) == 0
     assert shown == ["human"] * 3  # the reset and two steps
     assert "video" not in capsys.readouterr().out
