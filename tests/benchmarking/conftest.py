@@ -8,9 +8,9 @@ from specpolicy.histories import FILE, write_histories
 OBSERVATIONS = 5
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def histories():
-    """Histories that fit the small policy."""
+    """Histories that fit the small policy, not to be changed."""
     source = np.random.default_rng(0)
     sizes = {"position": 2, "object": 3}
     return {key: source.normal(size=(OBSERVATIONS, 2, size)).astype(np.float32) for key, size in sizes.items()}

@@ -17,7 +17,8 @@ EVALUATION_TESTS = str(Path(__file__).parents[1] / "evaluation")
 
 
 def benchmark(checkpoint, output, *more):
-    return main(["benchmark", f"policy={checkpoint}", f"output={output}", "threads=1", "count=3", *more])
+    common = [f"policy={checkpoint}", f"output={output}", "threads=1", "count=3", "engine=eager"]
+    return main(["benchmark", *common, *more])
 
 
 def files(output):
@@ -35,7 +36,7 @@ def test_the_table_names_the_engine_that_auto_is(checkpoint, tmp_path, monkeypat
 
 def test_it_writes_and_prints_the_table(checkpoint, tmp_path, capsys):
     output = tmp_path / "out"
-    arguments = ["samplers=[ddpm,ddim-4,asd,recycled]", "steps=[20,8]", "engine=eager"]
+    arguments = ["samplers=[ddpm,ddim-4,asd,recycled]", "steps=[20,8]"]
     assert benchmark(checkpoint, output, *arguments) == 0
     assert files(output) == FILES
     labels = ["ddpm-20", "ddim-4", "asd-20", "recycled-20", "ddpm-8", "asd-8", "recycled-8"]

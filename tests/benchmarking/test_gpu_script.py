@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import gpu
+
 ROOT = Path(__file__).parents[2]
 HEAVY = ("gymnasium", "hydra", "omegaconf", "mujoco", "rich", "h5py", "diffusers", "matplotlib", "openvino")
 
@@ -79,11 +83,17 @@ def test_without_a_gpu_it_says_so():
     assert "torch sees no CUDA device on this machine" in refused()
 
 
-def test_mistakes_are_one_line(checkpoint, small_policy, tmp_path):
-    where = ("--device", "cpu", "--quick", "--output", tmp_path / "out")
-    assert "unknown sampler 'dppm'" in refused(*where, "--policy", checkpoint, "--samplers", "dppm")
-    assert "needs a CUDA device" in refused(*where, "--policy", checkpoint, "--engine", "cuda_graph")
-    assert "no recorded observations at" in refused(*where, "--policy", small_policy.save(tmp_path / "bare"))
+def test_mistakes_are_one_line(checkpoint, small_policy, tmp_path, capsys):
+    for arguments, words in (
+        (["--policy", checkpoint, "--samplers", "dppm"], "unknown sampler 'dppm'"),
+        (["--policy", checkpoint, "--engine", "cuda_graph"], "needs a CUDA device"),
+        (["--policy", small_policy.save(tmp_path / "bare")], "no recorded observations at"),
+    ):
+        where = ["--device", "cpu", "--quick", "--output", tmp_path / "out"]
+        assert gpu.main([str(argument) for argument in (*where, *arguments)]) == 2
+        told = capsys.readouterr()
+        *before, line = told.err.splitlines()
+        assert words in line and told.out == "" and all(text.startswith("measuring") for text in before)
     assert not (tmp_path / "out").exists()
 
 

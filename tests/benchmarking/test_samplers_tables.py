@@ -7,19 +7,22 @@ from pathlib import Path
 import pytest
 
 from specpolicy.benchmarking import Settings, benchmark, write_report
+from specpolicy.policy import DiffusionPolicy
 from specpolicy.sampler_names import make_sampler
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "samplers_tables.py"
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import samplers_tables
 
 
 def tables(*arguments):
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return samplers_tables.main([str(argument) for argument in arguments])
 
 
-@pytest.fixture
-def results(small_policy, histories, tmp_path):
-    """Runs of two policies, as benchmarks/samplers.sh leaves them."""
+@pytest.fixture(scope="module")
+def results(small_policy_config, histories, tmp_path_factory):
+    """Runs of two policies, as benchmarks/samplers.sh leaves them, not to be changed."""
+    measured, directory = DiffusionPolicy.from_config(small_policy_config), tmp_path_factory.mktemp("results")
     for policy, kind, names, network in (
         ("one", "calls", ("ddpm", "asd"), None),
         ("two", "calls", ("ddpm", "asd", "recycled"), None),
@@ -27,15 +30,15 @@ def results(small_policy, histories, tmp_path):
         ("two", "large-eager", ("ddpm", "asd"), {"down_dims": [24, 48]}),
     ):
         samplers = {name: make_sampler(name) for name in names}
-        summary, draws = benchmark(small_policy, samplers, histories, Settings(count=2, network=network))
+        summary, draws = benchmark(measured, samplers, histories, Settings(count=2, network=network))
         summary["policy"]["path"], summary["command"] = policy, f"specpolicy benchmark policy={policy}"
-        write_report(summary, draws, tmp_path / "results" / policy / kind)
-    return tmp_path / "results"
+        write_report(summary, draws, directory / policy / kind)
+    return directory
 
 
 def test_the_page_holds_every_figure_and_keeps_what_stands_around(results, tmp_path):
     page = tmp_path / "samplers.md"
-    assert tables(results, page).returncode == 0
+    assert tables(results, page) == 0
     text = page.read_text()
     for words in ("## Calls", "## Time, engine eager", "M parameters, engine eager", "two, large-eager"):
         assert words in text
@@ -46,14 +49,15 @@ def test_the_page_holds_every_figure_and_keeps_what_stands_around(results, tmp_p
     page.write_text(
         text.replace("| recycled |", "| stale |").replace("# What", "Mine.\n\n# What") + "\nMore of mine.\n"
     )
-    assert tables(results, page).returncode == 0
+    assert tables(results, page) == 0
     assert page.read_text() == text.replace("# What", "Mine.\n\n# What") + "\nMore of mine.\n"
 
 
-def test_what_is_missing_is_said(results, tmp_path):
+def test_what_is_missing_is_said(results, tmp_path, capsys):
     page = tmp_path / "samplers.md"
-    done = tables(tmp_path / "nothing", page)
+    command = [sys.executable, samplers_tables.__file__, str(tmp_path / "nothing"), str(page)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "holds no results" in done.stderr and not page.exists()
     page.write_text("mine\n")
-    done = tables(results, page)
-    assert done.returncode == 2 and "lacks the marks" in done.stderr and page.read_text() == "mine\n"
+    assert tables(results, page) == 2
+    assert "lacks the marks" in capsys.readouterr().err and page.read_text() == "mine\n"
