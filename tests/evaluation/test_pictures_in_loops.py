@@ -43,7 +43,7 @@ def policy(small_policy_config):
             **small_policy_config,
             "chain": {"train_steps": 2, "steps": 2},
             "observation": {"top_image": [3, *SIZE], "agent_pos": 2},
-            "vision": {"layers": 18, "keypoints": 4, "features": 4},
+            "vision": {"kind": "small", "widths": [8, 16], "keypoints": 4, "features": 4},
             "normaliser": {"top_image": one, "agent_pos": two, "action": {"scale": [4.0, 4.0], "offset": [0.0, 0.0]}},
             "horizon": 12,
             "n_action_steps": 8,
@@ -51,6 +51,12 @@ def policy(small_policy_config):
             "task": WATCHED,
         }
     )
+
+
+@pytest.fixture(scope="module")
+def saved(policy, tmp_path_factory):
+    """Its checkpoint."""
+    return policy.save(tmp_path_factory.mktemp("saved") / "policy")
 
 
 @pytest.fixture
@@ -119,8 +125,8 @@ def test_a_runner_keeps_frames_without_drawing_them(policy, drawn):
 
 
 @pytest.fixture
-def evaluation(policy, tmp_path):
-    setup = Setup(WATCHED, str(policy.save(tmp_path / "policy")), {"ddpm": {"name": "ddpm"}}, max_seconds=SECONDS)
+def evaluation(saved):
+    setup = Setup(WATCHED, str(saved), {"ddpm": {"name": "ddpm"}}, max_seconds=SECONDS)
     return Evaluation(setup, (Condition("ddpm"),), episodes=3, seed=100)
 
 
@@ -156,22 +162,22 @@ def test_an_evaluation_is_the_same_in_processes_in_batches_and_filmed(evaluation
     ],
 )
 @pytest.mark.parametrize("verb", ("rollout", "control"))
-def test_what_is_wrong_with_cameras_is_one_line(policy, tmp_path, capsys, verb, changes, words):
-    saved = policy.save(tmp_path / "policy")
+def test_what_is_wrong_with_cameras_is_one_line(saved, tmp_path, capsys, verb, changes, words):
     task = [] if any(change.startswith("task=") for change in changes) else ["task=push_t"]
     common = [verb, *task, f"policy={saved}", f"output={tmp_path / 'out'}", *changes]
-    assert main([*common, *(["viewer=false"] if verb == "rollout" else ["clock=paused"])]) == 2
+    common += ["engine=eager", "viewer=false" if verb == "rollout" else "clock=paused"]
+    assert main(common) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert words in line
 
 
-def test_a_renderer_that_is_missing_is_one_line(policy, tmp_path, capsys, monkeypatch):
+def test_a_renderer_that_is_missing_is_one_line(saved, tmp_path, capsys, monkeypatch):
     def missing(height, width):
         raise RuntimeError("cannot render: no OpenGL library works without a screen")
 
     monkeypatch.setattr(rendering, "_gl_context", missing)
     size = f"task.camera_size=[{SIZE[0]},{SIZE[1]}]"
-    arguments = ["evaluate", "task=push_t", "task.cameras=top", size, f"policy={policy.save(tmp_path / 'policy')}"]
+    arguments = ["evaluate", "task=push_t", "task.cameras=top", size, f"policy={saved}", "engine=eager"]
     assert main([*arguments, f"output={tmp_path / 'out'}", "episodes=1", "workers=0"]) == 2
     assert "no OpenGL library works" in capsys.readouterr().err.strip().splitlines()[-1]
 
