@@ -8,7 +8,7 @@ import specpolicy
 from specpolicy import SpecpolicyError
 from specpolicy.samplers import DDIM, Recycled
 
-CHEAP = {"workers": 0, "quiet": True, "max_seconds": 2}
+CHEAP = {"workers": 0, "quiet": True, "max_seconds": 2, "engine": "eager"}
 
 
 def rows(outcome):
@@ -36,15 +36,17 @@ def test_a_policy_in_memory_plays_as_its_checkpoint_does(drift_policy, drift_tas
         outcomes[0].report(tmp_path / "out")
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_options_are_those_of_the_verb_and_results_go_on(drift_policy, drift_task, tmp_path, capsys):
     policy = specpolicy.load_policy(drift_policy)
-    options = {"output": tmp_path / "out", "track": "delay", "track.delays": [0, 2], **CHEAP}
+    options = {"output": tmp_path / "out", "track": "delay", "track.delays": [0, 2], **CHEAP, "engine": "auto"}
     first = specpolicy.evaluate(policy, drift_task, ["ddim-4"], 1, **options)
     assert [condition["delay"] for condition in first.summary["conditions"]] == [0, 2] and capsys.readouterr().out == ""
     more = specpolicy.evaluate(policy, drift_task, ["ddim-4"], 2, **options)
     assert [row for row in rows(more) if row in rows(first)] == rows(first) and len(rows(more)) == 4
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_processes_get_the_policy_that_is_in_memory(drift_policy, drift_task):
     policy = specpolicy.load_policy(drift_policy)
     alone = specpolicy.evaluate(policy, drift_task, [Recycled(calibrated=False)], 2, **CHEAP)

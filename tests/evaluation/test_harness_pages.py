@@ -28,7 +28,8 @@ def evaluate(drift_policy, drift_task, tmp_path):
     def run(task, *arguments):
         output = tmp_path / "results" / task
         common = ["task=gym", f"task.name={task}", "task.id=drift_env:Drift-v0", f"policy={drift_policy}"]
-        common += ["+task.kwargs.radius=2.6", f"output={output}", "videos=0", "workers=0", "episodes=3"]
+        common += ["+task.kwargs.radius=2.6", f"output={output}", "videos=0", "workers=0"]
+        common += ["episodes=3", "engine=eager"]
         assert main(["evaluate", *common, *arguments]) == 0
         return json.loads((output / "summary.json").read_text())
 
@@ -39,6 +40,7 @@ def lines_of(page, start):
     return [line for line in page.read_text().splitlines() if line.startswith(start)]
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_delay_page(pages, evaluate, tmp_path):
     delays = ["track=delay", "samplers=[ddim-2]", "track.delays=[5,0]", "track.swept_execute_steps=[1,2]"]
     one = evaluate("one", *delays)
@@ -82,6 +84,7 @@ def test_the_charged_page(pages, evaluate, tmp_path):
         assert pages.markdown(table) in text
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_equivalence_page(pages, evaluate, tmp_path):
     summary = evaluate("lift", "samplers=[ddpm,ddim-2,ddim-4]", "margin=0.5")
     page = tmp_path / "equivalence.md"
@@ -97,6 +100,7 @@ def test_the_equivalence_page(pages, evaluate, tmp_path):
     assert (tmp_path / "equivalence.png").stat().st_size > 0
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_one_sampler_alone_is_compared_with_nothing(pages, evaluate, tmp_path):
     evaluate("lift", "samplers=[ddim-2]")
     page = tmp_path / "equivalence.md"
@@ -104,6 +108,7 @@ def test_one_sampler_alone_is_compared_with_nothing(pages, evaluate, tmp_path):
     assert "nothing to compare it with" in page.read_text() and "![" not in page.read_text()
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_only_what_stands_between_the_marks_is_replaced(pages, evaluate, tmp_path, capsys):
     evaluate("lift", "samplers=[ddim-2,ddim-4]")
     arguments = ["equivalence", str(tmp_path / "results"), str(tmp_path / "page.md")]

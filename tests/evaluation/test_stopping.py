@@ -166,6 +166,7 @@ def test_an_evaluation_stops_and_an_interrupted_one_stops_at_the_same_pair(drift
     assert in_processes.summary() == looked.summary()
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_verb_reports_its_verdicts(drift_task, drift_policy, tmp_path, capsys):
     arguments = ["evaluate", "task=gym", f"task.id={drift_task['id']}", "+task.kwargs={radius: 4.0, max_steps: 4}"]
     common = [*arguments, f"policy={drift_policy}", "episodes=80", "workers=0", "videos=0", "engine=eager"]

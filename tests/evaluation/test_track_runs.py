@@ -29,6 +29,7 @@ def arguments(drift_policy, drift_task, tmp_path):
         f"output={tmp_path / 'out'}",
         "videos=0",
         "workers=0",
+        "engine=eager",
     ]
 
 
@@ -50,6 +51,7 @@ def summary(directory):
     return json.loads((directory / "summary.json").read_text())
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_delay_track_is_the_same_to_the_bit_however_it_is_run(arguments, tmp_path, monkeypatch):
     """Again, in two processes, interrupted, extended, and on a machine that is much slower."""
     once = ["episodes=2", "stitching=[continue_chunk,temporal_ensembling]", "track.delays=[0,5]"]
@@ -69,6 +71,7 @@ def test_the_delay_track_is_the_same_to_the_bit_however_it_is_run(arguments, tmp
     assert rows(tmp_path / "slow") == expected
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_steps_that_no_chunk_covers_are_counted(arguments, tmp_path):
     """Chunks of 7 actions: at a delay of 5 and a horizon of 5, three steps of five have no action."""
     evaluate(*arguments, *DELAYS, "episodes=2", "hold=[0,0]", "+task.kwargs.max_steps=28", "task.kwargs.radius=99")
@@ -83,6 +86,7 @@ def test_the_steps_that_no_chunk_covers_are_counted(arguments, tmp_path):
     assert timing["ddim-4 d0 e3"]["switch_jump"] > 0 < timing["ddim-4 d0 e3"]["inner_jump"]
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_a_recorded_trace_is_charged_in_place_of_the_measured_times(arguments, tmp_path):
     trace = tmp_path / "calls.csv"
     trace.write_text("sampler,seconds\nddpm,0.31\nddim-4,0.02\n")
@@ -103,6 +107,7 @@ def test_a_recorded_trace_is_charged_in_place_of_the_measured_times(arguments, t
     assert main(["evaluate", *arguments, *settings, "task.kwargs.radius=99", f"track.trace={moved}"]) == 2
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_charged_clock_charges_what_each_call_took(arguments, tmp_path, monkeypatch):
     """A planner's stopwatch that says 0.1 s, then 0.3 s, and so on by turns."""
     durations = iter([0.1, 0.3] * 10_000)
@@ -153,6 +158,7 @@ def test_the_report_of_a_delay_track(arguments, tmp_path, capsys):
     assert "6 conditions. 2 episodes of each condition" in printed and "delay" in printed.splitlines()[2]
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_a_condition_that_starves_can_be_stopped(arguments, tmp_path):
     evaluate(*arguments, *DELAYS, "on_miss=stop", "episodes=1", "task.kwargs.radius=99")
     lengths = {row["condition"]: int(row["length"]) for row in rows(tmp_path / "out")}
