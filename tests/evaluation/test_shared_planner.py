@@ -113,12 +113,12 @@ def evaluation(drift_task, drift_policy):
     return Evaluation(Setup(drift_task, drift_policy, samplers), conditions, episodes=7, seed=100)
 
 
-@pytest.mark.parametrize("batch", (1, 3))
-def test_rows_are_those_of_processes_with_a_policy_each(evaluation, tmp_path, batch):
+@pytest.mark.parametrize("batch, workers", ((1, 1), (3, 2)))
+def test_rows_are_those_of_processes_with_a_policy_each(evaluation, tmp_path, batch, workers):
     evaluation = dataclasses.replace(evaluation, setup=dataclasses.replace(evaluation.setup, batch=batch))
     expected = outcomes(evaluation, tmp_path / "own", Processes())
     assert len(expected[0]) == 14
-    assert outcomes(evaluation, tmp_path / "shared", Processes(2, planners=1)) == expected
+    assert outcomes(evaluation, tmp_path / "shared", Processes(workers, planners=1)) == expected
 
 
 def test_measured_times_are_not_charged_where_a_device_is_shared(evaluation):
