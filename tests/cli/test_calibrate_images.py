@@ -35,17 +35,23 @@ TASK = {
     "camera_size": [SIDE, SIDE],
 }
 LITTLE = ["engine=eager", "count=40", "episodes=2", "max_seconds=4", "workers=0", "threads=1"]
-LITTLE += ["chains=24", "invented=24", "rounds=16", "training_steps=20", "steps=[6]", "student_blocks=0"]
+LITTLE += ["chains=24", "invented=24", "rounds=16", "training_steps=20", "steps=[]", "student_blocks=0"]
 
 
 @pytest.fixture
-def checkpoint(policy_config, tmp_path):
+def steps():
+    """Length of the policy's chain."""
+    return STEPS
+
+
+@pytest.fixture
+def checkpoint(policy_config, steps, tmp_path):
     """An untrained policy that sees Push-T through its camera."""
     torch.manual_seed(0)
     one, two = {"scale": [2.0], "offset": [-1.0]}, {"scale": [1.0, 1.0], "offset": [0.0, 0.0]}
     config = {
         **policy_config,
-        "chain": {"train_steps": STEPS, "steps": STEPS},
+        "chain": {"train_steps": steps, "steps": steps},
         "observation": {"top_image": [3, SIDE, SIDE], "agent_pos": 2},
         "vision": {"kind": "small", "widths": [8, 8, 8], "keypoints": 4, "features": 6, "crop": [28, 28]},
         "normaliser": {"top_image": one, "agent_pos": two, "action": {"scale": [4.0, 4.0], "offset": [0.0, 0.0]}},
@@ -105,9 +111,10 @@ def test_calibrated_on_what_it_sees_it_is_sampled_exactly(checkpoint, capsys):
     assert innovation_p(*innovations(policy.denoiser, policy.chain, wrong.states, cond)) < 1e-10
 
 
+@pytest.mark.parametrize("steps", (4,))  # plans take time by the length of a chain
 def test_other_plans_are_made_and_benchmarks_read_what_is_kept(checkpoint, tmp_path):
     assert main(["calibrate", f"policy={checkpoint}", *LITTLE, "held_out=4", "student=false"]) == 0
-    assert main(["calibrate", f"policy={checkpoint}", *LITTLE, "learn=false"]) == 0
+    assert main(["calibrate", f"policy={checkpoint}", *LITTLE, "learn=false", "max_seconds=0.5"]) == 0
     assert Calibration.load(checkpoint).student is None
     arguments = ["benchmark", f"policy={checkpoint}", f"output={tmp_path / 'out'}", "count=3", "engine=eager"]
     assert main([*arguments, "samplers=[ddpm,recycled]"]) == 0

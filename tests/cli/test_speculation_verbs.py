@@ -15,26 +15,18 @@ from specpolicy.evaluation.recording import EpisodeRecorder, Recording
 from specpolicy.policy import DiffusionPolicy
 
 TASKS = Path(__file__).parents[1] / "evaluation"  # where drift_env.py, a task without a simulator, lies
-LITTLE = ["engine=eager", "chains=24", "rounds=16", "training_steps=20", "steps=[6]", "threads=1", "held_out=0"]
+LITTLE = ["engine=eager", "chains=24", "invented=24", "rounds=16", "training_steps=20", "steps=[]", "threads=1"]
+LITTLE += ["held_out=0"]
 FEW = ["chains=24", "training_steps=12", "down_dims=[8,16]", "threads=1"]
 
 
 @pytest.fixture
 def checkpoint(policy_config, tmp_path):
-    """A small untrained policy of 12 steps."""
+    """A small untrained policy of 6 steps: a plan for a chain takes time by its length."""
     torch.manual_seed(0)
-    policy_config["chain"] = {"train_steps": 12, "steps": 12}
+    policy_config["chain"] = {"train_steps": 6, "steps": 6}
     policy_config.pop("task")
     return DiffusionPolicy.from_config(policy_config).save(tmp_path / "policy")
-
-
-@pytest.fixture
-def observations(tmp_path):
-    """Recorded observations of its shapes."""
-    path, source = tmp_path / "seen.safetensors", np.random.default_rng(0)
-    sizes = {"position": 2, "object": 3}
-    save_file({key: source.normal(size=(30, 2, size)).astype(np.float32) for key, size in sizes.items()}, path)
-    return path
 
 
 def predict(directory, sampler):
@@ -55,11 +47,11 @@ def refused(capsys, *arguments):
 
 
 def test_calibrate_writes_what_the_sampler_then_uses(checkpoint, observations, capsys):
-    assert main(["calibrate", f"policy={checkpoint}", f"observations={observations}", *LITTLE]) == 0
+    assert main(["calibrate", f"policy={checkpoint}", f"observations={observations}", *LITTLE, "steps=[3]"]) == 0
     shown = capsys.readouterr().out
-    assert "one call: 1 rows" in shown and "12 steps:" in shown and "6 steps:" in shown and "speculation" in shown
+    assert "one call: 1 rows" in shown and "6 steps:" in shown and "3 steps:" in shown and "speculation" in shown
     calibration = Calibration.load(checkpoint)
-    assert calibration.student is not None and sorted(calibration.plans["cpu"]) == [6, 12]
+    assert calibration.student is not None and sorted(calibration.plans["cpu"]) == [3, 6]
     report = json.loads((checkpoint / "speculation.json").read_text())["report"]
     assert report["config"]["chains"] == 24
     assert report["cpu"]["threads"] == 1 and report["cpu"]["hardware"]["cores"] >= 1
@@ -68,7 +60,7 @@ def test_calibrate_writes_what_the_sampler_then_uses(checkpoint, observations, c
     assert policy.best_sampler == "recycled" == policy.bound().sampler.name
     assert policy.bound().setting.calibration is policy.calibration is not None
     assert predict(checkpoint, "recycled").actions.isfinite().all()
-    assert predict(checkpoint, make_sampler("recycled", steps=6)).stats.calls.max() <= 6
+    assert predict(checkpoint, make_sampler("recycled", steps=3)).stats.calls.max() <= 3
 
 
 def test_calibrate_says_what_is_wrong_before_it_works(checkpoint, observations, tmp_path, capsys):
@@ -89,7 +81,7 @@ def test_calibrate_without_a_student_and_into_another_directory(checkpoint, obse
 
 def test_calibrate_plays_the_policys_own_task(policy_config, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(TASKS))
-    policy_config["chain"] = {"train_steps": 12, "steps": 12}
+    policy_config["chain"] = {"train_steps": 4, "steps": 4}
     policy_config["task"] = {"name": "drift", "id": "drift_env:Drift-v0", "observation_keys": None}
     checkpoint = DiffusionPolicy.from_config(policy_config).save(tmp_path / "policy")
     played = ["count=40", "episodes=2", "workers=0", "max_seconds=2", "student=false", *LITTLE, "held_out=7"]
@@ -116,7 +108,7 @@ def test_the_engine_that_is_calibrated_also_plays(policy_config, tmp_path, monke
 
 @pytest.mark.parametrize("verb", ("calibrate", "train_drafter"))
 def test_what_cannot_be_done_is_one_line(verb, checkpoint, observations, tmp_path, capsys):
-    policy = (f"policy={checkpoint}", *(["steps=[6]"] if verb == "calibrate" else []))
+    policy = (f"policy={checkpoint}", *(["steps=[]", "engine=eager"] if verb == "calibrate" else []))
     assert "nowhere" in refused(capsys, verb, f"policy={tmp_path / 'nowhere'}")
     assert "names no task" in refused(capsys, verb, *policy)
     assert "no recorded observations" in refused(capsys, verb, *policy, "observations=nothing.safetensors")
@@ -141,7 +133,7 @@ def test_a_policy_without_noise_is_refused_before_it_plays(verb, without, policy
 
 def test_chains_that_are_longer_than_the_training_are_refused_before_they_are_played(checkpoint, tmp_path, capsys):
     line = refused(capsys, "calibrate", f"policy={checkpoint}", "steps=[16]", f"output={tmp_path / 'out'}")
-    assert "between 1 and train_steps=12" in line and not (tmp_path / "out").exists()
+    assert "between 1 and train_steps=6" in line and not (tmp_path / "out").exists()
 
 
 def test_too_few_observations_to_calibrate_on(checkpoint, tmp_path, capsys):

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 from foreign_files import (
     FRAMES,
@@ -18,7 +17,8 @@ from foreign_files import (
 )
 
 ROOT = Path(__file__).parents[2]
-# Runs a script in an interpreter in which nothing but torch, numpy and safetensors can be imported.
+# Runs a script for each of some files in an interpreter in which nothing but torch, numpy and safetensors can be
+# imported. One for all of them, as it takes seconds to import torch.
 ALONE = """
 import runpy, sys
 class Refuse:
@@ -27,8 +27,11 @@ class Refuse:
                                   "diffusion_policy", "einops", "gymnasium", "mujoco", "h5py"}:
             raise ImportError(f"refused: {name}")
 sys.meta_path.insert(0, Refuse())
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+script, *files = sys.argv[1:]
+for file in files:
+    sys.argv = [script, file]
+    runpy.run_path(script, run_name="__main__")
+    print("---")
 """
 
 
@@ -48,16 +51,21 @@ def robomimic(directory):
     return write_robomimic(directory / "model.pth", robomimic_cfg(shapes), nets, shapes)
 
 
-@pytest.mark.parametrize("project", (diffusion_policy, lerobot, robomimic))
-def test_the_example_runs_on_torch_alone(project, tmp_path):
-    torch.manual_seed(0)  # of the weights: an exact sampler is called another once in a thousand times
-    script = ROOT / "examples" / "your_policy.py"
-    command = [sys.executable, "-c", ALONE, str(script), str(project(tmp_path))]
+def test_the_example_runs_on_torch_alone(tmp_path):
+    files = []
+    for project in (diffusion_policy, lerobot, robomimic):
+        torch.manual_seed(0)  # of the weights: an exact sampler is called another once in a thousand times
+        files.append(str(project(tmp_path)))
+    command = [sys.executable, "-c", ALONE, str(ROOT / "examples" / "your_policy.py"), *files]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
-    chain, ours, exact, actions = done.stdout.splitlines()
-    assert chain.startswith("GaussianChain(") and " actions to execute" in actions
-    assert ours.startswith("ddpm ") and exact.startswith("block ") and float(exact.split()[1]) < float(ours.split()[1])
-    assert ours.count("its own distribution (p = ") == exact.count("its own distribution (p = ") == 1
+    *printed, rest = done.stdout.split("---\n")
+    assert len(printed) == len(files) and rest == ""
+    for file, lines in zip(files, printed, strict=True):
+        chain, ours, exact, actions = lines.splitlines()
+        assert chain.startswith("GaussianChain(") and " actions to execute" in actions, file
+        assert ours.startswith("ddpm ") and exact.startswith("block "), file
+        assert float(exact.split()[1]) < float(ours.split()[1]), file
+        assert ours.count("its own distribution (p = ") == exact.count("its own distribution (p = ") == 1, file
