@@ -87,6 +87,34 @@ class Numbered(Steps):
         return chunk
 
 
+class Reusing(Steps):
+    """Plans into the same array every time."""
+
+    memory = np.zeros((8, 2))
+
+    def plan(self, history):
+        self.memory[:] = super().plan(history).actions
+        return Chunk(self.memory)
+
+
+class Lists(Steps):
+    """Plans lists of numbers."""
+
+    def plan(self, history):
+        return Chunk(super().plan(history).actions.tolist())
+
+
+def not_there():
+    raise AttributeError("Can't get attribute 'Planner' on <module '__main__'>")
+
+
+class Lost(Steps):
+    """A planner of an interactive session: its pickle names a class that no process finds."""
+
+    def __reduce__(self):
+        return not_there, ()
+
+
 class Trace(DelayClock):
     """Chunks that take the steps of a list."""
 

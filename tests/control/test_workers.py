@@ -8,9 +8,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from scripted import Steps
+from scripted import Lists, Lost, Reusing, Steps
 
-from specpolicy.control.chunk import Chunk
 from specpolicy.control.planner import PolicyPlanner, as_planner
 from specpolicy.control.process_worker import ProcessWorker
 from specpolicy.control.worker import Closed, InlineWorker, ThreadWorker
@@ -244,16 +243,6 @@ def test_a_worker_that_is_closed_by_another_thread_keeps_nobody_waiting(kind):
     assert len(raised) == 1
 
 
-class Reusing(Steps):
-    """Plans into the same array every time."""
-
-    memory = np.zeros((8, 2))
-
-    def plan(self, history):
-        self.memory[:] = super().plan(history).actions
-        return Chunk(self.memory)
-
-
 def test_a_planner_may_use_its_memory_again(make):
     worker = make(Reusing())
     worker.reset(0)
@@ -263,27 +252,11 @@ def test_a_planner_may_use_its_memory_again(make):
     assert worker.result(PATIENCE).actions[0, 0] == 50 and first.actions[0, 0] == 3
 
 
-class Lists(Steps):
-    def plan(self, history):
-        return Chunk(super().plan(history).actions.tolist())
-
-
 def test_actions_may_be_lists(make):
     worker = make(Lists())
     worker.reset(0)
     worker.submit(HISTORY)
     np.testing.assert_array_equal(worker.result(PATIENCE).actions[:, 0], np.arange(3, 11))
-
-
-def not_there():
-    raise AttributeError("Can't get attribute 'Planner' on <module '__main__'>")
-
-
-class Lost(Steps):
-    """A planner of an interactive session: its pickle names a class that no process finds."""
-
-    def __reduce__(self):
-        return not_there, ()
 
 
 def test_a_planner_that_its_process_does_not_find():
