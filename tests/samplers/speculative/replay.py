@@ -62,11 +62,18 @@ class Round:
     accepted: int = -1
 
 
-class Recorder(Drafter):
-    """Another drafter, whose proposals for each row it writes down: `rounds[row]`."""
+class Passed(Exception):
+    """A run has got to a round that begins at `start`, behind the last step that is looked at."""
 
-    def __init__(self, inner: Drafter):
-        self.inner, self.rounds = inner, {}
+    def __init__(self, start: int):
+        self.start = start
+
+
+class Recorder(Drafter):
+    """Another drafter, whose proposals for each row it writes down: `rounds[row]`. `until`: see `replay`."""
+
+    def __init__(self, inner: Drafter, until: int | None = None):
+        self.inner, self.rounds, self.until = inner, {}, until
         self.name, self.reuses_noise = inner.name, inner.reuses_noise  # type: ignore[misc]
 
     def begin(self, problem):
@@ -75,6 +82,9 @@ class Recorder(Drafter):
 
     def draft(self, memory, problem, window):
         """See `Drafter.draft`."""
+        start = int(window.steps[0, 0]) if problem.stacked else window.first
+        if self.until is not None and start > self.until:
+            raise Passed(start)
         drafts = self.inner.draft(memory, problem, window)
         noise = window.noise if drafts.noise is None else drafts.noise
         if not problem.stacked:
@@ -101,9 +111,10 @@ class Recorder(Drafter):
         return self.inner.keep(memory, index)
 
 
-def replay(denoiser, chain, state, cond, table, drafter, verifier, window=None, single=False):
-    """(the sample, {row: its rounds}) of a run with the numbers of `table`; `single`: of one chunk, in numpy."""
-    recorder, limits = Recorder(drafter), longest_windows(window, len(chain))
+def replay(denoiser, chain, state, cond, table, drafter, verifier, window=None, single=False, until=None):
+    """(the sample, {row: its rounds}) of a run with the numbers of `table`; `single`: of one chunk, in numpy. `until`:
+    one chunk's run ends before the first round that begins behind this step, and then without a sample."""
+    recorder, limits = Recorder(drafter, until), longest_windows(window, len(chain))
     check_exact(chain, drafter, verifier)
     chunks = Chunks(state, cond, table, return_states=True)
     with torch.inference_mode():
@@ -111,7 +122,13 @@ def replay(denoiser, chain, state, cond, table, drafter, verifier, window=None, 
             problem = Single(denoiser, HostChain(chain), chunks, limits)
         else:
             problem = Batch(denoiser, chain, chunks, limits)
-        out = speculate(problem, recorder, verifier)
+        try:
+            out = speculate(problem, recorder, verifier)
+        except Passed as passed:
+            rounds = recorder.rounds[0]
+            for one, start in zip(rounds, [*(later.start for later in rounds[1:]), passed.start], strict=True):
+                one.accepted = start - one.start - 1
+            return None, recorder.rounds
     for number, accepted in enumerate(out.stats.accepted):
         for row, rounds in recorder.rounds.items():
             if number < len(rounds):

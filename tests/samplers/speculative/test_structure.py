@@ -122,14 +122,15 @@ def replaced(table, step, after=0):
     return mixed
 
 
-def run(make, verifier, table, window, seed, single=False):
+def run(make, verifier, table, window, seed, single=False, until=None):
     """(the sample, the rounds) of one chunk with the numbers of `table`; only a verifier that keeps no noises asks
-    for more than the first of them."""
+    for more than the first of them. `until`: see `replay`."""
     generator = torch.Generator().manual_seed(seed)
     state, cond = (torch.randn(1, *SHAPE, generator=generator) for _ in range(2))
     denoiser = MixtureDenoiser(CHAIN.process)
     fresh = Table(list(table.noise), list(table.uniforms), table.joins)
-    out, rounds = replay(denoiser, CHAIN, state, 0.3 * cond, fresh, make(CHAIN, SHAPE), verifier, window, single)
+    parts = denoiser, CHAIN, state, 0.3 * cond, fresh, make(CHAIN, SHAPE), verifier
+    out, rounds = replay(*parts, window, single, until)
     return out, rounds[0]
 
 
@@ -149,7 +150,7 @@ def leaks(make, verifier, window=None, single=False):
         table = Table.draw(seed, 1, COUNT, SHAPE, rounds=1)
         _, before = run(make, verifier, table, window, seed, single)
         for step in range(COUNT - 1):
-            _, after = run(make, verifier, replaced(table, step), window, seed, single)
+            _, after = run(make, verifier, replaced(table, step), window, seed, single, until=step)
             for number, (one, two) in enumerate(zip(before, after, strict=False)):
                 inside, same = compare(one, two, step)
                 later += inside if number else 0
