@@ -10,11 +10,11 @@ import contextlib
 import copy
 import sys
 import tempfile
-import time
 from pathlib import Path
 from unittest import mock
 
 import energy
+import lerobot_times
 import torch
 from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.policies.multi_task_dit import modeling_multi_task_dit as modeling
@@ -22,7 +22,6 @@ from lerobot.policies.multi_task_dit.configuration_multi_task_dit import MultiTa
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
 import specpolicy
-from specpolicy.evaluation.provenance import hardware, load
 from specpolicy.integrations.lerobot import wrap
 from specpolicy.integrations.names import CLIP, CLIP_IGNORED, below, renamed
 from specpolicy.networks.clip import ClipVision, LanguageEncoder
@@ -34,7 +33,6 @@ LEROBOT = "LeRobot, another seed"
 CONTROL = "ddim-3"  # another distribution, which the comparison must detect
 CHUNKS, STEPS = 1000, 100
 STATE, ACTION = 3, 2
-TURNS = 3
 
 
 def towers(width: int) -> contextlib.ExitStack:
@@ -159,24 +157,15 @@ def towers_agree(own: modeling.MultiTaskDiTPolicy) -> tuple[str, bool]:
 
 
 def times() -> list[str]:
-    """Return rows of the table of times, of a chunk of LeRobot's default size with two cameras for one observation."""
+    """Return the table of times, of a chunk of LeRobot's default size with two cameras for one observation."""
     own = make_policy(actions=7, state=7, cameras=("front", "wrist"), width=768)
     cond = torch.randn(1, own.noise_predictor.conditioning_dim)
-    policies = {"LeRobot": own}
-    policies |= {name: wrap(copy.deepcopy(own), specpolicy.make_sampler(name)) for name in SAMPLERS}
-    taken: dict[str, list[float]] = {name: [] for name in policies}
-    for turn in range(TURNS):  # in turns, so that a busy moment affects all alike
-        for name, policy in policies.items():
-            torch.manual_seed(turn)
-            begin = time.perf_counter()
-            with torch.no_grad():
-                policy.objective.conditional_sample(policy.noise_predictor, 1, cond)
-            taken[name].append(time.perf_counter() - begin)
-    base, rows = min(taken["LeRobot"]), []
-    for name, policy in policies.items():
-        calls = STEPS if name == "LeRobot" else int(policy.last_stats.calls)
-        rows.append(f"| {name} | {calls} | {min(taken[name]):.2f} | {base / min(taken[name]):.1f} |")
-    return rows
+
+    def draw(policy: modeling.MultiTaskDiTPolicy) -> None:
+        policy.objective.conditional_sample(policy.noise_predictor, 1, cond)
+
+    size = "LeRobot's default size with two cameras (100 M parameters)"
+    return lerobot_times.table(own, draw, SAMPLERS, STEPS, size)
 
 
 def lines() -> tuple[list[str], bool]:
@@ -187,8 +176,6 @@ def lines() -> tuple[list[str], bool]:
     table, equal = distributions(own)
     sentence, same = from_directory(own)
     encoders, alike = towers_agree(own)
-    machine, before = hardware(), load()
-    timed = times()
     return [
         "## multi_task_dit",
         "",
@@ -201,14 +188,7 @@ def lines() -> tuple[list[str], bool]:
         sentence,
         encoders,
         "",
-        "Seconds of a chunk at LeRobot's default size with two cameras (100 M parameters), random weights, one",
-        f"thread, the least of {TURNS}: {machine['cpu']}, {machine['cores']} cores, load {before} to {load()}.",
-        "How many calls an exact sampler needs depends on what was learnt, so these say what calls cost on a CPU, not",
-        "what a trained policy gains.",
-        "",
-        "| sampling | calls | seconds | LeRobot's / these |",
-        "|---|---:|---:|---:|",
-        *timed,
+        *times(),
     ], equal and same and alike
 
 

@@ -9,12 +9,13 @@ should be.
 
 import copy
 import importlib.metadata
+import importlib.util
 import platform
 import sys
 from pathlib import Path
 
 import energy
-import lerobot_dit
+import lerobot_times
 import torch
 from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
@@ -30,27 +31,25 @@ CHUNKS, STEPS = 1000, 100
 STATE, ACTION = 3, 2
 
 
-def make_policy() -> DiffusionPolicy:
-    """Make a small LeRobot policy whose distribution is not Gaussian.
-
-    Its random weights are trained for a few steps on chunks with two modes.
-    """
+def make_policy(actions: int = ACTION, **options) -> DiffusionPolicy:
+    """Make a policy of LeRobot's default size, but for `options`, with random weights."""
     config = DiffusionConfig(
         input_features={
             "observation.state": PolicyFeature(FeatureType.STATE, (STATE,)),
             "observation.environment_state": PolicyFeature(FeatureType.ENV, (STATE,)),
         },
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (ACTION,))},
-        horizon=8,
-        n_obs_steps=2,
-        n_action_steps=4,
-        down_dims=(16, 32),
-        diffusion_step_embed_dim=16,
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (actions,))},
         num_train_timesteps=STEPS,
         pretrained_backbone_weights=None,
         device="cpu",
+        **options,
     )
-    policy = DiffusionPolicy(config)
+    return DiffusionPolicy(config).eval()
+
+
+def trained() -> DiffusionPolicy:
+    """Return a small policy, trained for a few steps on chunks with two modes: its distribution is not Gaussian."""
+    policy = make_policy(horizon=8, n_action_steps=4, down_dims=(16, 32), diffusion_step_embed_dim=16).train()
     optimiser = torch.optim.Adam(policy.parameters(), 3e-3)
     for _ in range(300):
         mode = torch.where(torch.rand(64, 1, 1) < 0.3, 0.7, -0.4)
@@ -81,7 +80,7 @@ def draw(policy: DiffusionPolicy, seed: int) -> torch.Tensor:
 
 def distributions() -> tuple[list[str], bool]:
     """Return (lines of the page, whether all is as it should be)."""
-    own = make_policy()
+    own = trained()
     rows, good = energy.compare(own, draw, SAMPLERS, CONTROL, LEROBOT, STEPS)
     reference = draw(own, seed=1)
     wrapped = wrap(copy.deepcopy(own), "ddpm")
@@ -102,6 +101,18 @@ def distributions() -> tuple[list[str], bool]:
     return lines, good
 
 
+def times() -> list[str]:
+    """Return the table of times, of a chunk of LeRobot's default size for one observation."""
+    own, one = make_policy(actions=7), observations(1, torch.randn)
+    parameters = sum(weights.numel() for weights in own.diffusion.unet.parameters())
+
+    def draw(policy: DiffusionPolicy) -> None:
+        policy.diffusion.generate_actions(one)
+
+    size = f"LeRobot's default size ({parameters / 1e6:.0f} M parameters)"
+    return lerobot_times.table(own, draw, SAMPLERS, STEPS, size)
+
+
 def installed(directory: Path) -> tuple[list[str], bool]:
     """Return (lines on what installing specpolicy changed, whether that is only specpolicy)."""
     before, after = (set((directory / f"{name}.txt").read_text().splitlines()) for name in ("before", "after"))
@@ -116,6 +127,15 @@ def installed(directory: Path) -> tuple[list[str], bool]:
     ], good
 
 
+def transformer() -> tuple[list[str], bool]:
+    """Return (lines on multi_task_dit, whether all is as it should be); newer versions of LeRobot have this policy."""
+    if importlib.util.find_spec("lerobot.policies.multi_task_dit") is None:
+        return ["## multi_task_dit", "", "This LeRobot does not have it."], True
+    import lerobot_dit
+
+    return lerobot_dit.lines()
+
+
 def main() -> int:
     """Write the page and return the exit code."""
     torch.manual_seed(0)
@@ -123,7 +143,7 @@ def main() -> int:
     directory, page = map(Path, sys.argv[1:])
     changes, alone = installed(directory)
     table, equal = distributions()
-    transformer, same = lerobot_dit.lines()
+    dit, same = transformer()
     names = ("lerobot", "torch", "torchvision", "numpy", "diffusers", "transformers", "safetensors", "specpolicy")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     text = f"""# Beside LeRobot
@@ -136,7 +156,9 @@ The core of specpolicy in an environment made for LeRobot, and a `DiffusionPolic
 
 {chr(10).join(table)}
 
-{chr(10).join(transformer)}
+{chr(10).join(times())}
+
+{chr(10).join(dit)}
 
 {"All is as it should be." if alone and equal and same else "**Not all is as it should be.**"}
 
