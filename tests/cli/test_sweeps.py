@@ -22,6 +22,7 @@ TINY = [
     *("policy.n_action_steps=4", "policy.chain.train_steps=20", "policy.chain.steps=20", "steps=4", "batch_size=8"),
     *("log_every=1", "save_every=2", "threads=1"),
 ]
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
 @pytest.fixture
@@ -158,10 +159,10 @@ def test_a_defect_of_ours_keeps_its_traceback(here, received, capsys, monkeypatc
     assert printed.count("ZeroDivisionError") == 2 and "job 1 (seed=2): failed" in printed
 
 
-def test_joblib_trains_in_two_processes_what_one_run_trains(here, data):
+def test_joblib_trains_in_two_processes_what_one_run_trains(here, data, capfd):
+    """Twice with the same processes, which take long to start."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    two = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=runs"]
-    assert main(["train", "-m", *TINY, f"data={data}", "seed=1,2", *two]) == 0
+    assert main(["train", "-m", *TINY, f"data={data}", "seed=1,2", *JOBLIB, "hydra.sweep.dir=runs"]) == 0
     assert main(["train", *TINY, f"data={data}", "seed=2", "output=alone"]) == 0
     alone, jobs = weights(here / "alone"), [weights(here / "runs" / job) for job in "01"]
     assert same(jobs[1], alone) and not same(jobs[0], alone)
@@ -169,28 +170,33 @@ def test_joblib_trains_in_two_processes_what_one_run_trains(here, data):
     assert kept.job.id == "train_1"  # as joblib's launcher names them
     config = json.loads((here / "runs/1/config.json").read_text())
     assert config["command"].endswith("seed=2 output=runs/1")
+    goes_on(here, data, capfd, JOBLIB)
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_the_same_sweep_goes_on_where_its_jobs_stopped(here, data, tmp_path, capfd, launcher):
-    if launcher == "joblib":
-        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    broken = tmp_path / "broken.hdf5"
+def test_the_same_sweep_goes_on_where_its_jobs_stopped(here, data, capfd):
+    goes_on(here, data, capfd, [])
+
+
+def goes_on(here, data, capfd, launcher):
+    """Jobs that are done stay as they are, one that failed is done, and other settings are refused."""
+    broken = here.parent / "broken.hdf5"
     broken.write_bytes(data.read_bytes()[:100])
-    sweep = ["train", "-m", *TINY, f"data={broken},{data}", "hydra.sweep.dir=runs", f"hydra/launcher={launcher}"]
+    sweep = ["train", "-m", *TINY, f"data={broken},{data}", "hydra.sweep.dir=stopped", *launcher]
+    capfd.readouterr()
     assert main(sweep) == 2
     printed = capfd.readouterr().err
     assert "job 0 (" in printed and "broken.hdf5" in printed and "Traceback" not in printed
-    first = os.stat(here / "runs/1/training.pt").st_mtime_ns
-    before = weights(here / "runs/1")
+    first = os.stat(here / "stopped/1/training.pt").st_mtime_ns
+    before = weights(here / "stopped/1")
     broken.write_bytes(data.read_bytes())
     assert main(sweep) == 0
-    assert os.stat(here / "runs/1/training.pt").st_mtime_ns == first and same(before, weights(here / "runs/1"))
-    assert same(before, weights(here / "runs/0"))  # of the same data, settings and seed
+    done = here / "stopped/1"
+    assert os.stat(done / "training.pt").st_mtime_ns == first and same(before, weights(done))
+    assert same(before, weights(here / "stopped/0"))  # of the same data, settings and seed
     capfd.readouterr()
     # A job of other settings in the same place is refused by its verb, as a single run is.
     assert main([*sweep, "learning_rate=1e-5"]) == 2
-    assert "learning_rate" in capfd.readouterr().err and same(before, weights(here / "runs/0"))
+    assert "learning_rate" in capfd.readouterr().err and same(before, weights(here / "stopped/0"))
 
 
 def test_jobs_in_processes_of_joblib_start_processes_of_their_own(here, tmp_path, policy_config, monkeypatch):
@@ -200,8 +206,8 @@ def test_jobs_in_processes_of_joblib_start_processes_of_their_own(here, tmp_path
     policy = DiffusionPolicy.from_config({**policy_config, "chain": {"train_steps": 12, "steps": 12}})
     policy.save(tmp_path / "policy")
     task = ["task=gym", "task.name=drift", "task.id=drift_env:Drift-v0", f"policy={tmp_path}/policy"]
-    few = ["samplers=[ddim-4]", "episodes=2", "workers=2", "videos=0", "seed=1,5"]
-    assert main(["evaluate", "-m", *task, *few, "hydra/launcher=joblib", "hydra.sweep.dir=runs"]) == 0
+    few = ["samplers=[ddim-4]", "episodes=2", "workers=1", "videos=0", "seed=1,5", "engine=eager"]
+    assert main(["evaluate", "-m", *task, *few, *JOBLIB, "hydra.sweep.dir=runs"]) == 0
     for job, seeds in enumerate((["1", "2"], ["5", "6"])):
         with (here / f"runs/{job}/episodes.csv").open(newline="") as file:
             assert sorted(row["seed"] for row in csv.DictReader(file)) == seeds
