@@ -6,8 +6,8 @@ import signal
 
 import pytest
 import torch
-from test_trainer import Curve, Killed, KilledAt
 from toy_images import CONFIG, KEYS, SIDE, read, write
+from toy_runs import Curve, Killed, KilledAt
 
 from specpolicy import SpecpolicyError, load_policy
 from specpolicy.data.robomimic_images import HDF5Images

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_trainer import Curve
 from toy_images import CONFIG, read, write
+from toy_runs import Curve
 
 from specpolicy import SpecpolicyError, load_policy
 from specpolicy.parsing import parse
