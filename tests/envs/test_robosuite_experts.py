@@ -16,9 +16,8 @@ EXPERT_TASKS = [
 ]
 
 
-def successes(env_id: str, seeds: range, noise: float) -> list[bool]:
+def successes(env: gymnasium.Env, env_id: str, seeds: range, noise: float) -> list[bool]:
     """Which episodes end in success; `noise` is added to what is executed, as for demonstrations."""
-    env = gymnasium.make(env_id)
     expert = specpolicy_envs.make_expert(env_id, seed=0)
     outcomes = []
     for seed in seeds:
@@ -34,20 +33,19 @@ def successes(env_id: str, seeds: range, noise: float) -> list[bool]:
             done = terminated or truncated
             assert terminated == info["is_success"]
         outcomes.append(info["is_success"])
-    env.close()
     return outcomes
 
 
 @pytest.mark.parametrize("env_id", EXPERT_TASKS)
-def test_the_expert_solves_its_task_under_noise(env_id):
-    assert all(successes(env_id, range(500, 501 if "Lift" not in env_id else 503), noise=0.15))
+def test_the_expert_solves_its_task_under_noise(envs, env_id):
+    assert all(successes(envs(env_id), env_id, range(500, 501 if "Lift" not in env_id else 503), noise=0.15))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("env_id", EXPERT_TASKS)
 @pytest.mark.parametrize(("noise", "required"), [(0.0, 0.95), (0.15, 0.90)])
-def test_the_expert_solves_a_hundred_seeds(env_id, noise, required):
-    assert np.mean(successes(env_id, range(100), noise)) >= required
+def test_the_expert_solves_a_hundred_seeds(envs, env_id, noise, required):
+    assert np.mean(successes(envs(env_id), env_id, range(100), noise)) >= required
 
 
 @pytest.mark.parametrize("env_id", EXPERT_TASKS)

@@ -24,21 +24,6 @@ ROBOSUITE = {
 }
 
 
-@pytest.fixture(scope="module")
-def envs():
-    """One environment of each task, made when first asked for and shared: making one takes a second."""
-    made = {}
-
-    def get(env_id: str) -> gymnasium.Env:
-        if env_id not in made:
-            made[env_id] = gymnasium.make(env_id).unwrapped
-        return made[env_id]
-
-    yield get
-    for env in made.values():
-        env.close()
-
-
 def flat(observation: dict) -> np.ndarray:
     return np.concatenate([observation[key] for key in sorted(observation)])
 
@@ -195,18 +180,19 @@ def test_every_registered_task_names_its_class_and_expert():
 
 
 @pytest.mark.parametrize("env_id", ("specpolicy/PickPlaceCan-v0", "specpolicy/NutAssemblySquare-v0"))
-def test_quaternions_keep_their_sign_while_the_gripper_points_down(env_id):
+def test_quaternions_keep_their_sign_while_the_gripper_points_down(envs, env_id):
     """robosuite's own signs flip between neighbouring steps of the same episode; canonical ones do not."""
 
     def flips(canonical):
-        env = gymnasium.make(env_id, canonical_quaternions=canonical)
+        env = envs(env_id) if canonical else gymnasium.make(env_id, canonical_quaternions=False)
         expert = specpolicy_envs.make_expert(env_id, 0)
         observation, _ = env.reset(seed=5)
         rows = [observation["object"]]
         for _ in range(60):
             observation, *_ = env.step(expert.act(observation))
             rows.append(observation["object"])
-        env.close()
+        if not canonical:
+            env.close()
         quaternions = np.stack(rows)[:, 3:7]
         return int(((quaternions[1:] * quaternions[:-1]).sum(axis=1) < 0).sum()), quaternions
 
