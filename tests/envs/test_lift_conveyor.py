@@ -1,6 +1,5 @@
 """The belt of LiftConveyor: it drags by friction, changes by itself, keeps the cube in reach, lets a lifted cube be."""
 
-import gymnasium
 import numpy as np
 import pytest
 
@@ -9,11 +8,9 @@ from specpolicy_envs.lift_conveyor import AREA, SECONDS_BETWEEN_CHANGES, SPEED
 STILL = np.zeros(7, np.float32)
 
 
-@pytest.fixture(scope="module")
-def env():
-    made = gymnasium.make("specpolicy/LiftConveyor-v0").unwrapped
-    yield made
-    made.close()
+@pytest.fixture
+def env(envs):
+    return envs("specpolicy/LiftConveyor-v0")
 
 
 def ride(env, seed: int, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

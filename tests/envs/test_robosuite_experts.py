@@ -49,11 +49,9 @@ def test_the_expert_solves_a_hundred_seeds(envs, env_id, noise, required):
 
 
 @pytest.mark.parametrize("env_id", EXPERT_TASKS)
-def test_the_action_depends_on_the_observation_alone(env_id):
+def test_the_action_depends_on_the_observation_alone(envs, env_id):
     """The same observation again, and a copy in another expert, give the same action; it is left as it was."""
-    env = gymnasium.make(env_id)
-    observation, _ = env.reset(seed=4)
-    env.close()
+    observation, _ = envs(env_id).reset(seed=4)
     before = copy.deepcopy(observation)
     expert, other = (specpolicy_envs.make_expert(env_id, seed) for seed in (0, 1))
     first = expert.act(observation)
@@ -63,9 +61,9 @@ def test_the_action_depends_on_the_observation_alone(env_id):
         np.testing.assert_array_equal(value, observation[key])
 
 
-def test_the_expert_goes_back_for_a_cube_it_has_lost():
+def test_the_expert_goes_back_for_a_cube_it_has_lost(envs):
     """Open the hand when it has just closed on the cube: the expert must grasp again."""
-    env = gymnasium.make("specpolicy/Lift-v0")
+    env = envs("specpolicy/Lift-v0")
     expert = specpolicy_envs.make_expert("specpolicy/Lift-v0", seed=0)
     observation, _ = env.reset(seed=2)
     closing, step = 0, 0
@@ -78,5 +76,4 @@ def test_the_expert_goes_back_for_a_cube_it_has_lost():
             closing += action[-1] < 0
         observation, _, terminated, truncated, _ = env.step(action)
         done, step = terminated or truncated, step + 1
-    env.close()
     assert terminated and closing > 14  # it closed a second time
