@@ -155,7 +155,7 @@ def test_the_report_of_a_delay_track(arguments, tmp_path, capsys):
     assert "Timing of the chunks" in page and "reproducible" not in page and "to the bit" in page
     assert "A control step is 100 ms" in page and "within 5 points" in page
     printed = capsys.readouterr().out
-    assert "6 conditions. 2 episodes of each condition" in printed and "delay" in printed.splitlines()[2]
+    assert "6 conditions. 2 episodes of each condition" in printed and "delay" in printed.splitlines()[1]
 
 
 @pytest.mark.usefixtures("without_plots")
