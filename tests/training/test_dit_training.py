@@ -1,4 +1,4 @@
-"""A diffusion transformer as a policy of our own: it learns, comes back the same, and every sampler draws from it."""
+"""A diffusion transformer as a policy of our own learns, continues actions, is a flow, and comes back the same."""
 
 import pytest
 import torch

@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 import torch
-from toy_runs import OPTIONS, Curve, Killed, KilledAt, fresh, sequences
+from toy_runs import OPTIONS, Curve, Killed, KilledAt, fresh
+from toy_windows import windows
 
 from specpolicy import SpecpolicyError, load_policy
 from specpolicy.data.dataset import Sequences
@@ -20,7 +21,7 @@ SHORT = OPTIONS | {"steps": 2, "save_every": 1}
 def whole_run(small_policy_config, tmp_path_factory):
     """The weights of a run of `SAVING` that nothing ended."""
     place = tmp_path_factory.mktemp("whole")
-    policy = train(fresh(small_policy_config), sequences(), None, TrainingOptions(**SAVING), place, Curve())
+    policy = train(fresh(small_policy_config), windows(), None, TrainingOptions(**SAVING), place, Curve())
     return policy.denoiser.state_dict()
 
 
@@ -28,7 +29,7 @@ def whole_run(small_policy_config, tmp_path_factory):
 @pytest.mark.parametrize("save", (1, 3))
 def test_a_run_that_ends_while_it_saves_goes_on(policy_config, whole_run, tmp_path, monkeypatch, name, save):
     """A kill or a full disk at any of the files of any save, the last one too."""
-    options, data = TrainingOptions(**SAVING), (sequences(), None)
+    options, data = TrainingOptions(**SAVING), (windows(), None)
     replace, seen = os.replace, []
 
     def dying(source, target):
@@ -50,7 +51,7 @@ def test_a_run_that_ends_while_it_saves_goes_on(policy_config, whole_run, tmp_pa
 
 def test_a_killed_run_resumes_to_the_same_curve_and_weights(policy_config, tmp_path):
     options, whole, first, second = TrainingOptions(**OPTIONS), Curve(), KilledAt(25), Curve()
-    data = sequences(), sequences(16, 1)
+    data = windows(), windows(16, 1)
     expected = train(fresh(policy_config), *data, options, tmp_path / "whole", whole)
     with pytest.raises(Killed):
         train(fresh(policy_config), *data, options, tmp_path / "killed", first)
@@ -83,8 +84,8 @@ OTHERS = {  # what is changed after a kill, of (options, policy's configuration,
         lambda o, p, t, v: (o, p, with_observation(t, object=t.observation["object"] + 1e-3), v),
         "other data",
     ),
-    "more windows": (lambda o, p, t, v: (o, p, sequences(65), v), r"other data \(64 windows for training, not 65\)"),
-    "validation windows": (lambda o, p, t, v: (o, p, t, sequences(17, 1)), "16 windows for validation, not 17"),
+    "more windows": (lambda o, p, t, v: (o, p, windows(65), v), r"other data \(64 windows for training, not 65\)"),
+    "validation windows": (lambda o, p, t, v: (o, p, t, windows(17, 1)), "16 windows for validation, not 17"),
     "no validation": (lambda o, p, t, v: (o, p, t, None), "validation"),
     "prediction": (
         lambda o, p, t, v: (o, {**p, "chain": {**p["chain"], "prediction": "sample"}}, t, v),
@@ -113,13 +114,13 @@ OTHERS = {  # what is changed after a kill, of (options, policy's configuration,
 def short_run(small_policy_config, tmp_path_factory):
     """The output of a run of `SHORT`, to be copied."""
     place = tmp_path_factory.mktemp("short")
-    train(fresh(small_policy_config), sequences(), sequences(16, 1), TrainingOptions(**SHORT), place, Curve())
+    train(fresh(small_policy_config), windows(), windows(16, 1), TrainingOptions(**SHORT), place, Curve())
     return place
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_run_is_not_continued_under_the_old_weights(policy_config, short_run, tmp_path, name):
-    given = SHORT, policy_config, sequences(), sequences(16, 1)
+    given = SHORT, policy_config, windows(), windows(16, 1)
     shutil.copytree(short_run, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "training.pt").read_bytes(), (tmp_path / "model.safetensors").read_bytes()
     change, words = OTHERS[name]
@@ -136,14 +137,14 @@ def test_another_run_is_not_continued_under_the_old_weights(policy_config, short
 def test_a_state_that_does_not_say_whose_it_is_is_not_continued(policy_config, tmp_path):
     torch.save({"step": 2, "options": OPTIONS}, tmp_path / "training.pt")
     with pytest.raises(SpecpolicyError, match="does not say which data"):
-        train(fresh(policy_config), sequences(), None, TrainingOptions(**OPTIONS), tmp_path, Curve())
+        train(fresh(policy_config), windows(), None, TrainingOptions(**OPTIONS), tmp_path, Curve())
     (tmp_path / "training.pt").write_bytes(b"notes")
     with pytest.raises(SpecpolicyError, match="cannot be read"):
-        train(fresh(policy_config), sequences(), None, TrainingOptions(**OPTIONS), tmp_path, Curve())
+        train(fresh(policy_config), windows(), None, TrainingOptions(**OPTIONS), tmp_path, Curve())
 
 
 def test_another_network_is_not_continued(policy_config, tmp_path):
-    train(fresh(policy_config), sequences(), None, TrainingOptions(**OPTIONS), tmp_path, Curve())
+    train(fresh(policy_config), windows(), None, TrainingOptions(**OPTIONS), tmp_path, Curve())
     policy_config["network"]["down_dims"] = [16, 48]
     with pytest.raises(SpecpolicyError, match="another network"):
-        train(fresh(policy_config), sequences(), None, TrainingOptions(**OPTIONS), tmp_path, Curve())
+        train(fresh(policy_config), windows(), None, TrainingOptions(**OPTIONS), tmp_path, Curve())

@@ -5,7 +5,8 @@ import math
 
 import pytest
 import torch
-from toy_runs import OPTIONS, Curve, Killed, fresh, sequences
+from toy_runs import OPTIONS, Curve, Killed, fresh
+from toy_windows import windows
 
 from specpolicy import GaussianChain, SpecpolicyError, load_policy
 from specpolicy.diffusion import TrainingProcess
@@ -21,7 +22,7 @@ def test_training_lowers_the_validation_loss(policy_config, tmp_path, prediction
     policy_config["chain"]["prediction"] = prediction
     curve = Curve()
     options = TrainingOptions(**{**OPTIONS, "steps": 300, "validate_every": 20})
-    train(fresh(policy_config), sequences(), sequences(16, 1), options, tmp_path, curve)
+    train(fresh(policy_config), windows(), windows(16, 1), options, tmp_path, curve)
     losses = [row["validation/loss"] for row in curve.rows.values() if "validation/loss" in row]
     assert losses[-1] < 0.7 * losses[0]
 
@@ -35,7 +36,7 @@ def test_rollouts_are_called_with_the_average_and_logged(policy_config, tmp_path
         return {"success": 0.5}
 
     options = TrainingOptions(**OPTIONS, rollout_every=20)
-    train(fresh(policy_config), sequences(), None, options, tmp_path, curve, rollout=rollout)
+    train(fresh(policy_config), windows(), None, options, tmp_path, curve, rollout=rollout)
     assert steps == [20, 40] and curve.rows[20]["rollout/success"] == 0.5
 
 
@@ -43,7 +44,7 @@ def test_a_rollout_that_fails_costs_no_training(policy_config, tmp_path):
     def rollout(policy, step):
         raise Killed
 
-    curve, data = Curve(), (sequences(), None)
+    curve, data = Curve(), (windows(), None)
     with pytest.raises(Killed):
         options = TrainingOptions(**OPTIONS, rollout_every=20)
         train(fresh(policy_config), *data, options, tmp_path, curve, rollout=rollout)
@@ -69,7 +70,7 @@ def test_a_training_that_diverges_ends_and_keeps_its_last_save(policy_config, tm
     monkeypatch.setattr(RunState, "update", diverging)
     curve = Curve()
     with pytest.raises(SpecpolicyError, match=f"the {what} .* no longer finite at step {at}: {kept}") as caught:
-        train(fresh(policy_config), sequences(), None, TrainingOptions(**OPTIONS), tmp_path, curve)
+        train(fresh(policy_config), windows(), None, TrainingOptions(**OPTIONS), tmp_path, curve)
     assert "smaller learning_rate" in str(caught.value) and "\n" not in str(caught.value)
     if at == 5:
         assert not list(tmp_path.iterdir())
@@ -96,7 +97,7 @@ def test_dropout_has_seeds_of_its_own(policy_config, tmp_path, monkeypatch):
             patch.setattr(batches, "_generator", noting)
             patch.setattr(state, "_seeded", lambda device, seed: seeded.append(seed) or block(device, seed + shift))
             options = TrainingOptions(**{**OPTIONS, "steps": 4, "accumulate": 2})
-            policy = train(fresh(config), sequences(), None, options, tmp_path / f"{name}{shift}", Curve())
+            policy = train(fresh(config), windows(), None, options, tmp_path / f"{name}{shift}", Curve())
         return torch.cat([one.flatten() for one in policy.denoiser.parameters()])
 
     for name, config in (("none", policy_config), ("some", {**policy_config, "network": DROPPING})):
@@ -108,7 +109,7 @@ def test_dropout_has_seeds_of_its_own(policy_config, tmp_path, monkeypatch):
 def test_bfloat16_trains_float32_weights(policy_config, tmp_path):
     options = TrainingOptions(**OPTIONS, precision="bfloat16")
     curve = Curve()
-    policy = train(fresh(policy_config), sequences(), None, options, tmp_path, curve)
+    policy = train(fresh(policy_config), windows(), None, options, tmp_path, curve)
     assert all(p.dtype is torch.float32 and bool(p.isfinite().all()) for p in policy.denoiser.parameters())
     assert curve.rows[40]["train/loss"] < curve.rows[5]["train/loss"]
 

@@ -4,7 +4,6 @@ import copy
 
 import torch
 
-from specpolicy.data.dataset import Sequences
 from specpolicy.policy import DiffusionPolicy
 
 OPTIONS = dict(steps=40, batch_size=16, log_every=5, validate_every=10, save_every=10, warmup_steps=5)
@@ -36,14 +35,6 @@ class KilledAt(Curve):
         if step >= self.at:
             raise Killed
         super().log(metrics, step)
-
-
-def sequences(count=64, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    goal = torch.rand(count, 1, 2, generator=generator) * 2 - 1
-    observation = {"position": goal.expand(-1, 2, -1), "object": torch.zeros(count, 2, 3)}
-    ramp = torch.linspace(0, 1, 8).reshape(1, 8, 1)
-    return Sequences(observation, (goal * ramp * torch.tensor([2.0, 4.0]) + torch.tensor([0.0, 4.0])))
 
 
 def fresh(config):

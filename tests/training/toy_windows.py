@@ -15,9 +15,9 @@ class Curve:
         self.losses += [metrics["train/loss"]] if "train/loss" in metrics else []
 
 
-def windows(count=64):
+def windows(count=64, seed=0):
     """Chunks that are ramps to an observed goal."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     goal = torch.rand(count, 1, 2, generator=generator) * 2 - 1
     observation = {"position": goal.expand(-1, 2, -1), "object": torch.zeros(count, 2, 3)}
     ramp = torch.linspace(0, 1, 8).reshape(1, 8, 1)
