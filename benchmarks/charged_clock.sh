@@ -9,6 +9,7 @@
 #                                                    nothing else for hours, or the times are meaningless
 # EPISODES (100): episodes of each condition. SAMPLERS ([ddpm,ddim-10,asd,block,recycled,recycled-16]): must include ddpm
 # and ddim-10. ENGINE (eager): engine whose times are charged; results of several engines are kept side by side.
+# FACTORS ([0,1]): on the times; 0 is a world that waits, which is the same for every engine, so [1] will do for a second.
 # WORK (outputs/benchmarks/charged_clock, with LIVE outputs/benchmarks/charged_clock_live): directory of the results.
 # RESULTS (docs/results/charged_clock.md, with LIVE docs/results/charged_clock_live.md): the page.
 set -euo pipefail
@@ -29,7 +30,7 @@ for task in "${tasks[@]}"; do
             count="${TRACE_COUNT:-200}" samplers="$samplers" output="$trace"
         timing=(track.trace="$trace/chunks.csv" engine=openvino batch=16)
     fi
-    specpolicy evaluate task="$task" policy="checkpoints/$task" track=charged 'track.factors=[0,1]' \
+    specpolicy evaluate task="$task" policy="checkpoints/$task" track=charged track.factors="${FACTORS:-[0,1]}" \
         samplers="$samplers" 'references=[ddpm,ddim-10]' "${timing[@]}" \
         episodes="${EPISODES:-100}" videos=1 output="$work/$results"
 done

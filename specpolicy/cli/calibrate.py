@@ -51,6 +51,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.cli.calibrate_tokens import calibrate_tokens
     from specpolicy.cli.engines import on_engine
     from specpolicy.cli.made_policies import log_calibrated
+    from specpolicy.cli.observations import check_source
     from specpolicy.cli.own_outputs import check_own
     from specpolicy.cli.policies import output_beside, pin, run_config
     from specpolicy.evaluation.provenance import fingerprint
@@ -79,6 +80,8 @@ def run(config: DictConfig) -> None:
         known = None if config.learn or policy.kind == "tokens" else _known(config, policy)
         about = run_config(config, artifact, fingerprint(policy), policy.control_hz)
         about["task"] = policy.config.task
+        if config.learn or policy.kind != "tokens":
+            check_source(policy, config)  # before engines are measured, and an encoder sees every image
         policy = on_engine(policy, config.engine)
         # In its own directory: the log of the policy's training may lie beside the policy.
         with make_logger(config.logger, output / LOG, about, name=f"{output.name}-calibrate") as logger:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 RECORDED_SEEDS, HELD_OUT_SEEDS = 300_000, 200_000  # differs from the seeds of training, evaluation and demonstrations
 HELD_OUT_EPISODES = 40
 TUNING_SEEDS, TUNING_COUNT = 400_000, 48
+
+
+def check_source(policy: Policy, config: DictConfig) -> None:
+    """Raise if `config.observations` cannot be read as the policy's, or is not given and the policy names no task."""
+    from specpolicy.histories import read_histories
+
+    if config.observations:
+        read_histories(config.observations, policy)
+    else:
+        _task(policy, config)
 
 
 def conditions(policy: Policy, config: DictConfig) -> torch.Tensor:
@@ -75,12 +85,7 @@ def _play(
     from specpolicy.evaluation.provenance import hardware
     from specpolicy.logging.progress import progress_bar
 
-    task = policy.config.task
-    if not task or "id" not in task:
-        raise SpecpolicyError(
-            f"{config.policy} names no task to play: give observations= (a safetensors file, each key of shape "
-            f"(N, {policy.n_obs_steps}, size)), and held_out=0 if there is such a key"
-        )
+    task = _task(policy, config)
     workers = hardware()["cores"] if config.workers is None else config.workers
     # Processes play on the CPU, whichever device the policy is calibrated for.
     engine = policy.engine_name if policy.engine_name in ("eager", "openvino") else "eager"
@@ -97,3 +102,14 @@ def _play(
             bar.advance,
             config.any_rate,
         )
+
+
+def _task(policy: Policy, config: DictConfig) -> Mapping[str, Any]:
+    """Return the task that the policy plays."""
+    task = policy.config.task
+    if not task or "id" not in task:
+        raise SpecpolicyError(
+            f"{config.policy} names no task to play: give observations= (a safetensors file, each key of shape "
+            f"(N, {policy.n_obs_steps}, size)), and held_out=0 if there is such a key"
+        )
+    return task

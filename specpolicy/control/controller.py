@@ -239,7 +239,13 @@ class Controller:
 
 @contextlib.contextmanager
 def _quiet_garbage_collector() -> Iterator[None]:
-    """Keep Python's collector from scanning all imported objects in the middle of a control period."""
+    """Keep Python's collector from scanning all imported objects in the middle of a control period.
+
+    A program that has frozen objects itself stays as it is: there is no way to unfreeze only what came later.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
     gc.collect()
     gc.freeze()
     try:

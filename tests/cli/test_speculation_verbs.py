@@ -107,8 +107,10 @@ def test_the_engine_that_is_calibrated_also_plays(policy_config, tmp_path, monke
 
 
 @pytest.mark.parametrize("verb", ("calibrate", "train_drafter"))
-def test_what_cannot_be_done_is_one_line(verb, checkpoint, observations, tmp_path, capsys):
-    policy = (f"policy={checkpoint}", *(["steps=[]", "engine=eager"] if verb == "calibrate" else []))
+def test_what_cannot_be_done_is_one_line(verb, checkpoint, observations, tmp_path, capsys, monkeypatch):
+    """Also before engines are measured, which takes seconds."""
+    monkeypatch.setattr("specpolicy.cli.engines.on_engine", lambda policy, name: pytest.fail("an engine was made"))
+    policy = (f"policy={checkpoint}", *(["steps=[]"] if verb == "calibrate" else []))
     assert "nowhere" in refused(capsys, verb, f"policy={tmp_path / 'nowhere'}")
     assert "names no task" in refused(capsys, verb, *policy)
     assert "no recorded observations" in refused(capsys, verb, *policy, "observations=nothing.safetensors")

@@ -21,11 +21,8 @@ def robots():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def thawed():
-    """`thawed()` unfreezes for good what runs have frozen. Meanwhile it stays so: each run collects garbage first, and
-    a walk through all that these tests have imported takes longer than most of them."""
-    with pytest.MonkeyPatch.context() as patch:
-        unfreeze = gc.unfreeze
-        patch.setattr(gc, "unfreeze", lambda: None)
-        yield unfreeze
+def frozen():
+    """Else each run collects garbage first, and a walk through all that is imported takes longer than most tests."""
+    gc.freeze()
+    yield
     gc.unfreeze()

@@ -205,10 +205,9 @@ def test_the_loop_keeps_its_rate_on_the_wall_clock(robots):
     assert [tick.step for tick in log.ticks] == list(range(round(2 * HZ))) and len(robot.actions) == round(2 * HZ)
 
 
-def test_the_garbage_collector_leaves_what_was_there_before_alone_during_a_run(robots, monkeypatch, thawed):
+def test_the_garbage_collector_leaves_what_was_there_before_alone_during_a_run(robots):
     """Else it walks through all imported objects in the middle of a control period."""
-    monkeypatch.setattr(gc, "unfreeze", thawed)
-    thawed()
+    gc.unfreeze()
     robot, walked = robots(), []
     robot.stop = lambda: walked.append(len(gc.get_objects()))
     running = controller(robot, clock="paused")
@@ -216,6 +215,14 @@ def test_the_garbage_collector_leaves_what_was_there_before_alone_during_a_run(r
     running.run(seconds=0.1)
     assert before > 10_000 and walked[0] < before / 10
     assert gc.get_freeze_count() == 0 and len(gc.get_objects()) > 0.9 * before
+    gc.freeze()
+
+
+def test_what_a_program_has_frozen_itself_stays_frozen(robots):
+    gc.freeze()
+    before = gc.get_freeze_count()
+    controller(robots(), clock="paused").run(seconds=0.1)
+    assert gc.get_freeze_count() > 0.9 * before  # what has been freed since is gone
 
 
 def test_a_cold_first_call_is_waited_for(robots):
