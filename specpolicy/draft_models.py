@@ -17,6 +17,7 @@ from specpolicy.files import atomic_path, write_text
 from specpolicy.networks import ConditionalUnet1D, UnetOptions
 from specpolicy.networks.correction_head import CorrectionHead
 from specpolicy.parsing import check_ranges, parse, plain, read_json
+from specpolicy.parsing.packed import in_half
 from specpolicy.parsing.tensors import Unfilled, check_finite, part_of, read_tensors, without_memory
 
 WEIGHTS, SETTINGS = "drafters.safetensors", "drafters.json"
@@ -121,10 +122,7 @@ class DraftModels:
     def save(self, directory: str | Path) -> None:
         """Write the weights in half precision, then the settings."""
         directory = Path(directory)
-        tensors = {
-            name: value.half().contiguous() if value.is_floating_point() else value.contiguous()
-            for name, value in _weights(self).items()
-        }
+        tensors = {name: in_half(value) for name, value in _weights(self).items()}
         with atomic_path(directory / WEIGHTS) as temporary:
             save_file(tensors, temporary)
         settings = {

@@ -112,12 +112,14 @@ def save(kind, directory, beside=""):
         TokenCalibration(28, 2, decoders, costs, {}, policy.fingerprint).save(directory)
     if beside.startswith("speculation"):
         alpha_bar, shape = policy.chain.process.alpha_bar, policy.sample_shape
-        student = StudentSurrogate(alpha_bar, shape, 6, width=4, context=2, hidden=4, observation=4, blocks=1)
+        student = StudentSurrogate(alpha_bar, shape, 6, width=4, context=2, hidden=4, observation=128, blocks=1)
         plans = {"cpu": {3: Plan([2, 1, 1], 1, True, 2.0, 0.1)}}
         prior = GaussianSurrogate(alpha_bar, shape, 6)
         Calibration(prior, student, 2, plans, {"a": 1}, policy.fingerprint).save(directory)
-        weights = directory / "speculation.safetensors"  # an older file, which holds what is no longer used
-        save_file({**load_file(weights), "directions": torch.eye(28)[:2].half().clone()}, weights)
+        weights = load_file(directory / "speculation.safetensors")
+        assert {torch.int8, torch.float16, torch.bfloat16} <= {value.dtype for value in weights.values()}
+        weights["directions"] = torch.eye(28)[:2].half().clone()  # as in older files, where nothing uses it any more
+        save_file(weights, directory / "speculation.safetensors")
     if beside.startswith("drafters"):
         models = DraftModels(fingerprint=policy.fingerprint)
         models.add("independent", action_dim=7, cond_dim=6, down_dims=[8], embed_dim=4)

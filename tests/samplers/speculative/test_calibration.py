@@ -12,6 +12,7 @@ from specpolicy import Calibration, GaussianChain, SpecpolicyError, calibrate, m
 from specpolicy.engines.base import Engine, Workload
 from specpolicy.samplers.recycled.calibration import Distillation, Effort
 from specpolicy.samplers.recycled.calibration.calibration import Plan
+from specpolicy.samplers.recycled.surrogates import StudentSurrogate
 
 EFFORT = Effort(
     chains=200,
@@ -101,6 +102,19 @@ def test_plans_without_a_student_use_the_prior(problem):
     assert not any(plan.student for plan in again.plans["cpu"].values())
     tried = again.report["cpu"]["chain_20"]["tried"]
     assert all("prior" in line for line in tried) and len({line.split(":")[0] for line in tried}) == len(tried)
+
+
+def test_what_was_stored_once_stays_the_same_to_the_bit(problem, tmp_path):
+    """Plans are made anew again and again, and each time the student is written, too."""
+    _, _, calibration = problem
+    student = StudentSurrogate(calibration.prior.alpha_bar, (2, 2), 4, width=4, context=2, hidden=4, observation=128)
+    dataclasses.replace(calibration, student=student).save(tmp_path / "one")
+    Calibration.load(tmp_path / "one").save(tmp_path / "two")
+    one, two = ((tmp_path / name / "speculation.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+    stored = load_file(tmp_path / "one/speculation.safetensors")
+    packed = {name for name, value in stored.items() if value.dtype == torch.int8}
+    assert packed and all(name.startswith("student.observation") for name in packed)
 
 
 def test_directions_in_an_older_file_are_ignored(problem, tmp_path):

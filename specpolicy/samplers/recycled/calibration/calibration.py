@@ -17,11 +17,13 @@ from specpolicy.files import atomic_path, write_text
 from specpolicy.fingerprints import check_made_for, weights_fingerprint
 from specpolicy.model import network_of
 from specpolicy.parsing import check_ranges, parse, read_json
-from specpolicy.parsing.tensors import Unfilled, check_finite, part_of, read_layout, read_tensors, without_memory
+from specpolicy.parsing.packed import in_half, pack, read_packed
+from specpolicy.parsing.tensors import Unfilled, check_finite, part_of, read_layout, without_memory
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate, Surrogate
 
-FORMAT = 2
+FORMAT = 3  # before that, no matrix was packed
 WEIGHTS, SETTINGS = "speculation.safetensors", "speculation.json"
+PRECISE = "linear_mean."  # weights of the student that set the mean of its prior, as no later layer corrects them
 REMEDY = "run `specpolicy calibrate` for this policy"
 LONGEST, WIDEST, LARGEST = 4096, 65536, 2**24  # bounds on steps and horizons, layers, conditions: beyond any use
 SWEEPS = 1000
@@ -65,7 +67,7 @@ class StudentOptions:
 class CalibrationFile:
     """Contents of speculation.json; see `Calibration`. `fingerprint`: of the policy it was made for."""
 
-    format: Literal[2]
+    format: Literal[2, 3]
     alpha_bar: Sequence[float]
     shape: tuple[int, int]
     cond_dim: int
@@ -161,15 +163,19 @@ class Calibration:
             )
 
     def save(self, directory: str | Path) -> Path:
-        """Write `speculation.safetensors` (half precision) and `speculation.json` beside a checkpoint."""
+        """Write `speculation.safetensors` and `speculation.json` beside a checkpoint.
+
+        The student's large matrices are packed, see `specpolicy.parsing.packed`; everything else is in half precision.
+        """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         parts = {"prior": self.prior} | ({} if self.student is None else {"student": self.student})
-        tensors = {
-            f"{name}.{key}": value.half().contiguous() if value.is_floating_point() else value.contiguous()
-            for name, part in parts.items()
-            for key, value in part.state_dict().items()
-        }
+        tensors: dict[str, torch.Tensor] = {}
+        for name, part in parts.items():
+            hidden = dict(part.named_parameters()) if name == "student" else {}
+            for key, value in part.state_dict().items():
+                large = key in hidden and not key.startswith(PRECISE)
+                tensors |= pack(f"{name}.{key}", value) if large else {f"{name}.{key}": in_half(value)}
         with atomic_path(directory / WEIGHTS) as temporary:
             save_file(tensors, temporary)
         settings = {
@@ -240,7 +246,7 @@ def _read_weights(path: Path, settings: CalibrationFile) -> dict[str, torch.Tens
     if directions:  # older files have these; nothing uses them any more, and there may be any number of them
         size = settings.shape[0] * settings.shape[1]
         expected["directions"] = torch.empty(min(directions[0], size), size, device="meta")
-    tensors = read_tensors(path, expected)
+    tensors = read_packed(path, expected)
     check_finite(tensors, {}, f"{path}: ")
     tensors.pop("directions", None)
     return tensors
