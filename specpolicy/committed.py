@@ -57,17 +57,23 @@ def check_way(way: str) -> tuple[str, float | None]:
     """Return the name of a way and its number, None where it has none.
 
     Raises:
-        SpecpolicyError: no such way, or one that takes no number.
+        SpecpolicyError: no such way, one that takes no number, or no number that it takes.
     """
     name, dash, number = str(way).partition("-")
+    if name not in WAYS:
+        raise SpecpolicyError(f"unknown way '{way}' to continue committed actions: use one of {', '.join(WAYS)}")
+    if not dash:
+        return name, None
+    if name not in NUMBERED:
+        raise SpecpolicyError(f"way '{way}' to continue committed actions: {name} takes no number")
     try:
-        value = float(number) if dash else None
+        value = float(number)
     except ValueError:
         value = float("nan")
-    if name not in WAYS or (value is not None and not 0 <= value < float("inf")):
-        raise SpecpolicyError(f"unknown way '{way}' to continue committed actions: use one of {', '.join(WAYS)}")
-    if value is not None and name not in NUMBERED:
-        raise SpecpolicyError(f"way '{way}' to continue committed actions: {name} takes no number")
+    if not 0 <= value < float("inf"):
+        raise SpecpolicyError(
+            f"way '{way}' to continue committed actions: {name}- goes with a number, 0 or more, such as {name}-0.3"
+        )
     return name, value
 
 

@@ -109,6 +109,7 @@ class Controller:
         trained = getattr(planner, "control_hz", None)
         check_rate(trained, self.hz, "the control loop", f"give hz={trained}", any_rate)
         self.worker = self._make_worker(planner, worker)
+        self.execution.check(getattr(self.worker, "continues", False), self.clock.simulated)
         self.watchdog, self.inference_timeout, self.stop_timeout = watchdog, inference_timeout, stop_timeout
         self.warm_up, self.seed = warm_up, seed
         self.log = TimingLog(self.hz, self.clock.name, self.worker.name, warm_up)

@@ -79,6 +79,22 @@ class Execution:
         if self.hold is not None and not all(map(_finite_or_none, self.hold)):
             raise SpecpolicyError(f"hold={list(self.hold)}: expected finite numbers, or null to keep an entry")
 
+    def check(self, continues: bool, simulated: bool) -> None:
+        """Raise unless chunks can be computed so.
+
+        Args:
+            continues: whether the planner takes committed actions.
+            simulated: whether the clock is that of a simulated world.
+        """
+        if self.continues and not continues:
+            raise SpecpolicyError(
+                f"stitching={self.stitching}: this policy takes no committed actions: use continue_chunk"
+            )
+        if self.in_flight > 1 and not simulated:
+            raise SpecpolicyError(
+                f"in_flight={self.in_flight}: a worker computes one chunk at a time; use 1, or a simulated clock"
+            )
+
     @property
     def continues(self) -> bool:
         """Whether a chunk is drawn given the actions that are executed before it can be used."""

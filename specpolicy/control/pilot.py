@@ -78,15 +78,7 @@ class Pilot:
         self.log = log or TimingLog(hz, clock.name, worker.name)
         self._worker, self._clock, self._period = worker, clock, 1.0 / hz
         self._execution, self._limits = execution or Execution(), limits
-        if self._execution.continues and not getattr(worker, "continues", False):
-            raise SpecpolicyError(
-                f"stitching={self._execution.stitching}: this policy takes no committed actions: use continue_chunk"
-            )
-        if self._execution.in_flight > 1 and not clock.simulated:
-            raise SpecpolicyError(
-                f"in_flight={self._execution.in_flight}: a worker computes one chunk at a time; use 1, or a simulated "
-                "clock"
-            )
+        self._execution.check(getattr(worker, "continues", False), clock.simulated)
         self._foresight = Foresight(self._execution, limits, bounds, self._period, clock.simulated)
         self._action_shape, self.timeout, self._on_chunk = action_shape, timeout, on_chunk
         self._every = self._execution.execute_steps or worker.n_action_steps

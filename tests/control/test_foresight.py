@@ -160,13 +160,16 @@ def test_a_new_episode_commits_nothing_of_the_last():
         assert check_told(planner, actions)[0] == 0
 
 
+class Untouched:
+    """A robot that nobody shall call."""
+
+    def observe(self):
+        raise AssertionError("the robot was touched")
+
+    act = stop = observe
+
+
 def test_a_way_that_the_planner_lacks_is_refused_before_the_robot_is_touched(small_policy):
-    class Untouched:
-        def observe(self):
-            raise AssertionError("the robot was touched")
-
-        act = stop = observe
-
     class Picky(Numbered):
         def check_way(self, way):
             raise SpecpolicyError(f"not {way}")
@@ -176,6 +179,17 @@ def test_a_way_that_the_planner_lacks_is_refused_before_the_robot_is_touched(sma
             Controller(planner, Untouched(), hz=10, stitching="trained", warm_up=0)
         Controller(planner, Untouched(), hz=10, worker="inline")
     Controller(Numbered(), Untouched(), hz=10, stitching="trained", worker="inline")
+
+
+def test_what_a_planner_or_a_clock_cannot_do_is_refused_before_the_robot_is_touched():
+    """Also before the warm-up, which would hand the actions to a planner that knows no such argument."""
+    for options, message in (
+        ({"policy": Steps(), "stitching": "rtc"}, "stitching=rtc: this policy takes no committed actions"),
+        ({"policy": Steps(), "stitching": "rtc", "clock": "delay"}, "takes no committed actions: use continue_chunk"),
+        ({"policy": Numbered(), "in_flight": 2}, "in_flight=2: a worker computes one chunk at a time"),
+    ):
+        with pytest.raises(SpecpolicyError, match=message):
+            Controller(robot=Untouched(), hz=10, worker="inline", **options)
 
 
 def test_a_planner_that_takes_no_committed_actions_is_refused():
@@ -212,8 +226,10 @@ def test_workers_hand_on_what_is_committed(make):
         ({"count": 1.5}, "whole number"),
         ({"count": True}, "whole number"),
         ({"way": "glue"}, "unknown way 'glue'"),
-        ({"way": "linear-x"}, "unknown way 'linear-x'"),
-        ({"way": "linear--1"}, "unknown way"),
+        ({"way": "linear-x"}, "way 'linear-x' .*: linear- goes with a number, 0 or more"),
+        ({"way": "guided--1"}, "guided- goes with a number"),
+        ({"way": "linear-inf"}, "linear- goes with a number"),
+        ({"way": "linear-"}, "linear- goes with a number"),
     ),
 )
 def test_what_cannot_be_committed(options, message):
