@@ -39,7 +39,10 @@ class Committed:
     way: str = HELD
 
     def __post_init__(self) -> None:
-        actions = np.ascontiguousarray(self.actions)
+        try:
+            actions = np.ascontiguousarray(self.actions)
+        except ValueError:  # rows of different lengths
+            raise SpecpolicyError("committed actions are an array (n, D) of finite numbers, got no array") from None
         if actions.ndim != 2 or actions.dtype.kind not in "iuf" or not np.isfinite(actions).all():
             raise SpecpolicyError(
                 f"committed actions are an array (n, D) of finite numbers, got {actions.dtype} {actions.shape}"
@@ -113,7 +116,9 @@ def rows_of(committed: Any, batch: int, action_dim: int) -> list[Committed | Non
     """
     rows = [committed] * batch if committed is None or isinstance(committed, Committed) else committed
     if not isinstance(rows, Sequence) or not all(one is None or isinstance(one, Committed) for one in rows):
-        raise SpecpolicyError(f"committed={committed!r}: give a specpolicy.Committed, or one (or None) per observation")
+        given = ", ".join(dict.fromkeys(type(one).__name__ for one in rows)) if isinstance(rows, list | tuple) else ""
+        kind = f"{type(committed).__name__}{f' of {given}' if given else ''}"
+        raise SpecpolicyError(f"committed is a {kind}: give a specpolicy.Committed, or one (or None) per observation")
     if len(rows) != batch:
         raise SpecpolicyError(f"committed has {len(rows)} entries, there are {batch} observations")
     known = [one for one in rows if one is not None]

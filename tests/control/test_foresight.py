@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scripted import Numbered, Steps, Trace
+from scripted import Numbered, Recorder, Steps, Trace, controller
 
 from specpolicy.committed import WAYS, Committed, rows_of
 from specpolicy.control import Controller
@@ -52,6 +52,28 @@ def test_what_is_committed_is_executed(n_obs_steps, delay, execute_steps):
     actions, _ = fly(planner, DelayClock(delay), execute_steps=execute_steps)
     counts = check_told(planner, actions)
     assert counts[0] == 0 and set(counts[1:]) == {delay} and len(counts) > 4
+
+
+def test_times_that_are_charged_decide_how_many_are_committed():
+    planner = Numbered(seconds=0.25, length=12)
+    actions, _ = fly(planner, ChargedClock(10))
+    assert set(check_told(planner, actions)[1:]) == {3}
+
+
+@pytest.mark.parametrize("make", (InlineWorker, ThreadWorker))
+def test_what_is_committed_is_executed_on_the_wall_clock(make):
+    """By a robot that observes how many actions it has received: one in each control step that was not skipped."""
+    planner, robot = Numbered(obeys=True, length=40, sleep=0.03), Recorder(at=1000)
+    log = controller(robot, planner, worker=make(planner), stitching="inpaint", execute_steps=4).run(seconds=1.0)
+    steps = [tick.step for tick in log.ticks]
+    executed = dict(zip(steps, robot.actions, strict=True))
+    compared = 0
+    for number, committed in planner.told:
+        for place in range(0 if committed is None else committed.count):
+            if (step := steps[number] + place) in executed:
+                np.testing.assert_array_equal(committed.actions[place], executed[step])
+                compared += 1
+    assert log.lead > 0 and compared > 2
 
 
 def test_all_that_is_left_of_the_previous_plan_is_known():
@@ -221,6 +243,7 @@ def test_workers_hand_on_what_is_committed(make):
         ({"actions": np.zeros(3)}, r"array \(n, D\)"),
         ({"actions": np.full((2, 2), np.nan)}, "finite"),
         ({"actions": [["a", "b"]]}, "finite numbers"),
+        ({"actions": [[1, 2], [3]]}, r"array \(n, D\) of finite numbers, got no array"),
         ({"count": 0}, "0 of 3 known actions"),
         ({"count": 4}, "4 of 3 known actions"),
         ({"count": 1.5}, "whole number"),
@@ -243,8 +266,9 @@ def test_rows_of_a_batch_have_their_own():
     assert rows_of([one, None, other], 3, 2) == [one, None, other]
     for wrong, message in (
         ([one], "1 entries, there are 2"),
-        ("text", "give a specpolicy.Committed"),
-        ([one, 3], "give a specpolicy.Committed"),
+        ("text", "committed is a str: give a specpolicy.Committed"),
+        (np.zeros((3, 2)), "committed is a ndarray: give a specpolicy.Committed"),
+        ([one, 3], "committed is a list of Committed, int: give a specpolicy.Committed"),
         ([one, Committed(np.zeros((3, 2)), 1, "rtc")], "one way, here are inpaint, rtc"),
         (Committed(np.zeros((3, 5)), 1), "have 5 numbers, those of this policy 2"),
     ):
