@@ -10,14 +10,17 @@ import numpy as np
 from specpolicy.errors import SpecpolicyError
 
 HELD = "inpaint"  # they are held in the chunk, see `specpolicy.conditioning`
+GRADIENT = "gradient"  # by a derivative that only an engine with gradients knows, see `specpolicy.conditioning`
 LINEAR = "linear"  # by the covariance of a calibration, see `specpolicy.conditioning`
 TRAINED = "trained"  # by a network that has learnt it, see `specpolicy.prefix`
 PREDICTED = "predicted"  # from a predicted observation of the step after them, see `specpolicy.prediction`
 # How a policy can draw a chunk given committed actions.
-WAYS = (HELD, "rtc", "guided", LINEAR, TRAINED, PREDICTED)
-NUMBERED = ("guided", LINEAR)
+WAYS = (HELD, "rtc", "guided", GRADIENT, LINEAR, TRAINED, PREDICTED)
+NUMBERED = ("guided", GRADIENT, LINEAR)
+DIFFERENTIATES = "eager"  # the engine that computes gradients
 # What a policy lacks for a way.
 REMEDIES = {
+    GRADIENT: f"run it with engine={DIFFERENTIATES}, which computes gradients",
     LINEAR: "run `specpolicy calibrate` for it",
     TRAINED: "train it with policy.prefix=8",
     PREDICTED: "train it with predict=8",
@@ -93,6 +96,14 @@ def require_way(way: str, ways: Sequence[str], remedies: Mapping[str, str] | Non
         hint = f"{remedies[name]}, or " if remedies and name in remedies else ""
         known = f"{hint}use one of {', '.join(ways)}" if ways else "use continue_chunk"
         raise SpecpolicyError(f"stitching={way}: this policy cannot continue actions so: {known}")
+
+
+def check_engine(way: str, engine: str) -> None:
+    """Raise a clear error unless an engine computes what a way takes."""
+    if check_way(way)[0] == GRADIENT and engine != DIFFERENTIATES:
+        raise SpecpolicyError(
+            f"stitching={way}: engine={engine} computes no gradients: use engine={DIFFERENTIATES}, or stitching=guided"
+        )
 
 
 def is_way(name: str) -> bool:

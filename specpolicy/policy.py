@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from specpolicy.committed import HELD, LINEAR, PREDICTED, REMEDIES, TRAINED, WAYS, Committed
+from specpolicy.committed import DIFFERENTIATES, GRADIENT, HELD, LINEAR, PREDICTED, REMEDIES, TRAINED, WAYS, Committed
 from specpolicy.conditioning import Inpainting
 from specpolicy.continuing import Continuing
 from specpolicy.diffusion import GaussianChain
@@ -103,7 +103,8 @@ class DiffusionPolicy(Policy):
         """See `Policy`."""
         # With a prefix it is calibrated on chunks that continue actions: their covariance is not that of free ones.
         linear = self.calibration if self.prefix is None else None
-        needed = {LINEAR: linear, TRAINED: self.prefix, PREDICTED: self.predictor}
+        gradients = True if self.engine_name == DIFFERENTIATES else None
+        needed = {GRADIENT: gradients, LINEAR: linear, TRAINED: self.prefix, PREDICTED: self.predictor}
         return tuple(way for way in WAYS if way not in needed or needed[way] is not None)
 
     @property

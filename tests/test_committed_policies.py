@@ -12,6 +12,7 @@ from specpolicy.committed import WAYS
 from specpolicy.control import PolicyPlanner
 from specpolicy.policy import DiffusionPolicy
 
+FREE = WAYS[:4]  # those that every policy has on its own engine
 SAMPLERS = ("ddpm", "ddim-4", "block", "recycled")
 
 
@@ -33,7 +34,7 @@ def plan(count, known=5, way="inpaint"):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("way", WAYS[:3])
+@pytest.mark.parametrize("way", FREE)
 def test_committed_actions_are_in_their_places(small_policy, way, sampler):
     first, committed = small_policy.first_action, plan(3, way=way)
     for batch in (1, 2):
@@ -61,7 +62,7 @@ def test_rows_without_committed_actions_are_drawn_as_ever(small_policy):
     seen = observation(3)
     for sampler in ("ddpm", "ddim-4"):
         plain = small_policy.predict(seen, sampler, seeds(3)).actions
-        for way in WAYS[:3]:
+        for way in FREE:
             mixed = small_policy.predict(seen, sampler, seeds(3), committed=[None, plan(2, way=way), None]).actions
             assert torch.equal(mixed[[0, 2]], plain[[0, 2]]) and not torch.equal(mixed[1], plain[1])
         assert torch.equal(small_policy.predict(seen, sampler, seeds(3), committed=[None] * 3).actions, plain)
@@ -82,9 +83,11 @@ def test_what_lies_outside_of_the_policys_range_is_committed_at_its_bound(small_
     np.testing.assert_allclose(chunk.actions[0, [0, *range(3, 8)]], expected.actions[0, [0, *range(3, 8)]])
 
 
-def test_guidance_counts_both_of_its_evaluations(small_policy):
-    for sampler, calls in (("ddpm", 40), ("ddim-4", 8)):
-        stats = small_policy.predict(observation(2), sampler, seeds(2), committed=plan(2, way="guided")).stats
+@pytest.mark.parametrize("way, evaluations", (("guided", 2), ("gradient", 3)))
+def test_guidance_counts_all_of_its_evaluations(small_policy, way, evaluations):
+    for sampler, steps in (("ddpm", 20), ("ddim-4", 4)):
+        calls = evaluations * steps
+        stats = small_policy.predict(observation(2), sampler, seeds(2), committed=plan(2, way=way)).stats
         assert stats.calls.tolist() == [calls] * 2 == stats.rows.tolist() and stats.rows_by_call == (2,) * calls
 
 
@@ -142,16 +145,27 @@ def test_openvino_continues_the_same_chain(small_policy):
                 for policy in (small_policy, engine)
             )
             torch.testing.assert_close(found.actions, expected.actions, rtol=0, atol=2e-3)
+    assert engine.ways == ("inpaint", "rtc", "guided")
+    with pytest.raises(SpecpolicyError, match=r"stitching=gradient: .*engine=eager, which computes gradients, or"):
+        engine.predict(observation(1), committed=plan(2, way="gradient"))
     backends = {continued.setting.backend for *_, continued in engine._continuing._made}
     assert "cpu-openvino" in backends  # as calibrations know it
 
 
 def test_ways_are_those_that_the_policy_has(small_policy):
-    assert small_policy.ways == ("inpaint", "rtc", "guided")
+    assert small_policy.ways == ("inpaint", "rtc", "guided", "gradient")
     small_policy.check_way("guided-2")
     for way, remedy in (("linear-0.3", "specpolicy calibrate"), ("trained", "prefix=8"), ("predicted", "predict=8")):
         with pytest.raises(SpecpolicyError, match=f"stitching={way}: .*{remedy}.*, or use one of inpaint, rtc, guided"):
             small_policy.check_way(way)
+
+
+def test_the_eager_engine_has_gradients(small_policy):
+    expected, found = (
+        policy.predict(observation(1), "block", seeds(1), committed=plan(2, way="gradient")).actions
+        for policy in (small_policy, small_policy.with_engine("eager"))
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
 
 
 def test_a_number_belongs_to_ways_that_take_one():

@@ -27,15 +27,15 @@ class Continuation:
     """
 
     def __init__(self, way: Way, packing: Packing):
-        self.way, self.packing = way, packing
+        self.way, self.packing, self._of_guesses = way, packing, way.of_guesses
         process = way.process
         self._to_x0 = torch.stack(process.x0_coefficients(torch.arange(process.steps)))
         self._placed: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def x0(self, predict: Predict, state: Tensor, timestep: Tensor, given: Given) -> Tensor:
-        """Return x0' (..., d), untouched where nothing is committed. See `Way.__call__`."""
-        x0 = predict(state)
-        return torch.where(self.way.touched(given), self.way(x0, predict, state, timestep, given), x0)
+        """Return x0' (..., d) of a drafter's guess, untouched where nothing is committed. See `Way.__call__`."""
+        x0, way = predict(state), self._of_guesses
+        return torch.where(way.touched(given), way(x0, predict, state, timestep, given), x0)
 
     def denoiser(self, denoiser: Denoiser) -> Denoiser:
         """Return a denoiser of packed conditions whose output predicts x0'.
@@ -60,7 +60,13 @@ class Continuation:
             told = (x0 - from_state * state) / from_output
             return torch.where(self.way.touched(given), told, output).view_as(x)
 
-        return continued
+        def apart(x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+            """As above, where gradients can be taken: samplers draw in inference mode, whose tensors have none."""
+            assert cond is not None
+            with torch.inference_mode(False), torch.no_grad():
+                return continued(x.clone(), t.clone(), cond.clone())
+
+        return apart if self.way.differentiates else continued
 
     def head(self, head: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """Return a correction head of packed conditions, which leaves committed values where they are."""

@@ -20,9 +20,10 @@ class Guided(Way):
     where the noise does, which is harmless in five steps of a flow but not in the many last ones of a diffusion chain;
     hence the form without that factor, and the committed actions in their places.
 
-    The paper takes the product with J from the left, by backward differentiation. For the score of a distribution J is
-    symmetric, and the product from the right is a difference of two predictions. It needs no gradients, so every engine
-    has it, at the price of a second evaluation after the first.
+    The paper takes the product with J from the left, by backward differentiation: see `Gradient`. For the score of a
+    distribution J is symmetric, and the product from the right is a difference of two predictions. It needs no
+    gradients, so every engine has it, at the price of a second evaluation after the first. J of a trained network is
+    not quite symmetric, so the two products differ.
     """
 
     name = "guided"
@@ -44,7 +45,34 @@ class Guided(Way):
         """See `Way`."""
         abar = self.alpha_bar(timestep, state)
         pull = given.weights * (given.values - self.process.clipped(x0))
-        length = torch.linalg.vector_norm(pull, dim=-1, keepdim=True).clamp(min=1e-6)
-        step = STEP * (1 - abar).sqrt()
-        along = (predict(state + step / length * pull) - x0) * (length / step)
+        along = self.product(x0, predict, state, pull, STEP * (1 - abar).sqrt())
         return held(self.process.clipped(x0 + abar.rsqrt().clamp(max=self.most) * along), given)
+
+    def product(self, x0: Tensor, predict: Predict, state: Tensor, pull: Tensor, step: Tensor) -> Tensor:
+        """Return J pull (..., d) at `state`, where the prediction is `x0`; `step`: (..., 1) length of a difference."""
+        length = torch.linalg.vector_norm(pull, dim=-1, keepdim=True).clamp(min=1e-6)
+        return (predict(state + step / length * pull) - x0) * (length / step)
+
+
+class Gradient(Guided):
+    """The same with the paper's product, pull J, by backward differentiation of the network.
+
+    Its drafters guess with the difference of `Guided`: any function fixed before sampling drafts exactly.
+    """
+
+    name = "gradient"
+    evaluations = 3  # the network with its gradient, and back
+    fixed_shapes = False
+    differentiates = True
+
+    def product(self, x0: Tensor, predict: Predict, state: Tensor, pull: Tensor, step: Tensor) -> Tensor:
+        """See `Guided.product`."""
+        with torch.enable_grad():
+            at = state.detach().clone().requires_grad_()
+            (along,) = torch.autograd.grad(predict(at), at, pull)
+        return along
+
+    @property
+    def of_guesses(self) -> Way:
+        """See `Way`."""
+        return Guided(self.process, self.most)

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from specpolicy.committed import LINEAR, REMEDIES, check_way
-from specpolicy.conditioning.guided import Guided
+from specpolicy.committed import GRADIENT, LINEAR, REMEDIES, check_way
+from specpolicy.conditioning.guided import Gradient, Guided
 from specpolicy.conditioning.inpaint import Inpaint
 from specpolicy.conditioning.linear import Linear
 from specpolicy.conditioning.rtc import RealTimeChunking
@@ -21,7 +21,7 @@ def make_way(
     prior: tuple[Tensor, Tensor] | None = None,
 ) -> Way:
     """Return a way by its name, perhaps with its number: "linear-0.1" for the noise of `Linear`, "guided-2" for the
-    bound of `Guided`.
+    bound of `Guided` (or "gradient-2").
 
     Args:
         name: see `specpolicy.committed.WAYS`.
@@ -37,6 +37,8 @@ def make_way(
     kind, number = check_way(name)
     if kind == "guided":
         return Guided(process, number)
+    if kind == GRADIENT:
+        return Gradient(process, number)
     if kind == LINEAR:
         if prior is None:
             raise SpecpolicyError(f"{LINEAR} needs the covariance of this policy's chunks: {REMEDIES[LINEAR]}")

@@ -29,11 +29,13 @@ class Way(ABC):
         name: its name.
         evaluations: of the network for one x0'; they follow one another.
         fixed_shapes: whether it is a function of tensors alone, which a GPU can run as one graph.
+        differentiates: whether it takes gradients of the network.
     """
 
     name: ClassVar[str]
     evaluations: ClassVar[int] = 1
     fixed_shapes: ClassVar[bool] = True
+    differentiates: ClassVar[bool] = False
 
     def __init__(self, process: TrainingProcess):
         self.process = process
@@ -58,6 +60,11 @@ class Way(ABC):
     def touched(self, given: Given) -> Tensor:
         """Return where x0' may differ from x0, (..., d) bool; elsewhere the network's output is kept bit for bit."""
         return given.weights > 0
+
+    @property
+    def of_guesses(self) -> Way:
+        """The way for what drafters guess, which may have no gradients."""
+        return self
 
     def alpha_bar(self, timestep: Tensor, like: Tensor) -> Tensor:
         """Return the share of the signal at `timestep` (...), as (..., 1) beside `like`."""

@@ -18,7 +18,9 @@ class EagerEngine(Engine):
         network = lower_precision(workload)
         self._network = in_parts(network, workload) or network
 
-    @torch.inference_mode()
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-        """See `Engine`."""
-        return self._network(x, t, cond)
+        """See `Engine`. Where a gradient by x is wanted, it can be taken."""
+        if x.requires_grad and torch.is_grad_enabled():
+            return self._network(x, t, cond)
+        with torch.inference_mode():
+            return self._network(x, t, cond)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from specpolicy.cluster import Crew
-from specpolicy.committed import is_way
+from specpolicy.committed import check_engine, is_way
 from specpolicy.engines import AUTO, check_engine_name
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.calibrations import calibration_digest, way_digest
@@ -128,6 +128,7 @@ def check(evaluation: Evaluation, planners: int = 0) -> Origin:
                 raise SpecpolicyError(f"hold has {len(condition.hold)} entries, an action has {policy.action_dim}")
             if is_way(condition.stitching) and condition.sampler in specs:
                 policy.check_way(condition.stitching)
+                check_engine(condition.stitching, setup.engine)
     for options in specs.values():
         policy.bound(make_sampler(**options))
     digests = {label: calibration_digest(policy, spec, setup.engine) for label, spec in specs.items()}

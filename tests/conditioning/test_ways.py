@@ -69,10 +69,11 @@ def test_linear_is_the_posterior_of_a_gaussian(count, noise):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_guidance_moves_along_the_derivative():
+@pytest.mark.parametrize("name", ("guided-3", "gradient-3"))
+def test_guidance_moves_along_the_derivative(name):
     """For a linear denoiser the difference of two predictions is the derivative, which is symmetric."""
     _, _, covariance = gaussian()
-    way = make_way("guided-3", PROCESS, SHAPE, 1, 2)
+    way = make_way(name, PROCESS, SHAPE, 1, 2)
     values, state = torch.randn(2, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     for timestep in (1, 10, 19):
         predict, told = Linearised(covariance, timestep), given(2, values, way=way)
@@ -83,6 +84,28 @@ def test_guidance_moves_along_the_derivative():
         expected = x0 + strength * pull @ predict.gain  # the product from the left, as in the paper
         expected = torch.where(told.weights >= 1, told.values, expected)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_gradient_is_the_papers_product_where_the_derivative_is_not_symmetric():
+    """pull J, from a derivative that is written out; the difference of `guided` is J pull, another direction."""
+    root = torch.randn(SIZE, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(5)) / 3
+    values, state = torch.randn(2, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+
+    def predict(states):
+        return torch.sin(states @ root.T)
+
+    derivative = torch.cos(root @ state)[:, None] * root
+    found, expected = {}, {}
+    for name in ("guided-1", "gradient-1"):
+        way = make_way(name, PROCESS, SHAPE, 1, 2)
+        told, x0 = given(2, values, way=way), predict(state[None])
+        pull = told.weights * (told.values - x0)
+        for side, product in (("left", pull @ derivative), ("right", pull @ derivative.T)):
+            expected[side] = torch.where(told.weights >= 1, told.values, x0 + product)
+        found[name] = way(x0, predict, state[None], torch.tensor([7]), told)
+    torch.testing.assert_close(found["gradient-1"], expected["left"], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found["guided-1"], expected["right"], rtol=0, atol=0.02)
+    assert (expected["left"] - expected["right"]).abs().max() > 0.1
 
 
 def test_inpainting_and_soft_weights_blend():
@@ -108,7 +131,7 @@ def test_soft_weights_are_those_of_the_paper(count, known):
     assert found == sorted(found, reverse=True) and min(found) > 0
 
 
-@pytest.mark.parametrize("name", ("inpaint", "rtc", "guided", "linear"))
+@pytest.mark.parametrize("name", ("inpaint", "rtc", "guided", "gradient", "linear"))
 @pytest.mark.parametrize("prediction", ("epsilon", "sample", "v_prediction"))
 def test_a_denoiser_is_untouched_where_nothing_is_committed(name, prediction):
     """Bit for bit, in a batch in which something is committed for another row; and there x0' is what is read."""

@@ -48,6 +48,7 @@ def test_a_condition_says_how_its_chunks_continue():
 @pytest.mark.parametrize(
     ("way", "words"),
     (
+        ("gradient engine=openvino", "engine=openvino computes no gradients: use engine=eager, or stitching=guided"),
         ("trained", "train it with policy.prefix=8"),
         ("linear", "run `specpolicy calibrate`"),
         ("rtc-2", "takes no number"),
@@ -57,8 +58,9 @@ def test_a_way_that_the_policy_lacks_is_refused_before_an_episode(
     drift_task, drift_policy, tmp_path, capsys, way, words
 ):
     arguments = ["evaluate", "task=gym", f"task.id={drift_task['id']}", f"policy={drift_policy}", "samplers=[ddim-2]"]
-    output = tmp_path / "out"
-    assert main([*arguments, "track=delay", "track.delays=[2]", f"stitching=[{way}]", f"output={output}"]) == 2
+    output, (name, *more) = tmp_path / "out", way.split()
+    arguments += ["track=delay", "track.delays=[2]", f"stitching=[{name}]", *more]
+    assert main([*arguments, f"output={output}"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert words in line and not (output / "episodes.csv").exists()
 

@@ -108,7 +108,7 @@ def test_a_policy_of_tokens_learns_no_flow():
         parse(PolicyOptions, {**options, "tokens": {}}, "here")
 
 
-@pytest.mark.parametrize("way", ("inpaint", "rtc", "guided"))
+@pytest.mark.parametrize("way", ("inpaint", "rtc", "guided", "gradient"))
 def test_committed_actions_are_continued_at_the_times_of_the_grid(flow_config, way):
     """A conditioned chain is another denoiser's, so block draws what ddpm does; the ODE takes the same way."""
     policy = made(flow_config)
