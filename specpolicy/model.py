@@ -12,6 +12,8 @@ from specpolicy.engines.capture import Capture
 from specpolicy.engines.split import Features, InParts, gains_in_torch
 from specpolicy.errors import SpecpolicyError
 
+HALF = (torch.float16, torch.bfloat16)
+
 
 class Model:
     """A denoiser (x (N, H, D), t (N,), cond (N, ...) or None) -> (N, H, D) that records its calls.
@@ -67,14 +69,14 @@ class Model:
         return Model(self.denoiser, self.device, self.network, self.per_entry, self.evaluations)
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-        """Call the denoiser.
+        """Call the denoiser. What it says in half precision, as under autocast, is returned as float32.
 
         Raises:
             SpecpolicyError: see `check_output`.
         """
         output = self.launch([len(x)], lambda: self._evaluate(x, t, cond))
         check_output(output, x, self.per_entry)
-        return output
+        return output.float() if output.dtype in HALF else output
 
     def _evaluate(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """Call the denoiser: in two parts where that is faster, but for gradients, which nothing remembered has. What

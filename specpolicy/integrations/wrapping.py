@@ -15,7 +15,7 @@ from specpolicy.flow import flow_denoiser
 from specpolicy.integrations.names import UNCHANGED, Rules, renamed, unwrapped
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.model import Model
-from specpolicy.parsing import parse
+from specpolicy.parsing import parse, shown
 from specpolicy.parsing.tensors import prefixed
 from specpolicy.samplers import BoundSampler, Calibration, Sample, Sampler, Setting
 from specpolicy.samplers.base import Generators
@@ -78,8 +78,15 @@ class Drawer:
             generator: of all draws; torch's global one if None.
             calibration: of the network.
             rules: which give the names of the network's weights as a loaded policy has them.
+
+        Raises:
+            SpecpolicyError: no sampler, or no calibration.
         """
         self.sampler = as_sampler(sampler)
+        if not isinstance(calibration, Calibration | None):
+            raise SpecpolicyError(
+                f"calibration={shown(calibration)}: give what specpolicy.calibrate(policy, observations) returns"
+            )
         self.generator, self.calibration, self.rules = generator, calibration, rules
         self._chains: dict[Any, GaussianChain] = {}
         self._renamed: Renamed | None = None
@@ -126,7 +133,7 @@ class Drawer:
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
     ) -> Sample:
-        """Draw chunks (B, H, D) on the device and in the type of `like`.
+        """Draw chunks (B, H, D) on the device and in the type of `like`, which is that of the network.
 
         `conditions`: passed to the network by name, (B, ...) each. `known`: (values, mask), (B, H, D) each, of a policy
         that inpaints. `generator`: in place of this object's own. `noise`: the initial one.
@@ -137,12 +144,15 @@ class Drawer:
         packed = Packed(parts, like.dtype)
         table = x0_table(chain.process).to(like.device)
 
+        def called_as_itself(x: Tensor, t: Tensor, **found: Tensor) -> Tensor:
+            return network(x.to(like.dtype), t, **found)
+
         def denoiser(x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
             found = packed.split(cond)
             values, mask = found.pop("_values", None), found.pop("_mask", None)
             if values is None or mask is None:
-                return network(x, t, **found)
-            return paint_in(functools.partial(network, **found), x, t, values, mask.bool(), table)
+                return called_as_itself(x, t, **found)
+            return paint_in(functools.partial(called_as_itself, **found), x, t, values, mask.bool(), table)
 
         # The set of conditions may change from chunk to chunk, and the denoiser with it.
         flow = isinstance(chain.process, FlowProcess)
@@ -170,11 +180,13 @@ class Drawer:
         noise: Tensor | None = None,
     ) -> Sample:
         """Draw chunks (B, H, D) from a model that takes conditions (B, ...) as they are; see `draw`."""
-        setting = Setting(model, chain, torch.Size(shape[1:]), self.calibration, dtype=like.dtype)
+        # Of a policy in half precision, too: in that, states would have another distribution.
+        exact = torch.promote_types(like.dtype, torch.float32)
+        setting = Setting(model, chain, torch.Size(shape[1:]), self.calibration, dtype=exact)
         source = self.generator if generator is None else generator
         out = BoundSampler(self.sampler, setting)(shape[0], cond, source, start=noise)
         # An ordinary tensor: tensors of inference mode refuse changes in place.
-        return dataclasses.replace(out, actions=out.actions.clone())
+        return dataclasses.replace(out, actions=out.actions.to(like.dtype, copy=True))
 
 
 def same_schedule(ours: Tensor, theirs: Tensor) -> bool:

@@ -14,6 +14,7 @@ from torch import nn
 from specpolicy import SpecpolicyError, load_policy, make_sampler
 from specpolicy.integrations import lerobot
 from specpolicy.networks import DiffusionTransformer
+from specpolicy.samplers import NoiseSource
 
 COND = 22
 
@@ -167,6 +168,25 @@ def test_a_policy_that_was_converted_is_drawn_anew():
     assert policy.objective.conditional_sample(policy.noise_predictor, 2, torch.ones(2, COND)).shape[1] == HORIZON - 2
 
 
+@pytest.mark.parametrize("sampler", ("ddpm", "block", "recycled"))
+def test_a_single_chunk_under_autocast(sampler):
+    """As LeRobot plays policies with `use_amp`: their networks then answer in bfloat16."""
+    policy = lerobot.wrap(Policy(), make_sampler(sampler), seeded())
+    with torch.autocast("cpu", torch.bfloat16):
+        action = policy.select_action(batch(1))
+    assert action.dtype == torch.float32 and bool(action.isfinite().all())
+
+
+@pytest.mark.parametrize("rows", (1, 2))
+def test_states_of_a_policy_in_half_precision_are_float32(rows, monkeypatch):
+    """Else rounding would be part of every step, and the distribution another one."""
+    policy, seen = lerobot.wrap(Policy().bfloat16(), "block", seeded()), []
+    own = NoiseSource.normal
+    monkeypatch.setattr(NoiseSource, "normal", lambda *given, **more: seen.append(own(*given, **more)) or seen[-1])
+    action = policy.select_action({"x": batch(rows)["x"].bfloat16()})
+    assert {noise.dtype for noise in seen} == {torch.float32} and action.dtype == torch.bfloat16
+
+
 def test_parts_that_are_frozen_stay_in_their_mode():
     policy = lerobot.wrap(Policy(), "ddpm")
     policy.train()
@@ -207,3 +227,5 @@ def test_what_is_no_such_policy():
     del policy.objective.num_inference_steps
     with pytest.raises(SpecpolicyError, match="no 'num_inference_steps', expected its objective"):
         lerobot.wrap(policy)
+    with pytest.raises(SpecpolicyError, match=r"calibration='lift': give what specpolicy\.calibrate"):
+        lerobot.wrap(Policy(), "recycled", calibration="lift")
