@@ -7,6 +7,8 @@ The distribution is that of the chain. It is another one than that of the flow's
 is Euler's method (for sigma_min = 0 and without a clip).
 """
 
+import math
+import numbers
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from specpolicy.diffusion import GaussianChain
 from specpolicy.diffusion.flow import FlowProcess
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import shown
 from specpolicy.rescaled import RescaledDenoiser
 
 
@@ -69,9 +72,13 @@ def flow_denoiser(velocity: Any, chain: GaussianChain, time_scale: float = 1.0) 
         A module for a module; a function for a function.
 
     Raises:
-        SpecpolicyError: a chain of a diffusion model.
+        SpecpolicyError: a chain of a diffusion model, or what is no function, chain or number.
     """
-    process = chain.process
+    if not callable(velocity):
+        raise SpecpolicyError(f"the velocity is a {type(velocity).__name__}: give a function or module (x, time, cond)")
+    if not (isinstance(time_scale, numbers.Real) and math.isfinite(time_scale)):
+        raise SpecpolicyError(f"time_scale={shown(time_scale)}: expected a number, which the time is multiplied by")
+    process = getattr(chain, "process", None)
     if not isinstance(process, FlowProcess):
         raise SpecpolicyError(f"{chain!r} is no chain of a flow model: make one with GaussianChain.from_flow(times)")
     wrapped = FlowDenoiser(velocity, process, time_scale)

@@ -10,6 +10,7 @@ so all that holds for steps of a diffusion holds for it. Models whose time runs 
 x_t = t e + (1 - t) a, learn -v.
 """
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from specpolicy.diffusion.process import TrainingProcess
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import shown
 
 MOST_TIMES = 4096
 END = 1e-6  # how far the first and the last time may lie from 0 and 1
@@ -47,7 +49,7 @@ class FlowProcess(TrainingProcess):
     sigma_min: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.clip is not None and not self.clip > 0:
+        if self.clip is not None and not (isinstance(self.clip, numbers.Real) and self.clip > 0):
             raise SpecpolicyError(f"clip must be positive or None, got {self.clip}")
 
     @classmethod
@@ -65,8 +67,8 @@ class FlowProcess(TrainingProcess):
         """
         if noise_at not in (0, 1):
             raise SpecpolicyError(f"noise_at={noise_at}: it is the time of pure noise, 0 (LeRobot's DiT) or 1 (pi0)")
-        if not 0 <= sigma_min < 1:
-            raise SpecpolicyError(f"sigma_min={sigma_min}: it must be at least 0 and below 1")
+        if not (isinstance(sigma_min, numbers.Real) and 0 <= sigma_min <= 1):
+            raise SpecpolicyError(f"sigma_min={shown(sigma_min)}: it must be a number from 0 to 1")
         ascending = _ascending(times, noise_at)
         noise = 1 - (1 - sigma_min) * ascending
         alpha_bar = ascending.square() / (ascending.square() + noise.square())
@@ -103,11 +105,19 @@ class FlowProcess(TrainingProcess):
 
 def _ascending(times: int | Sequence[float] | Tensor, noise_at: float) -> Tensor:
     """Return t (T+1,) float64 from 0 to 1, checked."""
-    if isinstance(times, int):
-        if isinstance(times, bool) or not 1 <= times <= MOST_TIMES:
+    if isinstance(times, numbers.Integral):
+        count = int(times)
+        if isinstance(times, bool) or not 1 <= count <= MOST_TIMES:
             raise SpecpolicyError(f"times={times}: give a number of steps from 1 to {MOST_TIMES}, or the times")
-        return torch.arange(times + 1, dtype=torch.float64) / times
-    grid = torch.as_tensor(times, dtype=torch.float64).detach().cpu()
+        return torch.arange(count + 1, dtype=torch.float64) / count
+    try:
+        grid = torch.as_tensor(times, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        grid = torch.tensor(0.0)
+    if grid.ndim == 0:
+        raise SpecpolicyError(
+            f"times={shown(times)}: give a whole number of steps, or the times as numbers, from noise to data"
+        )
     if grid.ndim != 1 or not 2 <= len(grid) <= MOST_TIMES + 1:
         raise SpecpolicyError(
             f"times of shape {tuple(grid.shape)}: give 2 to {MOST_TIMES + 1} numbers, from noise to data"

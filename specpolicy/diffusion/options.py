@@ -78,7 +78,7 @@ class FlowOptions:
     time_sampling: Literal["uniform", "beta"] = "uniform"
 
     def __post_init__(self) -> None:
-        check_ranges(self, times=(1, MOST_STEPS), sigma_min=(0, 0.5), clip=(1e-6, 1e6), time_scale=(1e-3, 1e6))
+        check_ranges(self, times=(1, MOST_STEPS), sigma_min=(0, 1), clip=(1e-6, 1e6), time_scale=(1e-3, 1e6))
         check_ranges(self, steps=(1, self.times))
 
     def make(self) -> GaussianChain:

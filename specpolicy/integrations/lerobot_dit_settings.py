@@ -88,7 +88,7 @@ class MultiTaskDiTConfig(Features):
     def __post_init__(self) -> None:
         check_feature_types(self.normalization_mapping or {})
         check_ranges(self, n_obs_steps=(1, 4096), num_heads=(1, 4096), tokenizer_max_length=(1, 4096))
-        check_ranges(self, sigma_min=(0, 0.5), num_integration_steps=(1, 4096))
+        check_ranges(self, sigma_min=(0, 1), num_integration_steps=(1, 4096))
 
     @property
     def solver(self) -> str | None:

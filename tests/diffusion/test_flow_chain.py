@@ -8,7 +8,7 @@ from specpolicy.diffusion import FlowOptions, FlowProcess
 from specpolicy.diffusion.options import MIPOptions
 from specpolicy.mip import MIPDenoiser
 
-CONVENTIONS = [(noise_at, sigma_min) for noise_at in (0, 1) for sigma_min in (0.0, 0.05)]
+CONVENTIONS = [(noise_at, sigma_min) for noise_at in (0, 1) for sigma_min in (0.0, 0.05, 1.0)]
 UNEVEN = torch.tensor([0.0, 0.02, 0.3, 0.31, 0.8, 1.0], dtype=torch.float64)
 conventions = pytest.mark.parametrize(("noise_at", "sigma_min"), CONVENTIONS)
 
@@ -180,8 +180,14 @@ def test_a_flow_of_a_checkpoint_makes_its_chain():
         ({"times": [[0.0, 1.0]]}, r"times of shape \(1, 2\): give 2 to"),
         ({"times": 0}, "times=0: give a number of steps from 1"),
         ({"times": 10, "noise_at": 0.5}, r"noise_at=0.5: it is the time of pure noise, 0 \(LeRobot's DiT\) or 1"),
-        ({"times": 10, "sigma_min": 1.0}, "sigma_min=1.0: it must be at least 0 and below 1"),
+        ({"times": 10.0}, "times=10.0: give a whole number of steps, or the times"),
+        ({"times": "ten"}, "times='ten': give a whole number of steps"),
+        ({"times": None}, "times=None: give a whole number of steps"),
+        ({"times": ["a", "b"]}, "times=a list of 2: give a whole number of steps"),
+        ({"times": 10, "sigma_min": 1.5}, "sigma_min=1.5: it must be a number from 0 to 1"),
+        ({"times": 10, "sigma_min": None}, "sigma_min=None: it must be a number"),
         ({"times": 10, "clip": 0.0}, "clip must be positive"),
+        ({"times": 10, "clip": "1"}, "clip must be positive"),
     ),
 )
 def test_what_is_no_flow_is_refused(arguments, message):
@@ -195,5 +201,10 @@ def test_networks_and_chains_that_do_not_fit_are_refused():
 
     with pytest.raises(SpecpolicyError, match=r"give flow_denoiser\(velocity, chain\)"):
         sample(velocity, GaussianChain.from_flow(4), (1, 2, 2))
-    with pytest.raises(SpecpolicyError, match="is no chain of a flow model"):
-        flow_denoiser(velocity, GaussianChain.ddpm(10))
+    for chain in (GaussianChain.ddpm(10), None):
+        with pytest.raises(SpecpolicyError, match="is no chain of a flow model"):
+            flow_denoiser(velocity, chain)
+    with pytest.raises(SpecpolicyError, match="the velocity is a NoneType: give a function or module"):
+        flow_denoiser(None, GaussianChain.from_flow(4))
+    with pytest.raises(SpecpolicyError, match="time_scale='x': expected a number"):
+        flow_denoiser(velocity, GaussianChain.from_flow(4), "x")

@@ -49,7 +49,7 @@ def of(method="euler", **options):
 
 
 @pytest.mark.parametrize(("method", "calls"), (("euler", STEPS), ("rk4", 4 * STEPS)))
-@pytest.mark.parametrize("sigma_min", (0.0, 0.05))
+@pytest.mark.parametrize("sigma_min", (0.0, 0.05, 1.0))
 def test_it_selects_what_it_did(method, calls, sigma_min):
     policy = of(method, sigma_min=sigma_min)
     before = chunk(policy)
@@ -97,8 +97,8 @@ def test_its_directory_is_read(method, tmp_path):
 
 
 def test_a_flow_that_cannot_be_is_refused(tmp_path):
-    directory, _ = write_alone(tmp_path, COND, {"objective": "flow_matching", "sigma_min": 0.9})
-    with pytest.raises(SpecpolicyError, match=r"sigma_min is 0\.9: it must be a number from 0 to 0\.5"):
+    directory, _ = write_alone(tmp_path, COND, {"objective": "flow_matching", "sigma_min": 1.5})
+    with pytest.raises(SpecpolicyError, match=r"sigma_min is 1\.5: it must be a number from 0 to 1"):
         load_policy(directory)
 
 
