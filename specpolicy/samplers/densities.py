@@ -2,6 +2,7 @@
 arXiv 2409.00588, section 4: each denoising step is an action with a Gaussian density)."""
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -10,6 +11,23 @@ from specpolicy.diffusion import GaussianChain
 from specpolicy.engines.base import Denoiser
 from specpolicy.errors import SpecpolicyError
 from specpolicy.flow import check_flow_denoiser
+from specpolicy.model import check_output
+from specpolicy.parsing import shown
+
+
+def check_chain(chain: object) -> None:
+    """Raise unless it is a chain."""
+    if not isinstance(chain, GaussianChain):
+        raise SpecpolicyError(
+            f"chain is a {type(chain).__name__}: give a GaussianChain, of a diffusers scheduler by "
+            "GaussianChain.from_diffusers(scheduler)"
+        )
+
+
+def check_condition(cond: object) -> None:
+    """Raise unless it is a tensor, or None."""
+    if not isinstance(cond, Tensor | None):
+        raise SpecpolicyError(f"cond is a {type(cond).__name__}: give a torch.Tensor, (B, ...), or None")
 
 
 def log_probs(
@@ -30,28 +48,34 @@ def log_probs(
 
     Raises:
         SpecpolicyError: states of another chain, a chain without noise, or one of a flow that the denoiser is not
-            wrapped for.
+            wrapped for; conditions or an output of another shape.
     """
+    check_chain(chain)
+    check_condition(cond)
     check_flow_denoiser(denoiser, chain)
     count = len(chain)
-    if states.ndim != 4 or len(states) != count + 1:
+    if not isinstance(states, Tensor) or states.ndim != 4 or len(states) != count + 1:
+        found = f"of shape {tuple(states.shape)}" if isinstance(states, Tensor) else f"in a {type(states).__name__}"
         raise SpecpolicyError(
-            f"states of shape {tuple(states.shape)}: expected ({count + 1}, B, H, D), as return_states=True gives them "
+            f"states {found}: expected a tensor ({count + 1}, B, H, D), as return_states=True gives them "
             f"for this chain of {count} steps"
         )
-    if not (math.isfinite(floor) and floor >= 0):
-        raise SpecpolicyError(f"floor={floor}: expected a standard deviation, 0 or more")
+    if not (isinstance(floor, numbers.Real) and math.isfinite(floor) and floor >= 0):
+        raise SpecpolicyError(f"floor={shown(floor)}: expected a standard deviation, 0 or more")
     sigma = chain.sigma.to(states.device, torch.float64).clamp(min=floor)
     if not bool((sigma > 0).any()):
         raise SpecpolicyError("no step of this chain has noise, so none has a density: use eta above 0, or a floor")
     before, after = states[:-1], states[1:]
     batch = before.shape[1]
     if cond is not None:
+        if len(cond) not in (1, batch):
+            raise SpecpolicyError(f"cond has {len(cond)} rows, the states are of {batch} chunks: give one row, or each")
         cond = cond.expand(batch, *cond.shape[1:]).repeat(count, *[1] * (cond.ndim - 1))
     timesteps = chain.timesteps_on(states.device).repeat_interleave(batch)
-    output = denoiser(before.flatten(0, 1), timesteps, cond)
-    steps = torch.arange(count, device=states.device).repeat_interleave(batch)
     flat = before.flatten(0, 1)
+    output = denoiser(flat, timesteps, cond)
+    check_output(output, flat)
+    steps = torch.arange(count, device=states.device).repeat_interleave(batch)
     mean = chain.mean(flat, chain.x0(output, flat, steps), steps)
     noise = (after.flatten(0, 1) - mean).double() / sigma.where(sigma > 0, 1).repeat_interleave(batch)[:, None, None]
     size = states[0, 0].numel()

@@ -12,7 +12,7 @@ from specpolicy.model import Model, device_of
 from specpolicy.parsing.named import make_named
 from specpolicy.samplers.base import Denoiser, Generators, Sample, Sampler, Setting
 from specpolicy.samplers.bound import BoundSampler
-from specpolicy.samplers.densities import log_probs
+from specpolicy.samplers.densities import check_chain, check_condition, log_probs
 from specpolicy.samplers.dpm_solver import DPMSolver
 from specpolicy.samplers.ode import RK4, Euler, Midpoint
 from specpolicy.samplers.picard import Picard
@@ -80,7 +80,8 @@ def sample(
         return_states: also the states on the way, `Sample.states`.
         device: by default that of `cond`, of the denoiser's parameters, or the CPU.
         dtype: of the states, float32 or float64; half precision would change the distribution.
-        return_log_probs: also the log density of every step, `Sample.log_probs`, by one more call of K B rows.
+        return_log_probs: also the log density of every step, `Sample.log_probs`, by one more call of K B rows, and the
+            states that they are of.
 
     Raises:
         SpecpolicyError: log densities of a sampler that draws no steps; shapes that do not fit, a chain that the
@@ -91,13 +92,8 @@ def sample(
             f"dtype={dtype}: states are float32 or float64, in half precision the distribution is another"
         )
     sampler = as_sampler(sampler)
-    if not isinstance(chain, GaussianChain):
-        raise SpecpolicyError(
-            f"chain is a {type(chain).__name__}: give a GaussianChain, of a diffusers scheduler by "
-            "GaussianChain.from_diffusers(scheduler)"
-        )
-    if not isinstance(cond, Tensor | None):
-        raise SpecpolicyError(f"cond is a {type(cond).__name__}: give a torch.Tensor, (B, ...), or None")
+    check_chain(chain)
+    check_condition(cond)
     check_flow_denoiser(denoiser, chain)
     if len(shape) != 3:
         raise SpecpolicyError(f"shape must be (batch, horizon, action dimension), got {tuple(shape)}")
@@ -113,4 +109,4 @@ def sample(
     assert out.states is not None
     with torch.no_grad():
         found = log_probs(denoiser, target, out.states, None if cond is None else cond.to(where))
-    return replace(out, log_probs=found, states=out.states if return_states else None)
+    return replace(out, log_probs=found)

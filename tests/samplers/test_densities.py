@@ -70,7 +70,7 @@ def test_they_are_those_of_the_chain_that_is_walked(sampler, target):
         direct = step_by_step(NETWORK, target, out.states, COND)
     assert out.log_probs.shape == (len(target), 64) and out.log_probs.dtype == torch.float64
     torch.testing.assert_close(out.log_probs, direct, rtol=0, atol=1e-8)
-    assert draw(sampler).states is None
+    assert torch.equal(draw(sampler).states, out.states)  # they are of no use without
 
 
 @pytest.mark.parametrize("sampler", ("ddpm", "asd", "block", "residual"))
@@ -125,5 +125,21 @@ def test_what_has_no_densities_is_refused():
     states = draw(return_states=True).states
     with pytest.raises(SpecpolicyError, match="of 10 steps"):
         log_probs(NETWORK, CHAIN.strided(10), states, COND)
-    with pytest.raises(SpecpolicyError, match="floor"):
-        log_probs(NETWORK, CHAIN, states, COND, floor=float("nan"))
+    for floor in (float("nan"), "0.1"):
+        with pytest.raises(SpecpolicyError, match=r"floor=.*: expected a standard deviation"):
+            log_probs(NETWORK, CHAIN, states, COND, floor=floor)
+
+
+def test_what_would_be_broadcast_to_other_densities_is_refused():
+    states = draw().states
+    with pytest.raises(SpecpolicyError, match=r"the denoiser returned shape \(1280, 1, 3\) for states of shape"):
+        log_probs(lambda x, t, cond: x[:, :1], CHAIN, states)
+    with pytest.raises(SpecpolicyError, match="cond has 3 rows, the states are of 64 chunks"):
+        log_probs(NETWORK, CHAIN, states, COND[:3])
+    with pytest.raises(SpecpolicyError, match=r"cond is a ndarray: give a torch\.Tensor"):
+        log_probs(NETWORK, CHAIN, states, COND.numpy())
+    with pytest.raises(SpecpolicyError, match="chain is a NoneType: give a GaussianChain"):
+        log_probs(NETWORK, None, states, COND)
+    for wrong, words in ((None, "in a NoneType"), (states.numpy(), "in a ndarray"), (states[0], "of shape")):
+        with pytest.raises(SpecpolicyError, match=f"states {words}.*: expected a tensor"):
+            log_probs(NETWORK, CHAIN, wrong, COND)
