@@ -11,7 +11,8 @@ Rows are independent, and all N of them share the cache: the head broadcasts it.
 """
 
 import itertools
-from collections.abc import Callable
+import numbers
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.engines.base import Denoiser
+from specpolicy.errors import SpecpolicyError
 from specpolicy.flow import flow_denoiser
 from specpolicy.model import Model, device_of
 from specpolicy.samplers import BoundSampler, Sample, Sampler, Setting
@@ -61,15 +63,23 @@ class HeadSampler:
             time_scale: the head's time is multiplied by it.
 
         Raises:
-            SpecpolicyError: a sampler that cannot walk the chain.
+            SpecpolicyError: an object without `velocity`, a shape that is none, or a sampler that cannot walk the
+                chain.
         """
+        if not callable(getattr(head, "velocity", None)):
+            raise SpecpolicyError(
+                f"{type(head).__name__} is no head of a flow model: it has no method velocity(x, t, cache)"
+            )
+        sizes = tuple(shape) if isinstance(shape, Iterable) else ()
+        if len(sizes) != 2 or not all(isinstance(size, numbers.Integral) and size > 0 for size in sizes):
+            raise SpecpolicyError(f"shape={shape!r}: expected (H, D), the actions of a chunk and their numbers")
         self.head, self.chain, self.time_scale = head, chain, time_scale
         self._caches: dict[int, Any] = {}
         self._tickets = itertools.count()
         network = head if isinstance(head, nn.Module) else None
         where = torch.device(device) if device is not None else device_of(network)
         model = Model(self._wrapped(lambda cond: self._caches[int(cond[0, 0])]), where, network)
-        self.bound = BoundSampler(as_sampler(sampler), Setting(model, chain, torch.Size(shape)))
+        self.bound = BoundSampler(as_sampler(sampler), Setting(model, chain, torch.Size(sizes)))
 
     def __call__(
         self, cache: Any, generator: Generators = None, batch: int | None = None, noise: Tensor | None = None
@@ -87,7 +97,7 @@ class HeadSampler:
         """
         # Samplers pass a tensor on to the network. It is the number under which the cache lies here, while they draw.
         if batch is None:
-            batch = 1 if noise is None else len(noise)
+            batch = len(noise) if isinstance(noise, Tensor) else 1
         ticket = next(self._tickets)
         self._caches[ticket] = cache
         try:

@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import numbers
 
 import torch
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import shown
 from specpolicy.samplers.base import Chunks, Generators, NoiseSource, Sample, Sampler, Setting
 from specpolicy.samplers.description import describe_distribution, describe_drafts
 from specpolicy.tuning import now
@@ -61,6 +63,10 @@ class BoundSampler:
             SpecpolicyError: conditions, generators or a start that do not fit the batch, values that are not finite.
         """
         device = self.setting.device
+        if isinstance(batch, bool) or not isinstance(batch, numbers.Integral) or batch < 1:
+            raise SpecpolicyError(f"a batch of {shown(batch)} chunks: expected a whole number, at least 1")
+        if not isinstance(start, Tensor | None):
+            raise SpecpolicyError(f"start is a {type(start).__name__}: give the noise as a torch.Tensor, (B, H, D)")
         if cond is not None:
             if len(cond) not in (1, batch):
                 raise SpecpolicyError(

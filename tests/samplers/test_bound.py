@@ -131,3 +131,14 @@ def test_a_start_of_another_batch_is_refused(name, shape):
     bound = BoundSampler(make_sampler(name), setting())
     with pytest.raises(SpecpolicyError, match=r"start has the shape .*, the batch needs \(3, 4, 2\)"):
         bound(3, conditions(3), seeded(0), start=torch.zeros(shape))
+
+
+@pytest.mark.parametrize("batch", (0, -1, 1.5, "2", True))
+def test_a_batch_that_is_none_is_refused(batch):
+    with pytest.raises(SpecpolicyError, match=r"a batch of .* chunks: expected a whole number, at least 1"):
+        BoundSampler(make_sampler("ddpm"), setting())(batch, conditions(1))
+
+
+def test_noise_that_is_no_tensor_is_refused():
+    with pytest.raises(SpecpolicyError, match=r"start is a ndarray: give the noise as a torch\.Tensor"):
+        BoundSampler(make_sampler("ddpm"), setting())(1, conditions(1), start=conditions(4)[None].numpy())

@@ -97,8 +97,34 @@ def test_densities_of_its_steps_are_those_of_the_chain():
     assert bool(found.isfinite().all()) and float(found.sum()) > float(other.sum())
 
 
+@pytest.mark.parametrize("batch", (1, 2))
+def test_a_head_may_answer_in_half_precision(batch):
+    class Half(Head):
+        def velocity(self, x, t, cache):
+            return super().velocity(x, t, cache).bfloat16()
+
+    drawn = HeadSampler(Half(), CHAIN, SHAPE, "block")(cache(1), torch.Generator().manual_seed(0), batch)
+    assert drawn.actions.dtype == torch.float32 and bool(drawn.actions.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("head", "shape", "words"),
+    (
+        (None, SHAPE, r"NoneType is no head of a flow model: it has no method velocity\(x, t, cache\)"),
+        (Head(), (4, 3, 1), r"shape=\(4, 3, 1\): expected \(H, D\)"),
+        (Head(), 12, r"shape=12: expected \(H, D\)"),
+        (Head(), ("4", 3), "expected"),
+    ),
+    ids=str,
+)
+def test_what_is_no_head_or_no_shape_is_refused(head, shape, words):
+    with pytest.raises(SpecpolicyError, match=words):
+        HeadSampler(head, CHAIN, shape)
+
+
 def test_what_cannot_walk_the_chain_is_refused():
-    with pytest.raises(SpecpolicyError, match="is no chain of a flow model"):
-        HeadSampler(Head(), GaussianChain.ddpm(10), SHAPE)
+    for chain in (GaussianChain.ddpm(10), None):
+        with pytest.raises(SpecpolicyError, match="is no chain of a flow model"):
+            HeadSampler(Head(), chain, SHAPE)
     with pytest.raises(SpecpolicyError, match="dpm_solver"):
         HeadSampler(Head(), CHAIN, SHAPE, "dpm_solver")
