@@ -97,6 +97,8 @@ class RobotAdapter:
             )
         self._position = standing(position, self._action.names, sees, factors)
         self._ranges = [MODES.get(modes.get(name, "")) for name in self._action.names]
+        if not (on_sent is None or callable(on_sent)):
+            raise SpecpolicyError(f"on_sent is {shown(on_sent)}: expected a function of two actions")
         self._on_sent = on_sent
         self._raw: dict[str, float] = {}  # what it was sent last, by name
         self.sent: np.ndarray | None = None
@@ -170,14 +172,16 @@ class RobotAdapter:
         """Send an action (D,) in the policy's units.
 
         Raises:
-            SpecpolicyError: an action of another size.
+            SpecpolicyError: an action of another size, or not of finite numbers; the robot is not connected.
         """
         action = np.asarray(action)
         if action.shape != (self.action_dim,):
             raise SpecpolicyError(f"an action of shape {action.shape}: {self.name} takes ({self.action_dim},)")
+        if action.dtype.kind not in "fiu" or not np.isfinite(action).all():
+            raise SpecpolicyError(f"an action that is not of finite numbers: {self.name} is not sent it")
         asked = {**self._action.write(action), **self._fixed}
         self._raw = self._raw or asked  # should the first call raise or hang, its velocities have to be set to zero
-        answer = self.robot.send_action(dict(asked))
+        answer = self._asked(self.robot.send_action, dict(asked))
         # Some robots answer with a part of what they were sent, with more than that, or with nothing.
         told = answer if isinstance(answer, Mapping) else {}
         self._raw = {name: told.get(name, value) for name, value in asked.items()}
@@ -205,20 +209,26 @@ class RobotAdapter:
 
     def _values(self) -> Mapping[str, Any]:
         """Return what the robot observes, by name."""
+        values = self._asked(self.robot.get_observation)
+        if not isinstance(values, Mapping):
+            raise SpecpolicyError(f"{self.name} observes {shown(values)}: expected a mapping")
+        return values
+
+    def _asked(self, method: Callable[..., Any], *given: Any) -> Any:
+        """Call a method of the robot; where it is not connected, say so."""
         try:
-            values = self.robot.get_observation()
+            return method(*given)
         except Exception as error:
             if not self.robot.is_connected:
                 raise SpecpolicyError(
                     f"{self.name} is not connected ({words_of(error)}): connect() it before the run, in a with block"
                 ) from error
             raise
-        if not isinstance(values, Mapping):
-            raise SpecpolicyError(f"{self.name} observes {shown(values)}: expected a mapping")
-        return values
 
 
 def _fixed(values: Mapping[str, float], takes: Mapping[str, Any]) -> dict[str, float]:
+    if not isinstance(values, Mapping):
+        raise SpecpolicyError(f"fixed is {shown(values)}: expected {{joint: value to send}}")
     for name, value in values.items():
         if name not in takes:
             raise SpecpolicyError(f"fixed: the robot takes no '{name}'; it takes {', '.join(takes)}")

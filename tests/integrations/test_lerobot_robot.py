@@ -88,6 +88,8 @@ def test_what_was_really_sent_is_told():
         ({"position": ["pan.pos"]}, "expected 3 entries"),
         ({"position": ["pan.pos", "lift.pos", "grip.pos"]}, "position: the robot has no joint 'grip.pos'"),
         ({"position": ["pan.pos", 0, math.inf]}, "neither the name of an observed number nor a number"),
+        ({"fixed": 5}, "fixed is 5: expected {joint: value to send}"),
+        ({"on_sent": "log"}, "on_sent is 'log': expected a function"),
     ),
 )
 def test_wrong_tables_are_told_in_a_line(options, words):
@@ -101,6 +103,19 @@ def test_a_unit_for_all_angles_needs_a_robot_that_says_which_are():
     arm.bus.motors = None
     with pytest.raises(SpecpolicyError, match=r"does not tell which of its numbers are angles"):
         RobotAdapter(arm, units="degrees_to_radians")
+
+
+@pytest.mark.parametrize("action", ([0.0, math.nan, 0.0], [0.0, math.inf, 0.0], ["1", "2", "3"], [None] * 3), ids=str)
+def test_an_action_that_is_not_finite_is_not_sent(action):
+    adapter, arm = connected()
+    with pytest.raises(SpecpolicyError, match="an action that is not of finite numbers: stand_in_arm is not sent it"):
+        adapter.act(action)
+    assert not arm.sent and adapter.actions == 0
+
+
+def test_an_action_before_the_robot_is_connected_is_one_line():
+    with pytest.raises(SpecpolicyError, match=r"stand_in_arm is not connected .*: connect\(\) it before the run"):
+        RobotAdapter(Arm()).act(np.zeros(3))
 
 
 def test_what_is_no_robot_is_refused():
