@@ -112,6 +112,11 @@ class Encoding:
 
     def _checked(self, observation: Observation) -> dict[str, Tensor]:
         """Return the frames (B, To, ...) of each key as they are, of one batch size."""
+        if not isinstance(observation, Mapping):
+            raise SpecpolicyError(
+                f"the observation is a {type(observation).__name__}: give a mapping {{key: frames}}, here of "
+                f"{', '.join(self.encoder.keys)}"
+            )
         frames = {}
         for key in self.encoder.keys:
             if key not in observation:

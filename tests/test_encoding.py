@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from specpolicy import SpecpolicyError
 from specpolicy.encoding import APART
 from specpolicy.frame_cache import FrameCache
 from specpolicy.networks.vision import VisionEncoder
@@ -222,3 +223,9 @@ def test_threads_share_a_cache(policy):
     finally:
         sys.setswitchinterval(before)
     assert all(torch.equal(one, other) for one, other in zip(alone * 2, together, strict=True))
+
+
+@pytest.mark.parametrize("observation", (None, np.zeros((2, 2)), ["position"]), ids=str)
+def test_what_is_no_mapping_is_no_observation(observation, small_policy):
+    with pytest.raises(SpecpolicyError, match=r"the observation is a \w+: give a mapping .*, here of position"):
+        small_policy.predict(observation)
