@@ -167,7 +167,7 @@ def _step(step: Any, known: Mapping[str, type], where: str) -> tuple[str, Any]:
     """Return (name, settings) of one entry of the list."""
     if not isinstance(step, Mapping):
         raise SpecpolicyError(f"{where} is not understood: it is {shown(step)}")
-    _only(step, ("registry_name", "class", "config", "state_file"), where)
+    _only(step, ("registry_name", "class", "config", "state_file", "artifacts"), where)
     name = step.get("registry_name", step.get("class"))
     if not isinstance(name, str) or name not in known:
         hint = closest(name, known) if isinstance(name, str) else ""
@@ -175,6 +175,10 @@ def _step(step: Any, known: Mapping[str, type], where: str) -> tuple[str, Any]:
             f"{where}, {shown(name)}, is not supported: the policy would get or give other numbers than in LeRobot"
             f"{hint or '; supported are ' + ', '.join(known)}"
         )
+    # From 0.6.2 on the tokenizer is saved in a directory beside. It is not read here: observations hold tokens.
+    files = step.get("artifacts")
+    if files and not (known[name] is Tokenise and isinstance(files, Mapping) and set(files) == {"tokenizer_name"}):
+        raise SpecpolicyError(f"{where}, {shown(name)}: its files 'artifacts' are not supported")
     return name, parse(known[name], step.get("config") or {}, where, name)
 
 

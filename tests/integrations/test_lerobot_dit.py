@@ -191,6 +191,21 @@ def test_the_processor_may_not_pad_on_the_left(tmp_path):
     assert "padding_side" in refused(directory)
 
 
+def test_a_tokenizer_that_is_saved_beside_the_policy(tmp_path):
+    """As LeRobot does from 0.6.2 on."""
+    directory, *_ = write_whole(tmp_path)
+    before = load_policy(directory)
+    file = directory / "policy_preprocessor.json"
+    content = json.loads(file.read_text())
+    content["steps"][2]["config"]["tokenizer_name"] = "tokenizer"
+    content["steps"][2]["artifacts"] = {"tokenizer_name": "tokenizer"}
+    file.write_text(json.dumps(content))
+    assert load_policy(directory).fingerprint == before.fingerprint
+    content["steps"][4]["artifacts"] = {"statistics": "more"}
+    file.write_text(json.dumps(content))
+    assert "'normalizer_processor': its files 'artifacts' are not supported" in refused(directory)
+
+
 def test_on_another_engine(tmp_path):
     pytest.importorskip("openvino")
     policy = load_policy(write_whole(tmp_path)[0])
