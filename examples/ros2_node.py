@@ -13,6 +13,7 @@ The policy observes `observation.state` (the joints in this order, in radians) a
 This file needs ROS 2 (rclpy); its test runs it with a stand-in of rclpy, not with ROS.
 """
 
+import sys
 import threading
 import time
 
@@ -46,7 +47,10 @@ class RosRobot:
         self.lacking = ""  # what the newest message without all joints lacked
         topic = told("states", "/joint_states")
         node.create_subscription(JointState, topic, self.hear_joints, qos_profile_sensor_data)
-        self.cameras = dict(entry.split(":", 1) for entry in told("cameras", [""]) if entry)
+        cameras = [entry for entry in told("cameras", [""]) if entry]
+        if wrong := [entry for entry in cameras if ":" not in entry]:
+            raise specpolicy.SpecpolicyError(f"cameras: '{wrong[0]}' names no topic: give front:/camera/image_raw")
+        self.cameras = dict(entry.split(":", 1) for entry in cameras)
         for name, topic in self.cameras.items():
             node.create_subscription(Image, topic, self.hear(name), qos_profile_sensor_data)
         reliable = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
@@ -119,6 +123,11 @@ def control(node):
         policy = specpolicy.load_policy(node.declare_parameter("policy", "checkpoints/mine").value)
         options = {name: node.declare_parameter(name, default).value for name, default in OPTIONS.items()}
         robot = RosRobot(node)
+        if robot.joints == [""] or len(robot.joints) != policy.action_dim:
+            told = ", ".join(robot.joints) or "none"
+            raise specpolicy.SpecpolicyError(
+                f"joints: {told}; the policy moves {policy.action_dim}: name each, in its order"
+            )
         executor.add_node(node)
         spinning.start()
         robot.wait()
@@ -135,4 +144,7 @@ def control(node):
 
 
 if __name__ == "__main__":  # inference runs in another process, which imports this file
-    main()
+    try:
+        main()
+    except specpolicy.SpecpolicyError as error:
+        sys.exit(f"ros2_node: {error}")

@@ -63,6 +63,20 @@ def test_a_policy_that_cannot_be_loaded_shuts_ros_down(monkeypatch, tmp_path):
     assert world.events == ["node specpolicy", "node destroyed", "shut down"] and not world.published
 
 
+@pytest.mark.parametrize("joints", ([""], ["j1", "j2"]), ids=("none", "two"))
+def test_joints_that_the_policy_does_not_move_are_refused(joints, policy, monkeypatch):
+    names, world = example(monkeypatch, {"policy": policy, "joints": joints})
+    with pytest.raises(SpecpolicyError, match=r"joints: (none|j1, j2); the policy moves 3: name each, in its order"):
+        names["main"]()
+    assert world.events[-1] == "shut down" and not world.published
+
+
+def test_a_camera_without_a_topic_is_refused(monkeypatch):
+    names, _ = example(monkeypatch, {"cameras": ["front"]})
+    with pytest.raises(SpecpolicyError, match="cameras: 'front' names no topic"):
+        names["RosRobot"](names["Node"]("specpolicy"))
+
+
 def test_images_are_seen_red_first_without_padding(monkeypatch):
     names, world = example(monkeypatch, {"cameras": ["front:/camera/image_raw"]})
     robot = names["RosRobot"](names["Node"]("specpolicy"))
