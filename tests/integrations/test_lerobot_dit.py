@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from diffusers import DDIMScheduler, DDPMScheduler
 from dit_files import (
     ACTION,
     ACTIONS,
@@ -32,6 +33,7 @@ KINDS = (
     {"use_rope": False},
     {"use_positional_encoding": True, "use_rope": False},
 )
+SCHEDULERS = {"DDPM": DDPMScheduler, "DDIM": DDIMScheduler}
 
 
 def seeded(seed=0):
@@ -71,6 +73,40 @@ def test_the_denoiser_alone(options, tmp_path):
     kept = load_policy(policy.save(tmp_path / "ours"))
     drawn = [one.predict({"condition": frames}, "block", seeded()) for one in (policy, kept)]
     assert torch.equal(drawn[0].actions, drawn[1].actions) and int(drawn[0].stats.calls.max()) < STEPS
+
+
+@pytest.mark.parametrize(
+    "changed",
+    (
+        {},
+        {"prediction_type": "sample"},
+        {"noise_scheduler_type": "DDIM"},
+        {"noise_scheduler_type": "DDIM", "prediction_type": "sample", "num_inference_steps": 6},
+        {"num_inference_steps": 7, "clip_sample_range": 2.0, "beta_schedule": "linear"},
+        {"prediction_type": "sample", "clip_sample": False, "use_positional_encoding": True, "use_rope": False},
+    ),
+    ids=str,
+)
+def test_its_directory_draws_what_lerobots_loop_does(changed, tmp_path):
+    """With the scheduler of diffusers that its settings name, noise by noise."""
+    options = {name: value for name, value in changed.items() if name.startswith("use_")}
+    directory, network = write_alone(tmp_path, config=changed, **options)
+    policy, seen = load_policy(directory), torch.randn(2, FRAMES, 11, generator=seeded(1))
+    settings = {"num_train_timesteps": STEPS, "beta_schedule": "squaredcos_cap_v2", "clip_sample": True, **changed}
+    steps = settings.pop("num_inference_steps", STEPS)
+    scheduler = SCHEDULERS[settings.pop("noise_scheduler_type", "DDPM")](
+        **{name: value for name, value in settings.items() if name not in options}
+    )
+    scheduler.set_timesteps(steps)
+    torch.manual_seed(3)
+    expected = torch.randn(2, HORIZON, ACTIONS)
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            output = network(expected, t.expand(2), seen.flatten(1))
+            expected = scheduler.step(output, t, expected).prev_sample
+    out = policy.predict({"condition": seen}, "ddpm", seeded(3))
+    assert out.stats.calls.tolist() == [steps] * 2
+    torch.testing.assert_close(policy.normaliser.normalise(ACTION, out.actions), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_actions_of_processors_and_a_denoiser_alone(tmp_path):
