@@ -176,7 +176,7 @@ def wrap(
     """
     chosen = sampler or own_sampler(policy)
     if hasattr(policy, "noise_predictor"):
-        return wrap_dit(policy, Drawer(chosen, generator, calibration))
+        return wrap_dit(policy, Drawer(chosen, generator, calibration), own=sampler is None)
     drawer = Drawer(chosen, generator, calibration, LEROBOT_UNET)
     require(policy, ("diffusion", "config"), "LeRobot's DiffusionPolicy or MultiTaskDiTPolicy")
     model = policy.diffusion

@@ -16,6 +16,7 @@ from specpolicy.integrations.wrapping import Drawer, require
 from specpolicy.model import Model
 from specpolicy.networks import DiffusionTransformer
 from specpolicy.parsing.tensors import Unfilled
+from specpolicy.samplers.registry import as_sampler
 
 TOLERANCE = 1e-4  # of the root mean square of the policy's own output
 
@@ -46,8 +47,9 @@ class Kept:
         return self.denoiser
 
 
-def wrap_dit(policy: Any, drawer: Drawer) -> Any:
-    """Make the policy draw by `drawer`; see `specpolicy.integrations.lerobot.wrap`."""
+def wrap_dit(policy: Any, drawer: Drawer, own: bool) -> Any:
+    """Make the policy draw by `drawer`, or, if `own`, by what its settings name at each chunk; see
+    `specpolicy.integrations.lerobot.wrap`."""
     require(policy, ("objective", "noise_predictor", "config"), "LeRobot's MultiTaskDiTPolicy")
     objective = policy.objective
     require(objective, ("conditional_sample", "horizon", "action_dim"), "its objective")
@@ -66,12 +68,13 @@ def wrap_dit(policy: Any, drawer: Drawer) -> Any:
         shape = (batch_size, objective.horizon, objective.action_dim)
         like = next(model.parameters())
         kept = _ours(self, model, objective.horizon, conditioning_vec)
+        sampler = as_sampler(own_sampler(self)) if own else None  # a user may change them between two chunks
         if kept.network is None:
-            out = drawer.draw(model, chain, shape, {"conditioning_vec": conditioning_vec}, like)
+            out = drawer.draw(model, chain, shape, {"conditioning_vec": conditioning_vec}, like, sampler=sampler)
         else:
             cond = conditioning_vec.to(like.dtype)
             model = Model(kept.denoiser_of(chain, flow), like.device)
-            out = drawer.draw_by(model, chain, shape, cond, like)
+            out = drawer.draw_by(model, chain, shape, cond, like, sampler=sampler)
         self.last_stats = out.stats
         return out.actions
 

@@ -132,11 +132,12 @@ class Drawer:
         known: tuple[Tensor, Tensor] | None = None,
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
+        sampler: Sampler | None = None,
     ) -> Sample:
         """Draw chunks (B, H, D) on the device and in the type of `like`, which is that of the network.
 
         `conditions`: passed to the network by name, (B, ...) each. `known`: (values, mask), (B, H, D) each, of a policy
-        that inpaints. `generator`: in place of this object's own. `noise`: the initial one.
+        that inpaints. `generator`, `sampler`: in place of this object's own. `noise`: the initial one.
         """
         parts = {name: part for name, part in conditions.items() if part is not None}
         if known is not None and bool(known[1].any()):
@@ -158,7 +159,7 @@ class Drawer:
         flow = isinstance(chain.process, FlowProcess)
         called = flow_denoiser(denoiser, chain) if flow else denoiser
         model = Model(called, like.device, self._behind(network, "network." if flow else ""))
-        return self.draw_by(model, chain, shape, packed.tensor, like, generator=generator, noise=noise)
+        return self.draw_by(model, chain, shape, packed.tensor, like, generator=generator, noise=noise, sampler=sampler)
 
     def _behind(self, network: object, prefix: str) -> object:
         """Return what stands for the network where a calibration is compared with it, the same one for each chunk."""
@@ -178,13 +179,14 @@ class Drawer:
         *,
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
+        sampler: Sampler | None = None,
     ) -> Sample:
         """Draw chunks (B, H, D) from a model that takes conditions (B, ...) as they are; see `draw`."""
         # Of a policy in half precision, too: in that, states would have another distribution.
         exact = torch.promote_types(like.dtype, torch.float32)
         setting = Setting(model, chain, torch.Size(shape[1:]), self.calibration, dtype=exact)
         source = self.generator if generator is None else generator
-        out = BoundSampler(self.sampler, setting)(shape[0], cond, source, start=noise)
+        out = BoundSampler(sampler or self.sampler, setting)(shape[0], cond, source, start=noise)
         # An ordinary tensor: tensors of inference mode refuse changes in place.
         return dataclasses.replace(out, actions=out.actions.to(like.dtype, copy=True))
 

@@ -59,6 +59,18 @@ def test_it_selects_what_it_did(method, calls, sigma_min):
     assert policy._kept.network is not None  # it is drawn by our network on its parameters
 
 
+@pytest.mark.parametrize("kind", (Network, Changed), ids=("ours", "another"))
+def test_steps_and_method_may_change_between_two_chunks(kind):
+    policy = lerobot.wrap(Policy(kind, Objective()))
+    for steps, method, calls in ((STEPS, "euler", STEPS), (4, "euler", 4), (3, "rk4", 12)):
+        policy.objective.config.num_integration_steps, policy.objective.config.integration_method = steps, method
+        chunk(policy)
+        assert policy.last_stats.calls.tolist() == [calls] * 2
+    policy = lerobot.wrap(policy, "euler-5")  # a sampler that is named stays
+    chunk(policy)
+    assert policy.last_stats.calls.tolist() == [5] * 2
+
+
 def test_samplers_of_the_ancestral_chain_serve_it():
     """Another distribution than the ODE's. DDIM without noise is Euler's method again."""
     policy, before = of(), chunk(of())
