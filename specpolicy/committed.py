@@ -32,7 +32,8 @@ class Committed:
     """What the previous plan says from the newest observation on (Black et al. 2025, arXiv 2506.07339, section 4).
 
     Attributes:
-        actions: (n, D) in the environment's units; the first belongs to the step of the newest observation.
+        actions: (n, D) in the environment's units, an array or a tensor on any device; the first belongs to the step of
+            the newest observation.
         count: the first `count` of them will be executed, whatever the new chunk says.
         way: how the new chunk is drawn given them, one of `WAYS`, with its number where it has one, as in "linear-0.3".
     """
@@ -42,8 +43,11 @@ class Committed:
     way: str = HELD
 
     def __post_init__(self) -> None:
+        given: Any = self.actions
+        if callable(getattr(given, "detach", None)):  # a tensor, as `predict` returns, perhaps on a GPU
+            given = given.detach().cpu()
         try:
-            actions = np.ascontiguousarray(self.actions)
+            actions = np.ascontiguousarray(given)
         except ValueError:  # rows of different lengths
             raise SpecpolicyError("committed actions are an array (n, D) of finite numbers, got no array") from None
         if actions.ndim != 2 or actions.dtype.kind not in "iuf" or not np.isfinite(actions).all():

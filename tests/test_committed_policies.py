@@ -111,6 +111,15 @@ def test_a_planner_hands_them_to_its_policy(small_policy):
     np.testing.assert_allclose(chunk.actions[:2], plan(2).actions[:2], rtol=0, atol=2e-5)
 
 
+def test_what_a_policy_has_drawn_can_be_committed_as_it_is(small_policy):
+    """A tensor, also one that gradients are taken of."""
+    drawn = small_policy.predict(observation(1), "ddim-4", seeds(1)).actions[0, 3:]
+    told = Committed(drawn.clone().requires_grad_(), 2)
+    assert isinstance(told.actions, np.ndarray) and np.array_equal(told.actions, drawn.numpy())
+    chunk = small_policy.predict(observation(1), "ddim-4", seeds(1), committed=told).actions[0, 1:3]
+    np.testing.assert_allclose(chunk, drawn[:2], rtol=0, atol=2e-5)
+
+
 def test_rotations_are_committed_as_the_network_sees_them(policy_config):
     """Six numbers of the network are three of the environment."""
     config = {**policy_config, "action_dim": 8, "rotations": {1: "axis_angle"}}
