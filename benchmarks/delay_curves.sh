@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Success of the shipped policies against the delay of inference (docs/results/delay.md): sequential DDPM with given
 # delays, so results are the same on every machine. Takes hours on two cores; the same command continues it.
-# Usage: benchmarks/delay_curves.sh                every directory of checkpoints/
+# Usage: benchmarks/delay_curves.sh                every task with a shipped policy of its own
 #        benchmarks/delay_curves.sh lift can       these
 # EPISODES (100): episodes of each point. DELAYS ([0,1,2,4,8,12]). HORIZONS ([1,2,4,8,12]): played at a delay of 1.
 # SAMPLER (ddpm). ENGINE (openvino): runs the network. BATCH (16): episodes at once. WORK (outputs/benchmarks/delay):
@@ -11,7 +11,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh" test
 work="${WORK:-outputs/benchmarks/delay}"
 tasks=("$@")
 [ "$#" -gt 0 ] || for directory in checkpoints/*/; do
-    [[ "$directory" == *_tokens/ ]] || tasks+=("$(basename "$directory")")
+    task="$(basename "$directory")"
+    [ ! -e "configs/task/$task.yaml" ] || tasks+=("$task") # not policies of tokens, images or poses
 done
 for task in "${tasks[@]}"; do
     specpolicy evaluate task="$task" policy="checkpoints/$task" samplers="[${SAMPLER:-ddpm}]" track=delay \

@@ -13,14 +13,15 @@ from specpolicy.files import write_text
 def describe(directory: Path, summary: dict, demonstrations: int, noise: float, minutes: int) -> str:
     """Return the README's text, from the checkpoint's config.json and the summary of its evaluation."""
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    tokens = config.get("tokens")
-    conditions = summary["conditions"] if tokens else summary["conditions"][:1]
+    tokens, delayed = config.get("tokens"), summary["track"]["name"] == "delay"
+    conditions = summary["conditions"] if tokens or delayed else summary["conditions"][:1]
     results = [f"{_method(condition, config)}: **{_result(condition)}**" for condition in conditions]
     machine, task = summary["machines"][0], config["task"]["name"]
     # A recipe keeps its demonstrations with its runs.
     written = [f" {word.replace('data=', 'output=')}" for word in config["command"].split() if word.startswith("data=")]
-    cameras = config["task"].get("cameras")
-    seen = f"'task.cameras=[{','.join(cameras)}]' " if cameras else ""
+    cameras, poses = config["task"].get("cameras"), (config["task"].get("kwargs") or {}).get("absolute_actions")
+    shown = f"'task.cameras=[{','.join(cameras)}]' " if cameras else ""
+    shown += "+task.kwargs.absolute_actions=true " if poses else ""
     kind = (
         "A diffusion policy"
         if tokens is None
@@ -30,7 +31,7 @@ def describe(directory: Path, summary: dict, demonstrations: int, noise: float, 
 
 {kind} for `{config["task"]["id"]}`.
 
-- Data: {demonstrations} demonstrations of the scripted expert, `specpolicy collect task={task} {seen}\
+- Data: {demonstrations} demonstrations of the scripted expert, `specpolicy collect task={task} {shown}\
 episodes={demonstrations} noise={noise:g} seed=0{"".join(written)}`
 - Training: `{config["command"]}`
 - Minutes for both: {minutes}, on {machine["cores"]} cores ({machine["cpu"]})
@@ -56,6 +57,9 @@ def _calibration(directory: Path) -> str:
 
 
 def _method(condition: dict, config: dict) -> str:
+    if condition["clock"] == "delay":
+        late = f", d = {condition['delay']}, {condition['stitching']}" if condition["delay"] else ", d = 0"
+        return condition["sampler"] + late
     return condition["label"] if "tokens" in config else f"sequential DDPM-{config['chain']['steps']}"
 
 

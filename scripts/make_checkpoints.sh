@@ -3,7 +3,7 @@
 # that were not trained on.
 # Usage: scripts/make_checkpoints.sh                        all, one after the other
 #        scripts/make_checkpoints.sh lift can can_tokens    these; NAME_tokens are policies of action tokens, NAME_image
-#                                                           see through cameras
+#                                                           see through cameras, NAME_poses bear delays
 # WORK (default outputs/checkpoints) keeps data, runs and evaluations; an interrupted run continues.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" test
@@ -82,6 +82,29 @@ make_image_checkpoint() {
     python scripts/describe_checkpoint.py "$shipped" "$measured/summary.json" "$episodes" "$noise" "$minutes"
 }
 
+# Policies that bear delays: actions are poses, they continue committed ones and predict observations.
+# task          demonstrations  noise  training steps  executed actions  most committed actions
+pose_recipes="
+lift_conveyor 300 0.15 8000 4 8
+"
+
+make_pose_checkpoint() {
+    local task="$1" episodes="$2" noise="$3" steps="$4" executed="$5" committed="$6" start="$SECONDS"
+    local data="$work/${task}_poses.hdf5" run="$work/${task}_poses" measured="$work/${task}_poses-evaluation"
+    local shipped="checkpoints/${task}_poses" poses=+task.kwargs.absolute_actions=true
+    specpolicy collect task="$task" "$poses" episodes="$episodes" noise="$noise" seed=0 output="$data"
+    specpolicy train task="$task" "$poses" data="$data" output="$run" steps="$steps" precision="$precision" \
+        half_precision_weights=true policy.n_action_steps="$executed" policy.prefix="$committed" predict=8
+    local minutes=$(((SECONDS - start + 59) / 60))
+    mkdir -p "$shipped"
+    rm -f "$shipped"/speculation.* # of other weights
+    cp "$run/"{model,prediction}.safetensors "$run/"{config,prediction}.json "$shipped/"
+    specpolicy calibrate policy="$shipped" engine=openvino count=3000 episodes=40 chains=1000 rounds=400 student=false
+    specpolicy evaluate task="$task" "$poses" policy="$shipped" 'samplers=[ddim-10]' track=delay 'track.delays=[0,4]' \
+        'track.swept_execute_steps=[]' 'stitching=[predicted]' episodes=300 videos=0 output="$measured"
+    python scripts/describe_checkpoint.py "$shipped" "$measured/summary.json" "$episodes" "$noise" "$minutes"
+}
+
 while read -r task episodes noise steps executed; do
     [ -n "$task" ] || continue
     [ "$#" -eq 0 ] || [[ " $* " == *" $task "* ]] || continue
@@ -97,3 +120,8 @@ while read -r task episodes noise steps executed cameras calibration; do
     [ "$#" -eq 0 ] || [[ " $* " == *" ${task}_image "* ]] || continue
     make_image_checkpoint "$task" "$episodes" "$noise" "$steps" "$executed" "$cameras" "$calibration" </dev/null
 done <<<"$image_recipes"
+while read -r task episodes noise steps executed committed; do
+    [ -n "$task" ] || continue
+    [ "$#" -eq 0 ] || [[ " $* " == *" ${task}_poses "* ]] || continue
+    make_pose_checkpoint "$task" "$episodes" "$noise" "$steps" "$executed" "$committed" </dev/null
+done <<<"$pose_recipes"

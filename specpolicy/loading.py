@@ -8,23 +8,12 @@ import torch
 from specpolicy.artifacts import local_path
 from specpolicy.checkpoints import read_config, read_weights
 from specpolicy.errors import SpecpolicyError
+from specpolicy.model import usable_device
 from specpolicy.parsing.tensors import Unfilled, check_layout, layout_of
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.policy_config import PolicyConfig
 from specpolicy.prediction import read_predictor
 from specpolicy.token_policy import TokenPolicy
-
-
-def usable_device(name: torch.device | str) -> torch.device:
-    """Return the device of this name.
-
-    Raises:
-        SpecpolicyError: it does not exist, or this torch cannot use it.
-    """
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:  # AssertionError comes from a build of torch without CUDA
-        raise SpecpolicyError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def load_policy(

@@ -151,3 +151,15 @@ def device_of(denoiser: object, cond: Tensor | None = None) -> torch.device:
         for parameter in denoiser.parameters():
             return parameter.device
     return torch.device("cpu")
+
+
+def usable_device(name: torch.device | str) -> torch.device:
+    """Return the device of this name.
+
+    Raises:
+        SpecpolicyError: it does not exist, or this torch cannot use it.
+    """
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: a build of torch without CUDA
+        raise SpecpolicyError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error

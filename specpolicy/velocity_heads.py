@@ -22,7 +22,7 @@ from specpolicy.diffusion import GaussianChain
 from specpolicy.engines.base import Denoiser
 from specpolicy.errors import SpecpolicyError
 from specpolicy.flow import flow_denoiser
-from specpolicy.model import Model, device_of
+from specpolicy.model import Model, device_of, usable_device
 from specpolicy.samplers import BoundSampler, Sample, Sampler, Setting
 from specpolicy.samplers.base import Generators
 from specpolicy.samplers.registry import as_sampler
@@ -77,7 +77,7 @@ class HeadSampler:
         self._caches: dict[int, Any] = {}
         self._tickets = itertools.count()
         network = head if isinstance(head, nn.Module) else None
-        where = torch.device(device) if device is not None else device_of(network)
+        where = usable_device(device) if device is not None else device_of(network)
         model = Model(self._wrapped(lambda cond: self._caches[int(cond[0, 0])]), where, network)
         self.bound = BoundSampler(as_sampler(sampler), Setting(model, chain, torch.Size(sizes)))
 

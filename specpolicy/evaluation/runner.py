@@ -21,7 +21,7 @@ from specpolicy.evaluation.shards import Shard
 from specpolicy.evaluation.shared import work_of
 from specpolicy.evaluation.stopping import EarlyStop
 from specpolicy.evaluation.tapes import tape_path, write_tape
-from specpolicy.loading import usable_device
+from specpolicy.model import usable_device
 from specpolicy.outputs import file_name
 from specpolicy.sampler_names import make_sampler
 from specpolicy.tasks import make_task_env

@@ -8,7 +8,7 @@ from torch import Tensor
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.flow import check_flow_denoiser
-from specpolicy.model import Model, device_of
+from specpolicy.model import Model, device_of, usable_device
 from specpolicy.parsing.named import make_named
 from specpolicy.samplers.base import Denoiser, Generators, Sample, Sampler, Setting
 from specpolicy.samplers.bound import BoundSampler
@@ -97,7 +97,7 @@ def sample(
     check_flow_denoiser(denoiser, chain)
     if len(shape) != 3:
         raise SpecpolicyError(f"shape must be (batch, horizon, action dimension), got {tuple(shape)}")
-    where = torch.device(device) if device is not None else device_of(denoiser, cond)
+    where = usable_device(device) if device is not None else device_of(denoiser, cond)
     setting = Setting(Model(denoiser, where), chain, torch.Size(shape[1:]), dtype=dtype)
     bound = BoundSampler(sampler, setting)
     if not return_log_probs:

@@ -97,6 +97,8 @@ def test_a_network_whose_output_has_another_shape_is_refused(sampler, output):
         ({"chain": DDPMScheduler(10)}, r"chain is a DDPMScheduler: .* GaussianChain\.from_diffusers"),
         ({"cond": np.zeros((1, 3))}, "cond is a ndarray"),
         ({"sampler": {"name": "ddim"}}, "give a name, or what"),
+        ({"device": "abacus"}, "device=abacus cannot be used here"),
+        ({"device": 3.5}, r"device=3\.5 cannot be used here"),
     ),
     ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
 )
