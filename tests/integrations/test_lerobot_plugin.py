@@ -158,14 +158,16 @@ def test_chunks_are_drawn_beside_the_loop(make, plugin, monkeypatch):
         clock[0] = step / 10
         actions.append(policy.select_action(batch(step, rows=1)))
     assert torch.stack(actions).shape == (12, 1, 2) and torch.stack(actions).isfinite().all()
-    assert [len(given) for given in planned[:4]] == [1, 2, 2, 1]  # the warm-up, then the first chunk
-    assert all(given[1].way == "inpaint" and given[1].actions.any() for given in planned[1:3])
-    histories = [given[0]["position"] for given in planned[4:]]
+    first = [len(given) for given in planned].index(1, 1)  # the first chunk, after the warm-up
+    # A slow first chunk of the warm-up makes one more of it, which continues as many actions as the run.
+    assert first in (3, 4) and [len(given) for given in planned[:3]] == [1, 2, 2]
+    assert all(given[1].way == "inpaint" and given[1].actions.any() for given in planned[1:first])
+    histories = [given[0]["position"] for given in planned[first + 1 :]]
     assert len(histories) >= 2
     for history in histories:  # frames that follow one another: what LeRobot's own rtc does not show
         steps = [step for step in range(12) if np.array_equal(history[1], batch(step, rows=1)["position"][0])]
         assert len(steps) == 1 and np.array_equal(history[0], batch(steps[0] - 1, rows=1)["position"][0])
-    assert all(given[1].way == "inpaint" for given in planned[4:])
+    assert all(given[1].way == "inpaint" for given in planned[first + 1 :])
     policy.reset()
     planned.clear()
     again = policy.select_action(batch(0, rows=1))
