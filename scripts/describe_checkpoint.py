@@ -48,8 +48,9 @@ def _calibration(directory: Path) -> str:
     if not path.exists():
         return ""
     made = json.loads(path.read_text(encoding="utf-8"))["report"]["config"]
-    invented = f" and {made['invented']} made up" if made.get("invented") else ""
-    learnt = f"{made['training_steps']} training steps" if made.get("student", True) else "no student"
+    student = made.get("student", True)
+    invented = f" and {made['invented']} made up" if student and made.get("invented") else ""
+    learnt = f"{made['training_steps']} training steps" if student else "no student"
     return (
         f"- Calibration of `recycled`: `specpolicy calibrate`, {made['count']} observations{invented} of "
         f"{made['episodes']} episodes, {learnt}\n"
