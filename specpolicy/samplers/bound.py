@@ -63,8 +63,8 @@ class BoundSampler:
             SpecpolicyError: conditions, generators or a start that do not fit the batch, values that are not finite.
         """
         device = self.setting.device
-        if isinstance(batch, bool) or not isinstance(batch, numbers.Integral) or batch < 1:
-            raise SpecpolicyError(f"a batch of {shown(batch)} chunks: expected a whole number, at least 1")
+        if isinstance(batch, bool) or not isinstance(batch, numbers.Integral) or batch < 0:
+            raise SpecpolicyError(f"a batch of {shown(batch)} chunks: expected a whole number, 0 or more")
         if not isinstance(start, Tensor | None):
             raise SpecpolicyError(f"start is a {type(start).__name__}: give the noise as a torch.Tensor, (B, H, D)")
         if cond is not None:

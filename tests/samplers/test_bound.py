@@ -133,9 +133,9 @@ def test_a_start_of_another_batch_is_refused(name, shape):
         bound(3, conditions(3), seeded(0), start=torch.zeros(shape))
 
 
-@pytest.mark.parametrize("batch", (0, -1, 1.5, "2", True))
+@pytest.mark.parametrize("batch", (-1, 1.5, "2", True))
 def test_a_batch_that_is_none_is_refused(batch):
-    with pytest.raises(SpecpolicyError, match=r"a batch of .* chunks: expected a whole number, at least 1"):
+    with pytest.raises(SpecpolicyError, match=r"a batch of .* chunks: expected a whole number, 0 or more"):
         BoundSampler(make_sampler("ddpm"), setting())(batch, conditions(1))
 
 
