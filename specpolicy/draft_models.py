@@ -17,7 +17,7 @@ from specpolicy.files import atomic_path, write_text
 from specpolicy.networks import ConditionalUnet1D, UnetOptions
 from specpolicy.networks.correction_head import CorrectionHead
 from specpolicy.parsing import check_ranges, parse, plain, read_json
-from specpolicy.parsing.packed import in_half
+from specpolicy.parsing.quantised import in_half
 from specpolicy.parsing.tensors import Unfilled, check_finite, part_of, read_tensors, without_memory
 
 WEIGHTS, SETTINGS = "drafters.safetensors", "drafters.json"

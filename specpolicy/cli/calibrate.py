@@ -81,7 +81,7 @@ def run(config: DictConfig) -> None:
         about = run_config(config, artifact, fingerprint(policy), policy.control_hz)
         about["task"] = policy.config.task
         if config.learn or policy.kind != "tokens":
-            check_source(policy, config)  # before engines are measured, and an encoder sees every image
+            check_source(policy, config)  # engines are measured next, which takes seconds
         policy = on_engine(policy, config.engine)
         # In its own directory: the log of the policy's training may lie beside the policy.
         with make_logger(config.logger, output / LOG, about, name=f"{output.name}-calibrate") as logger:

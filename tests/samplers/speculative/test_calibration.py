@@ -113,8 +113,8 @@ def test_what_was_stored_once_stays_the_same_to_the_bit(problem, tmp_path):
     one, two = ((tmp_path / name / "speculation.safetensors").read_bytes() for name in ("one", "two"))
     assert one == two
     stored = load_file(tmp_path / "one/speculation.safetensors")
-    packed = {name for name, value in stored.items() if value.dtype == torch.int8}
-    assert packed and all(name.startswith("student.observation") for name in packed)
+    small = {name for name, value in stored.items() if value.dtype == torch.int8}
+    assert small and all(name.startswith("student.observation") for name in small)
 
 
 def test_directions_in_an_older_file_are_ignored(problem, tmp_path):

@@ -17,11 +17,11 @@ from specpolicy.files import atomic_path, write_text
 from specpolicy.fingerprints import check_made_for, weights_fingerprint
 from specpolicy.model import network_of
 from specpolicy.parsing import check_ranges, parse, read_json
-from specpolicy.parsing.packed import in_half, pack, read_packed
+from specpolicy.parsing.quantised import in_half, quantised, read_quantised
 from specpolicy.parsing.tensors import Unfilled, check_finite, part_of, read_layout, without_memory
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate, Surrogate
 
-FORMAT = 3  # before that, no matrix was packed
+FORMAT = 3  # before that, no matrix was quantised
 WEIGHTS, SETTINGS = "speculation.safetensors", "speculation.json"
 PRECISE = "linear_mean."  # weights of the student that set the mean of its prior, as no later layer corrects them
 REMEDY = "run `specpolicy calibrate` for this policy"
@@ -165,17 +165,17 @@ class Calibration:
     def save(self, directory: str | Path) -> Path:
         """Write `speculation.safetensors` and `speculation.json` beside a checkpoint.
 
-        The student's large matrices are packed, see `specpolicy.parsing.packed`; everything else is in half precision.
+        The student's large matrices are quantised (`specpolicy.parsing.quantised`), all else is in half precision.
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         parts = {"prior": self.prior} | ({} if self.student is None else {"student": self.student})
         tensors: dict[str, torch.Tensor] = {}
         for name, part in parts.items():
-            hidden = dict(part.named_parameters()) if name == "student" else {}
+            learnt = dict(part.named_parameters()) if name == "student" else {}
             for key, value in part.state_dict().items():
-                large = key in hidden and not key.startswith(PRECISE)
-                tensors |= pack(f"{name}.{key}", value) if large else {f"{name}.{key}": in_half(value)}
+                coarse = key in learnt and not key.startswith(PRECISE)
+                tensors |= quantised(f"{name}.{key}", value) if coarse else {f"{name}.{key}": in_half(value)}
         with atomic_path(directory / WEIGHTS) as temporary:
             save_file(tensors, temporary)
         settings = {
@@ -246,7 +246,7 @@ def _read_weights(path: Path, settings: CalibrationFile) -> dict[str, torch.Tens
     if directions:  # older files have these; nothing uses them any more, and there may be any number of them
         size = settings.shape[0] * settings.shape[1]
         expected["directions"] = torch.empty(min(directions[0], size), size, device="meta")
-    tensors = read_packed(path, expected)
+    tensors = read_quantised(path, expected)
     check_finite(tensors, {}, f"{path}: ")
     tensors.pop("directions", None)
     return tensors
