@@ -29,8 +29,8 @@ from specpolicy.distributions import same_distribution
 from specpolicy.engines.base import allows_tf32
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import write_text
-from specpolicy.histories import FILE, read_histories
-from specpolicy.loading import load_policy
+from specpolicy.policy import load_policy
+from specpolicy.policy.histories import FILE, read_histories
 from specpolicy.sampler_names import make_sampler
 from specpolicy.samplers.speculative.samplers import Speculative
 

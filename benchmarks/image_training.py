@@ -20,7 +20,7 @@ from specpolicy.cli.configuration import load_option
 from specpolicy.data.episodes import Episode, cut
 from specpolicy.data.frames import Frames, Source
 from specpolicy.parsing import parse
-from specpolicy.policy_config import PolicyOptions
+from specpolicy.policy.config import PolicyOptions
 from specpolicy.training import TrainingOptions
 from specpolicy.training.batches import Batches
 from specpolicy.training.learner import Learner

@@ -26,7 +26,7 @@ from specpolicy.integrations.lerobot import wrap
 from specpolicy.integrations.names import CLIP, CLIP_IGNORED, below, renamed
 from specpolicy.networks.clip import ClipVision, LanguageEncoder
 from specpolicy.networks.vision_options import ClipOptions, LanguageOptions
-from specpolicy.policy_base import ENCODER
+from specpolicy.policy.base import ENCODER
 
 SAMPLERS = ("ddpm", "block", "asd")
 LEROBOT = "LeRobot, another seed"

@@ -24,11 +24,11 @@ from torch import Tensor
 from specpolicy import Committed, load_policy
 from specpolicy.cli.configuration import compose_verb
 from specpolicy.conditioning.rtc import soft_weights
-from specpolicy.continuing import Continuing
 from specpolicy.control import Execution, PolicyPlanner
 from specpolicy.control.clock import DelayClock
 from specpolicy.evaluation.episode import run_episode
 from specpolicy.files import write_text
+from specpolicy.policy.continuing import Continuing
 from specpolicy.samplers import BoundSampler
 from specpolicy.samplers.base import Setting
 from specpolicy.samplers.recycled.drafter import Evaluations, RecycledDrafter

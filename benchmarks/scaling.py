@@ -31,8 +31,8 @@ from specpolicy.benchmarking import Settings, benchmark
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.provenance import fingerprint, hardware, load
 from specpolicy.files import write_text
-from specpolicy.histories import FILE, read_histories
 from specpolicy.machine import versions
+from specpolicy.policy.histories import FILE, read_histories
 from specpolicy.sampler_names import make_sampler
 from specpolicy.samplers.bound import BoundSampler
 from specpolicy.tuning import time_calls

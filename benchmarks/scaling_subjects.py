@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
-from specpolicy.histories import FILE, read_histories
-from specpolicy.loading import load_policy
 from specpolicy.model import Model
-from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy import DiffusionPolicy, load_policy
+from specpolicy.policy.histories import FILE, read_histories
 from specpolicy.samplers import Setting
 
 TRAIN_STEPS = 1000  # training steps of the analytic denoiser; chains of 10 to 1000 steps are strided from it

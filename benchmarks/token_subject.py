@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specpolicy.histories import FILE, read_histories
-from specpolicy.loading import load_policy
+from specpolicy.policy import load_policy
+from specpolicy.policy.histories import FILE, read_histories
 from specpolicy.sampler_names import make_sampler
 from specpolicy.tokens import Decoded
 from specpolicy.tokens.batches import EqualBatches

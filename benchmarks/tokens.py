@@ -27,8 +27,8 @@ from specpolicy.benchmarking.report import SUMMARY
 from specpolicy.benchmarking.table import markdown_table
 from specpolicy.evaluation.provenance import fingerprint, hardware, load
 from specpolicy.files import write_text
-from specpolicy.histories import FILE
-from specpolicy.loading import load_policy
+from specpolicy.policy import load_policy
+from specpolicy.policy.histories import FILE
 from specpolicy.tokens.calibration.calibration import FILE as GRAPHS
 
 

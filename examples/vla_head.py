@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from specpolicy import GaussianChain
-from specpolicy.velocity_heads import HeadSampler
+from specpolicy.integrations.velocity_heads import HeadSampler
 
 HORIZON, ACTIONS, WIDTH, STEPS = 50, 32, 64, 10
 

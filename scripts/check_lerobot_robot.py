@@ -97,9 +97,9 @@ def rollout() -> None:
     """LeRobot's rollout with our policy type: waiting for chunks, by LeRobot's rtc, and beside its loop."""
     from lerobot.scripts import lerobot_rollout
 
-    from specpolicy import policy_base, policy_sampler
+    from specpolicy.policy import base, sampler
 
-    drawn, draw = [], policy_sampler.draw
+    drawn, draw = [], sampler.draw
 
     def recorded(*arguments):
         drawn.append(inspect.signature(draw).bind(*arguments).arguments.get("committed"))
@@ -109,8 +109,8 @@ def rollout() -> None:
     ways = {"sync": (2, []), "rtc": (1, rtc), "beside": (2, ["--policy.hz=10", "--policy.stitching=rtc"])}
     with (
         tempfile.TemporaryDirectory() as directory,
-        mock.patch.object(policy_sampler, "draw", recorded),
-        mock.patch.object(policy_base, "draw", recorded),
+        mock.patch.object(sampler, "draw", recorded),
+        mock.patch.object(base, "draw", recorded),
     ):
         for name, (frames, options) in ways.items():
             sys.argv = [
@@ -143,9 +143,9 @@ def evaluation() -> None:
         return
     from lerobot.scripts import lerobot_eval
 
-    from specpolicy import policy_sampler
+    from specpolicy.policy import sampler
 
-    sizes, draw = [], policy_sampler.draw
+    sizes, draw = [], sampler.draw
 
     def recorded(*arguments):
         out = draw(*arguments)
@@ -153,7 +153,7 @@ def evaluation() -> None:
         return out
 
     pixels = {"scale": 1 / 256, "offset": -1.0}
-    with tempfile.TemporaryDirectory() as directory, mock.patch.object(policy_sampler, "draw", recorded):
+    with tempfile.TemporaryDirectory() as directory, mock.patch.object(sampler, "draw", recorded):
         observed = {"observation.state": 2, "observation.environment_state": 16}
         ours = made_up_policy(2, observed, 2, **pixels).save(Path(directory) / "policy")
         sys.argv = [

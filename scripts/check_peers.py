@@ -18,7 +18,7 @@ from torch import Tensor
 
 import specpolicy
 from specpolicy.policy import DiffusionPolicy
-from specpolicy.rotations import convert_rotations
+from specpolicy.policy.rotations import convert_rotations
 from specpolicy.samplers.base import Chunks
 
 NETWORK, CHUNK = 1e-5, 1e-4

@@ -4,17 +4,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specpolicy.calibrating import calibrate
     from specpolicy.cli.from_python import benchmark, evaluate
     from specpolicy.committed import Committed
+    from specpolicy.denoisers.flow import flow_denoiser
     from specpolicy.diffusion import GaussianChain
     from specpolicy.errors import SpecpolicyError
-    from specpolicy.flow import flow_denoiser
-    from specpolicy.loading import load_policy
-    from specpolicy.policy import DiffusionPolicy
+    from specpolicy.policy import DiffusionPolicy, TokenPolicy, load_policy
+    from specpolicy.policy.calibrating import calibrate
     from specpolicy.sampler_names import make_sampler
     from specpolicy.samplers import Calibration, Sample, log_probs, sample
-    from specpolicy.token_policy import TokenPolicy
 
 __version__ = "0.1.0"
 
@@ -39,17 +37,17 @@ __all__ = [
 # Imported at first use (PEP 562): `specpolicy --help` and processes that only simulate need no torch.
 _HOMES = {
     "Calibration": "specpolicy.samplers",
-    "calibrate": "specpolicy.calibrating",
+    "calibrate": "specpolicy.policy.calibrating",
     "Committed": "specpolicy.committed",
     "DiffusionPolicy": "specpolicy.policy",
     "benchmark": "specpolicy.cli.from_python",
     "evaluate": "specpolicy.cli.from_python",
-    "flow_denoiser": "specpolicy.flow",
+    "flow_denoiser": "specpolicy.denoisers.flow",
     "GaussianChain": "specpolicy.diffusion",
     "Sample": "specpolicy.samplers",
     "SpecpolicyError": "specpolicy.errors",
-    "TokenPolicy": "specpolicy.token_policy",
-    "load_policy": "specpolicy.loading",
+    "TokenPolicy": "specpolicy.policy",
+    "load_policy": "specpolicy.policy",
     "log_probs": "specpolicy.samplers",
     "make_sampler": "specpolicy.sampler_names",
     "sample": "specpolicy.samplers",

@@ -12,8 +12,8 @@ from specpolicy.errors import SpecpolicyError
 HELD = "inpaint"  # they are held in the chunk, see `specpolicy.conditioning`
 GRADIENT = "gradient"  # by a derivative that only an engine with gradients knows, see `specpolicy.conditioning`
 LINEAR = "linear"  # by the covariance of a calibration, see `specpolicy.conditioning`
-TRAINED = "trained"  # by a network that has learnt it, see `specpolicy.prefix`
-PREDICTED = "predicted"  # from a predicted observation of the step after them, see `specpolicy.prediction`
+TRAINED = "trained"  # by a network that has learnt it, see `specpolicy.denoisers.prefix`
+PREDICTED = "predicted"  # from a predicted observation of the step after them, see `specpolicy.policy.prediction`
 # How a policy can draw a chunk given committed actions.
 WAYS = (HELD, "rtc", "guided", GRADIENT, LINEAR, TRAINED, PREDICTED)
 NUMBERED = ("guided", GRADIENT, LINEAR)

@@ -20,8 +20,8 @@ from torch import Tensor
 from specpolicy.artifacts import local_path
 from specpolicy.distributions import same_as_normal
 from specpolicy.errors import SpecpolicyError
-from specpolicy.histories import FILE, read_histories
-from specpolicy.loading import load_policy
+from specpolicy.policy import load_policy
+from specpolicy.policy.histories import FILE, read_histories
 from specpolicy.samplers.speculative.samplers import Speculative
 
 SAMPLERS = ("ddpm", "ddim-10", "asd", "block", "recycled", "recycled-16")

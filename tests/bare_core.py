@@ -11,9 +11,9 @@ from torch import nn
 
 import specpolicy
 from specpolicy.control import Chunk, Controller, Limits
-from specpolicy.histories import read_histories
 from specpolicy.integrations import lerobot
 from specpolicy.networks import ConditionalUnet1D
+from specpolicy.policy.histories import read_histories
 from specpolicy.samplers.recycled.calibration import Distillation, Effort
 from specpolicy.samplers.registry import SAMPLERS
 from specpolicy.tokens.samplers import DECODERS

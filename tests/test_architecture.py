@@ -27,40 +27,17 @@ ROOMS = (
     "wrappers",
     "rates",
     "tasks",
-    "rotations",
     "tuning",
     "diffusion",
-    "rescaled",
-    "flow",
-    "mip",
     "conditioning",
-    "prefix",
+    "denoisers",
     "networks",
     "engines",
     "model",
     "samplers",
-    "velocity_heads",
-    "continuing",
     "tokens",
     "sampler_names",
-    "normaliser",
-    "policy_config",
-    "checkpoints",
-    "draft_models",
-    "observations",
-    "frame_cache",
-    "encoding",
-    "prediction",
-    "policy_drawing",
-    "policy_sampler",
-    "runner",
-    "policy_base",
-    "policy_networks",
     "policy",
-    "token_policy",
-    "histories",
-    "calibrating",
-    "loading",
     "data",
     "training",
     "control",
@@ -72,23 +49,31 @@ ROOMS = (
     "__main__",
     "integrations",  # above all others: nobody imports it
 )
-# What a policy is made of: whoever only asks one for chunks does not know it.
-INSIDES = {
-    "diffusion",
-    "networks",
-    "model",
-    "samplers",
-    "sampler_names",
+# The same inside the policy room.
+POLICY = (
+    "rotations",
     "normaliser",
-    "policy_config",
+    "config",
     "checkpoints",
-    "policy",
-    "policy_base",
-    "policy_networks",
-    "policy_drawing",
-    "policy_sampler",
+    "draft_models",
+    "observations",
+    "frame_cache",
+    "encoding",
+    "prediction",
+    "continuing",
+    "drawing",
+    "sampler",
+    "runner",
+    "base",
+    "networks",
+    "diffusion_policy",
+    "token_policy",
+    "histories",
+    "calibrating",
     "loading",
-}
+)
+# What a policy is made of: whoever only asks one for chunks does not know it.
+INSIDES = {"diffusion", "denoisers", "networks", "model", "samplers", "sampler_names", "policy"}
 # What else a room must not know, though it lies below.
 STRANGERS = {
     "networks": {"diffusion", "tasks"},
@@ -96,8 +81,8 @@ STRANGERS = {
     "samplers": {"networks", "tasks"},
     "engines": {"diffusion", "networks", "tokens", "tasks"},
     "model": {"diffusion", "networks", "tokens", "tasks"},
-    "training": {"tasks", "loading"},
-    "benchmark": {"tasks", "wrappers", "data", "training", "control"},
+    "training": {"tasks", "policy.loading"},
+    "benchmarking": {"tasks", "wrappers", "data", "training", "control"},
     "control": INSIDES | {"training"},
     "serving": INSIDES | {"training", "data"},
 }
@@ -116,14 +101,24 @@ def imports(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "specpolicy")
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def violations(room, modules):
     """The imported modules that `room` must not import."""
-    allowed = set(ROOMS[: ROOMS.index(room) + 1]) - STRANGERS.get(room, set())
-    used = {name.split(".")[1] for name in modules if name.startswith("specpolicy.")}
-    return {name for name in used if name in ROOMS and name not in allowed}
+    strangers = STRANGERS.get(room, set())
+    allowed = set(ROOMS[: ROOMS.index(room) + 1]) - strangers
+    used = {tuple(name.split(".")[1:3]) for name in modules if name.startswith("specpolicy.")}
+    rooms = {names[0] for names in used}
+    return {name for name in rooms if name in ROOMS and name not in allowed} | {
+        ".".join(names) for names in used if ".".join(names) in strangers
+    }
+
+
+def violations_inside(module, modules):
+    """The modules of the policy room that one of them must not import."""
+    above = POLICY[POLICY.index(module) + 1 :]
+    return {name for name in above if f"specpolicy.policy.{name}" in modules}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -133,12 +128,17 @@ def test_a_room_imports_only_from_rooms_below(path):
         return
     assert parts[0] in ROOMS, f"{parts[0]} is a new room: give it a place in ROOMS"
     assert not violations(parts[0], imports(path))
+    if parts[0] == "policy" and parts[1] != "__init__":
+        assert parts[1] in POLICY, f"{parts[1]} is new: give it a place in POLICY"
+        assert not violations_inside(parts[1], set(imports(path)))
 
 
 def test_the_check_sees_violations():
     assert violations("samplers", ["torch", "specpolicy.networks.unet"]) == {"networks"}
     assert violations("diffusion", ["specpolicy.policy"]) == {"policy"}
-    assert violations("control", ["specpolicy.policy", "specpolicy.errors"]) == {"policy"}
+    assert violations("control", ["specpolicy.policy.base", "specpolicy.errors"]) == {"policy"}
+    assert violations("training", ["specpolicy.policy.loading", "specpolicy.policy"]) == {"policy.loading"}
+    assert violations_inside("config", {"specpolicy.policy.base", "specpolicy.policy.rotations"}) == {"base"}
 
 
 def test_the_environments_stand_alone():

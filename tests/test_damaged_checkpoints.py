@@ -13,14 +13,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from damage import FILES, TENSORS, VALUES, damage_tensor, damaged_json, fields
 
 from specpolicy import SpecpolicyError, load_policy
-from specpolicy.draft_models import DraftModels, read_draft_models
-from specpolicy.histories import read_histories, write_histories
-from specpolicy.policy import DiffusionPolicy
-from specpolicy.policy_config import PolicyConfig
+from specpolicy.policy import DiffusionPolicy, PolicyConfig, TokenPolicy
+from specpolicy.policy.draft_models import DraftModels, read_draft_models
+from specpolicy.policy.histories import read_histories, write_histories
 from specpolicy.samplers import Calibration
 from specpolicy.samplers.recycled.calibration.calibration import Plan, read_calibration
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate, StudentSurrogate
-from specpolicy.token_policy import TokenPolicy
 from specpolicy.tokens.calibration import DecoderCalibration, TokenCalibration, read_token_calibration
 from specpolicy.tokens.graph import DraftGraph
 

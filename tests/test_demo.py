@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from specpolicy import demo
-from specpolicy.histories import FILE, write_histories
+from specpolicy.policy.histories import FILE, write_histories
 
 
 @pytest.fixture

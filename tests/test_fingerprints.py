@@ -12,12 +12,11 @@ import torch
 from specpolicy import SpecpolicyError, fingerprints, load_policy, make_sampler, sample
 from specpolicy.cli import main
 from specpolicy.control.planner import PolicyPlanner
-from specpolicy.draft_models import DraftModels
 from specpolicy.fingerprints import weights_fingerprint
-from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy import DiffusionPolicy, TokenPolicy
+from specpolicy.policy.draft_models import DraftModels
 from specpolicy.samplers import Calibration
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate
-from specpolicy.token_policy import TokenPolicy
 from specpolicy.tokens.calibration import TokenCalibration
 
 ROOT = Path(__file__).parents[1]

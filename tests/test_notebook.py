@@ -42,7 +42,7 @@ def test_it_runs(notebook, small_policy, tmp_path):
     checkpoint = small_policy.save(tmp_path / "policy")
     import torch
 
-    from specpolicy.histories import FILE, write_histories
+    from specpolicy.policy.histories import FILE, write_histories
 
     seen = {"position": torch.zeros(6, 2, 2).numpy(), "object": torch.zeros(6, 2, 3).numpy()}
     write_histories(checkpoint / FILE, seen)

@@ -12,8 +12,8 @@ import torch
 from specpolicy.benchmarking.launches import Launches, count_launches
 from specpolicy.benchmarking.stand_in import Shadow, StandIn
 from specpolicy.errors import SpecpolicyError
-from specpolicy.histories import Histories
-from specpolicy.policy_base import Policy
+from specpolicy.policy import Policy
+from specpolicy.policy.histories import Histories
 from specpolicy.sampler_names import AnySampler
 from specpolicy.samplers import Sample
 

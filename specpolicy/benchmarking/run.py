@@ -12,9 +12,9 @@ from specpolicy.benchmarking.summary import check_reference, describe_network, s
 from specpolicy.benchmarking.windows import tune_windows
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.provenance import fingerprint, hardware, load
-from specpolicy.histories import Histories
 from specpolicy.machine import versions
-from specpolicy.policy_base import Policy
+from specpolicy.policy import Policy
+from specpolicy.policy.histories import Histories
 from specpolicy.sampler_names import AnySampler
 
 

@@ -15,8 +15,8 @@ from specpolicy.engines.base import Denoiser, Engine, Workload
 from specpolicy.errors import SpecpolicyError
 from specpolicy.model import Model, network_of
 from specpolicy.policy import DiffusionPolicy
-from specpolicy.policy_base import Observation, Policy
-from specpolicy.policy_drawing import draw
+from specpolicy.policy.base import Observation, Policy
+from specpolicy.policy.drawing import draw
 from specpolicy.samplers import BoundSampler, Sample, Sampler
 from specpolicy.samplers.speculative.samplers import Speculation
 from specpolicy.samplers.speculative.verifiers import Verdict, Verifier

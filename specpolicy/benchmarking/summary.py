@@ -11,7 +11,7 @@ from specpolicy.benchmarking.launches import Launches
 from specpolicy.benchmarking.measure import Draw
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import plain
-from specpolicy.policy_base import Policy
+from specpolicy.policy import Policy
 from specpolicy.sampler_names import AnySampler
 from specpolicy.tuning import interpolate_cost
 

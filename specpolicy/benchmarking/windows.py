@@ -9,8 +9,8 @@ import torch
 
 from specpolicy.benchmarking.measure import Subject, choose
 from specpolicy.diffusion import GaussianChain
-from specpolicy.histories import Histories
 from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy.histories import Histories
 from specpolicy.samplers import Sampler, Setting
 from specpolicy.samplers.recycled.sampler import Recycled
 from specpolicy.samplers.speculative.samplers import Speculative

@@ -27,9 +27,9 @@ from specpolicy.errors import SpecpolicyError
 if TYPE_CHECKING:
     from specpolicy.artifacts import Artifact
     from specpolicy.benchmarking import Settings
-    from specpolicy.histories import Histories
     from specpolicy.logging import MetricLogger
-    from specpolicy.policy_base import Policy
+    from specpolicy.policy import Policy
+    from specpolicy.policy.histories import Histories
     from specpolicy.sampler_names import AnySampler
 
 RECORDED_EPISODES = 40
@@ -48,8 +48,8 @@ def run(config: DictConfig, own: Policy | None = None, command: str | None = Non
     import torch
 
     from specpolicy.cli.own_outputs import check_own
-    from specpolicy.loading import load_policy
     from specpolicy.outputs import claim, default_name
+    from specpolicy.policy import load_policy
     from specpolicy.sampler_names import make_sampler
 
     if config.threads is not None:
@@ -181,7 +181,7 @@ def _histories(policy: Policy, config: DictConfig, output: Path) -> Histories:
     """Return the recorded observations; without any, record those of a task now and keep them in `output`."""
     from specpolicy.artifacts import local_path
     from specpolicy.cli.configuration import save_config
-    from specpolicy.histories import FILE, read_histories, write_histories
+    from specpolicy.policy.histories import FILE, read_histories, write_histories
 
     path = Path(config.observations or local_path(config.policy) / FILE)
     if config.observations or path.exists():

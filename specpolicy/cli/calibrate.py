@@ -55,9 +55,9 @@ def run(config: DictConfig) -> None:
     from specpolicy.cli.own_outputs import check_own
     from specpolicy.cli.policies import output_beside, pin, run_config
     from specpolicy.evaluation.provenance import fingerprint
-    from specpolicy.loading import load_policy
     from specpolicy.logging import make_logger
     from specpolicy.outputs import claim
+    from specpolicy.policy import load_policy
     from specpolicy.precision import check_precision
 
     effort = _effort(config)  # errors are reported before an hour of work

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
-    from specpolicy.token_policy import TokenPolicy
+    from specpolicy.policy import TokenPolicy
     from specpolicy.tokens.bound import BoundDecoder
     from specpolicy.tokens.calibration import DecoderCalibration, TokenCalibration
 

@@ -83,7 +83,7 @@ def _planner(config: DictConfig, live: Live) -> Planner:
     from specpolicy.control import PolicyPlanner
     from specpolicy.evaluation.planners import ExpertPlanner
     from specpolicy.evaluation.player import EXPERT
-    from specpolicy.loading import load_policy
+    from specpolicy.policy import load_policy
 
     if config.threads < 1:
         raise SpecpolicyError(f"threads={config.threads}: expected at least one")

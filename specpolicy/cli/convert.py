@@ -33,8 +33,8 @@ def run(config: DictConfig) -> None:
     from specpolicy.cli.own_outputs import is_checkpoint, saved_by
     from specpolicy.cli.policies import pin
     from specpolicy.cli.train import BESIDE
-    from specpolicy.loading import load_policy
     from specpolicy.outputs import LOCK, claim, remove
+    from specpolicy.policy import load_policy
     from specpolicy.rates import one_rate, parse_hz
 
     pin(config, "path")

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from specpolicy.evaluation.runner import Evaluation, Origin
     from specpolicy.evaluation.stopping import EarlyStop
     from specpolicy.logging import MetricLogger
-    from specpolicy.policy_base import Policy
+    from specpolicy.policy import Policy
 
 MOST_RATES = 6  # success rates beside the progress bar
 

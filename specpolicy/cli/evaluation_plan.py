@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from specpolicy.evaluation.runner import Evaluation
     from specpolicy.evaluation.stopping import EarlyStop
     from specpolicy.evaluation.tracks import Joining
-    from specpolicy.policy_base import Policy
+    from specpolicy.policy import Policy
 
 
 def planned(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any], Evaluation]:
@@ -26,7 +26,7 @@ def planned(config: DictConfig, own: Policy | None) -> tuple[dict[str, Any], Eva
     from specpolicy.evaluation.runner import Evaluation
     from specpolicy.evaluation.shards import read_shard
     from specpolicy.evaluation.tracks import make_conditions
-    from specpolicy.loading import load_policy
+    from specpolicy.policy import load_policy
 
     policy = functools.cache(lambda: own or load_policy(config.policy, config.device))
     if config.policy == EXPERT:

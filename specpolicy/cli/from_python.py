@@ -22,7 +22,7 @@ from specpolicy.errors import SpecpolicyError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from specpolicy.policy_base import Policy
+    from specpolicy.policy import Policy
     from specpolicy.sampler_names import AnySampler
 
     SomeSampler = str | Mapping[str, Any] | AnySampler
@@ -158,7 +158,7 @@ def _run(
     options: Mapping[str, Any],
 ) -> tuple[dict[str, Any], Path]:
     """Return the summary and the directory that holds it."""
-    from specpolicy.policy_base import Policy
+    from specpolicy.policy import Policy
 
     own = policy if isinstance(policy, Policy) else None
     options = {"policy": IN_MEMORY if own is not None else str(policy), **options}

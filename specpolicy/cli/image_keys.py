@@ -10,7 +10,7 @@ from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
     from specpolicy.data.dataset import Sequences
-    from specpolicy.policy_config import PolicyOptions
+    from specpolicy.policy.config import PolicyOptions
 
 SUFFIX = "_image"  # of a camera's name: the key of its images
 

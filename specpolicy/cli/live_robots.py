@@ -17,7 +17,7 @@ from specpolicy.errors import SpecpolicyError
 if TYPE_CHECKING:
     import gymnasium
 
-    from specpolicy.policy_base import Policy
+    from specpolicy.policy import Policy
 
 REAL = "specpolicy.integrations.{}_registry"  # by name: no package imports the integrations
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from specpolicy.checkpoints import CONFIG, WEIGHTS
+from specpolicy.policy.checkpoints import CONFIG, WEIGHTS
 
 if TYPE_CHECKING:
     from specpolicy.artifacts import Artifact
     from specpolicy.logging import MetricLogger, Score
-    from specpolicy.policy_base import Policy
+    from specpolicy.policy import Policy
 
 
 def artifact_name(policy: Policy) -> str:
@@ -46,8 +46,8 @@ def log_trained(
         about: further metadata, by name.
         logger: receives the artifact.
     """
-    from specpolicy import prediction
     from specpolicy.logging.csv_logger import last_values
+    from specpolicy.policy import prediction
 
     found = last_values(output / "metrics.csv")
     figures = {name.replace("/", "_"): value for name, value in found.items() if not name.startswith("train/learning")}

@@ -14,7 +14,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.images import is_image
 
 if TYPE_CHECKING:
-    from specpolicy.policy_base import Policy
+    from specpolicy.policy import Policy
 
 RECORDED_SEEDS, HELD_OUT_SEEDS = 300_000, 200_000  # differs from the seeds of training, evaluation and demonstrations
 HELD_OUT_EPISODES = 40
@@ -23,7 +23,7 @@ TUNING_SEEDS, TUNING_COUNT = 400_000, 48
 
 def check_source(policy: Policy, config: DictConfig) -> None:
     """Raise if `config.observations` cannot be read as the policy's, or is not given and the policy names no task."""
-    from specpolicy.histories import read_histories
+    from specpolicy.policy.histories import read_histories
 
     if config.observations:
         read_histories(config.observations, policy)
@@ -36,9 +36,9 @@ def conditions(policy: Policy, config: DictConfig) -> torch.Tensor:
 
     Images stay bytes until a few of them are encoded.
     """
-    from specpolicy.calibrating import as_in_use, encoded
     from specpolicy.evaluation.recording import record_conditions
-    from specpolicy.histories import read_histories
+    from specpolicy.policy.calibrating import as_in_use, encoded
+    from specpolicy.policy.histories import read_histories
 
     if config.observations:
         return encoded(policy, read_histories(config.observations, policy), config.seed)
@@ -56,7 +56,7 @@ def write_held_out(policy: Policy, config: DictConfig, output: Path) -> None:
     """
     from specpolicy.cli.configuration import save_config
     from specpolicy.evaluation.recording import record_histories
-    from specpolicy.histories import FILE, write_histories
+    from specpolicy.policy.histories import FILE, write_histories
 
     if config.held_out:
         count, size = config.held_out, image_bytes(policy)

@@ -7,11 +7,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from specpolicy.checkpoints import CONFIG, read_config
 from specpolicy.cli.configuration import saved_line
 from specpolicy.cli.groups import SHIPPED
 from specpolicy.errors import SpecpolicyError
 from specpolicy.outputs import LOCK, matching, remove_temporary
+from specpolicy.policy.checkpoints import CONFIG, read_config
 
 KNOWN_SHARE = 0.75  # least share of a verb's keys in a configuration that an earlier version saved
 

@@ -37,8 +37,8 @@ def run(config: DictConfig) -> None:
     from specpolicy.evaluation.conditions import Condition
     from specpolicy.evaluation.player import EXPERT, Job, Player, Setup
     from specpolicy.evaluation.viewer import window
-    from specpolicy.loading import load_policy
     from specpolicy.outputs import claim, default_name, file_name
+    from specpolicy.policy import load_policy
 
     pin(config)
     config_directories = config.get("config_directories", [])

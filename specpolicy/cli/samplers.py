@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from specpolicy.errors import SpecpolicyError
 
 if TYPE_CHECKING:
-    from specpolicy.policy_base import Policy
+    from specpolicy.policy import Policy
     from specpolicy.sampler_names import AnySampler
 
 

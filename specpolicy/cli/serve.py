@@ -105,7 +105,7 @@ def _service(config: DictConfig) -> PolicyService:
     from specpolicy.cli.policies import pin
     from specpolicy.cli.samplers import given_sampler, name_best_sampler
     from specpolicy.evaluation.provenance import fingerprint
-    from specpolicy.loading import load_policy
+    from specpolicy.policy import load_policy
     from specpolicy.serving.service import PolicyService
 
     if config.threads is not None:

@@ -38,7 +38,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import file_fingerprint
 
 if TYPE_CHECKING:
-    from specpolicy.policy_config import PolicyOptions
+    from specpolicy.policy.config import PolicyOptions
     from specpolicy.training import TrainingOptions
     from specpolicy.training.group import Group
 
@@ -82,7 +82,6 @@ def run(config: DictConfig) -> None:
 
 def _lead(config: DictConfig, group: Group, device: str) -> None:
     """Check everything, own the output, train."""
-    from specpolicy.checkpoints import CONFIG
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.made_policies import log_trained
     from specpolicy.cli.own_outputs import check_own, is_checkpoint
@@ -91,6 +90,7 @@ def _lead(config: DictConfig, group: Group, device: str) -> None:
     from specpolicy.logging import make_logger
     from specpolicy.logging.progress import progress_bar
     from specpolicy.outputs import claim, remove
+    from specpolicy.policy.checkpoints import CONFIG
     from specpolicy.training import run_identity, saved_step, train
     from specpolicy.training.state import STATE
 
@@ -150,7 +150,7 @@ def check(config: DictConfig) -> tuple[TrainingOptions, PolicyOptions]:
     """Return the options of trainer and policy; refuse those that cannot work."""
     from specpolicy.cli.training_start import check_objective
     from specpolicy.parsing import parse
-    from specpolicy.policy_config import PolicyOptions
+    from specpolicy.policy.config import PolicyOptions
     from specpolicy.training import TrainingOptions
 
     if not isinstance(config.predict, int) or config.predict < 0:

@@ -23,9 +23,9 @@ from specpolicy.errors import SpecpolicyError
 def run(config: DictConfig) -> None:
     """Train the draft models that `config` (configs/train_drafter.yaml) describes."""
     from specpolicy.cli.policies import output_beside, pin
-    from specpolicy.draft_models import KINDS
-    from specpolicy.loading import load_policy
     from specpolicy.outputs import claim
+    from specpolicy.policy import load_policy
+    from specpolicy.policy.draft_models import KINDS
     from specpolicy.samplers.speculative.loop import check_noise
     from specpolicy.training.draft_models import check_steps
 
@@ -52,8 +52,8 @@ def _train(config: DictConfig, policy: Any, output: Path) -> None:
     """Train the draft models and write them to `output`, which this run holds."""
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.observations import conditions
-    from specpolicy.draft_models import DraftModels
     from specpolicy.logging.progress import progress_bar
+    from specpolicy.policy.draft_models import DraftModels
     from specpolicy.samplers.base import NoiseSource
     from specpolicy.samplers.recycled.calibration.recording import record_sequential
     from specpolicy.training.draft_models import train_denoiser, train_head

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from specpolicy.policy_base import Policy
+    from specpolicy.policy import Policy
     from specpolicy.training.trainer import Rollout
 
 ROLLOUT_SEED = 50_000  # first reset seed of the rollouts during training

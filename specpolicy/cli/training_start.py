@@ -16,9 +16,9 @@ from specpolicy.errors import SpecpolicyError
 if TYPE_CHECKING:
     from specpolicy.data.dataset import DataSet, Sequences
     from specpolicy.data.episodes import Episode
-    from specpolicy.policy_base import Policy
-    from specpolicy.policy_config import PolicyOptions
-    from specpolicy.prediction import StatePredictor
+    from specpolicy.policy import Policy
+    from specpolicy.policy.config import PolicyOptions
+    from specpolicy.policy.prediction import StatePredictor
     from specpolicy.training import TrainingOptions
 
 GB = 1e9
@@ -45,7 +45,7 @@ def check_objective(config: DictConfig) -> None:
         SpecpolicyError: an option that differs from what the option `policy` holds, and from its default.
     """
     from specpolicy.cli.groups import load_option, option_names
-    from specpolicy.policy_config import OBJECTIVES
+    from specpolicy.policy.config import OBJECTIVES
 
     given, directories = plain(config.policy), config.get("config_directories", [])
     chosen = given.get("objective", "diffusion")

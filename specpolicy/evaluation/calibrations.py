@@ -17,7 +17,7 @@ import torch
 from specpolicy.committed import LINEAR, PREDICTED
 from specpolicy.fingerprints import add_weights
 from specpolicy.model import backend_name
-from specpolicy.policy_base import Policy
+from specpolicy.policy import Policy
 from specpolicy.sampler_names import make_sampler
 
 

@@ -13,7 +13,7 @@ from specpolicy.control.chunk import Chunk, History
 from specpolicy.control.planner import PolicyPlanner
 from specpolicy.errors import SpecpolicyError
 from specpolicy.images import is_image
-from specpolicy.policy_base import Policy
+from specpolicy.policy import Policy
 from specpolicy.rates import check_rate
 from specpolicy.tasks import has_absolute_actions, known_hz, with_cameras
 

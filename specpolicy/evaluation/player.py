@@ -19,8 +19,7 @@ from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.episode import Episode, run_episode
 from specpolicy.evaluation.planners import ExpertPlanner, PolicyPlanner
 from specpolicy.evaluation.video import choose_renderer, video_writer
-from specpolicy.loading import load_policy
-from specpolicy.policy_base import Policy
+from specpolicy.policy import Policy, load_policy
 from specpolicy.sampler_names import make_sampler
 from specpolicy.tasks import control_hz, make_task_env
 

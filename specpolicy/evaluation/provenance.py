@@ -10,7 +10,7 @@ import torch
 
 from specpolicy.fingerprints import add_weights
 from specpolicy.machine import cores, cpu_name
-from specpolicy.policy_base import Policy
+from specpolicy.policy import Policy
 
 
 def hardware() -> dict[str, Any]:

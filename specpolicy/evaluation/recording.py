@@ -13,12 +13,12 @@ import torch
 
 from specpolicy.cluster.jobs import run_jobs
 from specpolicy.control.clock import PausedClock
-from specpolicy.encoding import APART
 from specpolicy.evaluation.episode import run_episode
 from specpolicy.evaluation.planners import PolicyPlanner, check_policy_fits
-from specpolicy.histories import Histories, read_histories, write_histories
 from specpolicy.images import as_recorded, is_image
-from specpolicy.loading import load_policy
+from specpolicy.policy import load_policy
+from specpolicy.policy.encoding import APART
+from specpolicy.policy.histories import Histories, read_histories, write_histories
 from specpolicy.tasks import make_task_env
 
 __all__ = [

@@ -93,10 +93,10 @@ def make_conditions(
         hold=joining.hold,
         in_flight=joining.in_flight,
     )
-    if joining.in_flight > 1 and times_are_measured(track):
+    if joining.in_flight > 1 and (name == "paused" or times_are_measured(track)):
+        why = "the world waits for each chunk" if name == "paused" else "times are measured one chunk after the other"
         raise SpecpolicyError(
-            f"in_flight={joining.in_flight}: times are measured one chunk after the other: use track=delay, or charge "
-            "those of a track.trace"
+            f"in_flight={joining.in_flight}: {why}: use track=delay, or charge the times of a track.trace"
         )
     conditions: Sequence[Condition] = [common]
     if name == "delay":

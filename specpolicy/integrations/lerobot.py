@@ -34,7 +34,7 @@ from specpolicy.integrations.schedulers import chain_config
 from specpolicy.integrations.sizes import check_positions, unet_options, vision_options
 from specpolicy.integrations.wrapping import Drawer, require
 from specpolicy.parsing import parse, shown
-from specpolicy.policy_base import ENCODER
+from specpolicy.policy.base import ENCODER
 from specpolicy.samplers import Calibration, Sampler
 from specpolicy.samplers.base import Generators
 

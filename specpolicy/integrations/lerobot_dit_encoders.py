@@ -20,7 +20,7 @@ from specpolicy.integrations.lerobot_statistics import Normalisations
 from specpolicy.integrations.names import CLIP, CLIP_IGNORED, renamed
 from specpolicy.integrations.sizes import count, shape_of
 from specpolicy.parsing import shown
-from specpolicy.policy_base import ENCODER
+from specpolicy.policy.base import ENCODER
 
 TOKENS = "observation.language.tokens"
 CONDITION = "condition"  # what a denoiser that stands alone observes

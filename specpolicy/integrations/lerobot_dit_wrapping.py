@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specpolicy.denoisers.flow import flow_denoiser
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
-from specpolicy.flow import flow_denoiser
 from specpolicy.integrations.lerobot_dit import dit_options
 from specpolicy.integrations.lerobot_dit_settings import flow_options
 from specpolicy.integrations.wrapping import Drawer, require

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from specpolicy.policy_base import ENCODER
+from specpolicy.policy.base import ENCODER
 
 Rules = Sequence[tuple[str, str]]
 

@@ -9,7 +9,7 @@ from specpolicy.integrations.interpolation import Config
 from specpolicy.integrations.robomimic_settings import ActionFormat
 from specpolicy.integrations.unpickling import plain
 from specpolicy.parsing import parse
-from specpolicy.policy_config import SIX
+from specpolicy.policy.config import SIX
 
 ROTATIONS = {"rot_axis_angle": "axis_angle", "rot_euler": "euler_xyz"}
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks.resnet import ResNet
-from specpolicy.policy_base import ENCODER
+from specpolicy.policy.base import ENCODER
 
 
 def shape_of(weights: Mapping[str, Tensor], name: str, where: str) -> tuple[int, ...]:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from specpolicy.conditioning import paint_in, x0_table
+from specpolicy.denoisers.flow import flow_denoiser
 from specpolicy.diffusion import ChainOptions, FlowOptions, FlowProcess, GaussianChain
 from specpolicy.errors import SpecpolicyError
-from specpolicy.flow import flow_denoiser
 from specpolicy.integrations.names import UNCHANGED, Rules, renamed, unwrapped
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.model import Model

@@ -7,10 +7,10 @@ import numbers
 import torch
 from torch import Tensor
 
+from specpolicy.denoisers.flow import check_flow_denoiser
 from specpolicy.diffusion import GaussianChain
 from specpolicy.engines.base import Denoiser
 from specpolicy.errors import SpecpolicyError
-from specpolicy.flow import check_flow_denoiser
 from specpolicy.model import check_output
 from specpolicy.parsing import shown
 

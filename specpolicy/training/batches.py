@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from specpolicy.data.dataset import Sequences
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import one_line
-from specpolicy.policy_base import Policy
+from specpolicy.policy import Policy
 from specpolicy.processes import OF_GROUPS, check_main_guard
 from specpolicy.training.group import ALONE, Group
 from specpolicy.training.learner import Learner

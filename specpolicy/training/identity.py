@@ -9,7 +9,7 @@ from specpolicy.data.dataset import Sequences
 from specpolicy.fingerprints import LENGTH
 from specpolicy.outputs import first_difference
 from specpolicy.parsing import plain
-from specpolicy.policy_base import Policy
+from specpolicy.policy import Policy
 from specpolicy.training.options import WATCHING, TrainingOptions
 
 Identity = dict[str, Any]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from specpolicy.images import unit_images
-from specpolicy.policy_base import Policy
+from specpolicy.policy import Policy
 from specpolicy.training.loss import Draws, Objective
 from specpolicy.training.views import jittered
 

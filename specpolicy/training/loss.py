@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from specpolicy.diffusion import TrainingProcess
-from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy import DiffusionPolicy, TokenPolicy
 from specpolicy.samplers import Denoiser
-from specpolicy.token_policy import TokenPolicy
 
 Draws = Mapping[str, Tensor]  # random numbers by name, a row for each window of a batch
 

@@ -10,11 +10,9 @@ from specpolicy.data.dataset import Sequences
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks import ResNetOptions, TorchvisionOptions, VisionOptions
 from specpolicy.networks.torchvision_backbone import load_backbone
-from specpolicy.normaliser import Normaliser, Statistics
-from specpolicy.policy import DiffusionPolicy
-from specpolicy.policy_base import Policy
-from specpolicy.policy_config import PolicyConfig, PolicyOptions
-from specpolicy.token_policy import TokenPolicy
+from specpolicy.policy import DiffusionPolicy, Policy, TokenPolicy
+from specpolicy.policy.config import PolicyConfig, PolicyOptions
+from specpolicy.policy.normaliser import Normaliser, Statistics
 from specpolicy.tokens.tokeniser import make_tokeniser
 
 # Mean and deviation of the images that torchvision's weights were made with, red, green and blue in [0, 1].

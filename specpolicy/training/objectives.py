@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.policy_base import Policy
+from specpolicy.policy import Policy
 from specpolicy.training.continuing import Continuing
 from specpolicy.training.flowing import Flowing
 from specpolicy.training.loss import Denoising, Objective, Unmasking

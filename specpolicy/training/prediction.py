@@ -1,4 +1,4 @@
-"""Fits a predictor of the observation to demonstrations: see `specpolicy.prediction`."""
+"""Fits a predictor of the observation to demonstrations: see `specpolicy.policy.prediction`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +8,7 @@ import torch
 
 from specpolicy.data.episodes import Episode
 from specpolicy.errors import SpecpolicyError
-from specpolicy.prediction import PredictorOptions, StatePredictor, joined
+from specpolicy.policy.prediction import PredictorOptions, StatePredictor, joined
 
 RIDGE = 1e-3  # penalty, where inputs and outputs have the variance one
 LEAST = 1e-6  # deviation of what never changes

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path
 from specpolicy.parsing.tensors import part_of, prefixed
-from specpolicy.policy_base import ENCODER, Policy
+from specpolicy.policy.base import ENCODER, Policy
 from specpolicy.training.batches import Batch
 from specpolicy.training.ema import ema_decay, update_ema
 from specpolicy.training.group import Group

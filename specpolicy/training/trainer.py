@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from specpolicy.data.dataset import Sequences
-from specpolicy.policy_base import Policy
+from specpolicy.policy import Policy
 from specpolicy.precision import check_precision
 from specpolicy.training.batches import Batches
 from specpolicy.training.group import ALONE, Group

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from specpolicy.histories import FILE, write_histories
+from specpolicy.policy.histories import FILE, write_histories
 
 OBSERVATIONS = 5
 

@@ -1,7 +1,7 @@
 """specpolicy.benchmark: the verb as a function, for policies in memory."""
 
 import specpolicy
-from specpolicy.histories import FILE
+from specpolicy.policy.histories import FILE
 from specpolicy.samplers import Block
 
 

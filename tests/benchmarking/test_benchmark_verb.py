@@ -129,8 +129,8 @@ def test_a_failure_to_write_leaves_no_summary_beside_tables_of_another_run(check
 
 
 def test_observations_can_be_recorded_first(checkpoint, policy_config, tmp_path, monkeypatch):
-    from specpolicy.histories import FILE, read_histories
-    from specpolicy.loading import load_policy
+    from specpolicy.policy import load_policy
+    from specpolicy.policy.histories import FILE, read_histories
 
     monkeypatch.syspath_prepend(EVALUATION_TESTS)
     (checkpoint / FILE).unlink()

@@ -8,9 +8,9 @@ import torch
 
 from specpolicy.benchmarking.measure import measure
 from specpolicy.cli import main
-from specpolicy.histories import FILE, write_histories
 from specpolicy.networks.vision import VisionEncoder
 from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy.histories import FILE, write_histories
 from specpolicy.sampler_names import make_sampler
 
 NAMES = ("ddpm", "ddim-4", "block")

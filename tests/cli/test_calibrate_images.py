@@ -13,15 +13,15 @@ from safetensors.numpy import load_file
 from specpolicy_envs import cameras
 
 sys.path.append(str(Path(__file__).parents[1] / "samplers" / "speculative"))
+from distribution_tests import innovation_p, innovations
 from exactness_cases import CONTROLS
-from law_tests import innovation_p, innovations
 
 from specpolicy import Calibration, load_policy, sample
 from specpolicy.cli import main
 from specpolicy.evaluation.recording import record_conditions, record_histories
-from specpolicy.histories import FILE, read_histories
 from specpolicy.networks.vision import VisionEncoder
 from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy.histories import FILE, read_histories
 
 pytestmark = pytest.mark.usefixtures("drawing")
 

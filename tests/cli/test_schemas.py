@@ -30,7 +30,7 @@ from specpolicy.networks import (
     UnetOptions,
 )
 from specpolicy.parsing import parse, plain
-from specpolicy.policy_config import PolicyOptions
+from specpolicy.policy.config import PolicyOptions
 from specpolicy.sampler_names import BY_NAME, make_sampler
 from specpolicy.samplers.recycled.calibration import Effort
 from specpolicy.training import TrainingOptions

@@ -142,7 +142,7 @@ def test_a_state_depends_on_nothing_that_is_added_behind_it(name, start, place, 
 
 
 def test_autocast_does_not_touch_the_states():
-    """A draft that is not its mean plus its noise, to the last digit that counts, has another law."""
+    """A draft that is not its mean plus its noise, to the last digit that counts, has another distribution."""
     chain = CHAINS["ddpm"]
     root, additions, steps = random(2, *SHAPE), random(2, len(chain), *SHAPE), slice(0, len(chain))
     expected = chain.rollout(root, additions, steps)

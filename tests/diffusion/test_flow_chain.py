@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from specpolicy import GaussianChain, SpecpolicyError, flow_denoiser, log_probs, make_sampler, sample
+from specpolicy.denoisers.mip import MIPDenoiser
 from specpolicy.diffusion import FlowOptions, FlowProcess
 from specpolicy.diffusion.options import MIPOptions
-from specpolicy.mip import MIPDenoiser
 
 CONVENTIONS = [(noise_at, sigma_min) for noise_at in (0, 1) for sigma_min in (0.0, 0.05, 1.0)]
 UNEVEN = torch.tensor([0.0, 0.02, 0.3, 0.31, 0.8, 1.0], dtype=torch.float64)

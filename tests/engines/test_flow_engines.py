@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from specpolicy.denoisers.rescaled import SplitRescaled
 from specpolicy.engines.precision import Bfloat16
 from specpolicy.policy import DiffusionPolicy
-from specpolicy.rescaled import SplitRescaled
 
 FLOW = {"times": 20, "steps": 10, "sigma_min": 0.01}
 NETWORKS = {

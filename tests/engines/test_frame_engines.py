@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from specpolicy.encoding import APART, Encoding
 from specpolicy.engines import make_frame_engine
 from specpolicy.engines.frames import FRAME_ENGINES
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks.vision import VisionEncoder
 from specpolicy.networks.vision_options import ResNetOptions, SmallOptions
 from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy.encoding import APART, Encoding
 
 KINDS = {
     "group norm": ((3, 40, 44), ResNetOptions(crop=(36, 36))),

@@ -1,4 +1,4 @@
-"""A policy on an engine: the same chunks, and exact samplers have the law of the sequential one on that engine."""
+"""A policy on an engine: the same chunks; exact samplers have the distribution of the sequential one on that engine."""
 
 import pickle
 import sys
@@ -98,14 +98,14 @@ def innovations(denoiser, policy, states, cond):
     return torch.stack(noises), torch.stack(along)
 
 
-def p_value(numbers, law, *parameters):
-    return stats.kstest(numbers.flatten().numpy(), law, parameters).pvalue
+def p_value(numbers, distribution, *parameters):
+    return stats.kstest(numbers.flatten().numpy(), distribution, parameters).pvalue
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("engine", ("eager", "openvino", pytest.param("compile", marks=pytest.mark.slow)))
 def test_exact_samplers_are_exact_on_every_engine(policies, engine, name):
-    """Under the sequential law the noises recovered from a chain are independent standard normal numbers."""
+    """Under the sequential distribution the noises recovered from a chain are independent standard normal numbers."""
     if engine == "compile":  # takes minutes
         policies[engine] = policies.get(engine) or policies["eager"].with_engine(engine)
     if engine not in policies:

@@ -12,10 +12,9 @@ from specpolicy import Calibration, SpecpolicyError, load_policy, make_sampler
 from specpolicy.cli import main
 from specpolicy.cli.configuration import compose_verb
 from specpolicy.cli.serve import _service
-from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy import DiffusionPolicy, TokenPolicy
 from specpolicy.sampler_names import BY_NAME
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate
-from specpolicy.token_policy import TokenPolicy
 
 BEST = {"plain": "block", "calibrated": "recycled", "no noise": "ddpm", "tokens": "cosine"}
 WRONG = {"plain": "cosine", "calibrated": "confidence", "no noise": "raster", "tokens": "ddpm"}

@@ -8,18 +8,18 @@ import torch
 from test_runner import DDIM, DDPM, paused
 
 from specpolicy import SpecpolicyError, load_policy
-from specpolicy.draft_models import DraftModels
 from specpolicy.evaluation import runner, settings
 from specpolicy.evaluation.calibrations import calibration_digest
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.player import Setup
 from specpolicy.evaluation.runner import Evaluation
-from specpolicy.prediction import PredictorOptions, StatePredictor
+from specpolicy.policy import TokenPolicy
+from specpolicy.policy.draft_models import DraftModels
+from specpolicy.policy.prediction import PredictorOptions, StatePredictor
 from specpolicy.sampler_names import make_sampler
 from specpolicy.samplers import Calibration
 from specpolicy.samplers.recycled.calibration.calibration import Plan
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate
-from specpolicy.token_policy import TokenPolicy
 from specpolicy.tokens.calibration.calibration import DecoderCalibration, TokenCalibration
 from specpolicy.tokens.graph import DraftGraph
 
@@ -152,12 +152,12 @@ def test_of_a_decoder_only_its_drafts_count(policy_config):
     small = {"kind": "masked_transformer", "n_layer": 1, "n_head": 2, "n_emb": 16, "dropout": 0.0}
     config = {name: value for name, value in policy_config.items() if name != "chain"}
     policy = TokenPolicy.from_config({**config, "network": small, "tokens": {"kind": "uniform", "bins": 8}})
-    law = make_sampler("confidence").distribution
+    distribution = make_sampler("confidence").distribution
 
     def digest(chosen, nodes=(((0, 0),), ((0, 0), (1, 0))), **options):
         graphs = {policy.tokens: DraftGraph(nodes)}
         found = DecoderCalibration("graph", {"cpu": chosen}, graphs, {"seconds": {}})
-        policy.calibration = TokenCalibration(policy.tokens, policy.tokeniser.bins, {law: found})
+        policy.calibration = TokenCalibration(policy.tokens, policy.tokeniser.bins, {distribution: found})
         return calibration_digest(policy, {"name": "confidence", **options}, "eager")
 
     assert digest(0) is None and digest(2, drafts=0) is None  # it is the ordinary decoder

@@ -1,4 +1,4 @@
-"""The laws of evaluation on real physics, with the scripted experts."""
+"""The rules of evaluation on real physics, with the scripted experts."""
 
 import contextlib
 

@@ -114,7 +114,7 @@ def test_a_trace_that_does_not_tell_calls_shows_none(tmp_path):
     assert {"Success against latency", "Time per chunk"} < set(plots) and "Calls per chunk" not in plots
 
 
-def test_another_law_has_its_own_line_in_a_budget(tmp_path):
+def test_another_distribution_has_its_own_line_in_a_budget(tmp_path):
     track = {**TRACK, "name": "budget", "budgets_ms": [100]}
     conditions = [Condition("ddim-10", clock="charged"), Condition("ddim-10-eta1.0", clock="charged")]
     found, _ = summary(tmp_path, conditions, [episode(0)], track)

@@ -17,7 +17,7 @@ def labels(conditions):
     return [condition.label for condition in conditions]
 
 
-def test_classic_evaluation_is_an_condition_for_each_sampler():
+def test_classic_evaluation_is_a_condition_for_each_sampler():
     conditions = make_conditions({"name": "paused"}, ["ddpm", "ddim-4"], Joining())
     assert labels(conditions) == ["ddpm", "ddim-4"]
     assert all(isinstance(condition.make_clock(20), PausedClock) and condition.waits for condition in conditions)
@@ -100,6 +100,8 @@ def test_budgets_are_played_on_the_charged_clock():
         ({"name": "paused"}, {"stitching": ()}, "stitching is empty"),
         ({"name": "paused"}, {"stitching": ("glue",)}, "unknown stitching 'glue'"),
         ({"name": "paused"}, {"on_miss": "panic"}, "unknown on_miss 'panic'"),
+        ({"name": "paused"}, {"in_flight": 2}, "in_flight=2: the world waits for each chunk"),
+        (CHARGED, {"in_flight": 2}, "in_flight=2: times are measured one chunk after the other"),
     ),
 )
 def test_what_makes_no_experiment_is_refused(track, joining, message):
@@ -136,7 +138,7 @@ def test_settings_belong_to_methods():
     assert {name: method(spec) for name, spec in specs.items()} == {name: name for name in specs}
 
 
-def test_another_law_is_another_method():
+def test_another_distribution_is_another_method():
     usual = {"name": "ddim", "steps": 10, "eta": 0}
     assert method(usual) == method({**usual, "eta": 0.0}) == "ddim"
     assert method({**usual, "eta": 1}) == method({**usual, "eta": 1.0, "steps": 4}) == "ddim-eta1.0"

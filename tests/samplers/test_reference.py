@@ -22,11 +22,11 @@ from specpolicy.samplers import reference as literal
 SPECULATIVE = Path(__file__).parent / "speculative"
 sys.path.insert(0, str(SPECULATIVE))
 
-from law_tests import ChainLaw, bonferroni, ks_normal  # noqa: E402
+from distribution_tests import ChainDistribution, bonferroni, ks_normal  # noqa: E402
 from mixtures import MixtureDenoiser  # noqa: E402
 
 DOUBLE = torch.float64
-FALSE_ALARMS = 1e-3  # of all tests of a law in this file together
+FALSE_ALARMS = 1e-3  # of all tests of a distribution in this file together
 
 
 # -- chunk by chunk ----------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ LAW_TESTS = len(LAW_REFERENCES) + 4 + 1  # whole chains; one step, two couplings
 def target():
     """The tests against 40,000 chunks (1, 2) of the sequential sampler."""
     generator = torch.Generator().manual_seed(1)
-    return ChainLaw(
+    return ChainDistribution(
         LAW_DENOISER,
         LAW_CHAIN,
         sample(LAW_DENOISER, LAW_CHAIN, (40_000, 1, 2), None, "ddpm", generator, True, dtype=DOUBLE).states,

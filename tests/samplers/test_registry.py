@@ -84,7 +84,7 @@ def test_values_that_options_cannot_have(name, options, message):
     "output", (lambda x: x[..., :1], lambda x: (x,), lambda x: x[:1]), ids=("thin", "tuple", "one")
 )
 def test_a_network_whose_output_has_another_shape_is_refused(sampler, output):
-    """One number for several would be broadcast, and another law drawn from."""
+    """One number for several would be broadcast, and another distribution drawn from."""
     with pytest.raises(SpecpolicyError, match=r"the denoiser returned (shape|tuple)"):
         sample(lambda x, t, c: output(x), GaussianChain.ddpm(10), (2, 3, 2), sampler=sampler)
 

@@ -1,4 +1,4 @@
-"""Sequential samplers: whole chains against diffusers, their law, their bookkeeping and their errors."""
+"""Sequential samplers: whole chains against diffusers, their distribution, their bookkeeping and their errors."""
 
 import diffusers
 import pytest
@@ -78,7 +78,7 @@ def gaussian_denoiser(mean, spread, chain):
     return denoise
 
 
-def gaussian_law(chain, mean, spread):
+def gaussian_distribution(chain, mean, spread):
     """(mean, standard deviation) of the chain's samples for that denoiser: every step is affine, so exactly."""
     alpha_bar = chain.alpha_bar
     gain = alpha_bar.sqrt() * spread**2 / (alpha_bar * spread**2 + 1 - alpha_bar)
@@ -94,14 +94,14 @@ def gaussian_law(chain, mean, spread):
 @pytest.mark.parametrize("steps", (100, 16))
 @pytest.mark.parametrize("variance", ("fixed_small", "fixed_large"))
 @pytest.mark.parametrize("eta", (None, 0.0, 0.8))
-def test_samples_have_the_law_of_the_chain(steps, variance, eta):
+def test_samples_have_the_distribution_of_the_chain(steps, variance, eta):
     """KS test of 20,000 coordinates against the chain's own Gaussian, false alarm 1e-4 a case.
 
     Negative control: a spread that is 10 % wrong fails the same test.
     """
     chain = GaussianChain.ddpm(prediction="sample", clip=None, variance=variance)
     name, options = ("ddpm", {"steps": steps}) if eta is None else ("ddim", {"steps": steps, "eta": eta})
-    law = gaussian_law(chain.strided(steps) if eta is None else chain.with_ddim(steps, eta), 0.3, 0.2)
+    distribution = gaussian_distribution(chain.strided(steps) if eta is None else chain.with_ddim(steps, eta), 0.3, 0.2)
     out = sample(
         gaussian_denoiser(0.3, 0.2, chain),
         chain,
@@ -109,7 +109,7 @@ def test_samples_have_the_law_of_the_chain(steps, variance, eta):
         sampler=make_sampler(name, **options),
         generator=torch.Generator().manual_seed(11),
     )
-    values = (out.actions.flatten().numpy() - law[0]) / law[1]
+    values = (out.actions.flatten().numpy() - distribution[0]) / distribution[1]
     assert stats.kstest(values, "norm").pvalue > 1e-4
     assert stats.kstest(1.1 * values, "norm").pvalue < 1e-4
 

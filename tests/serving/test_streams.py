@@ -9,12 +9,11 @@ import torch
 
 from specpolicy import SpecpolicyError
 from specpolicy.control.chunk import Chunk
-from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy import DiffusionPolicy, TokenPolicy
 from specpolicy.serving import PolicyService
 from specpolicy.serving.inference import Inference
 from specpolicy.serving.metrics import Metrics
 from specpolicy.serving.streams import rewinder
-from specpolicy.token_policy import TokenPolicy
 
 TOKENS = {
     "network": {"kind": "masked_transformer", "n_layer": 1, "n_head": 2, "n_emb": 16},

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from specpolicy.token_policy import TokenPolicy
+from specpolicy.policy import TokenPolicy
 
 SIZES = {"position": 2, "object": 3}
 

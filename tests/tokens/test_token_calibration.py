@@ -132,9 +132,9 @@ def test_what_is_added_is_chosen_for_all_machines_and_keeps_the_other_decoders()
     costs = {"cpu": {rows: 1.0 * rows for rows in ROWS}, "cuda": dict.fromkeys(ROWS, 1.0)}
     chain = calibrate_lookahead("chain", lambda drafts: (8 / (1 + drafts), 9.0))
     before = TokenCalibration(56, 64, {"other": DecoderCalibration("graph", {"cpu": 3})}, costs)
-    after = before.added("law", chain)
+    after = before.added("distribution", chain)
     assert after.decoders["other"] == before.decoders["other"]
-    assert after.decoders["law"].drafts == {"cpu": 0, "cuda": 64}
+    assert after.decoders["distribution"].drafts == {"cpu": 0, "cuda": 64}
 
 
 def test_too_few_traces_are_refused():

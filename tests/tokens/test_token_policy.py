@@ -8,8 +8,8 @@ import torch
 import specpolicy
 from specpolicy import SpecpolicyError, make_sampler
 from specpolicy.control.planner import PolicyPlanner
-from specpolicy.histories import FILE, read_histories
-from specpolicy.token_policy import TokenPolicy
+from specpolicy.policy import TokenPolicy
+from specpolicy.policy.histories import FILE, read_histories
 from specpolicy.tokens.batches import EqualBatches
 from specpolicy.tokens.bound import inexact
 from specpolicy.tokens.rules import NEAR
@@ -183,7 +183,7 @@ def test_weights_that_are_no_numbers_are_refused(token_policy, seen):
         token_policy.predict(seen(1))
 
 
-def test_samplers_with_the_same_law_say_so():
+def test_samplers_with_the_same_distribution_say_so():
     ordinary = make_sampler("confidence")
     assert ordinary.distribution == dataclasses.replace(ordinary, drafts=8, drafter="chain").distribution
     assert len({make_sampler(**OPTIONS.get(name, dict(name=name))).distribution for name in DECODERS}) == len(DECODERS)

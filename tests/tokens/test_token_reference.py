@@ -1,9 +1,9 @@
-"""Spiffy as its paper states it: against the fast decoder, call by call, and by itself, the target's tokens and law."""
+"""Spiffy as its paper states it: against the fast decoder, call by call; by itself, its tokens and distribution."""
 
 import pytest
 import torch
 from scipy.stats import chisquare
-from toy_tokens import ToyNetwork, any_order_law, confidence_law, uniform_source
+from toy_tokens import ToyNetwork, any_order_distribution, confidence_distribution, uniform_source
 
 from specpolicy.tokens import (
     DecodingNoise,
@@ -85,7 +85,7 @@ def test_drafts_change_no_token_and_the_logits_of_another_state_do(name):
         assert wrong != ordinary
 
 
-def test_its_tokens_have_the_law_of_the_target():
+def test_its_tokens_have_the_distribution_of_the_target():
     """3,000 chunks of three positions against exact enumeration, chi-square, false alarm 1e-4; that of another order is
     found out."""
     count, network = 3_000, ToyNetwork(3, 3, seed=3)
@@ -99,12 +99,12 @@ def test_its_tokens_have_the_law_of_the_target():
     for chunk in range(count):
         found[tuple(literal.spiffy(logits, rule, of_chunk(noise, chunk), graph, 3).tokens)] += 1
 
-    def p_value(law):
-        expected = law / law.sum() * count
+    def p_value(distribution):
+        expected = distribution / distribution.sum() * count
         rare = expected < 5  # these chunks count as one
         groups = [torch.cat([part[~rare], part[rare].sum()[None]]) for part in (found.flatten().double(), expected)]
         seen, wanted = (group[: None if rare.any() else -1].numpy() for group in groups)
         return chisquare(seen, wanted).pvalue
 
-    assert p_value(confidence_law(network)) > 1e-4
-    assert p_value(any_order_law(network)) < 1e-4
+    assert p_value(confidence_distribution(network)) > 1e-4
+    assert p_value(any_order_distribution(network)) < 1e-4

@@ -7,7 +7,7 @@ import torch
 
 from specpolicy import make_sampler
 from specpolicy.data.dataset import Sequences
-from specpolicy.token_policy import TokenPolicy
+from specpolicy.policy import TokenPolicy
 from specpolicy.training import TrainingOptions, train
 from specpolicy.training.loss import Unmasking
 

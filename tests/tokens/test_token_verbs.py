@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from specpolicy import load_policy, make_sampler
 from specpolicy.cli import main
-from specpolicy.token_policy import TokenPolicy
+from specpolicy.policy import TokenPolicy
 from specpolicy.tokens.calibration import TokenCalibration
 
 TINY = [
@@ -105,20 +105,20 @@ def test_calibrating_another_decoder_keeps_what_is_known_and_timing_again_keeps_
     chain = "decoders=[{name: threshold, drafter: chain},{name: confidence, tokens_per_step: 4, label: two steps}]"
     assert main([*common, *seen, chain]) == 0
     second = TokenCalibration.load(output)
-    law = make_sampler("confidence").distribution
-    assert len(second.decoders) == 3 and second.decoders[law].graphs == confidence.graphs
+    distribution = make_sampler("confidence").distribution
+    assert len(second.decoders) == 3 and second.decoders[distribution].graphs == confidence.graphs
     assert {found.drafter for found in second.decoders.values()} == {"graph", "chain"}
     assert second.decoders[make_sampler("confidence", tokens_per_step=4).distribution].drafts == {"cpu": 0}
     capsys.readouterr()
     # As if it had been calibrated on another machine; this one is timed by itself, and plays no episode.
-    elsewhere = {law: replace(found, drafts={"cuda": 64}) for law, found in second.decoders.items()}
+    elsewhere = {distribution: replace(found, drafts={"cuda": 64}) for distribution, found in second.decoders.items()}
     replace(second, decoders=elsewhere, costs={}).save(output)
     assert main([*common, "learn=false"]) == 0
     third = TokenCalibration.load(output)
-    for law, found in third.decoders.items():
+    for distribution, found in third.decoders.items():
         assert found.drafts.keys() == {"cpu", "cuda"} and found.drafts["cuda"] == 64
-        assert found.graphs == second.decoders[law].graphs
-        assert found.report["calls"] == second.decoders[law].report["calls"]
+        assert found.graphs == second.decoders[distribution].graphs
+        assert found.report["calls"] == second.decoders[distribution].report["calls"]
     assert third.costs.keys() == {"cpu"} and "a decoder of so few steps" in capsys.readouterr().out
 
 

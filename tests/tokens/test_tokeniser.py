@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from specpolicy import SpecpolicyError
-from specpolicy.normaliser import Normaliser
 from specpolicy.parsing import parse, plain
+from specpolicy.policy.normaliser import Normaliser
 from specpolicy.tokens.tokeniser import Bins, QuantileBins, Tokeniser, make_tokeniser
 
 

@@ -1,4 +1,4 @@
-"""A network that is a table: logits by state, a few positions, a few tokens, so that its laws can be enumerated.
+"""A network that is a table: logits by state, few positions and tokens, so that its distributions can be enumerated.
 
 The states are evaluated row by row, so a row has the same logits, bit for bit, in every batch.
 """
@@ -30,8 +30,8 @@ class ToyNetwork:
         return logits if self.seen is None else logits + self.seen[owner]
 
 
-def any_order_law(network):
-    """Exact law (V^L,) of revealing one position at a time in an order that is drawn uniformly."""
+def any_order_distribution(network):
+    """Exact distribution (V^L,) of revealing one position at a time in an order that is drawn uniformly."""
     length, vocabulary = network.length, network.vocabulary
     total = torch.zeros((vocabulary,) * length, dtype=torch.float64)
     for order in itertools.permutations(range(length)):
@@ -45,8 +45,8 @@ def any_order_law(network):
     return (total / total.sum()).flatten()
 
 
-def confidence_law(network):
-    """Exact law (V^L,) of revealing the most confident position first, one at a time."""
+def confidence_distribution(network):
+    """Exact distribution (V^L,) of revealing the most confident position first, one at a time."""
     length, vocabulary = network.length, network.vocabulary
     total = torch.zeros((vocabulary,) * length, dtype=torch.float64)
 

@@ -9,7 +9,7 @@ from toy_windows import Curve, windows
 
 from specpolicy import Committed, SpecpolicyError, flow_denoiser, load_policy
 from specpolicy.policy import DiffusionPolicy
-from specpolicy.policy_config import PolicyOptions
+from specpolicy.policy.config import PolicyOptions
 from specpolicy.training import TrainingOptions, train
 from specpolicy.training.flowing import Flowing
 from specpolicy.training.objectives import make_objective

@@ -12,7 +12,7 @@ from toy_runs import Curve, Killed, KilledAt
 from specpolicy import SpecpolicyError, load_policy
 from specpolicy.data.robomimic_images import HDF5Images
 from specpolicy.parsing import parse
-from specpolicy.policy_config import PolicyOptions
+from specpolicy.policy.config import PolicyOptions
 from specpolicy.training import TrainingOptions, train
 from specpolicy.training.new_policy import new_policy
 from specpolicy.training.views import draw_views, jittered

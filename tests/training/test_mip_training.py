@@ -9,7 +9,7 @@ from toy_windows import Curve, windows
 
 from specpolicy import SpecpolicyError, load_policy
 from specpolicy.cli import main
-from specpolicy.mip import MIPDenoiser
+from specpolicy.denoisers.mip import MIPDenoiser
 from specpolicy.policy import DiffusionPolicy
 from specpolicy.training import TrainingOptions, train
 from specpolicy.training.objectives import make_objective

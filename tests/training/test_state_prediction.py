@@ -6,7 +6,7 @@ import torch
 
 from specpolicy import Committed, SpecpolicyError, load_policy
 from specpolicy.data.episodes import Episode
-from specpolicy.prediction import StatePredictor, read_predictor
+from specpolicy.policy.prediction import StatePredictor, read_predictor
 from specpolicy.training.prediction import check_predictable, fit_predictor, predicted_keys, relative_error
 
 KEYS = {"eef_pos": 2, "eef_quat": 4, "object": 2}

@@ -12,7 +12,7 @@ from specpolicy.control.pilot import Pilot
 from specpolicy.control.warming import warm_up
 from specpolicy.control.worker import ThreadWorker
 from specpolicy.errors import SpecpolicyError
-from specpolicy.policy_sampler import PolicySampler
+from specpolicy.policy.sampler import PolicySampler
 
 WARM_UP = 3  # chunks before the first episode, two of them continued if chunks are: the first of a kind is slow
 

@@ -16,7 +16,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.images import is_image
 from specpolicy.integrations.lerobot_plugin.beside import Beside
 from specpolicy.integrations.lerobot_plugin.configuration_specpolicy import SpecpolicyConfig
-from specpolicy.loading import load_policy
+from specpolicy.policy import load_policy
 from specpolicy.rates import check_rate
 
 KINDS = {"observation.state": FeatureType.STATE}

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from law_tests import ChainLaw, Verdict
+from distribution_tests import ChainDistribution, Verdict
 from many_rounds import ManyRounds
 from mixtures import MixtureDenoiser, correction_head, mixture_denoiser
 from scipy import stats
@@ -354,16 +354,16 @@ def draw(case, sampler, n, seed):
     return torch.cat(states, dim=1), cond, statistics
 
 
-@lru_cache(maxsize=2)  # cases of one chain follow each other; a law holds all of its reference samples
-def law_of(chain: str, conditioned: bool, dtype: torch.dtype, n: int) -> ChainLaw:
+@lru_cache(maxsize=2)  # cases of one chain follow each other; a distribution holds all of its reference samples
+def distribution_of(chain: str, conditioned: bool, dtype: torch.dtype, n: int) -> ChainDistribution:
     """The tests against n chunks of the sequential sampler."""
     case = Case(None, "", chain, None, conditioned, dtype)
     states, cond, _ = draw(case, "ddpm", n, seed=1)
-    return ChainLaw(mixture_denoiser(CHAINS[chain]), CHAINS[chain], states, cond)
+    return ChainDistribution(mixture_denoiser(CHAINS[chain]), CHAINS[chain], states, cond)
 
 
 def judge(case: Case, n: int) -> tuple[Verdict, list]:
     """The verdict on n chunks of a case, and the statistics of their batches."""
-    law = law_of(case.chain, case.conditioned, case.dtype, 2 * n)
+    distribution = distribution_of(case.chain, case.conditioned, case.dtype, 2 * n)
     states, cond, statistics = draw(case, case.sampler, n, case.seed)
-    return law(states, cond), statistics
+    return distribution(states, cond), statistics

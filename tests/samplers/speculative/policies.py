@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from distribution_tests import ChainDistribution, Verdict, bonferroni, innovation_p, innovations
 from exactness_cases import DRAFTERS, Composed, skewed
-from law_tests import ChainLaw, Verdict, bonferroni, innovation_p, innovations
 
 from specpolicy import GaussianChain, load_policy, make_sampler, sample
-from specpolicy.histories import FILE, read_histories
+from specpolicy.policy.histories import FILE, read_histories
 from specpolicy.samplers.recycled.sampler import Recycled
 from specpolicy.samplers.speculative.drafters import Independent
 from specpolicy.samplers.speculative.verifiers import Block, Reflection, Residual
@@ -133,10 +133,10 @@ def draw(name, sampler, observation, n, seed, batch=500):
 
 
 @cache
-def law_at(name: str, observation: int, n: int) -> ChainLaw:
+def distribution_at(name: str, observation: int, n: int) -> ChainDistribution:
     """The tests against n chunks of the sequential sampler at one observation."""
     states, _ = draw(name, "ddpm", observation, n, seed=1)
-    return ChainLaw(AtObservation(name, observation), chain(name), states, places=3, features=slow_movements)
+    return ChainDistribution(AtObservation(name, observation), chain(name), states, places=3, features=slow_movements)
 
 
 def judge(name, sampler, n, observations, seed) -> tuple[Verdict, float]:
@@ -144,7 +144,7 @@ def judge(name, sampler, n, observations, seed) -> tuple[Verdict, float]:
     verdicts, calls = [], 0.0
     for observation in observations:
         states, mean_calls = draw(name, sampler, observation, n, seed)
-        verdicts.append(law_at(name, observation, 2 * n)(states))
+        verdicts.append(distribution_at(name, observation, 2 * n)(states))
         calls += mean_calls / len(observations)
     groups = {group: bonferroni([one.groups[group] for one in verdicts]) for group in verdicts[0].groups}
     return Verdict(groups, max(one.distance for one in verdicts)), calls

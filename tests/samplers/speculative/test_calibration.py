@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from law_tests import innovation_p, innovations
+from distribution_tests import innovation_p, innovations
 from mixtures import conditional_mixture
 from safetensors.torch import load_file, save_file
 
@@ -53,7 +53,7 @@ def test_a_student_saves_calls_and_a_prior_saves_some(problem):
 
 
 @pytest.mark.parametrize("options", ({}, {"student": False}, {"window": None, "sweeps": 2}), ids=str)
-def test_a_calibrated_sampler_has_the_law_of_the_chain(problem, options):
+def test_a_calibrated_sampler_has_the_distribution_of_the_chain(problem, options):
     """The noises that its states imply are independent standard normals; false alarm 1e-4 each."""
     denoiser, cond, calibration = problem
     sampler, cond = make_sampler("recycled", calibration=calibration, **options), cond.repeat(16, 1)
@@ -72,7 +72,7 @@ def test_a_calibration_comes_back_from_its_files(problem, tmp_path):
         calibration.plans,
         calibration.report,
     )
-    # Half precision on disk moves the drafts a little, never the law.
+    # Half precision on disk moves the drafts a little, never the distribution.
     before = calls(denoiser, cond, make_sampler("recycled", calibration=calibration))
     assert calls(denoiser, cond, make_sampler("recycled", calibration=loaded)) == pytest.approx(before, rel=0.1)
 

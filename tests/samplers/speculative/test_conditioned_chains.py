@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from distribution_tests import innovation_p, innovations
 from exactness_cases import FALSE_ALARMS, SHAPE, Composed, InFixedShapes, poor_denoiser
-from law_tests import innovation_p, innovations
 from mixtures import MixtureDenoiser, correction_head
 from policies import STEPS, subject
 

@@ -18,7 +18,7 @@ SHARES = (1.0, 0.999, 0.5, 0.02, 1e-6)  # p_tau
 LAWS = [(p, delta) for p in SHARES for delta in DELTAS if -delta / 2 - math.log(p) / delta < 30]
 
 
-def residual_law(p, delta):
+def residual_distribution(p, delta):
     """max(p phi(s - delta) - phi(s), 0) up to a factor, as a function of x = s - start, and start and the last x.
 
     Written as p phi(s - delta) (1 - exp(-log ratio)), so that neither small gaps nor far tails lose digits.
@@ -67,13 +67,13 @@ def test_the_log_ratio_is_that_of_the_densities(delta, s):
 
 @pytest.mark.parametrize("p, delta", LAWS)
 def test_the_residual_mass_is_its_integral(p, delta):
-    density, start, end = residual_law(p, delta)
+    density, start, end = residual_distribution(p, delta)
     factor = p * math.exp(-(max(start - delta, 0) ** 2) / 2) / math.sqrt(2 * math.pi)
     expected = factor * integral(density, end)
     assert float(residual_mass(array(math.log(p)), array(delta))[0]) == pytest.approx(expected, rel=1e-6, abs=1e-15)
 
 
-def test_the_residual_mass_of_equal_laws_is_zero():
+def test_the_residual_mass_of_equal_distributions_is_zero():
     assert residual_mass(array(0.0, -1.0, 0.0), array(0.0, 0.0, TINY / 2)).tolist() == [0, 0, 0]
 
 
@@ -88,7 +88,7 @@ def test_the_residual_mass_lies_where_a_mass_can_lie(log_p, delta):
 
 @pytest.mark.parametrize("p, delta", LAWS)
 def test_the_residual_draw_inverts_the_integral_of_its_density(p, delta):
-    density, start, end = residual_law(p, delta)
+    density, start, end = residual_distribution(p, delta)
     uniform = np.array([0.001, 0.1, 0.5, 0.9, 0.999])
     shares, gaps = np.full_like(uniform, math.log(p)), np.full_like(uniform, delta)
     drawn = draw_residual(shares, gaps, uniform) + delta - start
@@ -97,12 +97,12 @@ def test_the_residual_draw_inverts_the_integral_of_its_density(p, delta):
         assert integral(density, x) / total == pytest.approx(u, abs=1e-6)
 
 
-def test_the_residual_draw_has_the_law_of_what_is_left_of_the_target():
+def test_the_residual_draw_has_the_distribution_of_what_is_left_of_the_target():
     """20,000 draws against the density's distribution function, KS, false alarm 1e-4; the same draws moved by 0.05
     are found out."""
     delta, log_p = 0.8, math.log(0.6)
     uniform = np.random.default_rng(1).random(20_000)
-    density, start, end = residual_law(0.6, delta)
+    density, start, end = residual_distribution(0.6, delta)
     drawn = draw_residual(np.full_like(uniform, log_p), np.full_like(uniform, delta), uniform) + delta - start
     grid = np.linspace(0, end, 20_001)
     cdf = integrate.cumulative_simpson(density(grid), x=grid, initial=0)

@@ -1,4 +1,4 @@
-"""Exactness of whole chains: every exact sampler passes tests of its law, and what is not exact fails the same tests.
+"""Exactness of whole chains: every exact sampler passes tests of its distribution, what is not exact fails them.
 
 The networks are exact denoisers of Gaussian mixtures. 10,000 chunks a case are compared with 20,000 of the sequential
 sampler. The false-alarm rate of all cases of this file together is 1e-3 (Bonferroni); the seeds are fixed.
@@ -20,7 +20,7 @@ def as_parameters(cases):
 
 
 @pytest.mark.parametrize("case", as_parameters(CASES))
-def test_the_law_is_that_of_the_sequential_sampler(case):
+def test_the_distribution_is_that_of_the_sequential_sampler(case):
     verdict, statistics = judge(case, CHUNKS)
     assert verdict.p > FALSE_ALARMS / len(CASES), str(verdict)
     # The tests mean nothing where nothing was rejected; a window of one draft from an exact guess never is.

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from law_tests import innovation_p, innovations
+from distribution_tests import innovation_p, innovations
 from mixtures import MixtureVelocity
 from test_calibration import EFFORT
 
@@ -48,7 +48,7 @@ def test_a_student_saves_calls_and_comes_back_from_its_files(problem, tmp_path):
 
 
 @pytest.mark.parametrize("steps", (None, 10, 5))
-def test_a_calibrated_sampler_has_the_law_of_the_ancestral_chain(problem, steps):
+def test_a_calibrated_sampler_has_the_distribution_of_the_ancestral_chain(problem, steps):
     """The noises that its states imply are independent standard normals; false alarm 1e-4 each."""
     denoiser, cond, calibration = problem
     sampler, cond = make_sampler("recycled", calibration=calibration, steps=steps), cond.repeat(16, 1)

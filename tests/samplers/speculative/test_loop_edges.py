@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from distribution_tests import innovation_p, innovations
 from exactness_cases import CHAINS, DRAFTERS, Composed, poor_denoiser, skewed
-from law_tests import innovation_p, innovations
 from mixtures import MixtureDenoiser
 from small_runs import EXACT, SHAPE, conditions, run
 
@@ -66,7 +66,7 @@ def test_the_number_format_of_the_states_is_kept(drafter, dtype):
 
 @pytest.mark.parametrize("verifier", VERIFIERS)
 @pytest.mark.parametrize("scale", (1e3, 1e6, 1e12))
-def test_a_huge_gap_leaves_the_law_of_the_chain(verifier, scale):
+def test_a_huge_gap_leaves_the_distribution_of_the_chain(verifier, scale):
     """A draft model that is far off: all drafts are rejected, and the emitted noises are those of the chain. False
     alarm 1e-4."""
     chain = CHAINS["unclipped"]

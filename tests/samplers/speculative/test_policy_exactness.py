@@ -1,8 +1,8 @@
 """Exactness on trained networks: the shipped lift policy and those that see, 16 steps, at recorded observations.
 
-The continuous run recovers the noises of 100 chains from their states and the network: under the policy's law they are
-independent standard normals, given what came before. The slow one compares thousands of chunks with the sequential
-sampler's. The false-alarm rate of all cases of a run together is 1e-3 (Bonferroni); the seeds are fixed.
+The continuous run recovers the noises of 100 chains from their states and the network: under the policy's distribution
+they are independent standard normals, given what came before. The slow one compares thousands of chunks with the
+sequential sampler's. The false-alarm rate of all cases of a run together is 1e-3 (Bonferroni); the seeds are fixed.
 """
 
 from dataclasses import replace
@@ -102,7 +102,7 @@ def test_noises_that_were_led_to_earlier_paths_are_normal_along_the_way_there():
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", ALL)
-def test_the_law_holds_for_many_chunks(name, policy):
+def test_the_distribution_holds_for_many_chunks(name, policy):
     sampler, level = samplers(policy)[name], FALSE_ALARMS / len(ALL) / len(POLICIES) / 2
     noises, _ = noise_p(policy, sampler, n=1000, seed=3)
     assert noises > level

@@ -36,7 +36,7 @@ def with_student(chain, shape):
 
 class Neighbouring(RecycledDrafter):
     """Smooths what is known over neighbouring steps, on both sides: the state at the next step has seen the noise of
-    this one. Tempting, faster, and not exact, although tests of the law hardly see it."""
+    this one. Tempting, faster, and not exact, although tests of the distribution hardly see it."""
 
     def draft(self, memory, problem, window):
         """See `Drafter.draft`."""

@@ -1,4 +1,4 @@
-"""Verifiers on their own: acceptance and law of one step, block verification against its reference."""
+"""Verifiers on their own: acceptance and distribution of one step, block verification against its reference."""
 
 import math
 
@@ -42,7 +42,7 @@ def random_windows(batch, window, seed, scale=1.0):
 
 @pytest.mark.parametrize("kind", EVERY)
 @pytest.mark.parametrize("delta", DELTAS)
-def test_one_step_has_the_targets_law_and_the_largest_acceptance(kind, delta):
+def test_one_step_has_the_targets_distribution_and_the_largest_acceptance(kind, delta):
     """The emitted coordinate is N(delta, 1) seen from the draft mean, and it stays the draft with chance
     2 Phi(-delta / 2), which no coupling can exceed. False alarm 1e-4 each."""
     coordinate = normals(N, 1, seed=1)
@@ -185,7 +185,7 @@ def test_what_lies_beyond_the_width_of_a_row_does_not_matter(kind, gaps, coordin
 
 
 @pytest.mark.parametrize("gap", (0.3, 1.5))
-def test_two_steps_of_a_block_have_the_joint_law_of_the_target(gap):
+def test_two_steps_of_a_block_have_the_joint_distribution_of_the_target(gap):
     """Two drafts in a row, target N(0, 1) twice, draft means off by `gap` each: emitted pairs are independent standard
     normals. Where the block ends after the first draft, a fresh ordinary step follows. False alarm 1e-4."""
     n = 600_000

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specpolicy.denoisers.flow import check_flow_denoiser
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import weights_fingerprint
-from specpolicy.flow import check_flow_denoiser
 from specpolicy.model import Model, device_of, network_of
 from specpolicy.samplers.base import Denoiser, NoiseSource
 from specpolicy.samplers.recycled.calibration.calibration import Calibration

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from specpolicy.committed import Committed
-from specpolicy.observations import Observation
-from specpolicy.policy_drawing import draw
+from specpolicy.policy.drawing import draw
+from specpolicy.policy.observations import Observation
 from specpolicy.samplers import Sample
 from specpolicy.samplers.base import Generators
 
 if TYPE_CHECKING:
-    from specpolicy.policy_base import Policy
+    from specpolicy.policy.base import Policy
 
 
 class Bound(Protocol):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from specpolicy import SpecpolicyError, load_policy, make_sampler
-from specpolicy.draft_models import SETTINGS, WEIGHTS, DraftModels, read_draft_models
+from specpolicy.policy.draft_models import SETTINGS, WEIGHTS, DraftModels, read_draft_models
 
 DENOISER = {"action_dim": 2, "cond_dim": 10, "down_dims": [8, 16]}
 HEAD = {"horizon": 8, "action_dim": 2, "cond_dim": 10, "train_steps": 20, "width": 16}

@@ -11,7 +11,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.images import kept
 
 if TYPE_CHECKING:
-    from specpolicy.policy_sampler import PolicySampler
+    from specpolicy.policy.sampler import PolicySampler
 
 
 class Runner:

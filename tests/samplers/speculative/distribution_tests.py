@@ -1,4 +1,4 @@
-"""Tests of one law against another: what an exact sampler must pass and what a biased one must fail.
+"""Tests of one distribution against another: what an exact sampler must pass and what a biased one must fail.
 
 Every test is a list of p-values, joined by Bonferroni's rule into one that is at most the true one. So a threshold
 on the joint p-value is a false-alarm rate.
@@ -44,7 +44,7 @@ class TwoSample:
     """
 
     def __init__(self, reference, directions=5, whiten=True, seed=0, points=600):
-        """reference (m, d). `points`: the sample from which the law of the energy distance is computed."""
+        """reference (m, d). `points`: the sample from which the distribution of the energy distance is computed."""
         reference = np.asarray(reference, dtype=np.float64)
         self.mean = reference.mean(0)
         centred = reference - self.mean
@@ -137,7 +137,7 @@ def ks(quantiles) -> float:
     return float(special.kolmogorov(np.sqrt(len(cdf)) * max((steps[1:] - cdf).max(), (cdf - steps[:-1]).max())))
 
 
-class ChainLaw:
+class ChainDistribution:
     """The tests of a sampler on one chain: final chunks and consecutive states against the sequential sampler's
     states, and the noises that its states imply against the standard normal."""
 

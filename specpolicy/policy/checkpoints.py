@@ -1,6 +1,6 @@
 """Our checkpoint format: a directory with `model.safetensors` (the EMA weights) and `config.json`. No pickle.
 
-This module handles files only; `specpolicy.policy` knows the meaning of the configuration's fields.
+This module handles files only; the policies know the meaning of the configuration's fields.
 """
 
 import json
@@ -15,7 +15,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path, write_text
 from specpolicy.parsing import parse, read_json, shown
 from specpolicy.parsing.tensors import read_tensors
-from specpolicy.policy_config import PolicyConfig
+from specpolicy.policy.config import PolicyConfig
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.histories import read_histories, write_histories
+from specpolicy.policy.histories import read_histories, write_histories
 
 
 def recorded(count=4):

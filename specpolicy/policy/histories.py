@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path
 from specpolicy.parsing.tensors import opened, read_layout
-from specpolicy.policy_base import Policy
+from specpolicy.policy.base import Policy
 
 REMEDY = "record the observations again"
 KINDS = ("F16", "F32", "F64", "U8", "I8", "I16", "I32", "I64")  # safetensors' names of the number types

@@ -5,9 +5,10 @@ from typing import Any
 from torch import nn
 
 from specpolicy.conditioning import Inpainting, LocalCondition, x0_table
+from specpolicy.denoisers.flow import flow_denoiser
+from specpolicy.denoisers.mip import MIPDenoiser
+from specpolicy.denoisers.prefix import Prefix, Prefixed
 from specpolicy.diffusion import GaussianChain
-from specpolicy.flow import flow_denoiser
-from specpolicy.mip import MIPDenoiser
 from specpolicy.networks import (
     ConditionalUnet1D,
     DiffusionTransformer,
@@ -17,8 +18,7 @@ from specpolicy.networks import (
     TransformerForDiffusion,
 )
 from specpolicy.parsing import plain
-from specpolicy.policy_config import PolicyConfig
-from specpolicy.prefix import Prefix, Prefixed
+from specpolicy.policy.config import PolicyConfig
 
 NETWORKS: dict[str, Any] = {
     "unet": ConditionalUnet1D,

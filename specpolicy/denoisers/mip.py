@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from specpolicy.denoisers.rescaled import RescaledDenoiser
 from specpolicy.diffusion.mip import MIPProcess
-from specpolicy.rescaled import RescaledDenoiser
 
 
 class MIPDenoiser(RescaledDenoiser):

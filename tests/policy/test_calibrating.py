@@ -6,8 +6,8 @@ from torch import nn
 
 import specpolicy
 from specpolicy import GaussianChain, SpecpolicyError
-from specpolicy.calibrating import INVENTED_BYTES, fitting
 from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy.calibrating import INVENTED_BYTES, fitting
 from specpolicy.samplers.recycled.calibration import Calibration, Distillation, Effort
 
 SMALL = Effort(

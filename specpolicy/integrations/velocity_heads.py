@@ -18,10 +18,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from specpolicy.denoisers.flow import flow_denoiser
 from specpolicy.diffusion import GaussianChain
 from specpolicy.engines.base import Denoiser
 from specpolicy.errors import SpecpolicyError
-from specpolicy.flow import flow_denoiser
 from specpolicy.model import Model, device_of, usable_device
 from specpolicy.samplers import BoundSampler, Sample, Sampler, Setting
 from specpolicy.samplers.base import Generators

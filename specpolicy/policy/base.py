@@ -9,21 +9,21 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from specpolicy.checkpoints import write_checkpoint
 from specpolicy.committed import Committed, require_way
-from specpolicy.encoding import Encoding
 from specpolicy.engines import AUTO
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import policy_fingerprint
 from specpolicy.networks import LowDimEncoder
-from specpolicy.normaliser import Normaliser
-from specpolicy.observations import Observation
 from specpolicy.parsing.tensors import check_finite, check_layout, layout_of, part_of, prefixed
-from specpolicy.policy_config import PolicyConfig
-from specpolicy.policy_drawing import draw
-from specpolicy.policy_sampler import Bound, BoundSamplers, PolicySampler
-from specpolicy.prediction import StatePredictor
-from specpolicy.runner import Runner
+from specpolicy.policy.checkpoints import write_checkpoint
+from specpolicy.policy.config import PolicyConfig
+from specpolicy.policy.drawing import draw
+from specpolicy.policy.encoding import Encoding
+from specpolicy.policy.normaliser import Normaliser
+from specpolicy.policy.observations import Observation
+from specpolicy.policy.prediction import StatePredictor
+from specpolicy.policy.runner import Runner
+from specpolicy.policy.sampler import Bound, BoundSamplers, PolicySampler
 from specpolicy.sampler_names import AnySampler, make_sampler
 from specpolicy.samplers import Sample
 from specpolicy.samplers.base import Generators

@@ -22,9 +22,9 @@ from torch import Tensor
 from specpolicy.committed import PREDICTED, Committed
 from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path, write_text
-from specpolicy.observations import checked_frames
 from specpolicy.parsing import check_ranges, parse, read_json
 from specpolicy.parsing.tensors import check_finite, read_tensors
+from specpolicy.policy.observations import checked_frames
 
 WEIGHTS, SETTINGS = "prediction.safetensors", "prediction.json"
 REMEDY = "train the policy anew, or delete prediction.json and prediction.safetensors"

@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 
 from specpolicy.artifacts import local_path
-from specpolicy.checkpoints import read_config, read_weights
 from specpolicy.errors import SpecpolicyError
 from specpolicy.model import usable_device
 from specpolicy.parsing.tensors import Unfilled, check_layout, layout_of
-from specpolicy.policy import DiffusionPolicy
-from specpolicy.policy_config import PolicyConfig
-from specpolicy.prediction import read_predictor
-from specpolicy.token_policy import TokenPolicy
+from specpolicy.policy.checkpoints import read_config, read_weights
+from specpolicy.policy.config import PolicyConfig
+from specpolicy.policy.diffusion_policy import DiffusionPolicy
+from specpolicy.policy.prediction import read_predictor
+from specpolicy.policy.token_policy import TokenPolicy
 
 
 def load_policy(

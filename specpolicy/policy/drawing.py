@@ -12,15 +12,15 @@ from torch import Tensor
 
 from specpolicy.committed import PREDICTED, Committed, rows_of
 from specpolicy.errors import SpecpolicyError
-from specpolicy.observations import Observation, checked_frames
-from specpolicy.prediction import advanced, looks_ahead, moved
+from specpolicy.policy.observations import Observation, checked_frames
+from specpolicy.policy.prediction import advanced, looks_ahead, moved
 from specpolicy.samplers import Sample
 from specpolicy.samplers.base import Generators
 from specpolicy.tuning import now
 
 if TYPE_CHECKING:
-    from specpolicy.policy_base import Policy
-    from specpolicy.policy_sampler import Bound
+    from specpolicy.policy.base import Policy
+    from specpolicy.policy.sampler import Bound
 
 
 @torch.inference_mode()

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from specpolicy.engines import Beside, FrameEngine, make_frame_engine
 from specpolicy.errors import SpecpolicyError
-from specpolicy.frame_cache import FrameCache, frame_name, state_of
 from specpolicy.images import is_image
 from specpolicy.networks import ImageEncoder, LowDimEncoder
-from specpolicy.normaliser import Normaliser
-from specpolicy.observations import Observation, checked_frames, network_frames
+from specpolicy.policy.frame_cache import FrameCache, frame_name, state_of
+from specpolicy.policy.normaliser import Normaliser
+from specpolicy.policy.observations import Observation, checked_frames, network_frames
 from specpolicy.tuning import now
 
 APART = 8  # histories whose images are encoded one by one; those of more are encoded together, for throughput

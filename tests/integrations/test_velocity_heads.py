@@ -8,7 +8,7 @@ from torch import nn
 
 from specpolicy import GaussianChain, SpecpolicyError, log_probs, sample
 from specpolicy.fingerprints import weights_fingerprint
-from specpolicy.velocity_heads import HeadSampler
+from specpolicy.integrations.velocity_heads import HeadSampler
 
 CHAIN = GaussianChain.from_flow(8, noise_at=1)
 SHAPE = (4, 3)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import specpolicy
 from specpolicy import Calibration, SpecpolicyError, load_policy, make_sampler
-from specpolicy.normaliser import Normaliser
 from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy.normaliser import Normaliser
 from specpolicy.samplers.recycled.surrogates import GaussianSurrogate
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
-from specpolicy.policy import DiffusionPolicy
-from specpolicy.policy_base import Policy
+from specpolicy.policy.base import Policy
+from specpolicy.policy.diffusion_policy import DiffusionPolicy
 from specpolicy.samplers import Calibration
 from specpolicy.samplers import calibrate as calibrate_denoiser
 from specpolicy.samplers.recycled.calibration import Effort

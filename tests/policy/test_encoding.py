@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from specpolicy import SpecpolicyError
-from specpolicy.encoding import APART
-from specpolicy.frame_cache import FrameCache
 from specpolicy.networks.vision import VisionEncoder
 from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy.encoding import APART
+from specpolicy.policy.frame_cache import FrameCache
 
 SHAPES = {"front": [3, 36, 40], "position": 2, "wrist": [3, 33, 33]}
 STEPS = 2

@@ -10,9 +10,8 @@ from omegaconf import OmegaConf
 from specpolicy import Committed, SpecpolicyError, calibrate, load_policy
 from specpolicy.cli.observations import conditions
 from specpolicy.distributions import same_distribution
-from specpolicy.histories import write_histories
-from specpolicy.policy import DiffusionPolicy
-from specpolicy.policy_config import PolicyConfig
+from specpolicy.policy import DiffusionPolicy, PolicyConfig
+from specpolicy.policy.histories import write_histories
 from specpolicy.samplers.recycled.calibration import Effort
 
 PREFIX, FIRST = 3, 1

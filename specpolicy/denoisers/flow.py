@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from specpolicy.denoisers.rescaled import RescaledDenoiser
 from specpolicy.diffusion import GaussianChain
 from specpolicy.diffusion.flow import FlowProcess
 from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import shown
-from specpolicy.rescaled import RescaledDenoiser
 
 
 class FlowDenoiser(RescaledDenoiser):

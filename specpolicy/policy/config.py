@@ -13,8 +13,8 @@ from specpolicy.diffusion import ChainOptions, FlowOptions, MIPOptions
 from specpolicy.errors import SpecpolicyError
 from specpolicy.networks import DenoiserOptions, LanguageOptions, MaskedTransformerOptions, VisionOptions
 from specpolicy.networks.vision_options import MOST_PIXELS
-from specpolicy.normaliser import Statistics
 from specpolicy.parsing import check_ranges, parse, plain, shown
+from specpolicy.policy.normaliser import Statistics
 from specpolicy.rates import parse_hz
 from specpolicy.tokens.tokeniser import Bins, TokenOptions
 
@@ -74,7 +74,8 @@ class PolicyConfig:
         conditioning: how the network receives the observation; None: the first way that its kind offers.
         vision: encoders of images, if there are any.
         language: encoder of a text, whose tokens are a key of the observation, if there is one.
-        prefix: most committed actions that the network has learnt to continue (`specpolicy.prefix`); None: none.
+        prefix: most committed actions that the network has learnt to continue, see `specpolicy.denoisers.prefix`; None:
+            none.
         rotations: {index: conversion} of six numbers of an action that are executed as three.
         control_hz: control steps per second that the actions are made for; None if unknown.
         task: the task of the training, a note; where it has an `id`, verbs play that environment.

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from specpolicy.rotations import (
+from specpolicy.policy.rotations import (
     axis_angle_from_six,
     convert_rotations,
     euler_from_six,

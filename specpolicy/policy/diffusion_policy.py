@@ -11,22 +11,22 @@ from torch import Tensor, nn
 
 from specpolicy.committed import DIFFERENTIATES, GRADIENT, HELD, LINEAR, PREDICTED, REMEDIES, TRAINED, WAYS, Committed
 from specpolicy.conditioning import Inpainting
-from specpolicy.continuing import Continuing
+from specpolicy.denoisers.prefix import Prefix, Prefixed
 from specpolicy.diffusion import GaussianChain
-from specpolicy.draft_models import DraftModels, read_draft_models
 from specpolicy.engines import AUTO, Engine, make_engine
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import check_made_for
 from specpolicy.model import Model
 from specpolicy.networks import LowDimEncoder
-from specpolicy.normaliser import Normaliser
-from specpolicy.observations import Observation
 from specpolicy.parsing.tensors import prefixed, without_memory
-from specpolicy.policy_base import ENCODER, Policy
-from specpolicy.policy_config import PolicyConfig
-from specpolicy.policy_networks import is_wrapped, make_networks, wrapped
-from specpolicy.prefix import Prefix, Prefixed
-from specpolicy.rotations import convert_rotations, restore_rotations
+from specpolicy.policy.base import ENCODER, Policy
+from specpolicy.policy.config import PolicyConfig
+from specpolicy.policy.continuing import Continuing
+from specpolicy.policy.draft_models import DraftModels, read_draft_models
+from specpolicy.policy.networks import is_wrapped, make_networks, wrapped
+from specpolicy.policy.normaliser import Normaliser
+from specpolicy.policy.observations import Observation
+from specpolicy.policy.rotations import convert_rotations, restore_rotations
 from specpolicy.samplers import BoundSampler, Calibration, Sample, Sampler, Setting
 from specpolicy.samplers.base import Generators
 from specpolicy.samplers.recycled.calibration import read_calibration

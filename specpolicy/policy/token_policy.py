@@ -16,11 +16,11 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import check_made_for
 from specpolicy.model import Model
 from specpolicy.networks import LowDimEncoder, MaskedTransformer
-from specpolicy.normaliser import Normaliser
 from specpolicy.parsing import plain
 from specpolicy.parsing.tensors import without_memory
-from specpolicy.policy_base import Policy
-from specpolicy.policy_config import PolicyConfig
+from specpolicy.policy.base import Policy
+from specpolicy.policy.config import PolicyConfig
+from specpolicy.policy.normaliser import Normaliser
 from specpolicy.samplers import Sample
 from specpolicy.samplers.base import Generators
 from specpolicy.tokens import masked_start

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from specpolicy import SpecpolicyError
 from specpolicy.control.gym_robot import GymRobot
 from specpolicy.evaluation.recording import EpisodeRecorder, FrameRecorder
-from specpolicy.histories import read_histories, write_histories
 from specpolicy.images import unit_images
 from specpolicy.policy import DiffusionPolicy
+from specpolicy.policy.histories import read_histories, write_histories
 from specpolicy.wrappers import DictObservation
 
 SHAPE, STEPS = (3, 36, 40), 2  # of the policy's images
