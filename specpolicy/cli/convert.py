@@ -18,6 +18,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from specpolicy.cli.beside import BESIDE
 from specpolicy.errors import SpecpolicyError
 
 PART = ".specpolicy.part"  # directory in `out` that holds a conversion until it is complete
@@ -32,7 +33,6 @@ def run(config: DictConfig) -> None:
     from specpolicy.cli.configuration import save_config
     from specpolicy.cli.own_outputs import is_checkpoint, saved_by
     from specpolicy.cli.policies import pin
-    from specpolicy.cli.train import BESIDE
     from specpolicy.outputs import LOCK, claim, remove
     from specpolicy.policy import load_policy
     from specpolicy.rates import one_rate, parse_hz
@@ -75,7 +75,6 @@ def _save_beside(policy: Any, written: Any, part: Path) -> list[str]:
     Half precision rounds the weights a little. What was made for the unrounded weights still serves, under the new
     fingerprint.
     """
-    from specpolicy.cli.train import BESIDE
 
     before = set(part.iterdir())
     for belonging in (policy.calibration, getattr(policy, "draft_models", None)):
@@ -88,7 +87,6 @@ def _save_beside(policy: Any, written: Any, part: Path) -> list[str]:
 
 def _discard(part: Path) -> None:
     """Delete what is left of an incomplete conversion."""
-    from specpolicy.cli.train import BESIDE
     from specpolicy.outputs import remove, remove_temporary
 
     remove(part, [*BESIDE, *FILES])

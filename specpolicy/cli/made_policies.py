@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from specpolicy.cli.beside import BESIDE
 from specpolicy.policy.checkpoints import CONFIG, WEIGHTS
 
 if TYPE_CHECKING:
@@ -76,7 +77,6 @@ def log_calibrated(
         logger: receives the artifact.
     """
     from specpolicy.cli.own_outputs import is_checkpoint
-    from specpolicy.cli.train import BESIDE
 
     beside = {name: path for directory in (place, output) for name in BESIDE if (path := directory / name).is_file()}
     metadata = {**_described(policy), "made_from": None if artifact is None else artifact.name, **report}

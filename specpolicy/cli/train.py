@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from specpolicy.cli.beside import BESIDE
 from specpolicy.cli.samplers import plain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import file_fingerprint
@@ -42,19 +43,6 @@ if TYPE_CHECKING:
     from specpolicy.training import TrainingOptions
     from specpolicy.training.group import Group
 
-# Files that other verbs put beside a policy's weights; they are of no use for other weights.
-BESIDE = (
-    "observations.safetensors",
-    "speculation.safetensors",
-    "speculation.json",
-    "calibrate.yaml",
-    "drafters.safetensors",
-    "drafters.json",
-    "train_drafter.yaml",
-    "drafts.json",
-    "prediction.safetensors",
-    "prediction.json",
-)
 # Files that overwrite=true deletes. Those that mark the directory as ours come last, so that an interrupted deletion
 # can be repeated.
 FILES = (

@@ -5,6 +5,7 @@ Checkpoints are read without the packages that wrote them. To sample through spe
 memory, see `wrap` of `specpolicy.integrations.diffusion_policy`, `.lerobot` and `.robomimic`.
 """
 
-from specpolicy.integrations.checkpoints import ForeignCheckpoint, read
+from specpolicy.integrations.checkpoints import read
+from specpolicy.integrations.foreign import ForeignCheckpoint
 
 __all__ = ["ForeignCheckpoint", "read"]

@@ -1,26 +1,15 @@
 """Recognises whose checkpoint lies at a path, and converts it to our layout."""
 
-import importlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from specpolicy.errors import SpecpolicyError
+from specpolicy.integrations.foreign import ForeignCheckpoint
 from specpolicy.integrations.lerobot_output import trained_by_lerobot
 from specpolicy.parsing import one_line, read_json, shown
 
 CONFIG = "config.json"
 ARCHIVES = (".ckpt", ".pth", ".pt", ".bin")
-
-
-@dataclass
-class ForeignCheckpoint:
-    """Another project's checkpoint: the fields of our config.json, and weights under our names."""
-
-    config: dict[str, Any]
-    weights: dict[str, Tensor]
 
 
 def read(path: str | Path, trust: bool = False) -> ForeignCheckpoint | None:
@@ -60,7 +49,9 @@ def _read_directory(path: Path, trust: bool) -> ForeignCheckpoint | None:
             continue
         # Our config has the fields network and chain; LeRobot's the type of its policy, in early versions only shapes.
         if "network" not in config and {"type", "input_features", "input_shapes"} & config.keys():
-            return importlib.import_module("specpolicy.integrations.lerobot").read(directory, config)
+            from specpolicy.integrations import lerobot
+
+            return lerobot.read(directory, config)
         return None
     latest = path / "checkpoints" / "latest.ckpt"
     if latest.is_file():

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.integrations.checkpoints import ForeignCheckpoint
 from specpolicy.integrations.diffusion_policy_settings import (
     ELSEWHERE,
     POLICIES,
@@ -25,6 +24,7 @@ from specpolicy.integrations.diffusion_policy_settings import (
     LowdimPolicy,
     Policy,
 )
+from specpolicy.integrations.foreign import ForeignCheckpoint
 from specpolicy.integrations.interpolation import Config
 from specpolicy.integrations.names import (
     VISUAL_CORE,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations import lerobot_dit
-from specpolicy.integrations.checkpoints import ForeignCheckpoint
+from specpolicy.integrations.foreign import ForeignCheckpoint
 from specpolicy.integrations.lerobot_dit_wrapping import own_sampler, wrap_dit
 from specpolicy.integrations.lerobot_robot import RobotAdapter
 from specpolicy.integrations.lerobot_settings import ACTION, ENVIRONMENT, STATE, WEIGHTS, DiffusionConfig

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.integrations.checkpoints import ForeignCheckpoint
+from specpolicy.integrations.foreign import ForeignCheckpoint
 from specpolicy.integrations.lerobot_dit_encoders import SAME, read_encoders
 from specpolicy.integrations.lerobot_dit_settings import MultiTaskDiTConfig, flow_options
 from specpolicy.integrations.lerobot_processors import AFTER, BEFORE

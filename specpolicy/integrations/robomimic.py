@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.integrations.checkpoints import ForeignCheckpoint
+from specpolicy.integrations.foreign import ForeignCheckpoint
 from specpolicy.integrations.interpolation import Config
 from specpolicy.integrations.names import (
     VISUAL_CORE,
