@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,8 +56,11 @@ class Continuation:
             def predict(states: Tensor) -> Tensor:
                 return from_state * states + from_output * read(states)
 
-            output = read(state)
-            x0 = self.way(from_state * state + from_output * output, predict, state, t, given)
+            with torch.enable_grad() if self.way.differentiates else nullcontext():
+                state = state.requires_grad_() if self.way.differentiates else state
+                output = read(state)
+                x0 = from_state * state + from_output * output
+            x0 = self.way(x0, predict, state, t, given)
             told = (x0 - from_state * state) / from_output
             return torch.where(self.way.touched(given), told, output).view_as(x)
 

@@ -61,15 +61,13 @@ class Gradient(Guided):
     """
 
     name = "gradient"
-    evaluations = 3  # the network with its gradient, and back
+    evaluations = 2  # the network, and back through it
     fixed_shapes = False
     differentiates = True
 
     def product(self, x0: Tensor, predict: Predict, state: Tensor, pull: Tensor, step: Tensor) -> Tensor:
         """See `Guided.product`."""
-        with torch.enable_grad():
-            at = state.detach().clone().requires_grad_()
-            (along,) = torch.autograd.grad(predict(at), at, pull)
+        (along,) = torch.autograd.grad(x0, state, pull)
         return along
 
     @property

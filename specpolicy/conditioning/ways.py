@@ -29,7 +29,7 @@ class Way(ABC):
         name: its name.
         evaluations: of the network for one x0'; they follow one another.
         fixed_shapes: whether it is a function of tensors alone, which a GPU can run as one graph.
-        differentiates: whether it takes gradients of the network.
+        differentiates: whether it takes gradients of the network: `x0` then comes with its graph, back to `state`.
     """
 
     name: ClassVar[str]

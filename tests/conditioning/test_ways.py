@@ -77,8 +77,10 @@ def test_guidance_moves_along_the_derivative(name):
     values, state = torch.randn(2, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     for timestep in (1, 10, 19):
         predict, told = Linearised(covariance, timestep), given(2, values, way=way)
-        x0 = predict(state[None])
-        found = way(x0, predict, state[None], torch.tensor([timestep]), told)
+        at = state[None].clone().requires_grad_(way.differentiates)
+        x0 = predict(at)
+        found = way(x0, predict, at, torch.tensor([timestep]), told).detach()
+        x0 = x0.detach()
         strength = min(float(PROCESS.alpha_bar[timestep].rsqrt()), 3.0)
         pull = told.weights * (told.values - x0)
         expected = x0 + strength * pull @ predict.gain  # the product from the left, as in the paper
@@ -98,11 +100,12 @@ def test_the_gradient_is_the_papers_product_where_the_derivative_is_not_symmetri
     found, expected = {}, {}
     for name in ("guided-1", "gradient-1"):
         way = make_way(name, PROCESS, SHAPE, 1, 2)
-        told, x0 = given(2, values, way=way), predict(state[None])
-        pull = told.weights * (told.values - x0)
+        at = state[None].clone().requires_grad_(way.differentiates)
+        told, x0 = given(2, values, way=way), predict(at)
+        pull = told.weights * (told.values - x0.detach())
         for side, product in (("left", pull @ derivative), ("right", pull @ derivative.T)):
-            expected[side] = torch.where(told.weights >= 1, told.values, x0 + product)
-        found[name] = way(x0, predict, state[None], torch.tensor([7]), told)
+            expected[side] = torch.where(told.weights >= 1, told.values, x0.detach() + product)
+        found[name] = way(x0, predict, at, torch.tensor([7]), told).detach()
     torch.testing.assert_close(found["gradient-1"], expected["left"], rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(found["guided-1"], expected["right"], rtol=0, atol=0.02)
     assert (expected["left"] - expected["right"]).abs().max() > 0.1
