@@ -25,7 +25,7 @@ from made_up_robots import MadeUpArm, PretendedBus
 import specpolicy
 from specpolicy.control import Chunk, Controller, Limits
 from specpolicy.integrations.lerobot import RobotAdapter
-from specpolicy.integrations.lerobot_registry import make_robot
+from specpolicy.integrations.lerobot.registry import make_robot
 
 ROOT = Path(__file__).parents[1]
 FAILED: list[str] = []

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from specpolicy.policy import Policy
 
-REAL = "specpolicy.integrations.{}_registry"  # by name: no package imports the integrations
+REAL = "specpolicy.integrations.{}.registry"  # by name: no package imports the integrations
 
 
 class Live(Protocol):

@@ -1,4 +1,4 @@
-"""Other projects' policies and protocols, at the border of the package: one file for each project.
+"""Other projects' policies and protocols, at the border of the package: one folder for each project.
 
 Nothing in specpolicy imports this package. `specpolicy.load_policy` finds it by its name when it is given a path.
 Checkpoints are read without the packages that wrote them. To sample through specpolicy inside a policy that you hold in

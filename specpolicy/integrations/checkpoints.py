@@ -1,11 +1,11 @@
 """Recognises whose checkpoint lies at a path, and converts it to our layout."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.foreign import ForeignCheckpoint
-from specpolicy.integrations.lerobot_output import trained_by_lerobot
 from specpolicy.parsing import one_line, read_json, shown
 
 CONFIG = "config.json"
@@ -41,7 +41,7 @@ def read(path: str | Path, trust: bool = False) -> ForeignCheckpoint | None:
 
 
 def _read_directory(path: Path, trust: bool) -> ForeignCheckpoint | None:
-    for directory in (path, *trained_by_lerobot(path)):
+    for directory in _places(path):
         config = _json(directory / CONFIG)
         if config is None and directory != path and directory.is_dir():
             config = read_json(directory / CONFIG)  # reports its errors
@@ -62,6 +62,15 @@ def _read_directory(path: Path, trust: bool) -> ForeignCheckpoint | None:
     if archives:
         raise SpecpolicyError(f"{path} holds {len(archives)} checkpoints: name one of them, such as {archives[-1]}")
     return None
+
+
+def _places(path: Path) -> Iterator[Path]:
+    """Yield directories that may hold a checkpoint. LeRobot's are looked for where ours is not, as their module loads
+    the whole of its project."""
+    yield path
+    from specpolicy.integrations.lerobot.output import trained_by_lerobot
+
+    yield from trained_by_lerobot(path)
 
 
 def _read_archive(path: Path, trust: bool) -> ForeignCheckpoint:

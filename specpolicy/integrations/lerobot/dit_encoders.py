@@ -14,9 +14,9 @@ from typing import Any
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.integrations.lerobot_dit_settings import MultiTaskDiTConfig
-from specpolicy.integrations.lerobot_settings import ENVIRONMENT, STATE
-from specpolicy.integrations.lerobot_statistics import Normalisations
+from specpolicy.integrations.lerobot.dit_settings import MultiTaskDiTConfig
+from specpolicy.integrations.lerobot.settings import ENVIRONMENT, STATE
+from specpolicy.integrations.lerobot.statistics import Normalisations
 from specpolicy.integrations.names import CLIP, CLIP_IGNORED, renamed
 from specpolicy.integrations.sizes import count, shape_of
 from specpolicy.parsing import shown

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.foreign import ForeignCheckpoint
-from specpolicy.integrations.lerobot_dit_encoders import SAME, read_encoders
-from specpolicy.integrations.lerobot_dit_settings import MultiTaskDiTConfig, flow_options
-from specpolicy.integrations.lerobot_processors import AFTER, BEFORE
-from specpolicy.integrations.lerobot_settings import ACTION, STATE, WEIGHTS
-from specpolicy.integrations.lerobot_statistics import Normalisations, load_tensors, missing, read_processors
+from specpolicy.integrations.lerobot.dit_encoders import SAME, read_encoders
+from specpolicy.integrations.lerobot.dit_settings import MultiTaskDiTConfig, flow_options
+from specpolicy.integrations.lerobot.processors import AFTER, BEFORE
+from specpolicy.integrations.lerobot.settings import ACTION, STATE, WEIGHTS
+from specpolicy.integrations.lerobot.statistics import Normalisations, load_tensors, missing, read_processors
 from specpolicy.integrations.names import below, unwrapped
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.integrations.sizes import count, shape_of

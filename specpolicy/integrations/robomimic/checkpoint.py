@@ -22,7 +22,7 @@ from specpolicy.integrations.names import (
     renamed,
     unwrapped,
 )
-from specpolicy.integrations.robomimic_settings import (
+from specpolicy.integrations.robomimic.settings import (
     WITHOUT_EFFECT,
     Algo,
     Crop,
@@ -31,7 +31,7 @@ from specpolicy.integrations.robomimic_settings import (
     check_content,
     several,
 )
-from specpolicy.integrations.robomimic_statistics import action_statistics, observation_statistics
+from specpolicy.integrations.robomimic.statistics import action_statistics, observation_statistics
 from specpolicy.integrations.schedulers import chain_config
 from specpolicy.integrations.sizes import check_positions, unet_options, vision_options
 from specpolicy.integrations.unpickling import plain

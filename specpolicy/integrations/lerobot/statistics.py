@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.integrations.lerobot_processors import AFTER, BEFORE, EPSILON, Processor, read_processor
-from specpolicy.integrations.lerobot_settings import ACTION, DiffusionConfig, Feature
+from specpolicy.integrations.lerobot.processors import AFTER, BEFORE, EPSILON, Processor, read_processor
+from specpolicy.integrations.lerobot.settings import ACTION, DiffusionConfig, Feature
 from specpolicy.integrations.names import below
 from specpolicy.parsing.tensors import read_tensors
 

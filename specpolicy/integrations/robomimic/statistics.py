@@ -6,7 +6,7 @@ from typing import Any
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.integrations.interpolation import Config
-from specpolicy.integrations.robomimic_settings import ActionFormat
+from specpolicy.integrations.robomimic.settings import ActionFormat
 from specpolicy.integrations.unpickling import plain
 from specpolicy.parsing import parse
 from specpolicy.policy.config import SIX

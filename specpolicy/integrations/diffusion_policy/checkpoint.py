@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.integrations.diffusion_policy_settings import (
+from specpolicy.integrations.diffusion_policy.settings import (
     ELSEWHERE,
     POLICIES,
     DiffusionTransformerHybridImagePolicy,

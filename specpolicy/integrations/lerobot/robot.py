@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.integrations.lerobot_connection import Connection, words_of
-from specpolicy.integrations.lerobot_features import (
+from specpolicy.integrations.lerobot.connection import Connection, words_of
+from specpolicy.integrations.lerobot.features import (
     VELOCITY,
     check_fits,
     features_of,
@@ -18,7 +18,7 @@ from specpolicy.integrations.lerobot_features import (
     standing,
     vector,
 )
-from specpolicy.integrations.lerobot_units import MODES, modes_of, scales
+from specpolicy.integrations.lerobot.units import MODES, modes_of, scales
 from specpolicy.parsing import shown
 
 METHODS = ("connect", "disconnect", "get_observation", "send_action")

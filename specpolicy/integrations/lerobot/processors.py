@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.integrations.lerobot_settings import ACTION, Feature, Mode, check_feature_types
+from specpolicy.integrations.lerobot.settings import ACTION, Feature, Mode, check_feature_types
 from specpolicy.parsing import check_ranges, closest, parse, read_json, shown
 
 BEFORE, AFTER = "policy_preprocessor.json", "policy_postprocessor.json"

@@ -1,6 +1,6 @@
 """Diffusion policies of Hugging Face LeRobot, without lerobot: directories of config.json and safetensors.
 
-This file reads the type `diffusion`; `lerobot_dit` reads the type `multi_task_dit`.
+This file reads the type `diffusion`; `dit` reads the type `multi_task_dit`.
 
 Current versions keep the statistics of their normalisation in separate files, the processors. Versions before 0.4 keep
 them among the weights. The first versions had other names in config.json.
@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.integrations import lerobot_dit
 from specpolicy.integrations.foreign import ForeignCheckpoint
-from specpolicy.integrations.lerobot_dit_wrapping import own_sampler, wrap_dit
-from specpolicy.integrations.lerobot_robot import RobotAdapter
-from specpolicy.integrations.lerobot_settings import ACTION, ENVIRONMENT, STATE, WEIGHTS, DiffusionConfig
-from specpolicy.integrations.lerobot_statistics import BUFFERS, load_tensors, read_normalisation
+from specpolicy.integrations.lerobot import dit
+from specpolicy.integrations.lerobot.dit_wrapping import own_sampler, wrap_dit
+from specpolicy.integrations.lerobot.settings import ACTION, ENVIRONMENT, STATE, WEIGHTS, DiffusionConfig
+from specpolicy.integrations.lerobot.statistics import BUFFERS, load_tensors, read_normalisation
 from specpolicy.integrations.names import (
     LEROBOT_RGB,
     LEROBOT_RGB_IGNORED,
@@ -38,8 +37,6 @@ from specpolicy.policy.base import ENCODER
 from specpolicy.samplers import Calibration, Sampler
 from specpolicy.samplers.base import Generators
 
-__all__ = ["RobotAdapter", "read", "wrap"]
-
 PARTS = ("diffusion.unet.", "diffusion.rgb_encoder.", *(f"{module}." for module in BUFFERS))
 
 
@@ -51,7 +48,7 @@ def read(directory: Path, config: Mapping[str, Any]) -> ForeignCheckpoint:
     """
     kind = config.get("type", "diffusion")
     if kind == "multi_task_dit":
-        return lerobot_dit.read(directory, config)
+        return dit.read(directory, config)
     if kind != "diffusion":
         what = "an action-chunking transformer (ACT)" if kind == "act" else f"a policy of type {shown(kind)}"
         raise SpecpolicyError(

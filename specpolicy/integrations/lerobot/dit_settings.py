@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from specpolicy.diffusion import FlowOptions
-from specpolicy.integrations.lerobot_settings import Feature, Features, Inert, Mode, check_feature_types
+from specpolicy.integrations.lerobot.settings import Feature, Features, Inert, Mode, check_feature_types
 from specpolicy.parsing import check_ranges
 
 TIMES = 400  # of a flow's grid, at least

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.integrations.lerobot_features import VELOCITY
-from specpolicy.integrations.lerobot_units import buses
+from specpolicy.integrations.lerobot.features import VELOCITY
+from specpolicy.integrations.lerobot.units import buses
 from specpolicy.parsing import one_line
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from specpolicy.denoisers.flow import flow_denoiser
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
-from specpolicy.integrations.lerobot_dit import dit_options
-from specpolicy.integrations.lerobot_dit_settings import flow_options
+from specpolicy.integrations.lerobot.dit import dit_options
+from specpolicy.integrations.lerobot.dit_settings import flow_options
 from specpolicy.integrations.wrapping import Drawer, require
 from specpolicy.model import Model
 from specpolicy.networks import DiffusionTransformer

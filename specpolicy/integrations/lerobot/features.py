@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.integrations.lerobot_units import hint
+from specpolicy.integrations.lerobot.units import hint
 from specpolicy.parsing import one_line, shown
 
 STATE, IMAGES = "observation.state", "observation.images."  # LeRobot's own names of what its data sets hold

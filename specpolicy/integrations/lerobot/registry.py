@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from specpolicy.errors import SpecpolicyError
-from specpolicy.integrations.lerobot_robot import RobotAdapter
-from specpolicy.integrations.lerobot_units import hint
+from specpolicy.integrations.lerobot.robot import RobotAdapter
+from specpolicy.integrations.lerobot.units import hint
 from specpolicy.parsing import one_line
 
 PLACES = ("lerobot.robots", "lerobot.cameras")  # their packages register what a configuration can name
