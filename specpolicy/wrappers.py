@@ -18,8 +18,8 @@ class DictObservation(gymnasium.ObservationWrapper):
     """Observations as a dict of arrays: a Box becomes `{"state": ...}`, a Dict keeps its keys, and a Dict within a Dict
     gives names with dots, such as `pixels.top`.
 
-    Images of bytes stay as they are, everything else becomes float32. Images whose channels come first, by the
-    environment's space, get them last, as ours have them.
+    Images of bytes stay as they are, everything else becomes float32, a number by itself a vector of one. Images whose
+    channels come first, by the environment's space, get them last, as ours have them.
     """
 
     def __init__(self, env: gymnasium.Env, name: str) -> None:
@@ -41,7 +41,7 @@ class DictObservation(gymnasium.ObservationWrapper):
                 raise SpecpolicyError(f"task {name}: two of its observations would be called '{key}'")
             turned = _has_channels_first(part)
             self._parts[key] = path, part.shape, turned
-            low, high = (as_recorded(np.moveaxis(side, 0, -1) if turned else side) for side in (part.low, part.high))
+            low, high = (_as_vector(np.moveaxis(side, 0, -1) if turned else side) for side in (part.low, part.high))
             boxes[key] = spaces.Box(low, high, dtype=low.dtype.type)
         self.observation_space = spaces.Dict(boxes)
 
@@ -60,7 +60,7 @@ class DictObservation(gymnasium.ObservationWrapper):
             array = np.asarray(value)
             if len(shape) == 3 and array.shape != shape:
                 raise SpecpolicyError(f"task {self._task}: {_other_shape(key, array.shape, shape)}")
-            found[key] = as_recorded(np.ascontiguousarray(np.moveaxis(array, 0, -1)) if turned else array)
+            found[key] = _as_vector(np.ascontiguousarray(np.moveaxis(array, 0, -1)) if turned else array)
         return found
 
 
@@ -153,6 +153,10 @@ def _leaves(space: spaces.Dict, above: tuple[str, ...] = ()) -> Iterator[tuple[t
             yield from _leaves(part, (*above, key))
         else:
             yield (*above, key), part
+
+
+def _as_vector(value: np.ndarray) -> np.ndarray:
+    return np.atleast_1d(as_recorded(value))
 
 
 def _has_channels_first(box: spaces.Box) -> bool:

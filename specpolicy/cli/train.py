@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 # can be repeated.
 FILES = (
     "training.pt",
+    "last_rollout.txt",
     "metrics.csv",
     "wandb_run_id.txt",
     "wandb_row.txt",

@@ -132,6 +132,11 @@ def _collect(
             )
 
     for number in sorted(int(path.stem.removeprefix("attempt_")) for path in directory.glob("attempt_*.hdf5")):
+        try:
+            read_part(_part(directory, number))
+        except (OSError, KeyError):  # cut short when the machine stopped: the attempt is made again
+            _part(directory, number).unlink()
+            continue
         register(number)
     for number in crew.run(
         Work(_Worker, setup, name=lambda number: f"attempt {number}"), _Numbers(outcomes, episodes), episodes

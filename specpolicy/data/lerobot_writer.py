@@ -15,6 +15,7 @@ observations are joined to these two vectors.
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 import tempfile
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 VERSION = "v3.0"
+UNFINISHED = ".specpolicy"  # ends the name of a directory that is renamed when it is complete
 FILES_PER_CHUNK, FILE_MEGABYTES = 1000, 100
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 SCALARS = {  # feature: dtype
@@ -81,7 +83,8 @@ def _write(
     hz: float,
 ) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    _remove_unfinished(path)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-", suffix=UNFINISHED))
     try:
         order = [number for number in range(len(parts)) if number not in set(valid)] + sorted(valid)
         task = str(attributes["task"].get("name", "task"))
@@ -99,6 +102,13 @@ def _write(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return frames
+
+
+def _remove_unfinished(path: Path) -> None:
+    """Delete what killed runs have written of the data set `path`, which this run holds."""
+    for place in path.parent.glob(f".{glob.escape(path.name)}-{'?' * 8}{UNFINISHED}"):
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:

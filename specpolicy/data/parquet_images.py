@@ -17,6 +17,7 @@ from specpolicy.errors import SpecpolicyError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MOST_OPEN = 32  # files: a data set may have one an episode, and a process may have 1024 of all kinds
 MOST_PACKED = 256 * 2**20  # bytes of packed images that a process keeps: a file can be read by whole row groups only
 
 
@@ -64,20 +65,23 @@ class ParquetImages(Source):
 
 
 class _Opened:
-    """Open files, and the packed images that were read last."""
+    """The files that were read last, open, and their packed images."""
 
     def __init__(self, files: Sequence[Path]):
         from pyarrow import ArrowException, parquet
 
+        self._paths = files
+        self._files: OrderedDict[int, Any] = OrderedDict()
+        self._groups: list[tuple[int, int]] = []
+        counts = []
         try:
-            self.files = [parquet.ParquetFile(file) for file in files]
+            for number, file in enumerate(files):
+                metadata = parquet.read_metadata(file)
+                for group in range(metadata.num_row_groups):
+                    self._groups.append((number, group))
+                    counts.append(metadata.row_group(group).num_rows)
         except (ArrowException, OSError) as error:
             raise SpecpolicyError(f"{files[0].parent} cannot be read ({str(error).splitlines()[0]})") from None
-        self._paths = files
-        self._groups = [
-            (file, group) for file, one in enumerate(self.files) for group in range(one.metadata.num_row_groups)
-        ]
-        counts = [self.files[file].metadata.row_group(group).num_rows for file, group in self._groups]
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._kept: OrderedDict[tuple[int, int, str], pa.Array] = OrderedDict()
 
@@ -97,10 +101,24 @@ class _Opened:
         self._kept.move_to_end(key)
         return self._kept[key]
 
+    def _file(self, number: int) -> Any:
+        from pyarrow import ArrowException, parquet
+
+        if number not in self._files:
+            try:
+                self._files[number] = parquet.ParquetFile(self._paths[number])
+            except (ArrowException, OSError) as error:
+                path, reason = self._paths[number], str(error).splitlines()[0]
+                raise SpecpolicyError(f"{path} cannot be read ({reason})") from None
+            if len(self._files) > MOST_OPEN:
+                self._files.popitem(last=False)[1].close()
+        self._files.move_to_end(number)
+        return self._files[number]
+
     def _read(self, file: int, group: int, feature: str) -> pa.Array:
         import pyarrow as pa
 
-        one, path = self.files[file], self._paths[file]
+        one, path = self._file(file), self._paths[file]
         metadata = one.metadata.row_group(group)
         columns = [metadata.column(index) for index in range(metadata.num_columns)]
         size = sum(column.total_uncompressed_size for column in columns if column.path_in_schema == f"{feature}.bytes")

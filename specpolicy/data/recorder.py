@@ -136,8 +136,9 @@ def describe(recording: Recording) -> tuple[dict[str, Any], float | None]:
 
 
 def _drawn(observation: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The observation as arrays; every picture is kept, so it is drawn while its moment is at hand."""
-    return {key: np.asarray(value) for key, value in observation.items()}
+    """The observation as arrays of its own, as some environments fill theirs anew; every picture is kept, so it is
+    drawn while its moment is at hand."""
+    return {key: np.array(value) for key, value in observation.items()}
 
 
 def _make_expert(task: Mapping[str, Any], source: str | None) -> Expert:

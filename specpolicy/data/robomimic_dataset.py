@@ -42,7 +42,9 @@ def observation_keys(path: str | Path) -> list[str]:
         demo = file["data"][first]
         _require_parts(path, f"data/{first}", demo)
         return sorted(
-            key for key, values in demo["obs"].items() if isinstance(values, h5py.Dataset) and values.ndim == 2
+            key
+            for key, values in demo["obs"].items()
+            if isinstance(values, h5py.Dataset) and values.ndim in (1, 2) and 0 not in values.shape[1:]
         )
 
 
@@ -134,11 +136,12 @@ def _read(
         size = known.sizes[key] = check_images(array, f"{where}/{key}", path, length, known.sizes.get(key))
         return Frames(known.source, f"{where}/{key}", np.arange(shape[0]), size)
     rows = length if length is not None or not shape else shape[0]
-    if not shape or len(shape) != 2 or shape != (rows, known.widths.setdefault(key, shape[1])):
+    wide = (*shape, 1) if shape and len(shape) == 1 and key.startswith("obs/") else shape  # a number is a vector of one
+    if not wide or len(wide) != 2 or wide != (rows, known.widths.setdefault(key, wide[1])):
         expected = f"({'T' if rows is None else rows}, {known.widths.get(key, 'D')})"
         raise SpecpolicyError(f"{path}: {where}/{key} has shape {shape}, expected {expected}")
     check_dataset(array, f"{where}/{key}", path)
-    return as_vectors(array[()], f"{where}/{key}", path)
+    return as_vectors(array[()].reshape(wide), f"{where}/{key}", path)
 
 
 def _parts(path: str | Path, file: h5py.File) -> dict[str, list[str]]:

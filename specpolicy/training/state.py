@@ -22,6 +22,7 @@ from specpolicy.training.identity import Identity, difference
 from specpolicy.training.options import TrainingOptions
 
 STATE = "training.pt"
+PLAYED = "last_rollout.txt"  # its step
 DROPOUT = 2**62  # added to the seeds of dropout, so that none is a seed of a step's windows and noise
 
 
@@ -32,6 +33,7 @@ class RunState:
         self.policy, self.options, self.identity = policy, options, identity
         self.average: Any = copy.deepcopy(policy).requires_grad_(False)
         self.saved = 0  # the step of the last save
+        self.losses, self.since = 0.0, 0  # the sum of losses since the last log, and their number
         learnt = [*policy.denoiser.parameters(), *policy.encoder.parameters()]
         self.optimiser = torch.optim.AdamW(
             [one for one in learnt if one.requires_grad], lr=1.0, betas=(0.95, 0.999), weight_decay=options.weight_decay
@@ -59,6 +61,8 @@ class RunState:
         """Write the state and the checkpoint into a directory."""
         state = {
             "step": step,
+            "losses": self.losses,
+            "since": self.since,
             "identity": self.identity,
             "model": _weights(self.policy),
             "average": _weights(self.average),
@@ -101,6 +105,7 @@ class RunState:
         if group.first:
             self.save_average(path.parent)  # a kill or a full disk may have prevented its writing
         self.saved = state["step"]
+        self.losses, self.since = state.get("losses", 0.0), state.get("since", 0)  # earlier versions did not save them
         return self.saved
 
 
@@ -137,6 +142,14 @@ def saved_step(directory: str | Path, identity: Identity) -> int:
     """
     state = _read(Path(directory) / STATE, identity)
     return 0 if state is None else state["step"]
+
+
+def last_played(directory: Path) -> int:
+    """Return the step of the last rollout that is logged; 0 if there is none."""
+    try:
+        return int((directory / PLAYED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
 
 
 def _read(path: Path, identity: Identity) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from specpolicy.data.dataset import Sequences
+from specpolicy.files import write_text
 from specpolicy.policy import Policy
 from specpolicy.precision import check_precision
 from specpolicy.training.batches import Batches
@@ -19,7 +20,7 @@ from specpolicy.training.group import ALONE, Group
 from specpolicy.training.identity import Identity, run_identity
 from specpolicy.training.learner import Learner
 from specpolicy.training.options import TrainingOptions
-from specpolicy.training.state import STATE, RunState, learning_rate
+from specpolicy.training.state import PLAYED, STATE, RunState, last_played, learning_rate
 
 AnyPolicy = TypeVar("AnyPolicy", bound=Policy)
 Rollout = Callable[[Any, int], Mapping[str, float]]
@@ -79,28 +80,45 @@ def train(
     found = {f"train/{name}": value for name, value in batches.objective.figures.items()}
     if held_out is not None:
         found |= {f"validation/{name}": value for name, value in held_out.objective.figures.items()}
-    clock, total, since = time.perf_counter(), torch.zeros((), device=policy.device), 0
+    clock, since, timed = time.perf_counter(), run.since, 0
+    total = torch.full((), run.losses, device=policy.device)
+
+    def plays(step: int) -> bool:
+        every = options.rollout_every if rollout is not None and group.first else 0
+        return bool(every) and step > 0 and (step % every == 0 or step == options.steps)
+
+    def play(step: int) -> None:
+        """After the save: a simulator that fails costs no training, and what it did not play is played on resuming."""
+        assert rollout is not None
+        played = rollout(run.average.eval(), step)
+        logger.log({f"rollout/{name}": value for name, value in played.items()}, step=step)
+        write_text(directory / PLAYED, str(step))
+
+    if plays(start) and last_played(directory) < start:
+        play(start)
     passes = batches.steps(options, start, group, workers)
     for step in range(start, options.steps):
         learner.train()
         total += run.update(wrapped, next(passes), step, group)
-        done, since = step + 1, since + 1
+        done, since, timed = step + 1, since + 1, timed + 1
         last = done == options.steps
         logs, saves = (last or done % every == 0 for every in (options.log_every, options.save_every))
         metrics: dict[str, float] = {}
         if logs or saves:
-            mean = float(group.mean(total)) / since
+            run.losses, run.since = float(group.mean(total)), since
+            mean = run.losses / since
             run.check_finite(mean, done, saves)
         if logs:
             elapsed, clock = time.perf_counter() - clock, time.perf_counter()
             metrics |= {
                 "train/loss": mean,
                 "train/learning_rate": learning_rate(options, step),
-                "train/samples_per_second": since * options.batch_size * options.accumulate / elapsed,
+                "train/samples_per_second": timed * options.batch_size * options.accumulate / elapsed,
             }
             metrics |= found
             total.zero_()
-            since, found = 0, {}
+            since, timed, found = 0, 0, {}
+            run.losses, run.since = 0.0, 0
         if not group.first:
             continue
         run.average.eval()
@@ -115,8 +133,6 @@ def train(
             bar.advance(1, **shown)
         if saves:
             run.save(directory, done)
-        if rollout is not None and options.rollout_every and (done % options.rollout_every == 0 or last):
-            # After the save: a simulator that fails costs no training.
-            played = rollout(run.average, done)
-            logger.log({f"rollout/{name}": value for name, value in played.items()}, step=done)
+        if plays(done):
+            play(done)
     return run.average

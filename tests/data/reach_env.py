@@ -40,6 +40,20 @@ class Reach(gymnasium.Env):
         return {"position": self.position.astype(np.float32), "goal": self.goal.astype(np.float32)}
 
 
+class ReusingReach(Reach):
+    """Fills the arrays of its observation anew at every step, as some environments do; one is a number by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space["step"] = spaces.Box(0, 100, (), np.float32)
+        self.seen = {key: np.zeros(box.shape, np.float32) for key, box in self.observation_space.items()}
+
+    def _observe(self):
+        for key, value in (*super()._observe().items(), ("step", self.steps)):
+            self.seen[key][...] = value
+        return self.seen
+
+
 class ReachExpert:
     """Goes straight to the goal; gives up in a share of the episodes that its seed decides."""
 
@@ -68,3 +82,4 @@ def make_hopeless_expert(task_id, seed):
 
 
 gymnasium.register("Reach-v0", entry_point=Reach)
+gymnasium.register("ReusingReach-v0", entry_point=ReusingReach)

@@ -14,6 +14,7 @@ import pytest
 
 from specpolicy.cluster import Processes
 from specpolicy.data.collect import collect
+from specpolicy.data.dataset import observation_keys, read_data
 from specpolicy.data.recorder import Recorder, Recording, demonstration_seeds
 from specpolicy.errors import SpecpolicyError
 
@@ -54,6 +55,35 @@ def reference(tmp_path_factory):
     attempts = []
     collected = collect(reach(), 12, path, on_attempt=lambda kept, success: attempts.append((kept, success)))
     return path, collected, attempts
+
+
+@pytest.mark.parametrize("file_format", ("hdf5", "lerobot"))
+def test_an_environment_may_fill_its_arrays_anew_and_observe_a_number_by_itself(file_format, tmp_path):
+    if file_format == "lerobot":
+        pytest.importorskip("pyarrow")
+    task = {"name": "reach", "id": "reach_env:ReusingReach-v0", "kwargs": {}, "observation_keys": None}
+    output = tmp_path / "reach.hdf5"
+    collect(Recording(json.dumps(task), 0.1, 0, 60.0, "reach_env:make_expert"), 2, output, file_format=file_format)
+    keys = observation_keys(output)
+    assert set(keys) == {"goal", "position", "step"}
+    for episode in read_data(output, keys).episodes.values():
+        np.testing.assert_array_equal(episode.observation["step"], np.arange(len(episode.action))[:, None])
+        moved = np.diff(episode.observation["position"], axis=0)
+        np.testing.assert_allclose(moved, episode.executed[:-1], atol=1e-6)
+
+
+def test_a_part_that_a_crash_cut_short_is_made_again(reference, tmp_path):
+    output = tmp_path / "reach.hdf5"
+
+    def stop(kept, success):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collect(reach(), 12, output, on_attempt=stop)
+    (part,) = (tmp_path / "reach.hdf5.parts").glob("attempt_*.hdf5")
+    part.write_bytes(b"")
+    collect(reach(), 12, output)
+    assert_same(output, reference[0])
 
 
 def test_failed_attempts_are_replaced(reference):

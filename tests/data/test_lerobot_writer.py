@@ -46,6 +46,14 @@ def parts(tmp_path):
     return paths
 
 
+def test_what_a_killed_run_had_written_is_deleted_and_nothing_else(parts, tmp_path):
+    other, ours = tmp_path / ".ours-notebook", tmp_path / ".ours-x1y2z3_4.specpolicy"
+    for place in (other, ours / "data"):
+        place.mkdir(parents=True)
+    write_lerobot(tmp_path / "ours", parts, {}, {"task": {"name": "lift"}}, [1], 20.0)
+    assert other.exists() and not ours.exists()
+
+
 def test_ours_has_the_structure_of_theirs(parts, tmp_path):
     root = tmp_path / "ours"
     assert write_lerobot(root, parts, {}, {"task": {"name": "lift"}, "collection": {"seed": 1}}, [1], 20.0) == 18

@@ -49,17 +49,17 @@ def test_a_run_that_ends_while_it_saves_goes_on(policy_config, whole_run, tmp_pa
     assert all(torch.equal(found[key], value) for key, value in whole_run.items())
 
 
-def test_a_killed_run_resumes_to_the_same_curve_and_weights(policy_config, tmp_path):
-    options, whole, first, second = TrainingOptions(**OPTIONS), Curve(), KilledAt(25), Curve()
+@pytest.mark.parametrize("save", (10, 8))  # 8 is no multiple of the steps from one row of the log to the next
+def test_a_killed_run_resumes_to_the_same_curve_and_weights(policy_config, tmp_path, save):
+    options, whole, first, second = TrainingOptions(**{**OPTIONS, "save_every": save}), Curve(), KilledAt(25), Curve()
     data = windows(), windows(16, 1)
     expected = train(fresh(policy_config), *data, options, tmp_path / "whole", whole)
     with pytest.raises(Killed):
         train(fresh(policy_config), *data, options, tmp_path / "killed", first)
     resumed = train(fresh(policy_config), *data, options, tmp_path / "killed", second)
-    assert min(second.rows) == 25  # it went on from the save at step 20
-    for step, row in second.rows.items():
-        if step > 25:
-            assert row == whole.rows[step]
+    saved = 24 // save * save
+    assert list(second.rows) == [step for step in whole.rows if step > saved]  # it went on from its last save
+    assert second.rows == {step: row for step, row in whole.rows.items() if step > saved}
     for name, value in expected.denoiser.state_dict().items():
         assert torch.equal(resumed.denoiser.state_dict()[name], value), name
     again = Curve()

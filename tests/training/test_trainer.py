@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -52,6 +53,29 @@ def test_a_rollout_that_fails_costs_no_training(policy_config, tmp_path):
     again = Curve()
     train(fresh(policy_config), *data, TrainingOptions(**OPTIONS), tmp_path, again)
     assert min(again.rows) == 25  # it went on from the save at step 20, with other rollouts
+
+
+def test_a_rollout_that_failed_is_played_on_resuming_and_none_twice(policy_config, tmp_path):
+    options, data, played = TrainingOptions(**OPTIONS, rollout_every=20), (windows(), None), []
+
+    def rollout(policy, step):
+        assert not policy.denoiser.training
+        played.append(step)
+        if len(played) in failing:
+            raise Killed
+        return {"success": step / 40}
+
+    failing = (1, 3)  # the one in the middle and the last
+    for steps in ([20], [20, 40], [40], []):
+        curve, before = Curve(), len(played)
+        with pytest.raises(Killed) if before + len(steps) in failing else nullcontext():
+            train(fresh(policy_config), *data, options, tmp_path, curve, rollout=rollout)
+        assert played[before:] == steps
+        assert all(curve.rows[step]["rollout/success"] == step / 40 for step in steps if step in rolled(curve))
+
+
+def rolled(curve):
+    return [step for step, row in curve.rows.items() if "rollout/success" in row]
 
 
 @pytest.mark.parametrize(
