@@ -6,7 +6,7 @@ moved to another device keeps its fingerprint.
 
 import hashlib
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,24 @@ def add_weights(digest: Any, weights: Mapping[str, Tensor]) -> None:
         value = value.to(torch.float32 if value.is_floating_point() else torch.int64)
         digest.update(f"{name} {tuple(value.shape)}\n".encode())
         digest.update(value.contiguous().flatten().numpy())
+
+
+def state_of(modules: Iterable[nn.Module]) -> tuple[int, ...]:
+    """Return what changes when weights or buffers are changed in place, loaded or moved to another device.
+
+    A fused optimizer changes weights without a trace; whoever trains with one calls `train` and `eval` of the policy.
+    """
+    state: list[int] = []
+    left = list(modules)
+    while left:  # faster than `parameters`, which looks for duplicates
+        module = left.pop()
+        for tensors in (module._parameters, module._buffers):
+            for tensor in tensors.values():
+                if tensor is not None:
+                    # Tensors made in inference mode count no changes.
+                    state += (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+        left += [child for child in module._modules.values() if child is not None]
+    return tuple(state)
 
 
 def _version(value: Tensor) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from specpolicy.engines.base import Denoiser, Engine
 from specpolicy.engines.capture import Capture
-from specpolicy.engines.split import Features, InParts, gains_in_torch
+from specpolicy.engines.split import InParts, gains_in_torch
 from specpolicy.errors import SpecpolicyError
 
 HALF = (torch.float16, torch.bfloat16)
@@ -86,7 +86,7 @@ class Model:
         if self._parts is None:
             network: Any = self.denoiser
             split = network.split_denoiser(x.shape[1], 1)
-            self._parts = InParts(split, Features(split))
+            self._parts = InParts(split)
         return self._parts(x, t, cond)
 
     def launch(self, rows: Sequence[int], run: Callable[[], Tensor]) -> Tensor:

@@ -46,13 +46,16 @@ def make_task_env(task: Mapping[str, Any], **kwargs: Any) -> gymnasium.Env:
     import gymnasium
     from gymnasium import spaces
 
+    from specpolicy.wrappers import FOREIGN, DictObservation, RenamedObservation, SeededReset, SuccessInfo
+
     task_id = str(task["id"])
     _import_for(task_id)
     cameras = _cameras(task)
     drawn = {"seed": 0} if task_id.startswith(METAWORLD) else {}  # of the goals that it makes when it is made
     arguments = {**drawn, **dict(task.get("kwargs") or {}), **cameras, **kwargs}
     try:
-        env = gymnasium.make(task_id, disable_env_checker=True, **arguments)
+        with FOREIGN:
+            env = gymnasium.make(task_id, disable_env_checker=True, **arguments)
     except gymnasium.error.Error as error:
         raise SpecpolicyError(
             f"task {task_id}: {error} (task.id is a Gymnasium id; write module:Name-v0 to import what registers it)"
@@ -70,8 +73,6 @@ def make_task_env(task: Mapping[str, Any], **kwargs: Any) -> gymnasium.Env:
     if not isinstance(env.action_space, spaces.Box):
         raise SpecpolicyError(f"task {task_id}: the action space is {env.action_space}; a Box is needed")
     if not task_id.startswith("specpolicy/"):
-        from specpolicy.wrappers import DictObservation, RenamedObservation, SeededReset, SuccessInfo
-
         if task_id.startswith(METAWORLD):
             env = SeededReset(env)
         env = DictObservation(env, task_id)

@@ -1,6 +1,7 @@
 """Wrappers that make a Gymnasium environment of another package look like one of ours."""
 
 import difflib
+import threading
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from gymnasium import spaces
 from specpolicy.errors import SpecpolicyError
 from specpolicy.images import as_recorded
 
+# Held while an environment of another package is made or reset: some keep what they draw in globals meanwhile, and
+# environments of several threads would get each other's scenes.
+FOREIGN = threading.RLock()
 CHANNELS = (1, 3, 4)  # of an image: grey, colours, colours with transparency
 
 
@@ -111,10 +115,12 @@ class RenamedObservation(gymnasium.ObservationWrapper):
 
 
 class SuccessInfo(gymnasium.Wrapper):
-    """`info["is_success"]` at every step and reset: the environment's own, else its `success`, else False."""
+    """`info["is_success"]` at every step and reset: the environment's own, else its `success`, else False. Resets of
+    several threads take turns."""
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        observation, info = self.env.reset(**kwargs)
+        with FOREIGN:
+            observation, info = self.env.reset(**kwargs)
         return observation, self._with_success(info)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:

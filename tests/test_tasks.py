@@ -1,5 +1,8 @@
 """Task environments of other packages look like ours: Dict observations and info["is_success"]."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import gymnasium
 import numpy as np
 import pytest
@@ -35,10 +38,34 @@ class Odd(gymnasium.Env):
 
 
 gymnasium.register("Odd-v0", entry_point=Odd)
+DRAWN = []  # what `Shared` keeps its scene in, as gym-aloha and Meta-World do
+
+
+class Shared(Odd):
+    """Draws its scene into a global, and looks there for it a moment later."""
+
+    def reset(self, *, seed=None, options=None):
+        DRAWN[:] = [seed]
+        time.sleep(0.001)
+        return {key: np.full(3, DRAWN[0] / 100) for key in ("a", "b")}, {}
+
+
+gymnasium.register("Shared-v0", entry_point=Shared)
 
 
 def odd(keys=None, **kwargs):
     return {"name": "gym", "id": "Odd-v0", "kwargs": kwargs, "observation_keys": keys}
+
+
+def test_environments_of_several_threads_keep_their_own_scenes():
+    def scenes(seeds):
+        env = make_task_env({"name": "gym", "id": "Shared-v0", "kwargs": {}, "observation_keys": None})
+        return [env.reset(seed=seed)[0]["a"][0] for seed in seeds]
+
+    with ThreadPoolExecutor(4) as pool:
+        parts = [range(start, 80, 4) for start in range(4)]
+        for part, found in zip(parts, pool.map(scenes, parts), strict=True):
+            np.testing.assert_allclose(found, [seed / 100 for seed in part], rtol=1e-6)
 
 
 def test_a_box_becomes_state():

@@ -36,6 +36,7 @@ class Command:
 class _Request:
     step: int
     observed: float
+    number: int
     timing: ChunkTiming
     chunk: Chunk | None = None
     usable: int = 0
@@ -181,8 +182,8 @@ class Pilot:
 
     def _ask(self, step: int, seconds: float) -> _Request:
         timing = ChunkTiming(step, step + self.log.lead)
+        request = _Request(step, seconds, len(self.log.chunks), timing)
         self.log.chunks.append(timing)
-        request = _Request(step, seconds, timing)
         self._next_request = step + self._every
         frames = list(self._frames)
         history = history_of(frames, getattr(self._worker, "pictures", None))
@@ -233,7 +234,7 @@ class Pilot:
     def _accept(self, request: _Request, step: int) -> None:
         assert request.chunk is not None
         start = step if self._execution.readdresses else request.step
-        self._queue.add(request.chunk.actions, start, request.observed)
+        self._queue.add(request.chunk.actions, start, request.observed, request.number)
         if self._execution.readdresses:  # all of its actions are still to come
             self._next_request = step + max(0, self._every - self.log.lead)
         timing = request.timing

@@ -13,7 +13,7 @@ class PlannedAction:
     Attributes:
         action: (D,).
         observed: time of the observation behind it, in seconds since step 0; a mean over blended chunks.
-        chunk: number of the newest chunk in it, counted from 0.
+        chunk: number of the newest chunk in it.
     """
 
     action: np.ndarray
@@ -45,12 +45,17 @@ class ChunkQueue:
     def __init__(self, ensemble_decay: float | None = None):
         self._decay = ensemble_decay
         self._segments: list[_Segment] = []
-        self._count = 0
 
-    def add(self, actions: np.ndarray, start: int, observed: float) -> None:
-        """Add a chunk (T, D) whose first action belongs to step `start`."""
-        self._segments.append(_Segment(np.asarray(actions), start, observed, self._count))
-        self._count += 1
+    def add(self, actions: np.ndarray, start: int, observed: float, chunk: int) -> None:
+        """Add a chunk (T, D) whose first action belongs to step `start`.
+
+        Args:
+            actions: the chunk.
+            start: step of its first action.
+            observed: see `PlannedAction`.
+            chunk: its number among all that were requested, of which some may never be added.
+        """
+        self._segments.append(_Segment(np.asarray(actions), start, observed, chunk))
 
     def action(self, step: int) -> PlannedAction | None:
         """Return the action for `step`, None if no chunk has one. Call it with rising steps; older ones are

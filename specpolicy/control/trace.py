@@ -1,11 +1,13 @@
 """Latency traces: recorded seconds of single inference calls, for the `delay` clock to replay."""
 
 import csv
+import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from specpolicy.errors import SpecpolicyError
+from specpolicy.parsing import one_line
 
 
 def read_trace(path: str | Path, sampler: str | None = None) -> np.ndarray:
@@ -31,10 +33,28 @@ def read_counts(path: str | Path, sampler: str | None = None) -> dict[str, np.nd
     return {name: _column(path, rows, name) for name in ("calls", "rows") if name in rows[0]}
 
 
+def trace_digest(path: str | Path) -> str:
+    """Return a digest of the file's content."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
+def check_trace(path: str | Path, digest: str | None) -> None:
+    """Raise unless the file is the one of that digest.
+
+    Raises:
+        SpecpolicyError: it is another one, or is not there.
+    """
+    if not Path(path).is_file() or trace_digest(path) != digest:
+        raise SpecpolicyError(f"{path} is not the trace whose times were charged: put that one back")
+
+
 def _rows(path: str | Path, sampler: str | None) -> list[dict[str, str]]:
     path = Path(path)
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SpecpolicyError(f"{path} is no latency trace, a CSV file in UTF-8: {one_line(error)}") from None
     if not rows or "seconds" not in rows[0]:
         raise SpecpolicyError(f"{path} is no latency trace: it needs a column 'seconds' and at least one row")
     names = list(dict.fromkeys(row["sampler"] for row in rows)) if "sampler" in rows[0] else []

@@ -12,6 +12,7 @@ diffusers' DDIMScheduler). States are never clipped. Coefficients are computed i
 
 import dataclasses
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -108,10 +109,17 @@ class GaussianChain:
         """Return the ancestral DDPM chain (Ho et al. 2020) of `steps` of the `train_steps` timesteps.
 
         With fewer steps than training steps the previous timestep is the strided one, as in current diffusers.
+
+        Raises:
+            SpecpolicyError: an option that is none, or out of its range.
         """
+        for name, value in (("train_steps", train_steps), ("steps", steps), ("offset", offset)):
+            least = 0 if name == "offset" else 1
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < least):
+                raise SpecpolicyError(f"{name}={value!r}: expected a whole number, {least} or more")
         abar = cumulative_alphas(train_steps, beta_schedule, beta_start, beta_end)
         process = TrainingProcess(abar, prediction, clip, variance, spacing, offset)
-        return cls(process, inference_timesteps(train_steps, steps or train_steps, spacing, offset))
+        return cls(process, inference_timesteps(train_steps, train_steps if steps is None else steps, spacing, offset))
 
     @classmethod
     def from_diffusers(cls, scheduler: Any) -> "GaussianChain":
@@ -120,6 +128,8 @@ class GaussianChain:
         Uses the scheduler's inference timesteps if `set_timesteps` was called, else all training timesteps. For another
         eta: `GaussianChain.from_diffusers(scheduler).with_ddim(steps, eta)`.
         """
+        if not hasattr(scheduler, "config") or not hasattr(scheduler, "alphas_cumprod"):
+            raise SpecpolicyError(f"{type(scheduler).__name__} is no scheduler of diffusers: give a DDPM or DDIM one")
         config, kind = scheduler.config, scheduler_kind(type(scheduler).__name__)
         # Any betas are accepted as they are.
         variance = check_settings(kind, {**config, "trained_betas": None})
@@ -210,6 +220,8 @@ class GaussianChain:
 
     def x0(self, output: Tensor, state: Tensor, step: Step) -> Tensor:
         """Return x0, the predicted chunk, for the network's output `output` at `state`, clipped as `clip` does."""
+        # In half precision its product with a coefficient would be rounded, and so would the mean.
+        output = output.to(torch.promote_types(output.dtype, state.dtype))
         if self.process.prediction != "sample":
             tables = self._tables_for(step, state)
             output = tables.from_state[step] * state + tables.from_output[step] * output

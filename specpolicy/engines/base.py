@@ -84,8 +84,8 @@ class Engine(ABC):
     """A denoiser (x (N, H, D), t (N,), cond (N, ...) or None) -> (N, H, D), made from a network and bound to its
     device.
 
-    Later changes of the network's weights may or may not take effect. Pickling keeps the recipe: the engine is made
-    anew where it is unpickled.
+    Later changes of the network's weights may or may not take effect; old and new ones are not mixed. Pickling keeps
+    the recipe: the engine is made anew where it is unpickled.
 
     Attributes:
         name: its name for users and plans.
@@ -192,9 +192,25 @@ class Buffers:
             )
         self.x[:rows].copy_(x)
         self.t[:rows].copy_(t)
-        if self.cond is not None and cond is not None:
-            self.cond[:rows].copy_(cond)
+        copy_condition(None if self.cond is None else self.cond[:rows], cond)
         return rows
+
+
+def copy_condition(own: Tensor | None, cond: Tensor | None) -> None:
+    """Copy conditions (N, ...) over those that a buffer holds; one row is for all.
+
+    Raises:
+        SpecpolicyError: there are some where there were none, or none, or of another shape: what the buffer holds would
+            be used in their place.
+    """
+    if own is None and cond is None:
+        return
+    if own is None or cond is None or own.shape[1:] != cond.shape[1:]:
+        made, given = ("none" if one is None else f"those of shape {tuple(one.shape[1:])}" for one in (own, cond))
+        raise SpecpolicyError(
+            f"made for conditions: {made}; given: {given}: make an engine, or bind a sampler, for each kind"
+        )
+    own.copy_(cond)
 
 
 def row_sizes(max_rows: int, fine: bool = True) -> tuple[int, ...]:

@@ -15,12 +15,12 @@ class EagerEngine(Engine):
 
     def __init__(self, workload: Workload):
         super().__init__(workload)
-        network = lower_precision(workload)
-        self._network = in_parts(network, workload) or network
+        self._whole = lower_precision(workload)
+        self._network = in_parts(self._whole, workload) or self._whole
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """See `Engine`. Where a gradient by x is wanted, it can be taken."""
         if x.requires_grad and torch.is_grad_enabled():
-            return self._network(x, t, cond)
+            return self._whole(x, t, cond)  # what a network in two parts remembers has no gradients
         with torch.inference_mode():
             return self._network(x, t, cond)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from specpolicy.engines.base import Denoiser, Workload
+from specpolicy.errors import SpecpolicyError
+from specpolicy.fingerprints import state_of
 
 MOST = 128  # conditions whose part is remembered
 
@@ -44,8 +46,9 @@ class ConditionFeatures:
     wait for the device; rows that visibly share a condition are computed as one. Threads may share it.
     """
 
-    def __init__(self, network: SplitNetwork, most: int = MOST):
-        self._network, self.most = network, most
+    def __init__(self, network: SplitNetwork, most: int = MOST, before: Callable[[], None] = lambda: None):
+        """`before`: called before a condition is computed."""
+        self._network, self.most, self._before = network, most, before
         self._known: dict[bytes, Tensor] = {}  # replaced, never changed; the oldest first
 
     def __call__(self, cond: Tensor | None) -> Tensor:
@@ -67,6 +70,7 @@ class ConditionFeatures:
         known = self._known
         new = [name for name in rows if name not in known]
         if new:
+            self._before()
             made = dict(zip(new, make([rows[name] for name in new]), strict=True))
             others = [name for name in known if name not in rows]
             room = max(self.most - len(rows), 0)
@@ -83,11 +87,24 @@ class Features:
 
     def __init__(self, network: SplitNetwork, workload: Workload | None = None):
         """`workload`: what an engine is made for; None: no table, for a network whose weights may change later."""
-        self._network, self._of_condition = network, ConditionFeatures(network)
+        self._network, self._of_condition = network, ConditionFeatures(network, before=self._check)
         self._table: Tensor | None = None
+        self._state = self._now()
         if workload is not None:
             self._table = network.time_features(torch.arange(workload.train_steps, device=workload.device))
             self.size = self._table.shape[1]
+
+    @property
+    def stale(self) -> bool:
+        """Whether the network's weights have changed since the table was made."""
+        return self._table is not None and self._now() != self._state
+
+    def _now(self) -> tuple[int, ...]:
+        return state_of([self._network]) if isinstance(self._network, torch.nn.Module) else ()
+
+    def _check(self) -> None:
+        if self.stale:  # old features and new ones would make a network that never was
+            raise SpecpolicyError("the network's weights have changed since this engine was made: make it anew")
 
     @torch.inference_mode()
     def write(self, t: Tensor, cond: Tensor | None, out: Tensor | None = None) -> Tensor:
@@ -99,14 +116,18 @@ class Features:
 class InParts:
     """A network in two parts as one denoiser of torch, which remembers what it computed of each condition.
 
-    `run`: takes the place of the split network's own call, such as its compiled form.
+    `workload`: see `Features`. `run`: takes the place of the split network's own call, such as its compiled form.
     """
 
-    def __init__(self, split: Any, features: Features, run: Callable[..., Tensor] | None = None):
-        self._features, self._run = features, split if run is None else run
+    def __init__(self, split: Any, workload: Workload | None = None, run: Callable[..., Tensor] | None = None):
+        self._split, self._workload, self._run = split, workload, split if run is None else run
+        self._features = Features(split, workload)
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """See `Denoiser`."""
+        if self._features.stale:  # the split network's own call has the new weights
+            with torch.inference_mode(False), torch.no_grad():
+                self._features = Features(self._split, self._workload)
         return self._run(x, self._features.write(t, cond))
 
 
@@ -127,4 +148,4 @@ def in_parts(
     if split is None:
         return None
     with torch.inference_mode(False), torch.no_grad():
-        return InParts(split, Features(split, workload), None if faster is None else faster(split))
+        return InParts(split, workload, None if faster is None else faster(split))

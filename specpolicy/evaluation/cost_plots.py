@@ -19,19 +19,22 @@ def latency_histograms(summary: Mapping[str, Any], seconds: Mapping[str, np.ndar
     """Plot a histogram of the time per chunk for each sampler, one above the other, with the 95th percentile marked."""
     figure, axes = new_figure(0.8 + 0.62 * len(seconds), [1] * len(seconds))
     joined = 1e3 * np.concatenate(list(seconds.values()))
-    low, high = joined.min() / 1.15, joined.max() * 1.15
+    # On a logarithmic axis no time at all stands at its left end.
+    least = joined[joined > 0].min(initial=np.inf)
+    low, high = (least / 1.15, joined.max() * 1.15) if np.isfinite(least) else (0.5, 2.0)
     edges = np.geomspace(low, high, BINS + 1)
     palette = colours(summary)
     for panel, (label, values) in zip(axes, seconds.items(), strict=True):
         colour, _ = palette[label]
-        panel.hist(1e3 * values, bins=edges, color=colour, alpha=0.75)  # type: ignore[arg-type]
+        panel.hist(np.maximum(1e3 * values, low), bins=edges, color=colour, alpha=0.75)  # type: ignore[arg-type]
         panel.set_ylim(0, 1.5 * panel.get_ylim()[1])  # room for the text
         p95 = 1e3 * float(np.quantile(values, 0.95))
-        panel.axvline(p95, color=INK, linewidth=1)
+        at = max(p95, low)
+        panel.axvline(at, color=INK, linewidth=1)
         beside = "right" if p95 > np.sqrt(low * high) else "left"
         panel.annotate(
             f"p95 {p95:.3g} ms",
-            (p95, 0.98),
+            (at, 0.98),
             xycoords=("data", "axes fraction"),
             xytext=(-5 if beside == "right" else 5, 0),
             textcoords="offset points",

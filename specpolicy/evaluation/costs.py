@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from specpolicy.control.trace import read_counts, read_trace
+from specpolicy.control.trace import check_trace, read_counts, read_trace
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.player import EXPERT
 from specpolicy.evaluation.results import Results, Row
@@ -35,6 +35,7 @@ def recorded(evaluation: Evaluation) -> dict[str, Recorded]:
     found = {}
     for condition in evaluation.conditions:
         if condition.trace is not None and condition.sampler not in found:
+            check_trace(condition.trace, condition.trace_digest)
             counts = read_counts(condition.trace, condition.sampler)
             found[condition.sampler] = Recorded(
                 read_trace(condition.trace, condition.sampler), counts.get("calls"), counts.get("rows")

@@ -34,7 +34,9 @@ def outcome(summary: Mapping[str, Any], name: str, label: str) -> Figure:
     axes.set_yticks(range(len(conditions)), [condition["label"] for condition in conditions])
     axes.set_ylim(len(conditions) - 0.4, -0.6)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel(f"{label} (95 % interval, {summary['episodes']} episodes)")
+    played = sorted({condition.get("episodes", summary["episodes"]) for condition in conditions})
+    number = " to ".join(map(str, dict.fromkeys((played[0], played[-1]))))
+    axes.set_xlabel(f"{label} (95 % interval, {number} episodes)")
     axes.grid(visible=False, axis="y")
     return figure
 

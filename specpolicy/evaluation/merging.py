@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from specpolicy.control.trace import check_trace
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation import settings
 from specpolicy.evaluation.results import CHUNK_COLUMNS, EPISODE_COLUMNS, Row, read_table, whole_episodes, write_table
@@ -93,7 +94,8 @@ def check_parts(parts: Sequence[Part]) -> None:
     """Raise unless the parts are all shards of one evaluation, each there once and complete.
 
     Raises:
-        SpecpolicyError: other settings, versions, weights or physics; a shard twice; what is missing, by name.
+        SpecpolicyError: other settings, versions, weights or physics; a shard twice; what is missing, by name; a trace
+            that is another one by now.
     """
     first = parts[0]
     seen: dict[int, Part] = {}
@@ -115,6 +117,9 @@ def check_parts(parts: Sequence[Part]) -> None:
             missing.append(f"{seen[number].shard} ({len(lacking)} episodes, of seeds {seeds}{more})")
     if missing:
         raise SpecpolicyError(f"incomplete: {'; '.join(missing)}: play these shards to their end, then merge again")
+    for condition in first.plan.evaluation.conditions:
+        if condition.trace is not None:
+            check_trace(condition.trace, condition.trace_digest)
 
 
 def check_hardware(parts: Sequence[Part], mixed: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,7 @@ def _success(summary: Mapping[str, Any]) -> dict[str, Any]:
     policies = [condition for condition in conditions if has_network(condition)]
     delayed = [condition for condition in policies if condition["clock"] == "delay"]
     plots: dict[str, Any] = {}
-    # Each delay, with the shortest execution horizon that it allows.
-    main = [
-        condition
-        for condition in delayed
-        if condition["execute_steps"] == max(condition["delay"], track["execute_steps"])
-    ]
+    main = [condition for condition in delayed if condition["execute_steps"] == _shortest(condition, track)]
     if len({condition["delay"] for condition in main}) > 1:
         plots["Success against delay"] = curves.against_delay(summary, main)
     swept = [condition for condition in delayed if condition["delay"] == track["swept_at"]]
@@ -82,3 +78,9 @@ def _costs(summary: Mapping[str, Any], figures: Mapping[str, Mapping[str, np.nda
     if calls:
         plots["Calls per chunk"] = cost_plots.calls_per_chunk(summary, calls)
     return plots
+
+
+def _shortest(condition: Mapping[str, Any], track: Mapping[str, Any]) -> int:
+    """Return the shortest execution horizon that a condition's delay allows."""
+    allowed = math.ceil(condition["delay"] / condition.get("in_flight", 1))
+    return max(allowed, int(track["execute_steps"]))

@@ -14,7 +14,7 @@ from specpolicy.files import write_text
 EMBEDDED_VIDEOS = 24 * 2**20  # bytes of videos inside the page; further videos are linked
 CAPTIONS = {
     "Success against delay": "Success against the delay of inference. A chunk is requested every {horizon} control "
-    "steps, or every d steps if the delay d is longer.",
+    "steps, or as often as the delay allows.",
     "Success against execution horizon": "Success against the number of actions of a chunk that are executed.",
     "Success against latency budget": "Success of each method at its best setting within a latency budget.",
     "Success against latency": "Success against latency. The grey line joins conditions that no other beats in both.",

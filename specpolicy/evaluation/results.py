@@ -78,13 +78,16 @@ def read_table(path: Path, columns: Sequence[str]) -> tuple[list[Row], bool]:
     Raises:
         SpecpolicyError: it has other columns.
     """
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
+    content = path.read_bytes() if path.exists() else b""
+    try:
+        whole = content[: content.rfind(b"\n") + 1].decode()  # a kill may have cut a letter of several bytes
+    except UnicodeDecodeError:
+        raise SpecpolicyError(f"{path} is damaged: choose another output, or overwrite=true") from None
     lines = list(csv.reader(io.StringIO(whole)))
     if lines and tuple(lines[0]) != tuple(columns):
         raise SpecpolicyError(f"{path} has other columns than this version writes: choose another output")
     rows = [dict(zip(columns, line, strict=True)) for line in lines[1:] if len(line) == len(columns)]
-    return rows, bool(lines) and whole == text and len(rows) == len(lines) - 1
+    return rows, bool(lines) and len(whole.encode()) == len(content) and len(rows) == len(lines) - 1
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:

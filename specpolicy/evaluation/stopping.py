@@ -41,8 +41,11 @@ class EarlyStop:
     ):
         self.seeds, self.alpha, self.margin = seeds, alpha, margin
         found = pairs(conditions, references)
-        kind = "sampler" if any(one[2] == "sampler" for one in found) else "circumstances"
-        self._comparisons = [_Comparison(one.label, other.label) for one, other, its in found if its == kind]
+        chosen = [pair for pair in found if pair[2] == "sampler"]
+        compared = {condition.label for pair in chosen for condition in pair[:2]}
+        # A condition that no sampler is compared in is compared with its sampler's first one.
+        chosen += [pair for pair in found if pair[2] == "circumstances" and pair[0].label not in compared]
+        self._comparisons = [_Comparison(one.label, other.label) for one, other, _ in chosen]
         self._solved: dict[tuple[str, int], bool] = {}
 
     def add(self, label: str, seed: int, success: bool) -> None:

@@ -10,14 +10,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from specpolicy.control.trace import read_counts, read_trace
+from specpolicy.control.trace import read_counts, read_trace, trace_digest
 from specpolicy.errors import SpecpolicyError
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.tasks import has_absolute_actions
@@ -156,7 +154,7 @@ def _delays(track: Mapping[str, Any], common: Condition, n_action_steps: int) ->
 
 def _charged(track: Mapping[str, Any], common: Condition, factors: Sequence[float]) -> list[Condition]:
     trace = track.get("trace")
-    digest = None if trace is None else hashlib.sha256(Path(trace).read_bytes()).hexdigest()[:16]
+    digest = None if trace is None else trace_digest(trace)
     clock = "charged" if trace is None else "trace"
     source: dict[str, Any] = {"trace": None if trace is None else str(trace), "trace_digest": digest}
     if min(factors) < 0:

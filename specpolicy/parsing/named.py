@@ -14,6 +14,8 @@ def make_named(what: str, kinds: Mapping[str, type], name: str, options: Mapping
     Raises:
         SpecpolicyError: no such kind or option, or a value that the option cannot have.
     """
+    if not isinstance(name, str):
+        raise SpecpolicyError(f"{what}={name!r}: give a name, one of {', '.join(kinds)}")
     name, steps = split_steps(kinds, name)
     if steps is not None:
         options = {"steps": steps, **options}

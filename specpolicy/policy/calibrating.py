@@ -13,6 +13,7 @@ from specpolicy.policy.base import Policy
 from specpolicy.policy.diffusion_policy import DiffusionPolicy
 from specpolicy.samplers import Calibration
 from specpolicy.samplers import calibrate as calibrate_denoiser
+from specpolicy.samplers.densities import check_condition, check_denoiser
 from specpolicy.samplers.recycled.calibration import Effort
 
 PART = 64  # observations that are encoded at a time
@@ -54,9 +55,13 @@ def calibrate(
         SpecpolicyError: fewer than 20 conditions or observations; a chain that cannot be speculated on exactly; `known`
             belongs to another network; arguments of the other form.
     """
+    check_condition(cond)
+    if not isinstance(generator, torch.Generator | None):
+        raise SpecpolicyError(f"generator is a {type(generator).__name__}: give a torch.Generator, or None")
     if not isinstance(denoiser, Policy):
         if not isinstance(chain, GaussianChain) or shape is None or observations is not None:
             raise SpecpolicyError("calibrate(denoiser, chain, shape=(H, D), cond=...): give the chain and the shape")
+        check_denoiser(denoiser)
         return calibrate_denoiser(denoiser, chain, shape, cond, generator, effort or Effort(), progress, known)
     policy, given = denoiser, chain if observations is None else observations
     if not isinstance(policy, DiffusionPolicy):

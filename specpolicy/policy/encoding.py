@@ -12,9 +12,10 @@ from torch import Tensor
 
 from specpolicy.engines import Beside, FrameEngine, make_frame_engine
 from specpolicy.errors import SpecpolicyError
+from specpolicy.fingerprints import state_of
 from specpolicy.images import is_image
 from specpolicy.networks import ImageEncoder, LowDimEncoder
-from specpolicy.policy.frame_cache import FrameCache, frame_name, state_of
+from specpolicy.policy.frame_cache import FrameCache, frame_name
 from specpolicy.policy.normaliser import Normaliser
 from specpolicy.policy.observations import Observation, checked_frames, network_frames
 from specpolicy.tuning import now

@@ -3,11 +3,11 @@
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 MOST = 128  # frames of one policy: those of several control loops, with several cameras each
 
@@ -71,21 +71,3 @@ def frame_name(key: str, frame: Tensor) -> bytes:
     digest = hashlib.blake2b(f"{key} {frame.dtype} {tuple(frame.shape)} ".encode(), digest_size=16)
     digest.update(frame.view(torch.uint8).numpy().data)
     return digest.digest()
-
-
-def state_of(modules: Iterable[nn.Module]) -> tuple[int, ...]:
-    """Return what changes when weights or buffers are changed in place, loaded or moved to another device.
-
-    A fused optimizer changes weights without a trace; whoever trains with one calls `train` and `eval` of the policy.
-    """
-    state: list[int] = []
-    left = list(modules)
-    while left:  # faster than `parameters`, which looks for duplicates
-        module = left.pop()
-        for tensors in (module._parameters, module._buffers):
-            for tensor in tensors.values():
-                if tensor is not None:
-                    # Tensors made in inference mode count no changes.
-                    state += (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
-        left += [child for child in module._modules.values() if child is not None]
-    return tuple(state)

@@ -34,6 +34,8 @@ def load_policy(
             not exist; or calibration or draft models belong to another policy, or to this one before its weights
             changed.
     """
+    if not isinstance(path, str | Path):
+        raise SpecpolicyError(f"path={path!r}: give the path of a checkpoint")
     where, path = usable_device(device), local_path(path)
     # By name, not by an import statement: integrations import all other packages, so no package imports them. Only here
     # does a path of unknown origin come in.

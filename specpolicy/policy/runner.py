@@ -59,7 +59,9 @@ class Runner:
         self._actions: deque[np.ndarray] = deque()
         self.chunks = 0
         if seed is not None:
-            self._generator.manual_seed(seed)
+            if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+                raise SpecpolicyError(f"seed={seed!r}: expected a whole number")
+            self._generator.manual_seed(int(seed))
 
     def __call__(self, observation: Mapping[str, Any]) -> np.ndarray:
         """Return the action (D,) for this control step, float32, in the environment's units.
@@ -72,10 +74,16 @@ class Runner:
             SpecpolicyError: a key that is missing, a frame of another shape.
         """
         keys = self._policy.observation_keys
+        if not isinstance(observation, Mapping):
+            raise SpecpolicyError(f"the observation is a {type(observation).__name__}: give {{key: frame}}")
         missing = [key for key in keys if key not in observation]
         if missing:
             raise SpecpolicyError(f"the observation has no key '{missing[0]}': the policy needs {', '.join(keys)}")
         frame = {key: kept(observation[key]) for key in keys}
+        for key, value in frame.items():
+            shape, wanted = np.shape(value), tuple(self._policy.frame_shape(key)[1:])
+            if shape != wanted and not (len(wanted) == 3 and shape == (*wanted[1:], wanted[0])):
+                raise SpecpolicyError(f"the observation '{key}' has shape {shape}: one frame of it has {wanted}")
         self._frames.append(frame)
         if not self._actions:
             frames = [self._frames[0]] * (self._policy.n_obs_steps - len(self._frames)) + [*self._frames]

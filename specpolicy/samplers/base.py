@@ -241,6 +241,11 @@ def check_finite(checksums: Tensor, timesteps: Tensor) -> None:
         )
 
 
+def marked(x0: Tensor, output: Tensor) -> Tensor:
+    """Return x0, and NaN where the network's output was not finite, which clipping would hide."""
+    return x0 + 0 * output
+
+
 def name_step(timesteps: Tensor, step: int) -> str:
     """Name a step of a chain for messages; the noisiest is 0."""
     return f"step {step} (timestep {timesteps[step].item():g})"

@@ -3,6 +3,7 @@ arXiv 2409.00588, section 4: each denoising step is an action with a Gaussian de
 
 import math
 import numbers
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -24,10 +25,29 @@ def check_chain(chain: object) -> None:
         )
 
 
+def check_shape(shape: object, names: str) -> None:
+    """Raise unless a shape is a whole number for each of the `names`, 1 or more; the first may be 0 if it is "B"."""
+    parts = tuple(shape) if isinstance(shape, Iterable) else ()
+    wanted = names.split(", ")
+    fits = len(parts) == len(wanted) and all(
+        isinstance(part, numbers.Integral) and int(part) >= (name != "B")
+        for part, name in zip(parts, wanted, strict=True)
+    )
+    if not fits:
+        raise SpecpolicyError(f"shape={str(shape)[:80]}: expected ({names}), whole numbers")
+
+
+def check_denoiser(denoiser: object) -> None:
+    """Raise unless it can be called."""
+    if not callable(denoiser):
+        raise SpecpolicyError(f"denoiser is a {type(denoiser).__name__}: give a function of (x, t, cond), or a module")
+
+
 def check_condition(cond: object) -> None:
-    """Raise unless it is a tensor, or None."""
-    if not isinstance(cond, Tensor | None):
-        raise SpecpolicyError(f"cond is a {type(cond).__name__}: give a torch.Tensor, (B, ...), or None")
+    """Raise unless it is a tensor with rows, or None."""
+    if not isinstance(cond, Tensor | None) or (cond is not None and not cond.ndim):
+        what = "tensor without rows" if isinstance(cond, Tensor) else type(cond).__name__
+        raise SpecpolicyError(f"cond is a {what}: give a torch.Tensor, (B, ...), or None")
 
 
 def log_probs(

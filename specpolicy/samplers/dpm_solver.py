@@ -63,7 +63,7 @@ class DPMSolver(Sampler):
                 state = kept * state
                 for share, guess in zip(shares, guesses, strict=False):  # a step of lower order uses fewer
                     state = state + share * guess
-                checksums[step] = state.sum()
+                checksums[step] = output.sum()  # before it is clipped
                 if chunks.return_states:
                     states.append(state)
             check_finite(checksums, timesteps)

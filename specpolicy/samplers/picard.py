@@ -8,7 +8,16 @@ from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.model import Model
-from specpolicy.samplers.base import Chunks, Draw, Sample, Sampler, SampleStatistics, Setting, check_finite
+from specpolicy.samplers.base import (
+    Chunks,
+    Draw,
+    Sample,
+    Sampler,
+    SampleStatistics,
+    Setting,
+    check_finite,
+    marked,
+)
 from specpolicy.samplers.options import check_amounts, check_counts
 
 
@@ -95,4 +104,5 @@ def _evaluate(model: Model, cond: Tensor | None, chain: GaussianChain, states: T
     timesteps = chain.timesteps_on(states.device)[steps].repeat(batch)
     each = None if cond is None else cond.repeat_interleave(width, dim=0)
     output = model(states.flatten(0, 1), timesteps, each)
-    return chain.x0(output.view_as(states), states, steps)
+    output = output.view_as(states)
+    return marked(chain.x0(output, states, steps), output)

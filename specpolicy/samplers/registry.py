@@ -12,7 +12,7 @@ from specpolicy.model import Model, device_of, usable_device
 from specpolicy.parsing.named import make_named
 from specpolicy.samplers.base import Denoiser, Generators, Sample, Sampler, Setting
 from specpolicy.samplers.bound import BoundSampler
-from specpolicy.samplers.densities import check_chain, check_condition, log_probs
+from specpolicy.samplers.densities import check_chain, check_condition, check_denoiser, check_shape, log_probs
 from specpolicy.samplers.dpm_solver import DPMSolver
 from specpolicy.samplers.ode import RK4, Euler, Midpoint
 from specpolicy.samplers.picard import Picard
@@ -93,10 +93,10 @@ def sample(
         )
     sampler = as_sampler(sampler)
     check_chain(chain)
+    check_denoiser(denoiser)
     check_condition(cond)
     check_flow_denoiser(denoiser, chain)
-    if len(shape) != 3:
-        raise SpecpolicyError(f"shape must be (batch, horizon, action dimension), got {tuple(shape)}")
+    check_shape(shape, "B, H, D")
     where = usable_device(device) if device is not None else device_of(denoiser, cond)
     setting = Setting(Model(denoiser, where), chain, torch.Size(shape[1:]), dtype=dtype)
     bound = BoundSampler(sampler, setting)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
+from specpolicy.engines.base import copy_condition
 from specpolicy.engines.capture import Capture, apart
 from specpolicy.engines.turn import Turn
 from specpolicy.model import Model, check_output
@@ -82,7 +83,7 @@ def walk(chain: GaussianChain, setting: Setting) -> Draw:
             state = chain.mean(state, chain.x0(output, state, step), step)
             if noisy[step]:
                 state = state + chain.shock(chunks.noise.normal(*setting.shape), step)
-            checksums[step] = state.sum()
+            checksums[step] = output.sum()  # before it is clipped
             if chunks.return_states:
                 states.append(state)
         check_finite(checksums, chain.timesteps)
@@ -95,7 +96,7 @@ def walk(chain: GaussianChain, setting: Setting) -> Draw:
 
 class Values(NamedTuple):
     """A chunk between two steps: state (1, H, D) at `step` (1,), noise (K, H, D), cond (1, ...) or None, checksums (K,)
-    of the states so far."""
+    of the network's outputs so far."""
 
     state: Tensor
     step: Tensor
@@ -120,17 +121,16 @@ class CapturedWalk:
             if self._values is None:
                 zeros = chunks.state.new_zeros
                 step, cond = torch.zeros(1, dtype=torch.int64, device=chunks.state.device), chunks.cond
-                self._values = apart(
-                    Values(chunks.state, step, zeros(count, *chunks.state.shape[1:]), cond, zeros(count))
-                )
-                self._run = self.capture(self._step, self._values)
-                self._noisy = upload(self._noisy, chunks.state.device)
+                with torch.inference_mode(False), torch.no_grad():
+                    made = apart(Values(chunks.state, step, zeros(count, *chunks.state.shape[1:]), cond, zeros(count)))
+                    self._run = self.capture(self._step, made)
+                    self._noisy = upload(self._noisy, chunks.state.device)
+                self._values = made  # now that it is captured
             values, run = self._values, self._run
             assert run is not None
             values.state.copy_(chunks.state)
             values.step.zero_()
-            if values.cond is not None and chunks.cond is not None:
-                values.cond.copy_(chunks.cond)
+            copy_condition(values.cond, chunks.cond)
             if len(self._noisy):
                 noises = chunks.noise.normals(len(self._noisy), *chunks.state.shape[1:])[:, 0]
                 values.noise.index_copy_(0, self._noisy, noises)
@@ -144,5 +144,5 @@ class CapturedWalk:
         output = self.capture.network(state, chain.timesteps_on(state.device)[step], cond)
         check_output(output, state)
         state = chain.mean(state, chain.x0(output, state, step), step) + chain.shock(noise[step], step)
-        checksums = checksums.index_copy(0, step, state.sum().to(checksums)[None])
+        checksums = checksums.index_copy(0, step, output.sum().to(checksums)[None])
         return Values(state, step + 1, noise, cond, checksums), state

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from specpolicy.control.trace import read_counts, read_trace
+from specpolicy.control.trace import check_trace, read_counts, read_trace, trace_digest
 from specpolicy.errors import SpecpolicyError
 
 
@@ -44,3 +44,22 @@ def test_files_that_are_no_traces(tmp_path, text, sampler, message):
     path.write_text(text)
     with pytest.raises(SpecpolicyError, match=message):
         read_trace(path, sampler)
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_bytes("sampler,seconds\nd\u00fcpm,1\n".encode("latin-1"))
+    with pytest.raises(SpecpolicyError, match="is no latency trace, a CSV file in UTF-8"):
+        read_trace(path)
+
+
+def test_another_file_at_its_place_is_noticed(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("sampler,seconds\nddpm,1\n")
+    digest = trace_digest(path)
+    check_trace(path, digest)
+    path.write_text("sampler,seconds\nddpm,2\n")
+    for _ in range(2):
+        with pytest.raises(SpecpolicyError, match="is not the trace whose times were charged"):
+            check_trace(path, digest)
+        path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specpolicy import GaussianChain, SpecpolicyError
+from specpolicy import GaussianChain, SpecpolicyError, sample
 from specpolicy.diffusion.steps import StepTables
 
 SHAPE = (3, 2)
@@ -139,6 +139,26 @@ def test_a_state_depends_on_nothing_that_is_added_behind_it(name, start, place, 
     first, second = chain.rollout(root, additions, steps), chain.rollout(root, other, steps)
     assert torch.equal(first[:, :place], second[:, :place])
     assert not torch.equal(first[:, place:], second[:, place:])
+
+
+@pytest.mark.parametrize("prediction", ("sample", "epsilon", "v_prediction"))
+def test_an_output_of_half_precision_makes_a_mean_of_whole_precision(prediction):
+    """Coefficients rounded to bfloat16 would move the mean by many times a late step's noise."""
+    chain = GaussianChain.ddpm(20, prediction=prediction, clip=None)
+    state, output = random(3, *SHAPE).float(), random(3, *SHAPE).bfloat16()
+    for step in (0, 18, torch.tensor([3, 18, 10])):
+        expected = chain.mean(state, chain.x0(output.float(), state, step), step)
+        found = chain.mean(state, chain.x0(output, state, step), step)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("sampler", ("asd", "reflection", "block", "recycled"))
+def test_states_of_float64_take_outputs_of_float32(sampler):
+    chain = GaussianChain.ddpm(20, prediction="sample")
+    for batch in (1, 3):
+        out = sample(lambda x, t, c: x.float() / 2, chain, (batch, *SHAPE), sampler=sampler, dtype=torch.float64)
+        assert out.actions.dtype == torch.float64 and len(out.actions) == batch
 
 
 def test_autocast_does_not_touch_the_states():

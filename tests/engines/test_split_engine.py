@@ -142,6 +142,36 @@ def test_what_a_condition_says_is_worked_out_once_a_chunk():
     assert torch.equal(out[:4, 1], torch.tensor([15.0, 10.0, 10.0, 15.0])) and parts.conditions[-1] == 2
 
 
+@pytest.mark.parametrize("name", ("eager", "openvino"))
+def test_after_a_change_of_weights_no_engine_is_half_old_and_half_new(name):
+    pytest.importorskip("openvino")
+    network = dit()
+    made = make_engine(name, network, (H, D), (C,), max_rows=2)
+    before, (x, t, new) = inputs(network, 2), inputs(network, 2, seed=7)  # of seed 1 its warm-up was
+    old = made(*before)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    if name == "eager":
+        check(network, made, *before)
+        check(network, made, x, t, new)
+    else:
+        assert torch.equal(made(*before), old)  # all of it is remembered
+        with pytest.raises(SpecpolicyError, match="weights have changed since this engine was made"):
+            made(x, t, new)
+
+
+def test_gradients_pass_through_the_whole_network():
+    network = dit()
+    made, (x, t, cond) = make_engine("eager", network, (H, D), (C,), max_rows=2), inputs(network, 2)
+    made(x, t, cond)  # what it remembers has no gradients
+    found, expected = (
+        torch.autograd.grad(one(at, t, cond).square().sum(), at)[0]
+        for one, at in ((made, x.clone().requires_grad_()), (network, x.clone().requires_grad_()))
+    )
+    torch.testing.assert_close(found, expected)
+
+
 def test_the_oldest_conditions_are_forgotten():
     parts = Parts()
     found = ConditionFeatures(parts, most=3)

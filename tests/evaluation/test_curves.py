@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 
-from specpolicy.evaluation import curves
+from specpolicy.evaluation import cost_plots, curves, plots
 from specpolicy.evaluation.figures import MARKS, colours
 
 points = st.lists(st.tuples(st.integers(1, 8), st.integers(0, 6)), min_size=1, max_size=12)
@@ -131,3 +131,26 @@ def test_a_dot_with_its_interval_for_each_condition():
     assert [(x, y) for x, y, *_ in marks(axes)] == [(0.9, 0), (0.6, 1)]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["ddpm", "asd"]
     assert axes.get_ylim()[0] > axes.get_ylim()[1] and "50 episodes" in axes.get_xlabel()
+
+
+@pytest.mark.parametrize("in_flight", (1, 2))
+def test_every_delay_is_plotted_with_the_shortest_horizon_it_allows(in_flight):
+    delays = {delay: max(-(-delay // in_flight), 4) for delay in (0, 2, 4, 8, 12)}
+    played = [
+        condition("ddpm", 0.5, clock="delay", delay=delay, execute_steps=steps, in_flight=in_flight)
+        for delay, steps in (*delays.items(), (4, 16))
+    ]
+    for one in played:
+        one |= {"method": "ddpm", "spec": {"name": "ddpm"}, "max_coverage": None}
+    track = {"name": "delay", "execute_steps": 4, "swept_at": 4}
+    upper = plots._success(summary(played, track=track))["Success against delay"].axes[0]
+    assert max((list(line.get_xdata()) for line in upper.lines), key=len) == pytest.approx(list(delays))
+
+
+def test_a_time_of_nothing_stands_at_the_left_end():
+    seconds = {"ddpm": np.array([0.1, 0.2]), "ideal": np.zeros(3)}
+    conditions = [condition(name, 0.5) for name in seconds]
+    figure = cost_plots.latency_histograms(summary(conditions), seconds)
+    for panel, values in zip(figure.axes, seconds.values(), strict=True):
+        assert sum(bar.get_height() for bar in panel.patches) == len(values)
+    cost_plots.latency_histograms(summary(conditions[1:]), {"ideal": np.zeros(3)})

@@ -62,6 +62,19 @@ def test_a_kill_at_any_byte_loses_only_the_episode_being_written(tmp_path):
         assert [path.read_bytes() for path in paths] == after
 
 
+def test_a_kill_within_a_letter_of_several_bytes(tmp_path):
+    results = Results(tmp_path)
+    results.add("lüft", Condition("ddpm"), episode(1), 4)
+    before = results.episodes.path.read_bytes()
+    cut = before + "lü".encode()[:-1]
+    for _ in range(2):
+        results.episodes.path.write_bytes(cut)
+        assert Results(tmp_path).done == {("ddpm", 1)}
+    results.episodes.path.write_bytes(before.replace("ü".encode(), b"\xff"))
+    with pytest.raises(SpecpolicyError, match="is damaged"):
+        Results(tmp_path)
+
+
 def test_a_file_of_another_layout_is_refused(tmp_path):
     (tmp_path / "episodes.csv").write_text("a,b\n1,2\n")
     with pytest.raises(SpecpolicyError, match="other columns"):

@@ -172,6 +172,22 @@ def test_shards_that_do_not_belong_together(output, capsys, file, change, messag
         assert len(rows(output)) == 4
 
 
+def test_a_trace_that_is_another_one_by_now(arguments, tmp_path, capsys):
+    trace, output = tmp_path / "calls.csv", tmp_path / "out"
+    trace.write_text("sampler,seconds\nddpm,0.31\nddim-4,0.02\n")
+    charged = ["episodes=2", "track=charged", "track.factors=[1]", f"track.trace={trace}"]
+    for number in (1, 2):
+        evaluate(output, *arguments, *charged, f"shard={number}/2")
+    there = {path for path in output.rglob("*") if path.is_file()}
+    before = trace.read_text()
+    for content in ("sampler,seconds\nddpm,0.01\nddim-4,0.02\n", None):
+        trace.write_text(content) if content else trace.unlink()
+        assert "is not the trace whose times were charged" in refused(capsys, "merge", f"out={output}")
+        assert {path for path in output.rglob("*") if path.is_file()} == there
+    trace.write_text(before)
+    merge(output)
+
+
 def test_charged_times_are_of_one_processor(arguments, tmp_path, capsys):
     charged = ["track=charged", "track.factors=1", "samplers=ddpm", "episodes=2", f"output={tmp_path}"]
     for number in (1, 2):

@@ -137,6 +137,15 @@ def test_a_decided_condition_is_played_no_more_and_its_reference_as_long_as_it_i
     assert looked.needs("a") and looked.needs("c")
 
 
+def test_a_condition_that_no_sampler_is_compared_in_is_played_too():
+    """The expert has one condition on a track whose others have several."""
+    conditions = [Condition("ddpm"), Condition("ddpm", clock="charged"), Condition("expert")]
+    looked = EarlyStop(conditions, (), range(60), ALPHA, 0.05)
+    assert all(looked.needs(condition.label) for condition in conditions)
+    compared = {(one["condition"], one["reference"]) for one in looked.summary()["comparisons"]}
+    assert compared == {("expert", "ddpm"), ("ddpm charged", "ddpm")}
+
+
 def play(evaluation, output, workers=0):
     looked = EarlyStop(evaluation.conditions, [], evaluation.seeds, ALPHA, 0.4)
     results = settings.claim(evaluation, runner.check(evaluation), output)

@@ -70,3 +70,16 @@ def test_mistakes_are_named(small_policy):
             small_policy.runner(execute_steps=steps)
     with pytest.raises(SpecpolicyError, match="no key 'object': the policy needs position, object"):
         small_policy.runner("ddpm")({"position": np.zeros(2)})
+    with pytest.raises(SpecpolicyError, match="the observation is a NoneType"):
+        small_policy.runner("ddpm")(None)
+    for seed in ("x", 1.5, True):
+        with pytest.raises(SpecpolicyError, match=r"seed=.* expected a whole number"):
+            small_policy.runner("ddpm", seed=seed)
+
+
+def test_a_frame_of_another_shape_is_refused_at_once_and_forgotten(small_policy):
+    runner, plain = small_policy.runner("ddpm", execute_steps=2), small_policy.runner("ddpm", execute_steps=2)
+    for step in range(4):
+        with pytest.raises(SpecpolicyError, match=r"'position' has shape \(3,\): one frame of it has \(2,\)"):
+            runner({**frame(step), "position": np.zeros(3)})
+        np.testing.assert_array_equal(runner(frame(step)), plain(frame(step)))

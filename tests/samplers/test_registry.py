@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from specpolicy import samplers
+from specpolicy import calibrate, load_policy, samplers
 from specpolicy.diffusion import GaussianChain
 from specpolicy.errors import SpecpolicyError
 from specpolicy.model import Model
@@ -99,6 +99,11 @@ def test_a_network_whose_output_has_another_shape_is_refused(sampler, output):
         ({"sampler": {"name": "ddim"}}, "give a name, or what"),
         ({"device": "abacus"}, "device=abacus cannot be used here"),
         ({"device": 3.5}, r"device=3\.5 cannot be used here"),
+        ({"shape": 5}, r"shape=5: expected \(B, H, D\)"),
+        ({"shape": (2.0, 3, 2)}, r"expected \(B, H, D\), whole numbers"),
+        ({"shape": (1, 0, 2)}, r"expected \(B, H, D\)"),
+        ({"shape": (3, 2)}, r"expected \(B, H, D\)"),
+        ({"cond": torch.tensor(1.0)}, "cond is a tensor without rows"),
     ),
     ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
 )
@@ -106,6 +111,35 @@ def test_arguments_of_another_kind_are_refused(changed, message):
     usual = {"chain": GaussianChain.ddpm(10), "shape": (2, 3, 2)}
     with pytest.raises(SpecpolicyError, match=message):
         sample(lambda x, t, c: x, **{**usual, **changed})
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    (
+        (lambda: sample(None, GaussianChain.ddpm(10), (1, 3, 2)), "denoiser is a NoneType"),
+        (lambda: make_sampler(5), "sampler=5: give a name"),
+        (lambda: GaussianChain.from_diffusers(None), "NoneType is no scheduler of diffusers"),
+        (lambda: GaussianChain.ddpm(steps=0), "steps=0: expected a whole number, 1 or more"),
+        (lambda: GaussianChain.ddpm(steps=True), "steps=True"),
+        (lambda: GaussianChain.ddpm(offset=1.5), r"offset=1\.5"),
+        (lambda: load_policy(None), "path=None: give the path"),
+        (lambda: calibrate(lambda x, t, c: x, GaussianChain.ddpm(10), (3,)), r"shape=\(3,\): expected \(H, D\)"),
+        (lambda: calibrate(lambda x, t, c: x, GaussianChain.ddpm(10), (3, 2), generator=0), "generator is a int"),
+    ),
+)
+def test_other_doors_refuse_them_too(call, message):
+    with pytest.raises(SpecpolicyError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("batch", (1, 3))
+@pytest.mark.parametrize("sampler", ("ddpm", "ddim-4", "dpm_solver-4", "picard", "asd", "residual", "recycled"))
+def test_an_infinite_output_is_refused_although_clipping_would_hide_it(sampler, batch):
+    def network(x, t, cond):
+        return torch.where(t.view(-1, 1, 1) < 5, torch.inf, x)
+
+    with pytest.raises(SpecpolicyError, match="not finite"):
+        sample(network, GaussianChain.ddpm(10, prediction="sample", clip=1.0), (batch, 3, 2), sampler=sampler)
 
 
 def test_windows_fit_the_machine_unless_they_are_given():

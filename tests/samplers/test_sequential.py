@@ -233,6 +233,44 @@ def test_a_chunk_in_captured_steps_is_the_same(name, options):
     assert draws[1](1, cond, torch.Generator(), return_states=True).states is not None
 
 
+@pytest.mark.parametrize("name", ("ddpm", "asd", "block"))
+def test_what_is_captured_is_not_given_the_condition_of_the_chunk_before(name):
+    def network(x, t, cond):
+        return x / 2 if cond is None else x / 2 + cond[:, None, :2]
+
+    engine = EagerEngine(Workload(network, (2, 2), (3,), 20))
+    engine.capture = InPlace(network)
+    for first, second in ((torch.ones(1, 3), None), (None, torch.ones(1, 3))):
+        draw = BoundSampler(make_sampler(name), Setting(Model(engine), GaussianChain.ddpm(20), torch.Size((2, 2))))
+        draw(1, first, torch.Generator())
+        with pytest.raises(SpecpolicyError, match="made for conditions"):
+            draw(1, second, torch.Generator())
+
+
+def test_a_capture_that_failed_is_made_again():
+    chain, times = GaussianChain.ddpm(20), []
+    engine = EagerEngine(Workload(denoiser, (2, 7), None, 20))
+    capture = InPlace(denoiser)
+
+    def failing(function, values):
+        times.append(1)
+        if len(times) == 1:
+            raise RuntimeError("out of memory")
+        return capture(function, values)
+
+    engine.capture = failing
+    failing.network = denoiser
+    draw, plain = (
+        BoundSampler(make_sampler("ddpm"), Setting(Model(one), chain, torch.Size((2, 7)))) for one in (engine, denoiser)
+    )
+    with pytest.raises(RuntimeError, match="out of memory"):
+        draw(1, None, torch.Generator().manual_seed(0))
+    for grad in (True, False):  # what was made where gradients are taken serves where they are not
+        with torch.set_grad_enabled(grad):
+            found, expected = (one(1, None, torch.Generator().manual_seed(0)).actions for one in (draw, plain))
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
 def test_a_captured_step_that_is_not_finite_is_named():
     chain = GaussianChain.ddpm(20, prediction="sample", clip=None)
 

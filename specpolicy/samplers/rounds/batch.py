@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from specpolicy.diffusion import GaussianChain
-from specpolicy.samplers.base import Chunks, Denoiser, Sample, upload
+from specpolicy.samplers.base import Chunks, Denoiser, Sample, marked, upload
 from specpolicy.samplers.rounds.shared import Steps, along_gaps, cells, not_finite, pick
 from specpolicy.samplers.speculative.coupling import TINY, Floats
 from specpolicy.samplers.speculative.problem import Drafts, Known, Tally
@@ -173,7 +173,8 @@ class Batch:
         if len(row):
             chosen, at = states[row, column], steps[row, column]
             cond = None if self.cond is None else self.cond[row]
-            x0[row, column] = self.chain.x0(self.model(chosen, self.timesteps[at], cond), chosen, at)
+            output = self.model(chosen, self.timesteps[at], cond)
+            x0[row, column] = marked(self.chain.x0(output, chosen, at), output)
         return x0
 
     def gaps(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from specpolicy.diffusion import GaussianChain
+from specpolicy.engines.base import copy_condition
 from specpolicy.engines.capture import Capture, apart
 from specpolicy.engines.turn import Turn
 from specpolicy.model import Model
@@ -77,8 +78,7 @@ class CapturedRounds:
         assert values is not None
         values.state.copy_(chunks.state[0])
         values.position.zero_()
-        if values.cond is not None and chunks.cond is not None:
-            values.cond.copy_(chunks.cond[:1])
+        copy_condition(values.cond, None if chunks.cond is None else chunks.cond[:1])
         self._redraw(values, chunks.noise)
         return values
 

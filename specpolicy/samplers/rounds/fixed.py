@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from specpolicy.diffusion import GaussianChain
 from specpolicy.model import check_output
-from specpolicy.samplers.base import Chunks, Denoiser
+from specpolicy.samplers.base import Chunks, Denoiser, marked
 from specpolicy.samplers.rounds.shared import along_gaps
 from specpolicy.samplers.speculative.coupling import TINY
 from specpolicy.samplers.speculative.drafters.base import Drafter
@@ -126,7 +126,7 @@ class Fixed:
         cond = None if self.cond is None else self.cond.expand(len(states), *self.cond.shape[1:])
         output = self.network(states, self.timesteps[steps], cond)
         check_output(output, states)
-        return self.chain.x0(output, states, steps)
+        return marked(self.chain.x0(output, states, steps), output)
 
     def report(self, window: FixedWindow, drafts: Drafts, x0: Tensor) -> Tensor:
         """Return the numbers that the host needs, (5, W+1) float64.

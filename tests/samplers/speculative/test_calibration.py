@@ -63,6 +63,16 @@ def test_a_calibrated_sampler_has_the_distribution_of_the_chain(problem, options
     assert innovation_p(*innovations(denoiser, CHAIN, out.states, cond)) > 1e-4
 
 
+@pytest.mark.parametrize("dtype", (torch.float64, torch.bfloat16, torch.int64))
+def test_conditions_may_have_another_number_format(problem, dtype):
+    _, cond, calibration = problem
+    sampler = make_sampler("recycled", calibration=calibration)
+    for batch in (1, 2):
+        own = cond[:batch].to(dtype)
+        out = sample(lambda x, t, c: x / 2 + 0 * c.float().sum(), CHAIN, (batch, 2, 2), own, sampler)
+        assert out.actions.shape == (batch, 2, 2)
+
+
 def test_a_calibration_comes_back_from_its_files(problem, tmp_path):
     denoiser, cond, calibration = problem
     calibration.save(tmp_path)
@@ -194,7 +204,7 @@ def test_too_few_conditions_are_refused(problem):
     denoiser, cond, _ = problem
     with pytest.raises(SpecpolicyError, match="5 conditions"):
         calibrate(denoiser, CHAIN, (2, 2), cond[:5])
-    with pytest.raises(SpecpolicyError, match=r"\(horizon, action dimension\) of one chunk, got \(1, 2, 2\)"):
+    with pytest.raises(SpecpolicyError, match=r"shape=\(1, 2, 2\): expected \(H, D\), whole numbers"):
         calibrate(denoiser, CHAIN, (1, 2, 2), cond)
 
 

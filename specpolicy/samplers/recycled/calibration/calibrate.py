@@ -14,6 +14,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.fingerprints import weights_fingerprint
 from specpolicy.model import Model, device_of, network_of
 from specpolicy.samplers.base import Denoiser, NoiseSource
+from specpolicy.samplers.densities import check_shape
 from specpolicy.samplers.recycled.calibration.calibration import Calibration
 from specpolicy.samplers.recycled.calibration.distil import Distillation, distil, fit_prior
 from specpolicy.samplers.recycled.calibration.recording import (
@@ -93,8 +94,7 @@ def calibrate(
         SpecpolicyError: fewer than 20 conditions; a chain that cannot be speculated on exactly; `known` belongs to
             another network.
     """
-    if len(shape) != 2:
-        raise SpecpolicyError(f"shape must be (horizon, action dimension) of one chunk, got {tuple(shape)}")
+    check_shape(shape, "H, D")
     if cond is not None and len(cond) < 20:
         raise SpecpolicyError(f"{len(cond)} conditions are too few to calibrate on: give at least 20, better hundreds")
     check_flow_denoiser(denoiser, chain)

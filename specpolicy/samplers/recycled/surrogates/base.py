@@ -70,4 +70,4 @@ class SurrogateModule(nn.Module):
                 f"this calibration is for conditions of {self.cond_dim} numbers, cond has {size}: give `cond`, or run "
                 "`specpolicy calibrate` for this policy"
             )
-        return cond.flatten(1)
+        return cond.flatten(1).to(self.basis)
