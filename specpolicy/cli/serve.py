@@ -31,8 +31,6 @@ OUTPUT = Path("outputs/serve")  # the default in configs/serve.yaml
 
 def run(config: DictConfig) -> None:
     """Serve as `config` (configs/serve.yaml) says, until Ctrl-C or SIGTERM."""
-    if config.seed < 0 or config.max_message_mb <= 0:
-        raise SpecpolicyError("max_message_mb must be positive and seed not negative (specpolicy serve --help)")
     with contextlib.ExitStack() as stack:
         output = _hold(stack, Path(config.output))
         _serve(config, output)
@@ -54,7 +52,7 @@ def _serve(config: DictConfig, output: Path) -> None:
         str(config.host),
         config.port,
         api_key=key,
-        max_message=max(1, round(config.max_message_mb * 2**20)),
+        max_message=None if config.max_message_mb is None else max(1, round(config.max_message_mb * 2**20)),
         max_clients=config.max_clients,
         max_batch=config.max_batch,
         idle_seconds=config.idle_seconds,

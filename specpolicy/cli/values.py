@@ -56,7 +56,14 @@ RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "evaluate": {"in_flight": COUNT, "seed": SEED},
     "replay": {"episodes": COUNT},
     "rollout": {"max_seconds": POSITIVE, "seed": SEED},
-    "serve": {"idle_seconds": POSITIVE, "max_clients": COUNT, "port": (0, 65535), "seed": SEED, "threads": THREADS},
+    "serve": {
+        "idle_seconds": POSITIVE,
+        "max_message_mb": POSITIVE,
+        "max_clients": COUNT,
+        "port": (0, 65535),
+        "seed": SEED,
+        "threads": THREADS,
+    },
     "train": {
         **dict.fromkeys(("batch_size", "log_every", "rollout_episodes", "save_every", "steps"), COUNT),
         **dict.fromkeys(("pad_after", "rollout_every", "warmup_steps"), NOT_NEGATIVE),

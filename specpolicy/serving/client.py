@@ -78,8 +78,16 @@ class RemotePlanner:
     def reset(self, seed: int) -> None:
         """Begin an episode. A specpolicy server draws its random numbers from `seed`, as long as the connection
         lasts."""
-        if self.metadata.observation is not None:
-            self._ask({RESET: True, SEED: int(seed)})
+        if self.metadata.observation is None:
+            return
+        message = {RESET: True, SEED: int(seed)}
+        kept = self._connection is not None
+        try:
+            self._ask(message)
+        except ConnectionLost:
+            if not kept or self._reconnect:  # then it has been tried already
+                raise
+            self._ask(message)  # the server may have closed a connection that was idle between two runs
 
     def check_way(self, way: str) -> None:
         """See `Planner`; older servers do not say which ways their policy has."""

@@ -16,6 +16,7 @@ from websockets.uri import parse_uri
 from specpolicy.errors import SpecpolicyError
 from specpolicy.serving.codec import ProtocolError, pack, unpack
 from specpolicy.serving.lines import last_line, one_line
+from specpolicy.serving.pages import quiet_logger
 from specpolicy.serving.protocol import PORT, Metadata
 
 CONNECT_SECONDS, CLOSE_SECONDS = 10.0, 1.0
@@ -62,6 +63,8 @@ class Connection:
                 open_timeout=min(timeout, CONNECT_SECONDS),
                 close_timeout=CLOSE_SECONDS,
                 proxy=None,  # a robot talks to its own network
+                ping_interval=None,  # a server that computes may answer none for long; every request has its own time
+                logger=quiet_logger(),
             )
         except (InvalidURI, ValueError):  # only the given address: with our own socket no redirect is followed
             raise ServerError(f"the server at {self.url} sends us to another address: give that one") from None

@@ -12,6 +12,7 @@ import functools
 import http
 import itertools
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -43,6 +44,8 @@ SENDING_SECONDS = 10.0  # in which a client must take an answer; one that never 
 CLOSING_SECONDS = 2.0  # for clients to say goodbye
 WATCH_SECONDS = 0.25  # between checks of the inference thread
 FAREWELL_SECONDS = 3.0  # for which a server without inference says so before it ends
+USUAL_MESSAGE = 16 * 2**20  # bytes of the largest accepted message, unless the policy sees more
+BESIDE = 2**20  # bytes of what a message may have beside an observation
 AT_ONCE = 8192  # bytes of a message that is read in the event loop: a few milliseconds at worst
 POLICY_VIOLATION, GOING_AWAY = 1008, 1001  # close codes of RFC 6455
 
@@ -55,7 +58,7 @@ class PolicyServer:
         host: the address to listen on; the default is reachable from this machine alone, "0.0.0.0" from any machine.
         port: 0 lets the system choose one; `port` says which.
         api_key: clients must send it as `Authorization: Api-Key ...`; None for no key.
-        max_message: bytes of the largest accepted message.
+        max_message: bytes of the largest accepted message; None: 16 MiB, or what an observation of the policy takes.
         max_clients: connections at a time.
         max_batch: most requests planned together.
         idle_seconds: a client without a request for this long is told so and disconnected; None for any time.
@@ -72,14 +75,14 @@ class PolicyServer:
         port: int = PORT,
         *,
         api_key: str | None = None,
-        max_message: int = 16 * 2**20,
+        max_message: int | None = None,
         max_clients: int = 64,
         max_batch: int = 8,
         idle_seconds: float | None = 600.0,
         seed: int = 0,
     ):
         for name, value in (("max_message", max_message), ("max_clients", max_clients), ("max_batch", max_batch)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise SpecpolicyError(f"{name}={value}: expected at least one")
         if idle_seconds is not None and idle_seconds <= 0:
             raise SpecpolicyError(f"idle_seconds={idle_seconds}: expected a positive number")
@@ -93,7 +96,8 @@ class PolicyServer:
         self.metrics = Metrics()
         self._door = Door(self.metrics, max_clients, api_key)
         self._limits = request_limits(service.shapes, service.n_obs_steps)
-        self._max_message, self._max_batch, self._idle = max_message, max_batch, idle_seconds
+        self._max_message = _message_limit(service, max_message)
+        self._max_batch, self._idle = max_batch, idle_seconds
         self._seeds = itertools.count(seed)
         self._readers: ThreadPoolExecutor | None = None
         self._inference: Inference | None = None
@@ -265,3 +269,21 @@ async def _send(connection: ServerConnection, message: bytes | str) -> None:
     except TimeoutError:
         connection.transport.abort()
         await connection.wait_closed()
+
+
+def _message_limit(service: Service, given: int | None) -> int:
+    """Return the bytes of the largest accepted message.
+
+    Raises:
+        SpecpolicyError: an observation of the policy is larger than the given limit, its images as bytes.
+    """
+    numbers = service.n_obs_steps * sum(math.prod(shape) for shape in service.shapes.values())
+    least = service.n_obs_steps * sum(math.prod(one) * (1 if len(one) == 3 else 4) for one in service.shapes.values())
+    if given is None:
+        return max(USUAL_MESSAGE, 4 * numbers + BESIDE)
+    if given < least:
+        raise SpecpolicyError(
+            f"an observation of this policy takes {least} bytes, the largest accepted message is {given}: "
+            "set max_message_mb higher"
+        )
+    return given

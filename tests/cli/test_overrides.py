@@ -21,7 +21,18 @@ SPELLINGS = (
 # Keys of verbs that are no text though their default may be a string or nothing: choices, numbers, lists.
 OTHERS = {
     *("clock", "control_hz", "data_hz", "engine", "episodes", "execute_steps", "format", "graphs", "hold", "hz"),
-    *("inference_timeout", "lead", "network", "objective", "on_miss", "pad_after", "precision", "samplers", "shard"),
+    *(
+        "inference_timeout",
+        "lead",
+        "max_message_mb",
+        "network",
+        "objective",
+        "on_miss",
+        "pad_after",
+        "precision",
+        "samplers",
+        "shard",
+    ),
     *("shards", "start", "steps", "stitching", "stop", "task", "threads", "uncommitted", "viewer", "window"),
     *("worker", "workers"),
 }

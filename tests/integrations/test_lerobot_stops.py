@@ -29,6 +29,28 @@ def test_a_connection_that_fails_is_one_line_and_leaves_nothing_open():
     assert not arm.is_connected
 
 
+def test_a_later_connection_does_not_go_back_to_where_the_last_one_was():
+    """Joints may stand elsewhere by now, so with the zeros of its wheels nothing else is sent."""
+    arm = Arm(wheels=True)
+    adapter = RobotAdapter(arm)
+    with adapter:
+        adapter.act(np.array([90.0, 0.0, 0.0, 0.3, 0.0]))
+    assert arm.sent[-1] == {"pan.pos": 90.0, "lift.pos": 0.0, "gripper.pos": 0.0, "x.vel": 0.0, "theta.vel": 0.0}
+    before = len(arm.sent)
+    with pytest.raises(KeyboardInterrupt), adapter:
+        raise KeyboardInterrupt
+    assert len(arm.sent) == before and arm.disconnects == 2 and adapter.sent is None
+
+
+def test_a_robot_that_its_owner_connected_is_stopped_as_well():
+    arm = Arm(wheels=True)
+    adapter = RobotAdapter(arm)
+    arm.connect()
+    adapter.act(np.array([0.0, 0.0, 0.0, 0.3, 0.0]))
+    adapter.stop()
+    assert arm.sent[-1]["x.vel"] == 0.0 and arm.disconnects == 1
+
+
 def test_a_robot_that_is_not_connected_is_one_line():
     with pytest.raises(SpecpolicyError, match=r"stand_in_arm is not connected .*: connect\(\) it before the run"):
         run(RobotAdapter(Arm()), Steady(np.zeros(3)))

@@ -243,6 +243,20 @@ def test_robomimic_acts_as_it_did(averaged, outer):
     assert policy(ob).shape == (ACTION,) and int(wrapped.last_stats.calls) < STEPS
 
 
+@pytest.mark.parametrize("outer", (False, True))
+def test_a_copy_of_robomimics_policy_samples_with_its_own_network(outer):
+    algorithm = RobomimicStandIn()
+    policy = robomimic.wrap(RolloutPolicyStandIn(algorithm) if outer else algorithm, "ddpm", seeded())
+    copied = copy.deepcopy(policy)
+    inner = copied.policy if outer else copied
+    nn.init.zeros_(inner.ema.averaged_model["policy"]["noise_pred_net"].final_conv[1].weight)
+    nn.init.constant_(inner.ema.averaged_model["policy"]["noise_pred_net"].final_conv[1].bias, torch.nan)
+    with pytest.raises(SpecpolicyError, match="not finite"):
+        inner._get_action_trajectory({"object": torch.zeros(1, 2, 2), "position": torch.zeros(1, 2, 3)})
+    algorithm._get_action_trajectory({"object": torch.zeros(1, 2, 2), "position": torch.zeros(1, 2, 3)})
+    assert policy.last_stats is not None and copied.last_stats is None
+
+
 @pytest.mark.parametrize("project", (diffusion_policy, lerobot, robomimic))
 def test_something_else_cannot_be_wrapped(project):
     with pytest.raises(SpecpolicyError, match="cannot wrap a Linear: it has no"):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -336,6 +337,28 @@ def test_a_message_too_big_is_the_clients_fault_and_not_tried_again():
         with pytest.raises(ServerError, match="10000 bytes"):
             planner.plan({"step": np.zeros((2, 1)), "image": np.zeros((2, 3, 40, 50))})
         assert time.monotonic() - start < 20
+
+
+def test_a_run_begins_anew_where_the_server_has_closed_what_was_idle():
+    with in_background(PolicyServer(Counting(), port=0, idle_seconds=0.2)) as server:
+        planner = RemotePlanner(url(server))
+        for seed in (3, 4):
+            planner.reset(seed)
+            assert planner.plan(frame(1)).actions[0, -1] == seed
+            time.sleep(0.6)
+    with pytest.raises(ConnectionLost):  # nobody is there any more
+        planner.reset(5)
+
+
+def test_the_largest_message_holds_what_the_policy_sees():
+    class Seeing(Counting):
+        shapes: ClassVar = {"step": (1,), "image": (3, 1200, 1000)}
+
+    frames = {"step": np.zeros((2, 1), np.float32), "image": np.zeros((2, 3, 1200, 1000), np.float32)}
+    with in_background(PolicyServer(Seeing(), port=0)) as server:
+        assert RemotePlanner(url(server)).plan(frames).actions.shape == (6, 2)
+    with pytest.raises(SpecpolicyError, match=r"takes 7200008 bytes, .* set max_message_mb higher"):
+        PolicyServer(Seeing(), port=0, max_message=7_000_000)
 
 
 def test_a_missing_key_is_named_before_anything_is_sent():

@@ -85,7 +85,7 @@ def test_a_server_that_is_killed_and_started_again_is_found_again(serve, tmp_pat
         (["port=99999"], "port=99999"),
         (["max_clients=0"], "max_clients=0"),
         (["threads=0"], "threads=0"),
-        (["max_message_mb=0.0"], "max_message_mb must be positive"),
+        (["max_message_mb=0.0"], "max_message_mb=0.0: expected a positive number"),
         (["engine=warp"], "unknown engine 'warp'"),
         (["device=cuda:7"], "device=cuda:7 cannot be used here"),
         (["sampler=nothing"], "unknown sampler 'nothing'"),

@@ -20,10 +20,12 @@ class Connection:
         self._open = bool(robot.is_connected)
         self._ending = threading.Lock()
 
-    def connect(self, calibrate: bool) -> None:
-        """See `RobotAdapter.connect`."""
+    def connect(self, calibrate: bool) -> bool:
+        """See `RobotAdapter.connect`. Return whether the robot was not connected before."""
+        begun = False
         try:
             if not self.robot.is_connected:
+                begun = True
                 takes = inspect.signature(self.robot.connect).parameters
                 self.robot.connect(**({"calibrate": calibrate} if "calibrate" in takes else {}))
             self._open = True
@@ -44,16 +46,28 @@ class Connection:
                 f"{self.name} is not calibrated: run lerobot-calibrate --robot.type={kind} "
                 f"--robot.id={getattr(self.robot, 'id', None)}"
             )
+        return begun
 
-    def end(self, sent: Mapping[str, float]) -> None:
-        """See `RobotAdapter.stop`; `sent`: what the robot was sent last, by name."""
+    def end(self, sent: Mapping[str, float]) -> bool:
+        """See `RobotAdapter.stop`. Return whether the robot is at rest now.
+
+        Args:
+            sent: what the robot was sent last over this connection, by name.
+        """
         if not self._ending.acquire(blocking=False):
-            return
+            return False
         try:
-            if self._open:
+            if self._open or self._reports_open():  # its owner may have connected it without us
                 self._come_to_rest(sent)
+            return True
         finally:
             self._ending.release()
+
+    def _reports_open(self) -> bool:
+        try:
+            return bool(self.robot.is_connected)
+        except Exception:
+            return False
 
     def _come_to_rest(self, sent: Mapping[str, float]) -> None:
         wheels = {name: 0.0 for name in sent if name.endswith(VELOCITY)}

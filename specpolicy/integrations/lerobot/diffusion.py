@@ -178,6 +178,9 @@ def wrap(
     require(policy, ("diffusion", "config"), "LeRobot's DiffusionPolicy or MultiTaskDiTPolicy")
     model = policy.diffusion
     require(model, ("conditional_sample", "unet", "noise_scheduler", "num_inference_steps"), "its DiffusionModel")
+    # The first versions have no features, but shapes.
+    feature = getattr(policy.config, "action_feature", None)
+    actions = policy.config.output_shapes["action"][0] if feature is None else feature.shape[0]
     policy.last_stats = None
 
     def conditional_sample(
@@ -189,7 +192,7 @@ def wrap(
     ) -> Tensor:
         model = self.diffusion
         chain = drawer.chain(model.noise_scheduler, model.num_inference_steps)
-        shape = (batch_size, self.config.horizon, self.config.action_feature.shape[0])
+        shape = (batch_size, self.config.horizon, actions)
         like = next(model.parameters())
         conditions = {"global_cond": global_cond}
         out = drawer.draw(model.unet, chain, shape, conditions, like, generator=generator, noise=noise)

@@ -149,7 +149,8 @@ class RobotAdapter:
         Raises:
             SpecpolicyError: it cannot be connected, or is not calibrated.
         """
-        self._connection.connect(calibrate)
+        if self._connection.connect(calibrate):
+            self._raw, self.sent = {}, None  # nothing was sent over this connection yet
         return self
 
     def __enter__(self) -> RobotAdapter:
@@ -205,7 +206,8 @@ class RobotAdapter:
         Raises:
             SpecpolicyError: it cannot be disconnected.
         """
-        self._connection.end(self._raw)
+        if self._connection.end(self._raw):
+            self._raw = {}  # in a later connection it may stand elsewhere
 
     def _values(self) -> Mapping[str, Any]:
         """Return what the robot observes, by name."""

@@ -5,6 +5,7 @@ default sizes and ignores those of the configuration, so all sizes are read from
 """
 
 import dataclasses
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -237,15 +238,16 @@ def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = N
         sampler: a name, or a result of `specpolicy.make_sampler`.
         generator: source of all noises; torch's global one if None.
     """
-    algorithm = policy if hasattr(policy, "_get_action_trajectory") else getattr(policy, "policy", policy)
+    algorithm = _algorithm(policy)
     require(algorithm, ("_get_action_trajectory", "nets", "noise_scheduler", "algo_config"), "a DiffusionPolicyUNet")
     drawer = Drawer(sampler, generator)
     policy.last_stats = None
 
-    def get_action_trajectory(obs_dict: Mapping[str, Tensor], goal_dict: Any = None) -> Tensor:
+    def get_action_trajectory(self: Any, obs_dict: Mapping[str, Tensor], goal_dict: Any = None) -> Tensor:
         """Return (B, action horizon, D), as the original computes it from observations (B, To, ...)."""
         if goal_dict:
             raise SpecpolicyError("a policy of robomimic that is given a goal cannot be wrapped")
+        algorithm = _algorithm(self)
         horizon = algorithm.algo_config.horizon
         averaged = getattr(algorithm, "ema", None)
         nets = (algorithm.nets if averaged is None else averaged.averaged_model)["policy"]
@@ -262,9 +264,15 @@ def wrap(policy: Any, sampler: str | Sampler = "ddpm", generator: Generators = N
         chain = drawer.chain(algorithm.noise_scheduler, settings.num_inference_timesteps)
         shape = (batch, horizon.prediction_horizon, algorithm.ac_dim)
         out = drawer.draw(nets["noise_pred_net"], chain, shape, {"global_cond": condition}, condition)
-        policy.last_stats = out.stats
+        self.last_stats = out.stats
         start = horizon.observation_horizon - 1
         return out.actions[:, start : start + horizon.action_horizon]
 
-    algorithm._get_action_trajectory = get_action_trajectory
+    # A copy of the policy gets its own.
+    algorithm._get_action_trajectory = types.MethodType(get_action_trajectory, policy)
     return policy
+
+
+def _algorithm(policy: Any) -> Any:
+    """Return the algorithm, of itself or of the RolloutPolicy around it."""
+    return policy if hasattr(policy, "_get_action_trajectory") else getattr(policy, "policy", policy)
