@@ -34,6 +34,7 @@ class RunState:
         self.average: Any = copy.deepcopy(policy).requires_grad_(False)
         self.saved = 0  # the step of the last save
         self.losses, self.since = 0.0, 0  # the sum of losses since the last log, and their number
+        self.plays = False  # whether a rollout follows the last save
         learnt = [*policy.denoiser.parameters(), *policy.encoder.parameters()]
         self.optimiser = torch.optim.AdamW(
             [one for one in learnt if one.requires_grad], lr=1.0, betas=(0.95, 0.999), weight_decay=options.weight_decay
@@ -63,6 +64,7 @@ class RunState:
             "step": step,
             "losses": self.losses,
             "since": self.since,
+            "plays": self.plays,
             "identity": self.identity,
             "model": _weights(self.policy),
             "average": _weights(self.average),
@@ -106,6 +108,7 @@ class RunState:
             self.save_average(path.parent)  # a kill or a full disk may have prevented its writing
         self.saved = state["step"]
         self.losses, self.since = state.get("losses", 0.0), state.get("since", 0)  # earlier versions did not save them
+        self.plays = state.get("plays", False)
         return self.saved
 
 

@@ -94,7 +94,7 @@ def train(
         logger.log({f"rollout/{name}": value for name, value in played.items()}, step=step)
         write_text(directory / PLAYED, str(step))
 
-    if plays(start) and last_played(directory) < start:
+    if run.plays and plays(start) and last_played(directory) < start:
         play(start)
     passes = batches.steps(options, start, group, workers)
     for step in range(start, options.steps):
@@ -132,6 +132,7 @@ def train(
             }
             bar.advance(1, **shown)
         if saves:
+            run.plays = plays(done)
             run.save(directory, done)
         if plays(done):
             play(done)

@@ -10,6 +10,7 @@ import pytest
 from specpolicy.control.chunk import Chunk
 from specpolicy.control.ticks import Tick, Ticks
 from specpolicy.control.timing import ChunkTiming, TimingLog
+from specpolicy.control.trace import trace_digest
 from specpolicy.evaluation.conditions import Condition
 from specpolicy.evaluation.costs import chunk_figures
 from specpolicy.evaluation.episode import Episode
@@ -83,7 +84,8 @@ def test_an_condition_out_of_the_budget_keeps_none(tmp_path):
 def test_with_a_trace_calls_and_rows_are_those_of_the_trace(tmp_path):
     trace = tmp_path / "recorded.csv"
     trace.write_text("sampler,seconds,calls,rows\nasd,0.1,4,50\nasd,0.3,6,70\nddim-10,0.2,10,10\n")
-    conditions = [Condition("asd", clock="trace", trace=str(trace), factor=2.0), Condition("asd"), Condition("ddim-10")]
+    charged = {"clock": "trace", "trace": str(trace), "trace_digest": trace_digest(trace)}
+    conditions = [Condition("asd", **charged, factor=2.0), Condition("asd"), Condition("ddim-10")]
     found, figures = summary(tmp_path, conditions, [episode(0)])
     shown = conditions_of(found)
     assert (shown["asd trace x2"]["calls"], shown["asd trace x2"]["rows"]) == (5, 60)
@@ -98,9 +100,8 @@ def test_with_a_trace_calls_and_rows_are_those_of_the_trace(tmp_path):
 def test_a_trace_that_does_not_tell_calls_shows_none(tmp_path):
     trace = tmp_path / "recorded.csv"
     trace.write_text("sampler,seconds\nasd,0.1\nddim-10,0.2\n")
-    conditions = [Condition(name, clock="trace", trace=str(trace)) for name in ("asd", "ddim-10")] + [
-        Condition("expert")
-    ]
+    charged = {"clock": "trace", "trace": str(trace), "trace_digest": trace_digest(trace)}
+    conditions = [*(Condition(name, **charged) for name in ("asd", "ddim-10")), Condition("expert")]
     found, figures = summary(tmp_path, conditions, [episode(0), episode(1, False)])
     assert [condition["calls"] for condition in found["conditions"]] == [None, None, 7] and found["conditions"][0][
         "rows"
