@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from specpolicy.evaluation.figures import COLOURS, MARKS, interval, legend, new_figure, success_axis
+from specpolicy.evaluation.plots import has_shortest_horizon
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,12 +16,7 @@ Summaries = dict[str, dict[str, Any]]  # {task: summary}
 
 def main_conditions(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the conditions with the shortest execution horizon that their delay allows."""
-    shortest = summary["track"]["execute_steps"]
-    return [
-        condition
-        for condition in summary["conditions"]
-        if condition["execute_steps"] == max(condition["delay"], shortest)
-    ]
+    return [one for one in summary["conditions"] if has_shortest_horizon(one, summary["track"])]
 
 
 def delay_figure(summaries: Summaries) -> Figure:

@@ -134,8 +134,10 @@ def _collect(
     for number in sorted(int(path.stem.removeprefix("attempt_")) for path in directory.glob("attempt_*.hdf5")):
         try:
             read_part(_part(directory, number))
-        except (OSError, KeyError):  # cut short when the machine stopped: the attempt is made again
-            _part(directory, number).unlink()
+        except (OSError, KeyError) as error:
+            if getattr(error, "errno", None):  # the file cannot be reached, which says nothing about it
+                raise
+            _part(directory, number).unlink()  # cut short when the machine stopped: the attempt is made again
             continue
         register(number)
     for number in crew.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from specpolicy.evaluation import cost_plots, curves
 from specpolicy.evaluation.tables import has_network
+from specpolicy.evaluation.tracks import shortest_horizon
 from specpolicy.files import atomic_path
 
 MOST_CONDITIONS = 24  # one figure for each
@@ -40,7 +40,7 @@ def _success(summary: Mapping[str, Any]) -> dict[str, Any]:
     policies = [condition for condition in conditions if has_network(condition)]
     delayed = [condition for condition in policies if condition["clock"] == "delay"]
     plots: dict[str, Any] = {}
-    main = [condition for condition in delayed if condition["execute_steps"] == _shortest(condition, track)]
+    main = [condition for condition in delayed if has_shortest_horizon(condition, track)]
     if len({condition["delay"] for condition in main}) > 1:
         plots["Success against delay"] = curves.against_delay(summary, main)
     swept = [condition for condition in delayed if condition["delay"] == track["swept_at"]]
@@ -80,7 +80,7 @@ def _costs(summary: Mapping[str, Any], figures: Mapping[str, Mapping[str, np.nda
     return plots
 
 
-def _shortest(condition: Mapping[str, Any], track: Mapping[str, Any]) -> int:
-    """Return the shortest execution horizon that a condition's delay allows."""
-    allowed = math.ceil(condition["delay"] / condition.get("in_flight", 1))
-    return max(allowed, int(track["execute_steps"]))
+def has_shortest_horizon(condition: Mapping[str, Any], track: Mapping[str, Any]) -> bool:
+    """Whether a condition has the shortest execution horizon that its delay allows."""
+    horizon = shortest_horizon(condition["delay"], condition.get("in_flight", 1), track["execute_steps"])
+    return bool(condition["execute_steps"] == horizon)

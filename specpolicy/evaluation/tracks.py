@@ -121,6 +121,11 @@ def make_conditions(
     return tuple(conditions)
 
 
+def shortest_horizon(delay: int, in_flight: int, usual: int) -> int:
+    """Return the execution horizon nearest to the `usual` one at which requests never wait for a free place."""
+    return max(math.ceil(delay / in_flight), usual)
+
+
 def budgets(track: Mapping[str, Any]) -> list[float]:
     """Return the track's latency budgets in ms, rising; empty for all tracks but `budget`."""
     if track["name"] != "budget":
@@ -136,9 +141,8 @@ def times_are_measured(track: Mapping[str, Any]) -> bool:
 def _delays(track: Mapping[str, Any], common: Condition, n_action_steps: int) -> list[Condition]:
     """Return the delays, rising, each with the shortest execution horizon it allows; then the horizons at one delay."""
     shortest = common.execute_steps or n_action_steps
-    # So many steps apart, requests never wait for a free place.
     pairs = [
-        (delay, max(math.ceil(delay / common.in_flight), shortest))
+        (delay, shortest_horizon(delay, common.in_flight, shortest))
         for delay in sorted(_steps(track["delays"], "track.delays", 0))
     ]
     at = _steps([track["swept_at"]], "track.swept_at", 0)[0]

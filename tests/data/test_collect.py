@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import h5py
 import numpy as np
 import pytest
 
 from specpolicy.cluster import Processes
+from specpolicy.data import collect as collecting
 from specpolicy.data.collect import collect
 from specpolicy.data.dataset import observation_keys, read_data
 from specpolicy.data.recorder import Recorder, Recording, demonstration_seeds
@@ -72,7 +74,7 @@ def test_an_environment_may_fill_its_arrays_anew_and_observe_a_number_by_itself(
         np.testing.assert_allclose(moved, episode.executed[:-1], atol=1e-6)
 
 
-def test_a_part_that_a_crash_cut_short_is_made_again(reference, tmp_path):
+def test_a_part_that_a_crash_cut_short_is_made_again(reference, tmp_path, monkeypatch):
     output = tmp_path / "reach.hdf5"
 
     def stop(kept, success):
@@ -81,7 +83,12 @@ def test_a_part_that_a_crash_cut_short_is_made_again(reference, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         collect(reach(), 12, output, on_attempt=stop)
     (part,) = (tmp_path / "reach.hdf5.parts").glob("attempt_*.hdf5")
+    whole = part.read_bytes()
     part.write_bytes(b"")
+    with monkeypatch.context() as patch, pytest.raises(PermissionError):  # such a file may be whole
+        patch.setattr(collecting, "read_part", Mock(side_effect=PermissionError(13, "Permission denied")))
+        collect(reach(), 12, output)
+    part.write_bytes(whole[: len(whole) // 2])
     collect(reach(), 12, output)
     assert_same(output, reference[0])
 

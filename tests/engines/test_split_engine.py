@@ -172,6 +172,19 @@ def test_gradients_pass_through_the_whole_network():
     torch.testing.assert_close(found, expected)
 
 
+def test_conditions_of_another_kind_are_refused_and_not_left_from_the_call_before():
+    buffers = Buffers(Workload(lambda x, t, cond: x, (4, 2), (3,), 8), 2)
+    x, t = torch.zeros(2, 4, 2), torch.zeros(2, dtype=torch.int64)
+    buffers.fill(x, t, torch.ones(2, 3))
+    buffers.fill(x, t, torch.full((1, 3), 2.0))  # one for all rows
+    assert torch.equal(buffers.cond, torch.full((2, 3), 2.0))
+    for cond, words in ((None, "given: none"), (torch.ones(2, 1), r"of shape \(1,\)")):
+        with pytest.raises(SpecpolicyError, match=words):
+            buffers.fill(x, t, cond)
+    with pytest.raises(SpecpolicyError, match="made for conditions: none"):
+        Buffers(Workload(lambda x, t, cond: x, (4, 2), None, 8), 2).fill(x, t, torch.ones(2, 3))
+
+
 def test_the_oldest_conditions_are_forgotten():
     parts = Parts()
     found = ConditionFeatures(parts, most=3)

@@ -243,6 +243,16 @@ def test_robomimic_acts_as_it_did(averaged, outer):
     assert policy(ob).shape == (ACTION,) and int(wrapped.last_stats.calls) < STEPS
 
 
+def test_lerobots_first_versions_have_shapes_in_place_of_features():
+    plain, old = LeRobotStandIn(), LeRobotStandIn()
+    old.config = SimpleNamespace(horizon=HORIZON, output_shapes={"action": [ACTION]})
+    chunks = []
+    for policy in (plain, lerobot.wrap(old, "ddpm")):
+        torch.manual_seed(3)
+        chunks.append(policy.select_action({"x": torch.ones(2, FRAMES * OBS)}))
+    torch.testing.assert_close(chunks[1], chunks[0], rtol=2e-5, atol=2e-5)
+
+
 @pytest.mark.parametrize("outer", (False, True))
 def test_a_copy_of_robomimics_policy_samples_with_its_own_network(outer):
     algorithm = RobomimicStandIn()

@@ -350,6 +350,12 @@ def test_a_run_begins_anew_where_the_server_has_closed_what_was_idle():
         planner.reset(5)
 
 
+def test_a_server_that_computes_for_long_is_not_pinged_away():
+    """Every request has its own time, and a server whose loop stands still while it plans answers no ping."""
+    with in_background(PolicyServer(Counting(), port=0)) as server:
+        assert Connection(url(server))._websocket.ping_interval is None
+
+
 def test_the_largest_message_holds_what_the_policy_sees():
     class Seeing(Counting):
         shapes: ClassVar = {"step": (1,), "image": (3, 1200, 1000)}
