@@ -45,7 +45,7 @@ CLOSING_SECONDS = 2.0  # for clients to say goodbye
 WATCH_SECONDS = 0.25  # between checks of the inference thread
 FAREWELL_SECONDS = 3.0  # for which a server without inference says so before it ends
 USUAL_MESSAGE = 16 * 2**20  # bytes of the largest accepted message, unless the policy sees more
-BESIDE = 2**20  # bytes of what a message may have beside an observation
+SPARE = 2**20  # bytes of what a message may have beside an observation
 AT_ONCE = 8192  # bytes of a message that is read in the event loop: a few milliseconds at worst
 POLICY_VIOLATION, GOING_AWAY = 1008, 1001  # close codes of RFC 6455
 
@@ -280,7 +280,7 @@ def _message_limit(service: Service, given: int | None) -> int:
     numbers = service.n_obs_steps * sum(math.prod(shape) for shape in service.shapes.values())
     least = service.n_obs_steps * sum(math.prod(one) * (1 if len(one) == 3 else 4) for one in service.shapes.values())
     if given is None:
-        return max(USUAL_MESSAGE, 4 * numbers + BESIDE)
+        return max(USUAL_MESSAGE, 4 * numbers + SPARE)
     if given < least:
         raise SpecpolicyError(
             f"an observation of this policy takes {least} bytes, the largest accepted message is {given}: "
