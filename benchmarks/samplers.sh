@@ -5,7 +5,8 @@
 #        benchmarks/samplers.sh lift can   these
 # WORK (outputs/benchmark/samplers): directory of the results. COUNT (200): chunks of each sampler that are counted.
 # TIME_COUNT (50): chunks that are timed. LARGE ("lift"): policies whose calls are timed on the large network, with
-# LARGE_COUNT (30) chunks. ENGINES ("eager openvino"): engines that run the networks.
+# LARGE_COUNT (30) chunks. ENGINES ("eager openvino"): engines that run the networks. OPPONENTS
+# (outputs/benchmarks/opponents): minimal iterative policies of benchmarks/opponents.sh; those that are there are timed too.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh" test
 work="${WORK:-outputs/benchmark/samplers}"
@@ -41,6 +42,10 @@ for policy in "${policies[@]}"; do
     for engine in "${engines[@]}"; do
         COUNT="${TIME_COUNT:-50}" measure "$policy/time-$engine" policy="checkpoints/$policy" engine="$engine" \
             window=tuned 'steps=[100,16]' 'samplers=[ddpm,ddim-10,asd,block,recycled]'
+        opponent="${OPPONENTS:-outputs/benchmarks/opponents}/$policy/policy"
+        [ ! -e "$opponent/model.safetensors" ] ||
+            COUNT="${TIME_COUNT:-50}" measure "$policy/mip-$engine" policy="$opponent" engine="$engine" \
+                observations="checkpoints/$policy/observations.safetensors" 'samplers=[ddpm]'
     done
 done
 read -ra large <<<"${LARGE-lift}"

@@ -27,7 +27,7 @@ Calls, rows and time of the samplers on the shipped policies, on observations th
 {BEGIN}
 {END}
 """
-KINDS = ("calls", "time", "large")
+KINDS = ("calls", "time", "large", "mip")  # the last: a minimal iterative policy of the task, the network the same
 Runs = dict[str, dict[str, Any]]  # {policy: summary} of one kind of run
 
 
@@ -72,6 +72,8 @@ def sections(found: dict[str, Runs]) -> list[str]:
     for kind, runs in found.items():
         what, _, engine = kind.partition("-")
         some = next(iter(runs.values()))
+        if what == "mip":
+            continue  # a row of the table of times
         if what == "calls":
             parts += ["## Calls", "Mean calls of a chunk, in brackets the 99th percentile, then the mean of rows."]
             parts.append(across(runs, _calls))
@@ -83,7 +85,8 @@ def sections(found: dict[str, Runs]) -> list[str]:
                 f"Mean ms of a chunk, in brackets what its calls alone would take; median of the ratio to "
                 f"{some['reference']}, in brackets that of the calls alone; share outside the network."
             )
-            parts.append(across(runs, _time))
+            opponents = found.get(f"mip-{engine}", {}) if what == "time" else {}
+            parts.append(across({policy: beside(runs[policy], opponents.get(policy)) for policy in runs}, _time))
     parts.append("## Every run")
     for kind, runs in found.items():
         for policy, summary in runs.items():
@@ -98,6 +101,17 @@ def sections(found: dict[str, Runs]) -> list[str]:
     return parts
 
 
+def beside(summary: dict[str, Any], opponent: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a summary with a row more: the sequential sampler of another policy, measured in a run of its own."""
+    if opponent is None:
+        return summary
+    entry = opponent["samplers"][0]
+    reference = next(one for one in summary["samplers"] if one["label"] == summary["reference"])
+    ratio = {"p50": entry["seconds"]["p50"] / reference["seconds"]["p50"]}
+    bound = {**entry["bound"], "ratio": entry["bound"]["seconds"] / reference["bound"]["seconds"]}
+    return {**summary, "samplers": [*summary["samplers"], {**entry, "label": "MIP", "ratio": ratio, "bound": bound}]}
+
+
 def choices(found: dict[str, Runs]) -> list[str]:
     """Say what to choose, for each engine and size of network that was timed.
 
@@ -108,7 +122,7 @@ def choices(found: dict[str, Runs]) -> list[str]:
     rows[0] += ["16 steps: fastest", "its time / ddim-10", "recycled-16 / ddim-10"]
     for kind, runs in found.items():
         what, _, engine = kind.partition("-")
-        if what == "calls":
+        if what in ("calls", "mip"):
             continue
         some, exact, short = next(iter(runs.values())), list[str](), list[str]()
         for summary in runs.values():

@@ -1,5 +1,6 @@
 """benchmarks/samplers_tables.py: the page of results follows from the summaries."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ def results(small_policy_config, histories, tmp_path_factory):
         ("two", "calls", ("ddpm", "asd", "recycled"), None),
         ("two", "time-eager", ("ddpm", "asd"), None),
         ("two", "large-eager", ("ddpm", "asd"), {"down_dims": [24, 48]}),
+        ("two", "mip-eager", ("ddim-10",), None),
     ):
         samplers = {name: make_sampler(name) for name in names}
         summary, draws = benchmark(measured, samplers, histories, Settings(count=2, network=network))
@@ -43,7 +45,7 @@ def test_the_page_holds_every_figure_and_keeps_what_stands_around(results, tmp_p
     for words in ("## Calls", "## Time, engine eager", "M parameters, engine eager", "two, large-eager"):
         assert words in text
     assert "| sampler | one | two |" in text and "| recycled | - | " in text
-    assert text.count("specpolicy benchmark policy=two") == 3
+    assert text.count("specpolicy benchmark policy=two") == 4
     choice = text.partition("## Which one to choose")[2].partition("## Calls")[0]
     assert choice.count("| asd (1 of 1 policies) |") == 2 and "| eager |" in choice
     page.write_text(
@@ -51,6 +53,18 @@ def test_the_page_holds_every_figure_and_keeps_what_stands_around(results, tmp_p
     )
     assert tables(results, page) == 0
     assert page.read_text() == text.replace("# What", "Mine.\n\n# What") + "\nMore of mine.\n"
+
+
+def test_the_other_policy_is_a_row_of_the_table_of_times(results, tmp_path):
+    page = tmp_path / "samplers.md"
+    assert tables(results, page) == 0
+    own, reference = (
+        json.loads((results / "two" / kind / "summary.json").read_text())["samplers"][0]
+        for kind in ("mip-eager", "time-eager")
+    )
+    ratio = own["seconds"]["p50"] / reference["seconds"]["p50"]
+    (row,) = (line for line in page.read_text().splitlines() if line.startswith("| MIP |"))
+    assert f" ms; {ratio:.2f} (" in row and reference["label"] == "ddpm"
 
 
 def test_what_is_missing_is_said(results, tmp_path, capsys):
