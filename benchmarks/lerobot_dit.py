@@ -28,7 +28,7 @@ from specpolicy.networks.clip import ClipVision, LanguageEncoder
 from specpolicy.networks.vision_options import ClipOptions, LanguageOptions
 from specpolicy.policy.base import ENCODER
 
-SAMPLERS = ("ddpm", "block", "asd")
+SAMPLERS = ("ddpm", "block", "asd", "recycled")
 LEROBOT = "LeRobot, another seed"
 CONTROL = "ddim-3"  # another distribution, which the comparison must detect
 CHUNKS, STEPS = 1000, 100
@@ -86,11 +86,10 @@ def batch_of(count: int, seed: int) -> dict[str, torch.Tensor]:
     }
 
 
-def trained() -> modeling.MultiTaskDiTPolicy:
+def trained(objective: str = "diffusion") -> modeling.MultiTaskDiTPolicy:
     """Return a small policy, trained for a few steps on chunks with two modes: its distribution is not Gaussian."""
-    policy = make_policy(
-        horizon=8, n_action_steps=4, hidden_dim=32, num_layers=2, num_heads=4, timestep_embed_dim=16, dropout=0.0
-    )
+    sizes = dict(horizon=8, n_action_steps=4, hidden_dim=32, num_layers=2, num_heads=4, timestep_embed_dim=16)
+    policy = make_policy(**sizes, dropout=0.0, objective=objective)
     optimiser = torch.optim.Adam(policy.noise_predictor.parameters(), 3e-3)
     policy.train()
     for step in range(300):
@@ -135,6 +134,20 @@ def from_directory(own: modeling.MultiTaskDiTPolicy) -> tuple[str, bool]:
     return f"`load_policy` of its directory computes LeRobot's output to {difference:.0e}.", difference < 1e-5
 
 
+def flow() -> tuple[str, bool]:
+    """Return (a sentence on a policy whose objective is flow matching, whether all is as it should be)."""
+    own = trained("flow_matching")
+    reference = draw(own, seed=1)
+    difference = float((draw(wrap(copy.deepcopy(own)), seed=1) - reference).abs().max())
+    exact = wrap(copy.deepcopy(own), "recycled")
+    draw(exact, seed=1, count=1)
+    return (
+        f"Of the objective `flow_matching`, {own.config.num_integration_steps} steps, the wrapped policy gives "
+        f"LeRobot's own chunks to {difference:.0e}; its ancestral chain, another distribution, takes `recycled` "
+        f"{int(exact.last_stats.calls)} calls."
+    ), difference < 1e-4
+
+
 @torch.no_grad()
 def towers_agree(own: modeling.MultiTaskDiTPolicy) -> tuple[str, bool]:
     """Return (a sentence on our towers of CLIP with the weights of LeRobot's, whether they compute the same)."""
@@ -176,6 +189,7 @@ def lines() -> tuple[list[str], bool]:
     table, equal = distributions(own)
     sentence, same = from_directory(own)
     encoders, alike = towers_agree(own)
+    flows, equal_flow = flow()
     return [
         "## multi_task_dit",
         "",
@@ -187,9 +201,10 @@ def lines() -> tuple[list[str], bool]:
         *table,
         sentence,
         encoders,
+        flows,
         "",
         *times(),
-    ], equal and same and alike
+    ], equal and same and alike and equal_flow
 
 
 if __name__ == "__main__":

@@ -207,12 +207,19 @@ class RobosuiteTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         return self._observation(), {"is_success": self._is_success()}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        action = np.clip(np.asarray(action, dtype=np.float64), self.action_space.low, self.action_space.high)
+        wanted = np.asarray(action, dtype=np.float64)
+        if wanted.shape != self.action_space.shape or not np.isfinite(wanted).all():
+            raise ValueError(f"the action must be {self.action_space.shape[0]} finite numbers, got {action!r}")
+        action = np.clip(wanted, self.action_space.low, self.action_space.high)
         self._simulation.step(change_to(self._pose, action) if self.absolute_actions else action)
         self._steps += 1
         success = self._is_success()
         truncated = not success and self._steps >= self._max_steps
         return self._observation(), float(success), success, truncated, {"is_success": success}
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        """Refuse: robosuite's observables stay bound to the first simulation, so a copy would observe that one."""
+        raise TypeError("a robosuite task cannot be copied: make another one and reset it with the same seed")
 
     def resting_action(self) -> np.ndarray:
         """Return the action (7,) or (10,) that leaves the arm as it is, and the gripper neither opens nor closes."""

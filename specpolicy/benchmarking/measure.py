@@ -124,8 +124,10 @@ def measure(
         on_draw: called with each chunk's cost.
 
     Raises:
-        SpecpolicyError: a sampler that does not fit the policy, a network that returns NaN.
+        SpecpolicyError: no chunk, a sampler that does not fit the policy, a network that returns NaN.
     """
+    if count < 1:
+        raise SpecpolicyError(f"count={count}: give the number of chunks to draw, 1 or more")
     subject, labels = Subject(policy, timed), list(samplers)
     chosen = choose(len(next(iter(histories.values()))), count)
     for number in range(warm_up):

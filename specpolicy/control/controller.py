@@ -7,7 +7,7 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -218,13 +218,16 @@ class Controller:
 
     def _warm_up(self, supervisor: Supervisor) -> float:
         """Plan a few chunks and discard them; return the seconds of the slowest after the first."""
-        supervisor.begins("robot.observe()")
-        observation = check_observation(self.robot.observe()) if self.warm_up else {}
+        observation: Mapping[str, Any] = {}
+        if self.warm_up:
+            supervisor.begins("robot.observe()")
+            observation = check_observation(self.robot.observe())
 
         def begins() -> None:
             supervisor.begins("inference", READY_SECONDS, always=True)
 
         slowest = warm_up(self.worker, observation, self.warm_up, self.execution, self.clock, begins, supervisor.check)
+        supervisor.begins("the start of inference", READY_SECONDS, always=True)
         self.worker.reset(self.seed)
         return slowest
 

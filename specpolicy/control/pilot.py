@@ -224,7 +224,10 @@ class Pilot:
                 request.chunk = self._wait_for_chunk(request) if simulated else self._receive(request)
                 if request.chunk is None:
                     return
-                request.usable = self._clock.usable_step(request.step, request.chunk.seconds)
+                # On the wall clock it has come already. It may fill the step it is there for, even if `observe` took
+                # so long that the next one is due; but not the step it was asked for in, which then waited for it.
+                there = not simulated and request.step < step
+                request.usable = step if there else self._clock.usable_step(request.step, request.chunk.seconds)
                 if self._execution.continues and self._execution.in_flight > 1:
                     # Until it is due, other chunks in flight were told that nothing changes.
                     request.usable = max(request.usable, request.timing.due)

@@ -199,7 +199,7 @@ class GaussianChain:
         if key not in self._derived:
             with torch.inference_mode(False):  # it is kept, and may be trained on later
                 process = dataclasses.replace(self.process, spacing=spacing or self.process.spacing)
-                timesteps = inference_timesteps(process.steps, steps, process.spacing, process.offset)
+                timesteps = process.visited(steps)
                 left = None if eta is None else process.left_by_ddim(timesteps, steps)
                 self._derived[key] = type(self)(process, timesteps, eta, reuse_epsilon, alpha_bar_next=left)
         return self._derived[key]

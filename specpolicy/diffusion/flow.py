@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,6 +73,11 @@ class FlowProcess(TrainingProcess):
         ascending = _ascending(times, noise_at)
         noise = 1 - (1 - sigma_min) * ascending
         alpha_bar = ascending.square() / (ascending.square() + noise.square())
+        if not bool((alpha_bar[:-1] < 1).all() and (alpha_bar.diff() > 0).all()):
+            raise SpecpolicyError(
+                "two of the times are so close that no noise is left between them in double precision: leave out times "
+                f"within {END:g} of the data"
+            )
         progress = ascending.flip(0)
         levels = alpha_bar[:-1].flip(0).contiguous()
         return cls(levels, clip=clip, progress=progress, noise_at=float(noise_at), sigma_min=float(sigma_min))
@@ -85,6 +91,14 @@ class FlowProcess(TrainingProcess):
         """See `TrainingProcess.coefficients`."""
         scale = 1 / ((1 - self.sigma_min) * alpha_bar.sqrt() + (1 - alpha_bar).sqrt())
         return (1 - self.sigma_min) * scale, self.sign * scale * (1 - alpha_bar).sqrt()
+
+    def visited(self, steps: int) -> Tensor:
+        """See `TrainingProcess.visited`. Trailing levels exist for each number of steps: what diffusers makes of
+        rounding binds no flow."""
+        if self.spacing != "trailing" or not 1 <= steps <= self.steps:
+            return super().visited(steps)
+        levels = np.round(np.arange(self.steps, 0, -self.steps / steps)).astype(np.int64) - 1
+        return torch.from_numpy(levels[:steps].copy())  # arange may round to one more
 
     def left_by_ddim(self, timesteps: Tensor, steps: int) -> Tensor:
         """See `TrainingProcess.left_by_ddim`: the noise of the next step, as there is no other convention to keep."""
@@ -124,8 +138,8 @@ def _ascending(times: int | Sequence[float] | Tensor, noise_at: float) -> Tensor
         )
     grid = 1 - grid if noise_at == 1 else grid.clone()
     ends = abs(float(grid[0])) <= END and abs(float(grid[-1]) - 1) <= END
+    grid[0], grid[-1] = 0.0, 1.0
     if not ends or not bool((grid.diff() > 0).all()):
         way = "fall from 1 to 0" if noise_at == 1 else "rise from 0 to 1"
         raise SpecpolicyError(f"times must {way} for noise_at={noise_at:g}: the first is pure noise, the last the data")
-    grid[0], grid[-1] = 0.0, 1.0
     return grid

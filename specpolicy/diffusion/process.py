@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from specpolicy.diffusion.schedules import inference_timesteps
 from specpolicy.errors import SpecpolicyError
 
 LEAST_SIGNAL = 1e-8  # for what divides by abar, which is 0 in the noise that a flow begins with; drafts only
@@ -56,6 +57,14 @@ class TrainingProcess:
         if self.prediction == "sample":
             return alpha_bar.new_zeros(alpha_bar.shape), alpha_bar.new_ones(alpha_bar.shape)
         return alpha_bar.sqrt(), -(1 - alpha_bar).sqrt()
+
+    def visited(self, steps: int) -> Tensor:
+        """Return the timesteps (K,) that a chain of `steps` visits, noisiest first.
+
+        Raises:
+            SpecpolicyError: more steps than training had, or a number that the spacing does not allow.
+        """
+        return inference_timesteps(self.steps, steps, self.spacing, self.offset)
 
     def left(self, alpha_bar: Tensor) -> Tensor:
         """Return abar after each step of a chain (K,): that of the next step, and one after the last."""

@@ -43,6 +43,8 @@ def chain_config(
             "spacing": settings.get("timestep_spacing", "leading"),
             "offset": int(settings.get("steps_offset", 0)),
         }
+        if chain["beta_schedule"] == "squaredcos_cap_v2":  # it has no use for them, whatever they are
+            del chain["beta_start"], chain["beta_end"]
         if kind == "DDIM":
             chain["ddim"] = {"eta": float(eta), "reuse_epsilon": bool(reuse_epsilon)}
     except (TypeError, ValueError) as error:

@@ -121,6 +121,15 @@ class Drawer:
             self._chains = {options: options.make()}
         return self._chains[options]
 
+    def check(self, chain: GaussianChain, shape: tuple[int, int], like: Tensor) -> None:
+        """Raise where the sampler cannot walk this chain: now, not when a robot waits for the first chunk."""
+
+        def never(x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+            raise AssertionError("nothing is drawn here")
+
+        called = flow_denoiser(never, chain) if isinstance(chain.process, FlowProcess) else never
+        BoundSampler(self.sampler, Setting(Model(called, like.device), chain, torch.Size(shape)))
+
     def draw(
         self,
         network: Network,

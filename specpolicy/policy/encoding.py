@@ -98,6 +98,7 @@ class Encoding:
         """Return the median seconds of encoding one observation all of whose frames are new, measured now."""
         source = torch.Generator().manual_seed(0)
         history = {key: torch.rand(1, *self.frame_shape(key), generator=source) for key in self.encoder.keys}
+        history |= {key: torch.zeros_like(frames) for key, frames in history.items() if self._is_text(key)}  # tokens
         taken = []
         for _ in range(turns + 1):  # the first one warms up
             self.cache.clear()
@@ -138,7 +139,7 @@ class Encoding:
     def _features(self, key: str, frames: Tensor, device: torch.device, state: Any) -> Tensor:
         """Return the features (B, To, D) of checked frames, images one by one. `state`: see `FrameCache.features`;
         None: nothing is kept."""
-        text = isinstance(self.encoder, ImageEncoder) and key == self.encoder.text
+        text = self._is_text(key)
         if not text and not is_image(self.encoder.shapes[key]):
             return self.encoder.features(key, self._normalised(key, frames, device))
         number = frames.shape[1]
@@ -154,6 +155,9 @@ class Encoding:
             features.append(self.cache.features(state, frame_name(key, frame), encoded) if kept else encoded())
         found = torch.stack(features).unflatten(0, frames.shape[:2])
         return found.expand(-1, number, -1) if text else found
+
+    def _is_text(self, key: str) -> bool:
+        return isinstance(self.encoder, ImageEncoder) and key == self.encoder.text
 
     def _encoded(self, key: str, images: Tensor) -> Tensor:
         """Return the features (1, 1, D) of a normalised image (1, 1, C, H, W)."""

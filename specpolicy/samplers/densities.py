@@ -4,6 +4,7 @@ arXiv 2409.00588, section 4: each denoising step is an action with a Gaussian de
 import math
 import numbers
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,6 +86,7 @@ def log_probs(
     sigma = chain.sigma.to(states.device, torch.float64).clamp(min=floor)
     if not bool((sigma > 0).any()):
         raise SpecpolicyError("no step of this chain has noise, so none has a density: use eta above 0, or a floor")
+    states, cond = _ordinary(states), _ordinary(cond)
     before, after = states[:-1], states[1:]
     batch = before.shape[1]
     if cond is not None:
@@ -102,3 +104,10 @@ def log_probs(
     found = -0.5 * noise.square().sum(dim=(1, 2)).view(count, batch)
     found = found - size * (sigma.where(sigma > 0, 1).log() + 0.5 * math.log(2 * math.pi))[:, None]
     return found.where((sigma > 0)[:, None], 0)
+
+
+def _ordinary(tensor: Any) -> Any:
+    """Return a tensor that autograd may keep: a copy of one that was drawn in inference mode, as samplers draw."""
+    if not isinstance(tensor, Tensor) or not tensor.is_inference() or torch.is_inference_mode_enabled():
+        return tensor
+    return tensor.clone()

@@ -44,7 +44,7 @@ def evaluate(network: Network, states: Tensor, owner: Tensor) -> Tensor:
         SpecpolicyError: NaN or infinity, which make comparisons of logits meaningless.
     """
     logits = network(states, owner)
-    if not bool(torch.isfinite(logits.sum())):
+    if not bool(torch.isfinite(logits).all()):
         raise SpecpolicyError("the network returned logits that are not finite: check the weights and the observation")
     return logits
 

@@ -54,7 +54,7 @@ class Drafter(Protocol):
 
 def state_keys(states: Tensor) -> list[bytes]:
     """Return keys that are equal for equal states, compared whole."""
-    numbers = states.to(torch.int16).cpu().numpy()
+    numbers = states.to(torch.int32).cpu().numpy()
     return [row.tobytes() for row in numbers]
 
 

@@ -68,6 +68,11 @@ def test_the_policy_measured_stays_as_it_was(small_policy, samplers, histories):
     assert small_policy.engine is None
 
 
+def test_no_chunk_is_refused(small_policy, samplers, histories):
+    with pytest.raises(SpecpolicyError, match="count=0: give the number of chunks to draw"):
+        measure(small_policy, samplers, histories, count=0)
+
+
 def test_observations_are_spread_or_repeated():
     assert choose(5, 5) == [0, 1, 2, 3, 4]
     assert choose(9, 3) == [0, 4, 8]

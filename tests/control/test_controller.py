@@ -232,6 +232,21 @@ def test_a_cold_first_call_is_waited_for(robots):
     assert robot.actions and len(robot.stops) == 1
 
 
+@pytest.mark.parametrize("warm_up", (0, 1))
+def test_no_call_to_the_robot_is_blamed_for_the_start_of_inference(robots, warm_up):
+    """A watchdog of half a second is for the robot's calls; to begin, a planner may take longer."""
+
+    class Slow(Steps):
+        def reset(self, seed):
+            super().reset(seed)
+            during.append(running._supervisor.running)
+
+    during = []
+    running = controller(robots(), Slow(), clock="paused", warm_up=warm_up)
+    running.run(seconds=0.1)
+    assert during == ["the start of inference"] * 2
+
+
 @pytest.mark.parametrize(
     "options, message",
     (

@@ -272,3 +272,38 @@ def test_chunks_in_flight_are_refused_where_they_mean_nothing(options):
 def test_a_live_loop_computes_one_chunk_at_a_time():
     with pytest.raises(SpecpolicyError, match="one chunk at a time"):
         Pilot(InlineWorker(Steps()), WallClock(10), 10, Execution(in_flight=2))
+
+
+class Later(InlineWorker):
+    """A worker whose chunks come after `seconds` of a clock that the test moves."""
+
+    def __init__(self, planner, now, seconds):
+        super().__init__(planner)
+        self.now, self.seconds, self.comes = now, seconds, 0.0
+
+    def submit(self, history):
+        self.comes = self.now() + self.seconds
+        super().submit(history)
+
+    def result(self, seconds=0.0):
+        self.comes -= seconds
+        return super().result(seconds) if self.now() >= self.comes else None
+
+
+@pytest.mark.parametrize("on_miss", ("stop", "hold_last", "continue_chunk"))
+def test_a_chunk_that_has_come_fills_its_step_however_long_the_robot_observed(on_miss):
+    """`observe` ends when the next step is due already: the chunk, there in time, is no miss."""
+    time = [0.0]
+    clock = WallClock(20, now=lambda: time[0], sleep=lambda seconds: None)
+    worker = Later(Steps(length=16), lambda: time[0], 0.06)
+    worker.reset(0)
+    pilot = Pilot(worker, clock, 20, Execution(on_miss=on_miss, lead=2))
+    pilot.begin(observation(0))
+    clock.reset()
+    actions = []
+    for step in range(12):
+        time[0] = max(time[0], step / 20) + (0.06 if step == 4 else 0.005)
+        actions.append(pilot.tick(step, step / 20, observation(step)).action[0])
+    assert actions == list(range(12))
+    assert pilot.log.misses == pilot.log.starved_ticks == 0
+    assert [round(20 * tick.age) for tick in pilot.log.ticks][:6] == [0, 1, 2, 3, 2, 3]

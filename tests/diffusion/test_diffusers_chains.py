@@ -211,3 +211,12 @@ def test_options_of_ddim_are_not_ddpms(options):
 def test_settings_without_effect_are_taken():
     config = {**diffusers.DDPMScheduler(100).config, "sample_max_value": 3.0, "dynamic_thresholding_ratio": 0.5}
     assert len(make_chain(chain_config("diffusers.schedulers.DDPMScheduler", config, 10))) == 10
+
+
+def test_betas_that_the_schedule_has_no_use_for_may_be_anything():
+    settings = {"num_train_timesteps": 20, "beta_start": 0.0, "beta_end": 1.0}
+    cosine = make_chain(chain_config("DDPMScheduler", {**settings, "beta_schedule": "squaredcos_cap_v2"}, 20))
+    scheduler = diffusers.DDPMScheduler(20, beta_schedule="squaredcos_cap_v2")
+    torch.testing.assert_close(cosine.process.alpha_bar.float(), scheduler.alphas_cumprod, rtol=1e-5, atol=1e-7)
+    with pytest.raises(SpecpolicyError, match="beta_start is 0"):
+        make_chain(chain_config("DDPMScheduler", {**settings, "beta_schedule": "linear"}, 20))

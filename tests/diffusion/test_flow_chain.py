@@ -87,6 +87,16 @@ def test_a_shorter_chain_walks_every_nth_time(steps):
     assert torch.equal(ddim.alpha_bar[1:], ddim.alpha_bar_next[:-1])
 
 
+def test_every_number_of_steps_has_a_chain():
+    """Also 29, 31, 58 of 400, where diffusers' formula for trailing timesteps rounds to one timestep too many."""
+    whole = GaussianChain.from_flow(400)
+    for steps in range(1, 401):
+        levels = whole.strided(steps).timesteps
+        assert len(levels) == steps and levels[0] == 399 and levels[-1] >= 0 and bool((levels.diff() < 0).all())
+    with pytest.raises(SpecpolicyError, match="steps must lie between 1 and train_steps=400, got 401"):
+        whole.strided(401)
+
+
 def test_both_conventions_draw_the_same_chunks():
     def velocity(x, time, cond):
         return torch.tanh(x) - time[:, None, None] * x
@@ -177,6 +187,10 @@ def test_a_flow_of_a_checkpoint_makes_its_chain():
         ({"times": [1.0, 0.5, 0.0]}, "times must rise from 0 to 1"),
         ({"times": [0.0, 0.5, 1.0], "noise_at": 1}, "times must fall from 1 to 0 for noise_at=1"),
         ({"times": [0.0, 0.5, 0.5, 1.0]}, "times must rise"),
+        ({"times": [-5e-7, -1e-7, 1.0]}, "times must rise"),
+        ({"times": [0.0, 0.5, 1.0000002, 1.0000005]}, "times must rise"),
+        ({"times": [1.0, 0.5, 1e-9, 0.0], "noise_at": 1}, "so close that no noise is left between them"),
+        ({"times": [0.0, 1 - 1e-12, 1.0]}, "so close that no noise is left between them"),
         ({"times": [[0.0, 1.0]]}, r"times of shape \(1, 2\): give 2 to"),
         ({"times": 0}, "times=0: give a number of steps from 1"),
         ({"times": 10, "noise_at": 0.5}, r"noise_at=0.5: it is the time of pure noise, 0 \(LeRobot's DiT\) or 1"),

@@ -1,5 +1,6 @@
 """The robosuite tasks as Gymnasium environments: spaces, seeds, endings, what robomimic stores, frames."""
 
+import copy
 import importlib
 import json
 import os
@@ -199,3 +200,18 @@ def test_quaternions_keep_their_sign_while_the_gripper_points_down(envs, env_id)
     (none, canonical), (some, raw) = flips(True), flips(False)
     assert none == 0 and some > 0
     np.testing.assert_array_equal(np.abs(canonical), np.abs(raw))  # the same rotations
+
+
+@pytest.mark.parametrize("action", (np.full(7, np.nan), np.full(7, np.inf), 0.5, np.zeros(3)), ids=str)
+def test_what_is_no_action_is_refused_before_the_simulation_sees_it(envs, action):
+    env = envs("specpolicy/Lift-v0")
+    env.reset(seed=0)
+    state = env.get_state()
+    with pytest.raises(ValueError, match="the action must be 7 finite numbers"):
+        env.unwrapped.step(action)
+    np.testing.assert_array_equal(env.get_state(), state)
+
+
+def test_a_copy_is_refused_as_it_would_observe_the_world_of_the_first(envs):
+    with pytest.raises(TypeError, match="make another one and reset it with the same seed"):
+        copy.deepcopy(envs("specpolicy/Lift-v0").unwrapped)

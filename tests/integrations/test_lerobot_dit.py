@@ -242,6 +242,14 @@ def test_a_tokenizer_that_is_saved_beside_the_policy(tmp_path):
     assert "'normalizer_processor': its files 'artifacts' are not supported" in refused(directory)
 
 
+def test_on_the_engine_that_is_fastest(tmp_path):
+    """Which is measured on observations that are made up: texts among them."""
+    policy = load_policy(write_whole(tmp_path)[0])
+    fastest, seen = policy.with_engine("auto"), observation(1)
+    with torch.no_grad():
+        torch.testing.assert_close(fastest.encode(seen), policy.encode(seen), rtol=1e-3, atol=1e-3)
+
+
 def test_on_another_engine(tmp_path):
     pytest.importorskip("openvino")
     policy = load_policy(write_whole(tmp_path)[0])

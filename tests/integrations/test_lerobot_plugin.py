@@ -2,17 +2,20 @@
 LeRobot's own rollout and compares its chunks with LeRobot's."""
 
 import importlib
+import json
 import sys
 import types
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from dit_files import ACTIONS, CAMERA, OBS, STATE, TOKENS, write_whole
 from torch import nn
 
-from specpolicy import SpecpolicyError
+from specpolicy import SpecpolicyError, load_policy
 from specpolicy.policy import DiffusionPolicy
 
 PLUGIN = "specpolicy.integrations.lerobot_plugin"
@@ -36,6 +39,22 @@ class Policy(nn.Module):
         self.config = config
 
 
+class Tokeniser:
+    """The step that makes tokens of a text."""
+
+
+class Pipeline:
+    """Steps as LeRobot saves them in a directory, by their registered names."""
+
+    def __init__(self, steps, name, **converters):
+        self.steps = steps
+
+    @classmethod
+    def from_pretrained(cls, directory, config_filename):
+        names = [step["registry_name"] for step in json.loads((Path(directory) / config_filename).read_text())["steps"]]
+        return cls([Tokeniser() if name == "tokenizer_processor" else name for name in names], "saved")
+
+
 @pytest.fixture
 def plugin(monkeypatch):
     """The plug-in's modules, imported anew over the stand-in."""
@@ -50,7 +69,16 @@ def plugin(monkeypatch):
         },
         "lerobot.policies": {},
         "lerobot.policies.pretrained": {"PreTrainedPolicy": Policy},
-        "lerobot.processor": {**processor, "RenameObservationsProcessorStep": None, "PolicyProcessorPipeline": None},
+        "lerobot.processor": {
+            **processor,
+            "RenameObservationsProcessorStep": lambda **options: None,
+            "TokenizerProcessorStep": Tokeniser,
+            "PolicyProcessorPipeline": Pipeline,
+        },
+        "lerobot.processor.converters": {
+            "policy_action_to_transition": None,
+            "transition_to_policy_action": None,
+        },
     }
     for name, names in content.items():
         module = types.ModuleType(name)
@@ -203,3 +231,30 @@ def test_a_source_is_required_and_nothing_is_trained(plugin, make):
             refused()
     again = type(policy).from_pretrained(None, config=policy.config)
     assert again.policy.horizon == policy.policy.horizon
+
+
+def test_tokens_of_a_text_are_made_as_lerobot_saved_it(plugin, tmp_path):
+    directory, *_ = write_whole(tmp_path)
+    config = plugin.SpecpolicyConfig(source=str(directory), sampler="ddim-3", engine="eager")
+    policy = plugin.SpecpolicyPolicy(config)
+    processor = importlib.import_module(f"{PLUGIN}.processor_specpolicy")
+    before, _ = processor.make_specpolicy_pre_post_processors(config)
+    assert [isinstance(step, Tokeniser) for step in before.steps] == [False, False, True, False]
+    assert TOKENS not in config.input_features  # LeRobot makes it of the task: no robot observes it
+    seen = {STATE: torch.zeros(1, OBS), CAMERA: torch.zeros(1, 3, 40, 40), TOKENS: torch.tensor([[5, 7, *[63] * 8]])}
+    assert policy.select_action(seen).shape == (1, ACTIONS)
+
+
+def test_a_directory_that_does_not_say_how_tokens_are_made(plugin, tmp_path):
+    directory, *_ = write_whole(tmp_path)
+    saved = load_policy(directory).save(tmp_path / "ours")
+    with pytest.raises(SpecpolicyError, match=r"reads a text, .* give the directory that LeRobot saved"):
+        plugin.SpecpolicyPolicy(plugin.SpecpolicyConfig(source=str(saved), engine="eager"))
+
+
+def test_policies_without_a_text_have_no_such_step(plugin, make, tmp_path):
+    make()
+    processor = importlib.import_module(f"{PLUGIN}.processor_specpolicy")
+    config = plugin.SpecpolicyConfig(source=str(tmp_path / "policy"))
+    before, _ = processor.make_specpolicy_pre_post_processors(config)
+    assert before.steps and not any(isinstance(step, Tokeniser) for step in before.steps)

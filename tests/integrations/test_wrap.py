@@ -172,6 +172,20 @@ def test_lerobot_selects_what_it_did():
     assert policy.select_action(batch).shape == (2, ACTION) and int(policy.last_stats.calls.max()) < STEPS
 
 
+@pytest.mark.parametrize("sampler", ("block", "recycled"))
+def test_lerobot_is_told_at_once_what_cannot_be_drawn(sampler):
+    """Not when a robot waits for its first chunk."""
+    policy = LeRobotStandIn()
+    policy.diffusion.noise_scheduler = make_scheduler(DDIM)
+    drawn = policy.diffusion.conditional_sample
+    with pytest.raises(SpecpolicyError, match=r"(?i)noise|eta|speculat"):
+        lerobot.wrap(policy, sampler)
+    assert policy.diffusion.conditional_sample == drawn  # it stays as it was
+    policy.diffusion.noise_scheduler = DDPMScheduler(STEPS, variance_type="learned")
+    with pytest.raises(SpecpolicyError, match="'learned'"):
+        lerobot.wrap(policy)
+
+
 class RobomimicEncoder(nn.Module):
     """robomimic's encoder of low-dimensional observations."""
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.distributions import Normal
 
-from specpolicy import GaussianChain, SpecpolicyError, log_probs, make_sampler, sample
+from specpolicy import GaussianChain, SpecpolicyError, flow_denoiser, log_probs, make_sampler, sample
 
 SHAPE = (64, 4, 3)
 COND = torch.randn(64, 3, generator=torch.Generator().manual_seed(7))
@@ -143,3 +143,21 @@ def test_what_would_be_broadcast_to_other_densities_is_refused():
     for wrong, words in ((None, "in a NoneType"), (states.numpy(), "in a ndarray"), (states[0], "of shape")):
         with pytest.raises(SpecpolicyError, match=f"states {words}.*: expected a tensor"):
             log_probs(NETWORK, CHAIN, wrong, COND)
+
+
+@pytest.mark.parametrize("chain", (CHAIN, GaussianChain.from_flow(8)), ids=("ddpm", "flow"))
+def test_gradients_reach_a_network_that_sees_the_drawn_states_themselves(chain):
+    """Samplers draw in inference mode, whose tensors autograd refuses to keep."""
+    convolution = nn.Conv1d(4, 4, 1).double()
+
+    def network(x, t, cond):
+        return convolution(x)
+
+    denoiser = flow_denoiser(network, chain) if chain is not CHAIN else network
+    source = torch.Generator().manual_seed(0)
+    out = sample(denoiser, chain, (2, 4, 3), generator=source, dtype=torch.float64, return_states=True)
+    found = log_probs(denoiser, chain, out.states)
+    found.sum().backward()
+    assert convolution.weight.grad.abs().sum() > 0
+    with torch.inference_mode():
+        torch.testing.assert_close(log_probs(denoiser, chain, out.states), found.detach())

@@ -135,6 +135,42 @@ def test_where_many_logits_are_equal_nothing_changes_either(order):
         assert same(*pair(rule, drafter, network))
 
 
+def test_tokens_of_a_large_vocabulary_are_told_apart():
+    """A drafted token that is 65536 less than the true one is another token."""
+    large, length = 65_600, 3
+    rule = Rule(length, (1, 1, 1), order="raster", sampled=False)
+
+    def network(states, owner):
+        """Tokens 1 and 65540, then 7 if the one before is what it should be."""
+        follows = torch.where(states[:, 1] == 65540, 7, 11)
+        best = torch.stack([torch.full_like(follows, 1), torch.full_like(follows, 65540), follows], dim=1)
+        return torch.zeros(*states.shape, large).scatter(2, best[..., None], 1.0)
+
+    class Mistaken:
+        def draft(self, round):
+            drafts = round.roots.clone()
+            drafts[:, 1] = 4
+            return drafts, round.chunks
+
+    start = masked_start(1, length, large)
+    assert decode(network, rule, DecodingNoise(), start, large).tokens.tolist() == [[1, 65540, 7]]
+    assert speculate(network, rule, Mistaken(), DecodingNoise(), start, large).tokens.tolist() == [[1, 65540, 7]]
+
+
+def test_forbidden_tokens_may_have_the_least_finite_logits():
+    """Their sum would be infinite."""
+
+    def network(states, owner):
+        logits = torch.zeros(*states.shape, V)
+        logits[..., 0] = torch.finfo(torch.float32).min
+        logits[..., 2] = 1.0
+        return logits
+
+    rule = Rule(L, counts=fixed_counts(L, 2), sampled=False)
+    found = decode(network, rule, DecodingNoise(), masked_start(1, L, V), V)
+    assert found.tokens.tolist() == [[2] * L]
+
+
 def test_chunks_do_not_know_of_each_other():
     rule, drafter = Rule(L, fixed_counts(L, 1)), GraphDrafter(graphs(Rule(L, fixed_counts(L, 1))))
     noise = rule.draw_noise(V, uniform_source(20, 0))

@@ -169,7 +169,8 @@ def wrap(
         calibration: of its denoiser, for `recycled`; see `specpolicy.calibrate`.
 
     Raises:
-        SpecpolicyError: another kind of policy.
+        SpecpolicyError: another kind of policy, a scheduler that we do not reproduce, or a sampler that cannot walk
+            the policy's chain.
     """
     chosen = sampler or own_sampler(policy)
     if hasattr(policy, "noise_predictor"):
@@ -182,6 +183,8 @@ def wrap(
     feature = getattr(policy.config, "action_feature", None)
     actions = policy.config.output_shapes["action"][0] if feature is None else feature.shape[0]
     policy.last_stats = None
+    chain = drawer.chain(model.noise_scheduler, model.num_inference_steps)
+    drawer.check(chain, (policy.config.horizon, actions), next(model.parameters()))
 
     def conditional_sample(
         self: Any,

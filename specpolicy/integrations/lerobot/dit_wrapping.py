@@ -57,14 +57,18 @@ def wrap_dit(policy: Any, drawer: Drawer, own: bool) -> Any:
         require(objective, ("noise_scheduler", "num_inference_steps"), "its objective 'diffusion'")
     policy.last_stats, policy._kept = None, None
 
+    def chain_of(objective: Any) -> GaussianChain:
+        if not _is_flow(objective):
+            return drawer.chain(objective.noise_scheduler, objective.num_inference_steps)
+        config = objective.config
+        return drawer.flow_chain(flow_options(config.num_integration_steps, config.sigma_min))
+
+    parameter = next(policy.noise_predictor.parameters())
+    drawer.check(chain_of(objective), (objective.horizon, objective.action_dim), parameter)
+
     def conditional_sample(self: Any, model: Any, batch_size: int, conditioning_vec: Tensor) -> Tensor:
         objective = self.objective
-        flow = _is_flow(objective)
-        if flow:
-            config = objective.config
-            chain = drawer.flow_chain(flow_options(config.num_integration_steps, config.sigma_min))
-        else:
-            chain = drawer.chain(objective.noise_scheduler, objective.num_inference_steps)
+        flow, chain = _is_flow(objective), chain_of(objective)
         shape = (batch_size, objective.horizon, objective.action_dim)
         like = next(model.parameters())
         kept = _ours(self, model, objective.horizon, conditioning_vec)

@@ -14,8 +14,10 @@ from specpolicy.committed import Committed
 from specpolicy.control import Execution
 from specpolicy.errors import SpecpolicyError
 from specpolicy.images import is_image
+from specpolicy.integrations.lerobot.processors import BEFORE
 from specpolicy.integrations.lerobot_plugin.beside import Beside
 from specpolicy.integrations.lerobot_plugin.configuration_specpolicy import SpecpolicyConfig
+from specpolicy.integrations.lerobot_plugin.processor_specpolicy import makes_tokens
 from specpolicy.policy import load_policy
 from specpolicy.rates import check_rate
 
@@ -49,7 +51,13 @@ class SpecpolicyPolicy(PreTrainedPolicy):
         self._execute = policy.n_action_steps if config.execute_steps is None else config.execute_steps
         if not 1 <= self._execute <= most:
             raise SpecpolicyError(f"--policy.execute_steps={self._execute}: a chunk has {most} actions to execute")
-        shapes = {key: tuple(policy.frame_shape(key)[1:]) for key in self._names}
+        text = getattr(policy.encoder, "text", None)
+        if text is not None and text not in config.observation and not makes_tokens(config.source):
+            raise SpecpolicyError(
+                f"--policy.source={config.source}: the policy reads a text, and nothing there says how tokens are made "
+                f"of it: give the directory that LeRobot saved, with its {BEFORE}"
+            )
+        shapes = {key: tuple(policy.frame_shape(key)[1:]) for key in self._names if key != text}
         config.n_obs_steps = policy.n_obs_steps
         config.input_features = {self._names[key]: _feature(self._names[key], shape) for key, shape in shapes.items()}
         config.output_features = {"action": PolicyFeature(FeatureType.ACTION, (policy.action_dim,))}

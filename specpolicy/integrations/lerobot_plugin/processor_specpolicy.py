@@ -1,5 +1,7 @@
-"""Processors around LeRobot's policy type `specpolicy`: a batch axis and devices. The policy normalises by itself."""
+"""Processors around LeRobot's policy type `specpolicy`: a batch axis, tokens of the task's text for policies that read
+it, and devices. The policy normalises by itself."""
 
+from pathlib import Path
 from typing import Any
 
 from lerobot.processor import (
@@ -7,10 +9,13 @@ from lerobot.processor import (
     DeviceProcessorStep,
     PolicyProcessorPipeline,
     RenameObservationsProcessorStep,
+    TokenizerProcessorStep,
 )
 from lerobot.processor.converters import policy_action_to_transition, transition_to_policy_action
 
+from specpolicy.integrations.lerobot.processors import BEFORE, TOKENISE
 from specpolicy.integrations.lerobot_plugin.configuration_specpolicy import SpecpolicyConfig
+from specpolicy.parsing import read_json
 
 
 def make_specpolicy_pre_post_processors(config: SpecpolicyConfig, dataset_stats: Any = None) -> tuple[Any, Any]:
@@ -18,6 +23,7 @@ def make_specpolicy_pre_post_processors(config: SpecpolicyConfig, dataset_stats:
     before = [
         RenameObservationsProcessorStep(rename_map={}),
         AddBatchDimensionProcessorStep(),
+        *tokenisers(config.source),
         DeviceProcessorStep(device=config.device or "cpu"),
     ]
     return (
@@ -29,3 +35,17 @@ def make_specpolicy_pre_post_processors(config: SpecpolicyConfig, dataset_stats:
             to_output=transition_to_policy_action,
         ),
     )
+
+
+def makes_tokens(source: str) -> bool:
+    """Whether LeRobot has saved at `source` how it makes tokens of a text."""
+    file = Path(source) / BEFORE
+    return file.is_file() and any(step.get("registry_name") in TOKENISE for step in read_json(file)["steps"])
+
+
+def tokenisers(source: str) -> list[Any]:
+    """Return LeRobot's own step that makes tokens, as it was saved at `source`; none where nothing reads a text."""
+    if not makes_tokens(source):
+        return []
+    saved = PolicyProcessorPipeline.from_pretrained(source, config_filename=BEFORE)
+    return [step for step in saved.steps if isinstance(step, TokenizerProcessorStep)]
