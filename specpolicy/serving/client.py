@@ -26,9 +26,9 @@ class RemotePlanner:
     policy handles a late chunk.
 
     If the connection is lost, `reconnect` decides. With 0, an error is raised, and the loop stops the robot. Otherwise
-    it tries for that many seconds to connect again, while the loop follows its miss policy; give the loop a longer
-    `inference_timeout`. A server that comes back with another policy is an error, in a process that the planner is sent
-    to as well.
+    it tries for that many seconds to connect again, while the loop follows its miss policy. A server that goes silent
+    is noticed after `timeout`, so give the loop an `inference_timeout` longer than both together. A server that comes
+    back with another policy is an error, in a process that the planner is sent to as well.
 
     Args:
         url: `ws://host:port`; `wss://` through a proxy that does TLS.
@@ -132,7 +132,8 @@ class RemotePlanner:
 
     def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return the answer, over a new connection if the old one is lost and `reconnect` allows it."""
-        deadline, pause = time.perf_counter() + self._reconnect, FIRST_PAUSE
+        deadline: float | None = None
+        pause = FIRST_PAUSE
         while True:
             try:
                 if self._connection is None:
@@ -140,7 +141,10 @@ class RemotePlanner:
                 return self._connection.ask(message)
             except ConnectionLost:
                 self.close()
-                left = deadline - time.perf_counter()
+                now = time.perf_counter()
+                if deadline is None:  # not from the question on: a silent server is noticed only after `timeout`
+                    deadline = now + self._reconnect
+                left = deadline - now
                 if left <= 0:
                     raise
                 time.sleep(min(pause, left))

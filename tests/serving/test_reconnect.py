@@ -103,3 +103,12 @@ def test_a_process_waits_for_its_first_server_as_for_later_ones():
         finally:
             worker.close()
         assert server.seen == ["answers", "gone", "answers"]
+
+
+def test_a_silent_server_is_left_however_short_the_time_to_come_back():
+    """It counts from when the loss is noticed, which takes `timeout`."""
+    with Turns("answers", "silent", "answers") as server:
+        planner = RemotePlanner(address(server), timeout=2.0, reconnect=1.0)
+        assert planner.plan(HISTORY).actions[0, 0] == 3
+        planner.close()
+        assert server.seen[:3] == ["answers", "silent", "answers"]
