@@ -34,8 +34,9 @@ if __name__ == "__main__":  # the planner's connection has its own process, whic
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     # If the server goes away, hold and try for 5 s to find it again; then stop the robot. The default: stop at once.
-    planner = RemotePlanner(sys.argv[1], os.environ.get("SPECPOLICY_API_KEY"), reconnect=5.0)
+    # It counts as gone if it closes the connection, or does not answer for 5 s: the loop has to wait longer than both.
+    planner = RemotePlanner(sys.argv[1], os.environ.get("SPECPOLICY_API_KEY"), timeout=5.0, reconnect=5.0)
     print(f"{planner.metadata.more.get('policy', 'a policy')}, sampled by {planner.metadata.more.get('sampler', '?')}")
     robot = Robot(planner.metadata.observation)
-    controller = Controller(planner, robot, hz=20, on_miss="continue_chunk", inference_timeout=10.0)
+    controller = Controller(planner, robot, hz=20, on_miss="continue_chunk", inference_timeout=15.0)
     print(timing_report(controller.run(seconds=3).summary()))

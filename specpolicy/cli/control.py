@@ -11,7 +11,7 @@ Examples:
   specpolicy control task=lift_conveyor policy=checkpoints/lift_conveyor sampler=ddpm on_miss=hold_last
   specpolicy control task=lift policy=checkpoints/lift clock=delay delay=4 stitching=temporal_ensembling
   specpolicy control robot=lerobot:so101_follower +robot.config.port=/dev/ttyACM0 policy=checkpoints/mine limits.rate=60
-  specpolicy control task=lift policy=ws://192.168.0.2:8000 reconnect=10 inference_timeout=15
+  specpolicy control task=lift policy=ws://192.168.0.2:8000 reconnect=10 inference_timeout=45
 """
 
 from __future__ import annotations

@@ -224,6 +224,8 @@ def _made(pickled: bytes, threads: int) -> Any:
     """Return the planner of a pickle. Many need no torch, whose import takes seconds; where it came, it is limited."""
     try:
         planner = pickle.loads(pickled)
+    except SpecpolicyError:  # it says itself what to do
+        raise
     except Exception as error:
         raise SpecpolicyError(
             f"its process cannot make this planner ({type(error).__name__}: {error}): "

@@ -26,8 +26,9 @@ class RemotePlanner:
     policy handles a late chunk.
 
     If the connection is lost, `reconnect` decides. With 0, an error is raised, and the loop stops the robot. Otherwise
-    it tries for that many seconds to connect again, while the loop follows its miss policy; give the loop a longer
-    `inference_timeout`. A server that comes back with another policy is an error.
+    it tries for that many seconds to connect again, while the loop follows its miss policy. A server that goes silent
+    is noticed after `timeout`, so give the loop an `inference_timeout` longer than both together. A server that comes
+    back with another policy is an error, in a process that the planner is sent to as well.
 
     Args:
         url: `ws://host:port`; `wss://` through a proxy that does TLS.
@@ -53,7 +54,6 @@ class RemotePlanner:
     ):
         if timeout <= 0 or reconnect < 0:
             raise SpecpolicyError(f"timeout={timeout}, reconnect={reconnect}: expected seconds, not below 0")
-        self._arguments = (url, api_key, timeout, reconnect, n_action_steps, translate)
         self._url, self._key, self._timeout, self._reconnect = url, api_key, timeout, reconnect
         self._translate = translate
         # Only to fetch the metadata: the process that plans, perhaps another one, connects at its first request.
@@ -69,11 +69,10 @@ class RemotePlanner:
         self.control_hz, self.continues = self.metadata.control_hz, self.metadata.continues
         self.n_action_steps = n_action_steps or self.metadata.n_action_steps
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Give each process its own connection."""
-        url, key, timeout, reconnect, steps, translate = self._arguments
-        options = {"timeout": timeout, "reconnect": reconnect, "n_action_steps": steps, "translate": translate}
-        return _make, (url, key, options)
+    def __getstate__(self) -> dict[str, Any]:
+        """Give each process its own connection. The metadata goes along, so that the process's first server is compared
+        with the one that the loop was made for; and nothing is connected before `reconnect` counts."""
+        return {**vars(self), "_connection": None}
 
     def reset(self, seed: int) -> None:
         """Begin an episode. A specpolicy server draws its random numbers from `seed`, as long as the connection
@@ -133,7 +132,8 @@ class RemotePlanner:
 
     def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return the answer, over a new connection if the old one is lost and `reconnect` allows it."""
-        deadline, pause = time.perf_counter() + self._reconnect, FIRST_PAUSE
+        deadline: float | None = None
+        pause = FIRST_PAUSE
         while True:
             try:
                 if self._connection is None:
@@ -141,7 +141,10 @@ class RemotePlanner:
                 return self._connection.ask(message)
             except ConnectionLost:
                 self.close()
-                left = deadline - time.perf_counter()
+                now = time.perf_counter()
+                if deadline is None:  # not from the question on: a silent server is noticed only after `timeout`
+                    deadline = now + self._reconnect
+                left = deadline - now
                 if left <= 0:
                     raise
                 time.sleep(min(pause, left))
@@ -153,7 +156,3 @@ class RemotePlanner:
             connection.close()
             raise SpecpolicyError(f"the server at {self._url} has come back with another policy")
         return connection
-
-
-def _make(url: str, api_key: str | None, options: dict[str, Any]) -> RemotePlanner:
-    return RemotePlanner(url, api_key, **options)

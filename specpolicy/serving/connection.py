@@ -142,8 +142,9 @@ class Connection:
         return unpack(data)
 
     def _gone(self, error: Exception) -> SpecpolicyError:
-        text = f"the server at {self.url} has closed the connection ({one_line(str(error))})"
         close = getattr(error, "rcvd", None)
+        why = close if close is not None and close.reason else error  # its own words, if it has any
+        text = f"the server at {self.url} has closed the connection ({one_line(str(why))})"
         # 1009: message too big, ours or the server's. Asking again would not help.
         codes = [one.code for one in (close, getattr(error, "sent", None)) if one is not None]
         return ServerError(text) if 1009 in codes else ConnectionLost(text)

@@ -3,6 +3,7 @@
 import re
 
 MOST_CHARACTERS = 500
+CLOSE_BYTES = 123  # of a reason in a close frame (RFC 6455)
 _DIRECTORIES = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s'\":,;()/\\]+[/\\])+")
 
 
@@ -16,6 +17,11 @@ def one_line(text: str) -> str:
 def last_line(text: str) -> str:
     """Return the last line that is not empty. Other servers send tracebacks, whose last line is the error."""
     return one_line(text.strip().rpartition("\n")[2])
+
+
+def close_reason(text: str) -> str:
+    """Return as much of a text as a close frame holds."""
+    return text.encode()[:CLOSE_BYTES].decode(errors="ignore")
 
 
 def without_places(error: BaseException) -> str:

@@ -7,6 +7,7 @@ client -> server           an observation, {key: array}: one frame (...) per key
                            `specpolicy.Committed`
 server -> client           `actions` (T, D), `server_timing`, `policy_timing`; or {`reset`: true}
 server -> client           a text frame: the error, in one line
+server -> client, last     close code 1011 in place of an answer: inference has ended; the reason is in one line
 
 The first action belongs to the newest frame; `n_action_steps` of them are to be executed before the next request.
 """

@@ -29,7 +29,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.serving.codec import pack, unpack
 from specpolicy.serving.door import HANDSHAKE_SECONDS, Door, Visitor
 from specpolicy.serving.inference import Inference, InferenceEnded
-from specpolicy.serving.lines import one_line, without_places
+from specpolicy.serving.lines import close_reason, one_line, without_places
 from specpolicy.serving.metrics import Metrics
 from specpolicy.serving.pages import page, quiet_logger
 from specpolicy.serving.protocol import PORT, Request, answer_message, read_request, request_limits, timing
@@ -47,7 +47,7 @@ FAREWELL_SECONDS = 3.0  # for which a server without inference says so before it
 USUAL_MESSAGE = 16 * 2**20  # bytes of the largest accepted message, unless the policy sees more
 SPARE = 2**20  # bytes of what a message may have beside an observation
 AT_ONCE = 8192  # bytes of a message that is read in the event loop: a few milliseconds at worst
-POLICY_VIOLATION, GOING_AWAY = 1008, 1001  # close codes of RFC 6455
+POLICY_VIOLATION, GOING_AWAY, INTERNAL_ERROR = 1008, 1001, 1011  # close codes of RFC 6455
 
 
 class PolicyServer:
@@ -203,6 +203,8 @@ class PolicyServer:
                 before = time.perf_counter() - start
         except ConnectionClosed:
             pass
+        except InferenceEnded as error:  # no answer to this request, but the end of the server: it may come back
+            await connection.close(INTERNAL_ERROR, close_reason(without_places(error)))
         except asyncio.CancelledError:  # its request was dropped: the server ends, or the client has left already
             await connection.close(GOING_AWAY, "the server ends")
 
@@ -218,7 +220,7 @@ class PolicyServer:
     async def _answer(
         self, connection: ServerConnection, session: Session, message: bytes | str, before: float | None
     ) -> bytes | str:
-        """Answer one message: bytes, or a text that describes its error."""
+        """Answer one message: bytes, or a text that describes its error. The end of inference is raised."""
         assert self._inference is not None
         start = time.perf_counter()
         outcome = "refused"
@@ -238,6 +240,8 @@ class PolicyServer:
             return answer
         except ProtocolError as error:  # the client's own message is at fault
             return one_line(str(error))
+        except InferenceEnded:
+            raise
         except SpecpolicyError as error:
             return without_places(error)
         except asyncio.CancelledError:

@@ -10,6 +10,7 @@ import numpy as np
 from specpolicy.control import Controller
 from specpolicy.control.chunk import Chunk
 from specpolicy.control.clock import DelayClock
+from specpolicy.errors import SpecpolicyError
 
 HZ = 50
 
@@ -113,6 +114,17 @@ class Lost(Steps):
 
     def __reduce__(self):
         return not_there, ()
+
+
+def out_of_reach():
+    raise SpecpolicyError("the camera is taken: close the other program")
+
+
+class Explaining(Steps):
+    """A planner that no process can make, and that says why."""
+
+    def __reduce__(self):
+        return out_of_reach, ()
 
 
 class Trace(DelayClock):

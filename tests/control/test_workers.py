@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from scripted import Lists, Lost, Reusing, Steps
+from scripted import Explaining, Lists, Lost, Reusing, Steps
 
 from specpolicy.control.planner import PolicyPlanner, as_planner
 from specpolicy.control.process_worker import ProcessWorker
@@ -262,5 +262,12 @@ def test_actions_may_be_lists(make):
 def test_a_planner_that_its_process_does_not_find():
     worker = ProcessWorker(Lost())
     with pytest.raises(SpecpolicyError, match="define it in a module, or use worker='thread'"):
+        worker.reset(0)
+    worker.close()
+
+
+def test_a_planner_that_says_why_its_process_has_none():
+    worker = ProcessWorker(Explaining())
+    with pytest.raises(SpecpolicyError, match=r"^inference failed: the camera is taken: close the other program$"):
         worker.reset(0)
     worker.close()

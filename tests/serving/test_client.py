@@ -78,7 +78,7 @@ def test_what_a_client_gets_does_not_depend_on_who_else_asks(small_policy):
 def test_a_process_gets_a_connection_of_its_own():
     with in_background(PolicyServer(Counting(), port=0)) as server:
         remote = pickle.loads(pickle.dumps(RemotePlanner(url(server), timeout=7.0, reconnect=2.0)))
-        assert remote._arguments[2:4] == (7.0, 2.0)
+        assert (remote._timeout, remote._reconnect) == (7.0, 2.0)
         assert remote.plan({key: np.stack([value, value]) for key, value in frame(3).items()}).actions[0, 0] == 3
 
 
