@@ -272,3 +272,13 @@ def test_chunks_in_flight_are_refused_where_they_mean_nothing(options):
 def test_a_live_loop_computes_one_chunk_at_a_time():
     with pytest.raises(SpecpolicyError, match="one chunk at a time"):
         Pilot(InlineWorker(Steps()), WallClock(10), 10, Execution(in_flight=2))
+
+
+@pytest.mark.parametrize("options", ({}, {"in_flight": 2, "on_miss": "hold_last"}))
+def test_only_requests_that_are_awaited_are_kept_as_objects(options):
+    """Of days of chunks as objects the garbage collector would make a pause."""
+    _, _, log = fly(Steps(), Trace([6, 1] * 60), steps=200, lead=2, **options)
+    kept = [number for number, chunk in enumerate(log.chunks) if chunk is log.chunks[number]]
+    assert len(log.chunks) > 20 and kept == list(range(len(log.chunks)))[len(log.chunks) - len(kept) :]
+    assert len(kept) <= options.get("in_flight", 1)
+    assert all(chunk.calls == 3 for chunk in log.chunks[:-2])
