@@ -82,6 +82,11 @@ class Supervisor:
         seconds = self._returned - self._called if self._at_rest.is_set else None
         return RunEnd(cause, max(0.0, self._called - noticed), seconds)
 
+    @property
+    def stopped(self) -> float | None:
+        """When the robot's `stop` was called, as `time.perf_counter` tells it; None before that."""
+        return self._called if self._stopping.is_set else None
+
     def run(self, loop: Callable[[], str]) -> None:
         """Run `loop`, which returns why it ended, stop the robot, and raise any error.
 
