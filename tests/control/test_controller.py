@@ -12,6 +12,7 @@ from specpolicy.committed import WAYS
 from specpolicy.control import Limits, TimingLog
 from specpolicy.control.clock import DelayClock, WallClock
 from specpolicy.control.execution import STITCHING
+from specpolicy.control.supervisor import Supervisor
 from specpolicy.control.worker import InlineWorker
 from specpolicy.errors import SpecpolicyError
 
@@ -292,12 +293,18 @@ def test_the_last_action_has_its_period_before_the_stop(robots):
     assert moments == pytest.approx(5 * [1 / HZ], rel=0.1) and log.summary()["missed_periods"] == 0
 
 
-def test_the_wait_after_the_last_action_is_announced(robots):
+def test_the_wait_after_the_last_action_is_announced(robots, monkeypatch):
     """It may be longer than what a call to the robot may take."""
-    robot = robots()
-    running = controller(robot, hz=1, watchdog=0.4, lead=1)
-    log = running.run(seconds=1)
-    assert len(robot.actions) == 1 and robot.stops == ["control"] and log.end.cause == "the time was over"
+    robot, announced, begins = robots(), [], Supervisor.begins
+
+    def note(self, doing, seconds=0.0, always=False):
+        announced.append((doing, seconds))
+        begins(self, doing, seconds, always)
+
+    monkeypatch.setattr(Supervisor, "begins", note)
+    controller(robot, clock=Passing().clock(), worker=InlineWorker(Steps())).run(seconds=3 / HZ)
+    wait = ("the wait for the next control step", 1 / HZ)
+    assert announced[-2:] == [("robot.act()", 0.0), wait] and announced.count(wait) == 4
 
 
 def test_a_simulated_world_does_not_wait_after_its_last_action(robots):
@@ -346,7 +353,7 @@ def test_periods_that_pass_before_another_end_are_missed_too(robots, end):
             robot.released.wait()
 
     robot.act = last
-    running = controller(robot, Steps(length=60), watchdog=8 / HZ if end == "hang" else 60.0)
+    running = controller(robot, Steps(length=60), watchdog=0.3 if end == "hang" else 60.0)
     if end == "until":
         running.run(until=lambda: bool(robot.actions))
     else:
