@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from specpolicy.control.clock import Clock
 
 API_KEY = "SPECPOLICY_API_KEY"  # environment variable with the key of a policy server
+REPORT = "timing.json"
 FORMAT = 1
 
 
@@ -54,10 +55,11 @@ def run(config: DictConfig) -> None:
     pin(config)
     output = Path(config.output or f"outputs/control/{name}-{default_name(config.policy)}")
     with claim(output, "control"), ending_raises(), live_robot(config) as live:
-        check_own(output, "control", ["timing.json", "config.yaml"])
+        check_own(output, "control", [REPORT, "config.yaml"])
         planner = _planner(config, live)
         hz = live.hz(getattr(planner, "control_hz", None))
         controller = _controller(config, planner, live, hz)
+        (output / REPORT).unlink(missing_ok=True)  # of an earlier run: this one may end without a step
         save_config(config, output, "control")
         live.connect()
         error: BaseException | None = None
@@ -69,9 +71,10 @@ def run(config: DictConfig) -> None:
         finally:
             if controller.log.ticks:
                 with EndingSignals():  # a second Ctrl-C waits until the report is on the disk
-                    path = _save(config, controller, live, error, output, _drawn_by(config, planner))
-                    summary = timing_report(controller.log.summary())
-                    _print(f"{live.outcome(hz)}\n{summary}\nreport: {path}")
+                    summary = controller.log.summary()
+                    facts = {**_drawn_by(config, planner), **live.facts(), "error": _line(controller, error)}
+                    path = _save(config, facts, summary, output)
+                    _print(f"{live.outcome(hz)}\n{timing_report(summary)}\nreport: {path}")
 
 
 def _planner(config: DictConfig, live: Live) -> Planner:
@@ -170,14 +173,7 @@ def _drawn_by(config: DictConfig, planner: Any) -> dict[str, str | None]:
     return {"sampler": sampler, "engine": planner.policy.engine_name if hasattr(planner, "policy") else None}
 
 
-def _save(
-    config: DictConfig,
-    controller: Controller,
-    live: Live,
-    error: BaseException | None,
-    output: Path,
-    drawn_by: dict[str, str | None],
-) -> Path:
+def _save(config: DictConfig, facts: dict[str, Any], summary: dict[str, Any], output: Path) -> Path:
     """Write timing.json: the report, the outcome of the episode, and the provenance of the figures."""
     from specpolicy.evaluation.provenance import hardware, load
     from specpolicy.files import write_text
@@ -185,17 +181,15 @@ def _save(
 
     report = {
         "format": FORMAT,
-        **drawn_by,
-        **live.facts(),
-        "error": _line(controller, error),
-        "timing": controller.log.summary(),
+        **facts,
+        "timing": summary,
         "machine": hardware(),
         "load": load(),
         "versions": versions(),
         "command": shlex.join(["specpolicy", *sys.argv[1:]]),
         "config": plain(config),
     }
-    path = output / "timing.json"
+    path = output / REPORT
     write_text(path, json.dumps(report, indent=2) + "\n")
     return path
 

@@ -1,5 +1,6 @@
 """Checks that keep broken observations and broken chunks away from a robot."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 from specpolicy.control.chunk import Chunk
 from specpolicy.errors import SpecpolicyError
 from specpolicy.images import drawn_on_demand
+
+COSTS = ("seconds", "network_seconds", "calls", "rows", "encode_seconds")  # of a `Chunk`
 
 
 def check_observation(observation: Any, like: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
@@ -52,10 +55,13 @@ def check_chunk(chunk: Chunk, action_shape: tuple[int, ...] | None = None) -> No
         action_shape: the shape of one action, if known.
 
     Raises:
-        SpecpolicyError: it has no actions, actions of another shape, or one that is not finite.
+        SpecpolicyError: it has no actions, actions of another shape or of no numbers, or one that is not finite; or a
+            cost that is no number.
     """
     actions = np.asarray(chunk.actions)
-    if actions.dtype.kind not in "fiub" or actions.ndim != 2 or not len(actions) or not actions.shape[1]:
+    if actions.dtype.kind not in "fiu":  # truth values have no differences, so no rate
+        raise SpecpolicyError(f"the policy plans actions of dtype {actions.dtype}: expected numbers")
+    if actions.ndim != 2 or not len(actions) or not actions.shape[1]:
         raise SpecpolicyError(
             f"the policy plans actions of shape {actions.shape}: expected (steps, dimensions), at least one of each"
         )
@@ -66,3 +72,11 @@ def check_chunk(chunk: Chunk, action_shape: tuple[int, ...] | None = None) -> No
         )
     if not np.isfinite(actions).all():
         raise SpecpolicyError("the policy planned an action that is not finite: check its weights and the observation")
+    for name in COSTS:  # the record of the run takes numbers only: better now than when the robot moves
+        value = getattr(chunk, name)
+        try:
+            known = math.isfinite(value)
+        except (TypeError, ValueError, OverflowError):
+            known = False
+        if not known:
+            raise SpecpolicyError(f"a chunk's {name} is {value!r:.40}: expected a number")

@@ -14,7 +14,7 @@ import numpy as np
 
 from specpolicy.control.checks import check_observation
 from specpolicy.control.chunk import Planner
-from specpolicy.control.clock import Clock, make_clock
+from specpolicy.control.clock import Clock, WallClock, make_clock
 from specpolicy.control.execution import Execution
 from specpolicy.control.limits import Limits
 from specpolicy.control.pilot import Pilot
@@ -114,11 +114,13 @@ class Controller:
         self.warm_up, self.seed = warm_up, seed
         self.log = TimingLog(self.hz, self.clock.name, self.worker.name, warm_up)
         self._supervisor: Supervisor | None = None
+        self._began: float | None = None  # moment of control step 0
 
     def run(
         self, seconds: float | None = None, until: Callable[[], bool] = lambda: False, *, start: Any = None
     ) -> TimingLog:
-        """Control the robot until `seconds` of control steps are over or `until()` is true, then stop it.
+        """Control the robot until `seconds` of control steps are over or `until()` is true, then stop it. The last
+        action, too, has a whole control period before the stop.
 
         `log` holds the times of the run also when this raises, and `log.end` says how it ended. Signals that would end
         the program stop the robot first (see `EndingSignals`). Python handles signals in the main thread only. If
@@ -127,8 +129,8 @@ class Controller:
         Args:
             seconds: counted from control step 0; None for no limit.
             until: called before each control step, for instance to test whether the task is done.
-            start: the robot's present position, as an action; None: that of `robot.position()`, or in the first run
-                `start` of the `Controller`.
+            start: the robot's present position, as an action; None: that of `robot.position()`, or `start` of the
+                `Controller` as long as it has sent no action.
 
         Raises:
             SpecpolicyError: any failure. The robot has been stopped.
@@ -142,8 +144,9 @@ class Controller:
             raise SpecpolicyError(f"seconds={seconds}: expected a positive number, or None for no limit")
         steps = math.inf if seconds is None else max(1, round(seconds * self.hz))
         self.log = TimingLog(self.hz, self.clock.name, self.worker.name, self.warm_up)
+        self._began = None
         if start is None:
-            start, self._start = self._start, None  # by the next run the robot has moved
+            start = self._start
         supervisor = self._supervisor = Supervisor(
             self.robot.stop, self.worker.close, 1.0 / self.hz, self.watchdog, self.stop_timeout
         )
@@ -155,6 +158,7 @@ class Controller:
                     supervisor.run(lambda: self._control(supervisor, steps, until, start))
             finally:
                 self.log.end = supervisor.ended
+                self._count_periods(supervisor.stopped, steps)
         return self.log
 
     def _control(self, supervisor: Supervisor, steps: float, until: Callable[[], bool], start: Any) -> str:
@@ -178,14 +182,13 @@ class Controller:
         if stands is not None:
             pilot.start_at(stands)
         clock.reset(self.seed)
-        began = time.perf_counter()
+        began = self._began = time.perf_counter()
         step = 0
         while step < steps:
             supervisor.begins("until()")
             if until():
                 return "until()"
-            supervisor.begins("the wait for the next control step", 1.0 / self.hz)
-            step = clock.wait_until(step)
+            step = self._wait_until(supervisor, step)
             if step >= steps:
                 break
             now = step / self.hz if clock.simulated else time.perf_counter() - began
@@ -198,9 +201,27 @@ class Controller:
                 raise SpecpolicyError(f"inference has not answered for {now - since:.2g} s: the robot is stopped")
             if command.send or clock.simulated:
                 supervisor.begins("robot.act()")
-                supervisor.act(robot.act, command.action)
+                supervisor.act(self._act, command.action)
             step += 1
+        if step == steps and not clock.simulated:  # the last action has its time, too
+            self._wait_until(supervisor, step)
+        self.log.reached = int(steps)
         return "the time was over"
+
+    def _wait_until(self, supervisor: Supervisor, step: int) -> int:
+        supervisor.begins("the wait for the next control step", 1.0 / self.hz)
+        return self.clock.wait_until(step)
+
+    def _act(self, action: np.ndarray) -> None:
+        self._start = None  # from here on the robot is somewhere else
+        self.robot.act(action)
+
+    def _count_periods(self, stopped: float | None, steps: float) -> None:
+        """Record the control steps that were over when the robot was stopped, also where a call hung through them.
+        Only of our own clock is it known at what moments they begin."""
+        if isinstance(self.clock, WallClock) and stopped is not None and self._began is not None:
+            passed = math.floor((stopped - self._began) * self.hz)
+            self.log.reached = max(self.log.reached, int(min(passed, steps)))
 
     def _standing(self, supervisor: Supervisor, start: Any) -> np.ndarray | None:
         """Return the robot's position as an action, if known. Raise where it is needed and unknown."""

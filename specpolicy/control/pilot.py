@@ -12,13 +12,14 @@ import numpy as np
 
 from specpolicy.control.checks import check_chunk
 from specpolicy.control.chunk import Chunk, history_of
+from specpolicy.control.chunk_times import ChunkTiming
 from specpolicy.control.clock import Clock
 from specpolicy.control.execution import DeadlineMissed, Execution
 from specpolicy.control.foresight import Bounds, Foresight
 from specpolicy.control.limits import Limits
 from specpolicy.control.queue import ChunkQueue
 from specpolicy.control.ticks import Tick
-from specpolicy.control.timing import ChunkTiming, TimingLog
+from specpolicy.control.timing import TimingLog
 from specpolicy.control.worker import Worker
 from specpolicy.errors import SpecpolicyError
 from specpolicy.images import kept
@@ -244,9 +245,12 @@ class Pilot:
         timing.expired = start + len(request.chunk.actions) <= step
         if timing.missed:
             timing.late_steps = step - timing.due
-        for older in self._pending[: self._pending.index(request)]:  # it has been overtaken
+        place = self._pending.index(request)
+        for older in self._pending[:place]:  # it has been overtaken
             older.timing.expired = True
-        del self._pending[: self._pending.index(request) + 1]
+        for finished in self._pending[: place + 1]:
+            self.log.chunks.finish(finished.number)
+        del self._pending[: place + 1]
 
     def _must_wait(self, step: int) -> bool:
         """Whether to wait for the pending chunk, although the previous one may still have actions."""

@@ -19,7 +19,7 @@ from specpolicy.control.signals import EndingSignals
 from specpolicy.control.timing import RunEnd
 from specpolicy.control.waiting import Latch, Watch
 from specpolicy.control.worker import Closed
-from specpolicy.errors import SpecpolicyError
+from specpolicy.errors import SpecpolicyError, error_text
 
 LOGGER = logging.getLogger("specpolicy.control")
 
@@ -81,6 +81,11 @@ class Supervisor:
         noticed, cause = self._ends[0]
         seconds = self._returned - self._called if self._at_rest.is_set else None
         return RunEnd(cause, max(0.0, self._called - noticed), seconds)
+
+    @property
+    def stopped(self) -> float | None:
+        """When the robot's `stop` was called, as `time.perf_counter` tells it; None before that."""
+        return self._called if self._stopping.is_set else None
 
     def run(self, loop: Callable[[], str]) -> None:
         """Run `loop`, which returns why it ended, stop the robot, and raise any error.
@@ -259,7 +264,7 @@ class Supervisor:
         try:
             self._stop()
         except BaseException as error:
-            self._errors.append(SpecpolicyError(f"robot.stop() failed: {_text(error)}"))
+            self._errors.append(SpecpolicyError(f"robot.stop() failed: {error_text(error)}"))
         finally:
             self._returned = time.perf_counter()
             self._at_rest.set()
@@ -272,7 +277,7 @@ class Supervisor:
         try:
             self._stop()
         except BaseException as error:
-            text = f"robot.stop() failed after a late action: {_text(error)}"
+            text = f"robot.stop() failed after a late action: {error_text(error)}"
             self._errors.append(SpecpolicyError(text))
             LOGGER.error("%s: the robot may still move", text)
 
@@ -280,7 +285,7 @@ class Supervisor:
         try:
             self._close()
         except BaseException as error:
-            self._errors.append(SpecpolicyError(f"worker.close() failed: {_text(error)}"))
+            self._errors.append(SpecpolicyError(f"worker.close() failed: {error_text(error)}"))
         finally:
             self._closed.set()
 
@@ -294,16 +299,9 @@ class Supervisor:
             self._wait_for_loop(time.perf_counter())
 
     def _described(self, error: BaseException) -> SpecpolicyError:
-        described = SpecpolicyError(f"{self._watch.task.name} failed: {_text(error)}")
+        described = SpecpolicyError(f"{self._watch.task.name} failed: {error_text(error)}")
         described.__cause__ = error
         return described
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # an exception whose text cannot be read
-        return type(error).__name__
 
 
 def _summed_up(errors: list[SpecpolicyError]) -> SpecpolicyError | None:

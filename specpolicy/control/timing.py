@@ -1,38 +1,15 @@
 """Wall-clock record of a control loop: one entry per chunk and per control step, and their summary."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from specpolicy.control.chunk_times import ChunkTimes, ChunkTiming
 from specpolicy.control.ticks import Ticks
 
-
-@dataclass
-class ChunkTiming:
-    """Times of one request for a chunk.
-
-    Attributes:
-        step: control step of its newest observation.
-        due: control step at which it was due.
-        seconds, network_seconds, encode_seconds, calls, rows: its cost; `seconds` is None until it arrives.
-        missed: it was not there when due.
-        late_steps: control periods from then until it was in use; None if it never was.
-        expired: it came after the last step that it has an action for.
-    """
-
-    step: int
-    due: int
-    seconds: float | None = None
-    network_seconds: float = 0.0
-    calls: int = 0
-    rows: int = 0
-    missed: bool = False
-    late_steps: int | None = None
-    expired: bool = False
-    encode_seconds: float = 0.0
+__all__ = ["ChunkTiming", "RunEnd", "TimingLog", "longest_run", "mean", "quantiles", "spread"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +38,8 @@ class TimingLog:
         warm_up: number of earlier calls that are left out.
         lead: control steps from an observation to the step at which its chunk is due.
         end: how the run ended; None before that, and for worlds without a robot.
+        reached: control steps that were over when it ended; those without a tick are missed periods. What lies before
+            the last tick counts in any case.
     """
 
     hz: float
@@ -68,70 +47,71 @@ class TimingLog:
     worker: str = ""
     warm_up: int = 0
     lead: int = 0
-    chunks: list[ChunkTiming] = field(default_factory=list)
+    chunks: ChunkTimes = field(default_factory=ChunkTimes)
     ticks: Ticks = field(default_factory=Ticks)
     end: RunEnd | None = None
+    reached: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.chunks, ChunkTimes):  # a list of finished ones
+            self.chunks = ChunkTimes(self.chunks)
 
     @property
     def starved_ticks(self) -> int:
         """Control steps whose action no chunk had planned, so the robot held its last one."""
-        return sum(tick.chunk is None for tick in self.ticks)
+        return int((self.ticks.columns()["chunk"] < 0).sum())
 
     @property
     def misses(self) -> int:
         """Chunks that were not there when due."""
-        return sum(chunk.missed for chunk in self.chunks)
+        return int(self.chunks.columns()["missed"].sum())
 
     @property
     def boundary_jumps(self) -> list[float]:
         """Length of the change of action at each switch from one chunk to the next. Where an action was held between
         the two, the change is from that to the first one of the new chunk."""
-        planned = (tick for tick in self.ticks if tick.chunk is not None)
-        return [
-            tick.jump
-            for before, tick in itertools.pairwise(planned)
-            if tick.jump is not None and before.chunk != tick.chunk
-        ]
+        return _boundary_jumps(self.ticks.columns()).tolist()
 
     def summary(self) -> dict[str, Any]:
         """Return the timing report in plain values, ready for JSON; times in seconds, None where nothing was
         measured."""
-        computed = [chunk for chunk in self.chunks if chunk.seconds is not None]
-        seconds = [chunk.seconds for chunk in computed if chunk.seconds is not None]
-        total, period = sum(seconds), 1.0 / self.hz
-        late = [chunk.late_steps * period for chunk in self.chunks if chunk.missed and chunk.late_steps is not None]
-        steps = np.array([tick.step for tick in self.ticks])
-        times = np.array([tick.seconds for tick in self.ticks])
+        chunks, ticks, period = self.chunks.columns(), self.ticks.columns(), 1.0 / self.hz
+        computed = {name: column[~np.isnan(chunks["seconds"])] for name, column in chunks.items()}
+        total = float(computed["seconds"].sum())
+        missed, misses = chunks["missed"], int(chunks["missed"].sum())
+        late = chunks["late_steps"][missed & (chunks["late_steps"] >= 0)] * period
+        steps, times = ticks["step"], ticks["seconds"]
         duration = float(times[-1] - times[0]) if len(times) > 1 else 0.0
+        reached = max(self.reached, int(steps[-1]) + 1 if len(steps) else 0)
         return {
             "clock": self.clock,
             "worker": self.worker,
             "hz": self.hz,
             "lead": self.lead,
             "warm_up": self.warm_up,
-            "chunks": len(computed),
-            "latency": quantiles(seconds),
-            "calls": mean([chunk.calls for chunk in computed]),
-            "rows": mean([chunk.rows for chunk in computed]),
-            "network_share": sum(chunk.network_seconds for chunk in computed) / total if total else None,
-            "encode_share": sum(chunk.encode_seconds for chunk in computed) / total if total else None,
-            "misses": self.misses,
-            "miss_rate": self.misses / len(self.chunks) if self.chunks else None,
-            "longest_run_of_misses": longest_run([chunk.missed for chunk in self.chunks]),
+            "chunks": len(computed["seconds"]),
+            "latency": quantiles(computed["seconds"]),
+            "calls": mean(computed["calls"]),
+            "rows": mean(computed["rows"]),
+            "network_share": float(computed["network_seconds"].sum()) / total if total else None,
+            "encode_share": float(computed["encode_seconds"].sum()) / total if total else None,
+            "misses": misses,
+            "miss_rate": misses / len(missed) if len(missed) else None,
+            "longest_run_of_misses": longest_run(missed.tolist()),
             "lateness": quantiles(late),
-            "expired_chunks": sum(chunk.expired for chunk in self.chunks),
-            "ticks": len(self.ticks),
+            "expired_chunks": int(chunks["expired"].sum()),
+            "ticks": len(steps),
             "seconds": duration,
             "achieved_hz": (len(times) - 1) / duration if duration > 0 else None,
             # Deviation of each interval between two ticks from its periods.
             "jitter": spread(np.diff(times) - np.diff(steps) * period),
             # Delay of each tick from its scheduled moment.
             "tick_lateness": quantiles(times - steps * period),
-            "missed_periods": int(steps[-1] - steps[0] + 1 - len(steps)) if len(steps) else 0,
-            "observation_age": quantiles([tick.age for tick in self.ticks if tick.age is not None]),
-            "starved_ticks": self.starved_ticks,
-            "limited_actions": sum(tick.limited for tick in self.ticks),
-            "boundary_jump": quantiles(self.boundary_jumps),
+            "missed_periods": reached - len(steps),
+            "observation_age": quantiles(ticks["age"][~np.isnan(ticks["age"])]),
+            "starved_ticks": int((ticks["chunk"] < 0).sum()),
+            "limited_actions": int(ticks["limited"].sum()),
+            "boundary_jump": quantiles(_boundary_jumps(ticks)),
             "end": None if self.end is None else asdict(self.end),
         }
 
@@ -151,7 +131,7 @@ def spread(deviations: np.ndarray) -> dict[str, float] | None:
     return None if found is None else {"std": float(np.std(deviations)), **found}
 
 
-def mean(values: Sequence[float]) -> float | None:
+def mean(values: Sequence[float] | np.ndarray) -> float | None:
     """Return the mean; None without values."""
     return float(np.mean(values)) if len(values) else None
 
@@ -163,3 +143,11 @@ def longest_run(flags: Sequence[bool]) -> int:
         run = run + 1 if flag else 0
         longest = max(longest, run)
     return longest
+
+
+def _boundary_jumps(ticks: dict[str, np.ndarray]) -> np.ndarray:
+    """Return `TimingLog.boundary_jumps` of the columns of `Ticks`."""
+    planned = ticks["chunk"] >= 0
+    chunk, jump = ticks["chunk"][planned], ticks["jump"][planned]
+    found = jump[1:][chunk[1:] != chunk[:-1]]
+    return found[~np.isnan(found)]

@@ -14,7 +14,7 @@ import numpy as np
 
 from specpolicy.committed import Committed
 from specpolicy.control.chunk import Chunk, History, Planner, continues, planned
-from specpolicy.errors import SpecpolicyError
+from specpolicy.errors import SpecpolicyError, error_text
 
 WORKERS = ("process", "thread", "inline")
 READY_SECONDS = 120.0  # a process has to import torch and to move the weights to its device
@@ -199,6 +199,4 @@ def as_chunk(found: Any) -> Chunk:
 
 def inference_error(error: BaseException) -> SpecpolicyError:
     """Return a one-line error for an exception of a planner."""
-    if isinstance(error, SpecpolicyError):
-        return SpecpolicyError(f"inference failed: {error}")
-    return SpecpolicyError(f"inference failed: {type(error).__name__}: {error}")
+    return SpecpolicyError(f"inference failed: {error_text(error, named=not isinstance(error, SpecpolicyError))}")

@@ -15,12 +15,19 @@ from specpolicy.errors import SpecpolicyError
 HZ = 50
 
 
+class Unreadable(Exception):
+    """An exception whose text cannot be read."""
+
+    def __str__(self):
+        raise RuntimeError("there is no text")
+
+
 class Steps:
     """Plans the control steps' own numbers: action k of a chunk for the observation of step t is t + k.
 
     Args:
         length: actions in a chunk.
-        fault: what to do from call `at` on: "raise", "die", "hang", "nan", "shape", "none", "text".
+        fault: what to do from call `at` on: "raise", "die", "hang", "nan", "shape", "none", "text", "unreadable".
         at: counted from 0.
         seconds: what a call says it took.
         sleep: what it takes.
@@ -49,6 +56,8 @@ class Steps:
             time.sleep(3600)
         if fault == "none":
             return None
+        if fault == "unreadable":
+            raise Unreadable
         dimensions = self.dimensions + (fault == "shape")
         actions = np.repeat(history["step"][-1] + np.arange(self.length)[:, None], dimensions, axis=1).astype(float)
         if fault == "nan":

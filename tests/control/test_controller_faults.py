@@ -27,6 +27,8 @@ def fails(running, message):
     (
         ("thread", "raise", "inference failed: ZeroDivisionError: a planner divided by zero"),
         ("process", "raise", "inference failed: ZeroDivisionError: a planner divided by zero"),
+        ("thread", "unreadable", "^inference failed: Unreadable$"),
+        ("process", "unreadable", "^inference failed: Unreadable$"),
         ("thread", "nan", "an action that is not finite"),
         ("process", "nan", "an action that is not finite"),
         ("thread", "shape", r"actions of shape \(3,\), the robot takes \(2,\)"),

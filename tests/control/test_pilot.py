@@ -1,5 +1,7 @@
 """The pilot in simulated worlds: which observation is behind which action, for every stitching and miss policy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scripted import Numbered, Steps, Trace
@@ -307,3 +309,55 @@ def test_a_chunk_that_has_come_fills_its_step_however_long_the_robot_observed(on
     assert actions == list(range(12))
     assert pilot.log.misses == pilot.log.starved_ticks == 0
     assert [round(20 * tick.age) for tick in pilot.log.ticks][:6] == [0, 1, 2, 3, 2, 3]
+
+
+@pytest.mark.parametrize("options", ({}, {"in_flight": 2, "on_miss": "hold_last"}))
+def test_only_requests_that_are_awaited_are_kept_as_objects(options):
+    """Of days of chunks as objects the garbage collector would make a pause."""
+    _, _, log = fly(Steps(), Trace([6, 1] * 60), steps=200, lead=2, **options)
+    kept = [number for number, chunk in enumerate(log.chunks) if chunk is log.chunks[number]]
+    assert len(log.chunks) > 20 and kept == list(range(len(log.chunks)))[len(log.chunks) - len(kept) :]
+    assert len(kept) <= options.get("in_flight", 1)
+    assert all(chunk.calls == 3 for chunk in log.chunks[:-2])
+
+
+class Telling(Steps):
+    """Plans chunks of which something else is told.
+
+    Args:
+        told: what, by name.
+        dtype: of the actions.
+    """
+
+    def __init__(self, told=None, dtype=float, **options):
+        super().__init__(**options)
+        self.told, self.dtype = told or {}, dtype
+
+    def plan(self, history):
+        chunk = super().plan(history)
+        return replace(chunk, actions=chunk.actions.astype(self.dtype), **self.told)
+
+
+@pytest.mark.parametrize("dtype", ("bool", "complex128", "object", "S4"))
+def test_actions_that_are_no_numbers_are_refused_by_their_dtype(dtype):
+    with pytest.raises(SpecpolicyError, match=rf"actions of dtype \|?{dtype}: expected numbers"):
+        fly(Telling(dtype=dtype), PausedClock())
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.int64, np.uint8))
+def test_actions_may_be_numbers_of_any_kind(dtype):
+    actions, _, _ = fly(Telling(dtype=dtype), PausedClock())
+    assert actions == list(range(16))
+
+
+@pytest.mark.parametrize("name", ("seconds", "network_seconds", "encode_seconds", "calls", "rows"))
+@pytest.mark.parametrize("value", (None, "3", float("nan")))
+def test_a_chunk_whose_cost_is_no_number_is_refused_before_anything_moves(name, value):
+    with pytest.raises(SpecpolicyError, match=f"a chunk's {name} is .*: expected a number"):
+        fly(Telling({name: value}), PausedClock(), steps=0)
+
+
+@pytest.mark.parametrize("value", (np.float32(3.0), np.int64(3), np.array(3)))
+def test_a_cost_may_be_any_number(value):
+    _, _, log = fly(Telling({"calls": value, "seconds": value}), PausedClock())
+    assert log.summary()["calls"] == 3 and log.summary()["latency"]["max"] == 3

@@ -1,11 +1,14 @@
 """The timing report against figures worked out by hand."""
 
 import gc
+import itertools
 import json
+import threading
 
 import numpy as np
 import pytest
 
+from specpolicy.control.chunk_times import ChunkTimes
 from specpolicy.control.report import timing_report
 from specpolicy.control.ticks import Tick, Ticks
 from specpolicy.control.timing import ChunkTiming, RunEnd, TimingLog, longest_run, quantiles, spread
@@ -109,3 +112,138 @@ def test_ticks_come_back_as_they_were_and_give_the_collector_nothing_to_do():
     for step in range(1000):
         many.append(Tick(step, 0.1 * step, 0.1, step))
     assert len(many) == 2000 and len(gc.get_objects()) < followed + 100
+
+
+def random_log(ticks=400, chunks=60, seed=0):
+    """A log in which everything happens that can: holes, held actions, late, expired and missing chunks."""
+    random = np.random.default_rng(seed)
+    steps = np.cumsum(random.integers(1, 3, ticks)) - 1
+    behind = np.sort(random.integers(-1, chunks, ticks))
+    behind[random.random(ticks) < 0.1] = -1
+    log = TimingLog(50, "wall", "process", warm_up=3, lead=2)
+    for number in range(chunks):
+        timing = ChunkTiming(7 * number, 7 * number + 2, missed=bool(random.random() < 0.4))
+        log.chunks.append(timing)
+        if number < chunks - 2:
+            timing.seconds, timing.network_seconds, timing.encode_seconds = random.random(3)
+            timing.calls, timing.rows = (int(count) for count in random.integers(1, 100, 2))
+            timing.late_steps = int(random.integers(0, 9)) if timing.missed else None
+            timing.expired = bool(random.random() < 0.2)
+            log.chunks.finish(number)
+    for step, chunk in zip(steps.tolist(), behind.tolist(), strict=True):
+        age = None if chunk < 0 else random.random()
+        jump = None if random.random() < 0.1 else random.random()
+        limited = bool(random.random() < 0.3)
+        log.ticks.append(Tick(step, step / 50 + random.random() / 99, age, None if chunk < 0 else chunk, limited, jump))
+    return log
+
+
+def plain_figures(log):
+    """The figures of the summary from one object after the other."""
+    ticks, chunks, period = list(log.ticks), list(log.chunks), 1 / log.hz
+    computed = [chunk for chunk in chunks if chunk.seconds is not None]
+    total = sum(chunk.seconds for chunk in computed)
+    times, steps = np.array([tick.seconds for tick in ticks]), np.array([tick.step for tick in ticks])
+    planned = [tick for tick in ticks if tick.chunk is not None]
+    pairs = [(before, tick) for before, tick in itertools.pairwise(planned) if tick.jump is not None]
+    jumps = [tick.jump for before, tick in pairs if before.chunk != tick.chunk]
+    late = [chunk.late_steps * period for chunk in chunks if chunk.missed and chunk.late_steps is not None]
+    misses = sum(chunk.missed for chunk in chunks)
+    return {
+        "chunks": len(computed),
+        "latency": quantiles([chunk.seconds for chunk in computed]),
+        "calls": np.mean([chunk.calls for chunk in computed]),
+        "rows": np.mean([chunk.rows for chunk in computed]),
+        "network_share": sum(chunk.network_seconds for chunk in computed) / total,
+        "encode_share": sum(chunk.encode_seconds for chunk in computed) / total,
+        "misses": misses,
+        "miss_rate": misses / len(chunks),
+        "longest_run_of_misses": longest_run([chunk.missed for chunk in chunks]),
+        "lateness": quantiles(late),
+        "expired_chunks": sum(chunk.expired for chunk in chunks),
+        "ticks": len(ticks),
+        "seconds": ticks[-1].seconds - ticks[0].seconds,
+        "achieved_hz": (len(ticks) - 1) / (ticks[-1].seconds - ticks[0].seconds),
+        "jitter": spread(np.diff(times) - np.diff(steps) * period),
+        "tick_lateness": quantiles(times - steps * period),
+        "missed_periods": len({*range(ticks[-1].step)} - {tick.step for tick in ticks}),
+        "observation_age": quantiles([tick.age for tick in ticks if tick.age is not None]),
+        "starved_ticks": sum(tick.chunk is None for tick in ticks),
+        "limited_actions": sum(tick.limited for tick in ticks),
+        "boundary_jump": quantiles(jumps),
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_summary_is_that_of_the_records_without_making_them(seed, monkeypatch):
+    log, made = random_log(seed=seed), []
+    wanted = plain_figures(log)
+    for kind in (Tick, ChunkTiming):
+
+        def count(self, *values, begin=kind.__init__, **named):
+            made.append(self)
+            begin(self, *values, **named)
+
+        monkeypatch.setattr(kind, "__init__", count)
+    found = log.summary()
+    assert not made and len(list(log.ticks)) == len(made)  # those who are made are counted
+    assert json.loads(json.dumps(found)) == found
+    for name, value in wanted.items():
+        assert found[name] == pytest.approx(value, rel=1e-12, abs=1e-15), name
+    assert found.keys() - wanted.keys() == {"clock", "worker", "hz", "lead", "warm_up", "end"}
+
+
+def test_a_request_changes_until_it_is_finished():
+    chunks = ChunkTimes()
+    first, second = ChunkTiming(0, 2), ChunkTiming(4, 6)
+    chunks.append(first)
+    chunks.append(second)
+    first.seconds, first.calls, first.missed, first.late_steps, first.expired = 0.25, 3, True, 0, True
+    second.missed = True
+    assert chunks[0] is first and list(chunks) == [first, second]
+    wanted = {"seconds": [0.25, np.nan], "calls": [3, 0], "missed": [1, 1], "late_steps": [0, -1], "expired": [1, 0]}
+    for finished in (None, 0, 1):
+        if finished is not None:
+            chunks.finish(finished)
+        columns = chunks.columns()
+        assert all(np.array_equal(columns[name], values, equal_nan=True) for name, values in wanted.items())
+    assert list(chunks) == [first, second] and chunks[0] is not first and chunks[-1] == second
+
+
+def test_finished_requests_give_the_collector_nothing_to_do():
+    chunks = ChunkTimes()
+    gc.collect()
+    followed = len(gc.get_objects())
+    for number in range(2000):
+        chunks.append(ChunkTiming(number, number + 2))
+        chunks.finish(number)
+    assert len(chunks) == 2000 and len(gc.get_objects()) < followed + 100
+
+
+def test_a_log_may_be_read_while_the_loop_writes_it():
+    """An array that numpy looks into cannot grow: a report in the middle of a run would end it."""
+    log, errors = TimingLog(50), []
+
+    def write():
+        try:
+            for step in range(20_000):
+                log.ticks.append(Tick(step, step / 50, 0.1, step // 8))
+                if step % 8 == 0:
+                    log.chunks.append(ChunkTiming(step, step + 2))
+                if step % 8 == 4:
+                    log.chunks.finish(step // 8)
+        except BaseException as error:
+            errors.append(error)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    kept = []
+    while writing.is_alive():
+        kept.append((log.ticks.columns(), log.chunks.columns()))
+        assert log.summary()["missed_periods"] == 0
+    writing.join()
+    assert not errors and len(log.ticks) == 20_000
+    for ticks, chunks in kept:
+        assert np.array_equal(ticks["step"], np.arange(len(ticks["step"])))
+        assert np.array_equal(ticks["chunk"], ticks["step"] // 8)
+        assert np.array_equal(chunks["due"], 8 * np.arange(len(chunks["due"])) + 2)

@@ -8,11 +8,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from scripted import Explaining, Lists, Lost, Reusing, Steps
+from scripted import Explaining, Lists, Lost, Reusing, Steps, Unreadable
 
 from specpolicy.control.planner import PolicyPlanner, as_planner
 from specpolicy.control.process_worker import ProcessWorker
-from specpolicy.control.worker import Closed, InlineWorker, ThreadWorker
+from specpolicy.control.worker import Closed, InlineWorker, ThreadWorker, inference_error
 from specpolicy.errors import SpecpolicyError
 from specpolicy.policy import DiffusionPolicy
 
@@ -271,3 +271,23 @@ def test_a_planner_that_says_why_its_process_has_none():
     with pytest.raises(SpecpolicyError, match=r"^inference failed: the camera is taken: close the other program$"):
         worker.reset(0)
     worker.close()
+
+
+class Silent(SpecpolicyError):
+    """An error of ours whose text cannot be read."""
+
+    def __str__(self):
+        raise RuntimeError("there is no text")
+
+
+@pytest.mark.parametrize(
+    "error, text",
+    (
+        (ValueError("no"), "inference failed: ValueError: no"),
+        (SpecpolicyError("no"), "inference failed: no"),
+        (Silent(), "inference failed: Silent"),
+        (Unreadable(), "inference failed: Unreadable"),
+    ),
+)
+def test_an_error_of_inference_has_a_text_whatever_the_planner_raised(error, text):
+    assert str(inference_error(error)) == text

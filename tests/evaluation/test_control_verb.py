@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from specpolicy import load_policy
 from specpolicy.cli import main
-from specpolicy.control import GymRobot
+from specpolicy.control import GymRobot, TimingLog
 
 FAST = ["warm_up=1", "worker=thread", "max_seconds=0.6", "hz=40", "engine=eager", "watchdog=60", "inference_timeout=60"]
 
@@ -136,6 +136,33 @@ def test_control_refuses_in_one_line(arguments, capsys, extra, message):
     assert main(["control", *arguments, *FAST, *extra]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1, error
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_no_report_of_an_earlier_one(arguments, tmp_path, monkeypatch):
+    assert main(["control", *arguments, *FAST, "clock=paused", "seed=1"]) == 0
+    assert saved(tmp_path)["config"]["seed"] == 1
+
+    def lost(self):
+        raise OSError("the camera is gone")
+
+    monkeypatch.setattr(GymRobot, "observe", lost)
+    assert main(["control", *arguments, *FAST, "clock=paused", "seed=2"]) == 2
+    assert OmegaConf.load(tmp_path / "out" / "config.yaml").seed == 2
+    assert not (tmp_path / "out" / "timing.json").exists()
+
+
+def test_a_run_that_is_refused_leaves_the_earlier_one_as_it_is(arguments, tmp_path):
+    assert main(["control", *arguments, *FAST, "clock=paused", "seed=1"]) == 0
+    assert main(["control", *arguments, *FAST, "clock=paused", "seed=2", "on_miss=panic"]) == 2
+    assert OmegaConf.load(tmp_path / "out" / "config.yaml").seed == saved(tmp_path)["config"]["seed"] == 1
+
+
+def test_the_report_is_worked_out_once(arguments, tmp_path, monkeypatch):
+    """Of a day's run it takes its time, in which signals wait."""
+    summary, asked = TimingLog.summary, []
+    monkeypatch.setattr(TimingLog, "summary", lambda self: asked.append(self) or summary(self))
+    assert main(["control", *arguments, *FAST, "clock=paused"]) == 0
+    assert len(asked) == 1 and saved(tmp_path)["timing"] == json.loads(json.dumps(summary(asked[0])))
 
 
 def test_a_policy_of_another_task_is_refused(drift_policy, tmp_path, capsys):
