@@ -108,10 +108,12 @@ def _measure(
         summary["policy"] |= {"path": str(config.policy), **named(artifact)}
         summary["command"] = command
         summary["config"] = plain(config)
-        print(plain_table(brief_table(summary)))  # before writing, so that it is seen even if the disk is full
-        print("\n".join(notes(summary, brief=True)))
-        save_config(config, output, "benchmark")
-        write_report(summary, draws, output)
+        try:
+            save_config(config, output, "benchmark")
+            write_report(summary, draws, output)
+        finally:  # so that it is seen even if the disk is full
+            print(plain_table(brief_table(summary)))
+            print("\n".join(notes(summary, brief=True)))
         _log(summary, output, logger)
     print(f"table.md, summary.json and chunks.csv are in {output}")
 
