@@ -78,6 +78,10 @@ def _work(verb: str, config: DictConfig, hydra: Any) -> None:
         switches += [f"--config-name={hydra.job.config_name}"] if hydra.job.config_name != verb else []
         sys.argv = ["specpolicy", verb, *switches, *given, f"{key}={config[key]}"]
     check_installed(NEEDS.get(verb, ()))
+    if config.get("logger") is not None:  # before the verb writes anything
+        from specpolicy.logging import check_logger
+
+        check_logger(config.logger)
     with results_are_kept(verb):
         importlib.import_module(f"specpolicy.cli.{verb}").run(config)
         if verb in BESIDE and directory is not None:
