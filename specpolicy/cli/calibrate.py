@@ -58,7 +58,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.cli.policies import output_beside, pin, run_config
     from specpolicy.evaluation.provenance import fingerprint
     from specpolicy.logging import make_logger
-    from specpolicy.outputs import claim
+    from specpolicy.outputs import claim, run_name
     from specpolicy.policy import load_policy
     from specpolicy.precision import check_precision
 
@@ -85,7 +85,7 @@ def run(config: DictConfig) -> None:
             check_source(policy, config)  # engines are measured next, which takes seconds
         policy = on_engine(policy, config.engine)
         # In its own directory: the log of the policy's training may lie beside the policy.
-        with make_logger(config.logger, output / LOG, about, name=f"{output.name}-calibrate") as logger:
+        with make_logger(config.logger, output / LOG, about, name=f"{run_name(output)}-calibrate") as logger:
             if artifact is not None:
                 logger.use_policy(artifact)
             if policy.kind == "tokens":
