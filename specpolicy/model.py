@@ -160,6 +160,9 @@ def usable_device(name: torch.device | str) -> torch.device:
         SpecpolicyError: it does not exist, or this torch cannot use it.
     """
     try:
-        return torch.zeros(1, device=name).device
+        found = torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: a build of torch without CUDA
         raise SpecpolicyError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
+    if found.type == "meta":
+        raise SpecpolicyError(f"device={name} cannot be used here: it keeps no numbers")
+    return found

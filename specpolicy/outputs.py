@@ -121,6 +121,11 @@ def default_name(path: str | Path) -> str:
     return f"{name}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
 
 
+def run_name(directory: Path) -> str:
+    """Return the name of a run that writes to a directory; `.` has none of its own."""
+    return Path(os.path.abspath(directory)).name
+
+
 def file_name(label: str) -> str:
     """Return a label as part of a file's name; different labels get different names."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", label)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from specpolicy import __version__
 from specpolicy.cli.extras import COMMAND_LINE, check_installed, error_line
+from specpolicy.cli.printing import text_is_wanted
 from specpolicy.errors import SpecpolicyError
 
 # {verb: its line in `specpolicy --help`}. A verb is a module specpolicy/cli/<verb>.py with a function
@@ -33,15 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     verb = arguments[0] if arguments else "--help"
-    if verb == "--version":
-        print(f"specpolicy {__version__}")
-        return 0
     try:
-        check_installed(COMMAND_LINE)
-        if verb in ("-h", "--help", "help"):
-            print(_overview())
-        else:
-            _run(verb, arguments[1:])
+        with text_is_wanted():
+            if verb == "--version":
+                print(f"specpolicy {__version__}")
+                return 0
+            check_installed(COMMAND_LINE)
+            if verb in ("-h", "--help", "help"):
+                print(_overview())
+            else:
+                _run(verb, arguments[1:])
     except KeyboardInterrupt:
         print(f"specpolicy {verb}: interrupted", file=sys.stderr)
         return 130

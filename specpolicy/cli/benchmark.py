@@ -85,10 +85,11 @@ def _measure(
     from specpolicy.evaluation.provenance import fingerprint
     from specpolicy.logging import make_logger
     from specpolicy.logging.progress import progress_bar
+    from specpolicy.outputs import run_name
 
     tuned = settings.tuned
     histories = _histories(policy, config, output)
-    name = output.name
+    name = run_name(output)
     if config.logger.name != "none":  # a killed run must leave its own config beside its curves
         save_config(config, output, "benchmark")
     about = run_config(config, artifact, fingerprint(policy), policy.control_hz)
@@ -108,10 +109,12 @@ def _measure(
         summary["policy"] |= {"path": str(config.policy), **named(artifact)}
         summary["command"] = command
         summary["config"] = plain(config)
-        print(plain_table(brief_table(summary)))  # before writing, so that it is seen even if the disk is full
-        print("\n".join(notes(summary, brief=True)))
-        save_config(config, output, "benchmark")
-        write_report(summary, draws, output)
+        try:
+            save_config(config, output, "benchmark")
+            write_report(summary, draws, output)
+        finally:  # so that it is seen even if the disk is full
+            print(plain_table(brief_table(summary)))
+            print("\n".join(notes(summary, brief=True)))
         _log(summary, output, logger)
     print(f"table.md, summary.json and chunks.csv are in {output}")
 
@@ -152,7 +155,7 @@ def _lengths(steps: Any) -> list[int | None]:
     if steps is None:
         return [None]
     lengths = list(plain(steps)) if OmegaConf.is_list(steps) else [steps]
-    if not lengths or not all(isinstance(length, int) and length > 0 for length in lengths):
+    if not lengths or not all(type(length) is int and length > 0 for length in lengths):
         raise SpecpolicyError(f"steps={steps}: expected numbers of steps, such as [100, 16]")
     return lengths
 

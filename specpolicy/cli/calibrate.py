@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 SETTINGS = "calibrate.yaml"
 LEARNT = ("speculation.safetensors", "speculation.json", "drafts.json")
+# By which such files are known as ours.
+KNOWN = {"speculation.json": {"format", "alpha_bar"}, "drafts.json": {"format", "length", "bins"}}
 LOG = "calibrate_log"  # where a logger writes
 FIGURES = ("calls", "seconds")  # per chunk, as a plan expects them
 
@@ -56,7 +58,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.cli.policies import output_beside, pin, run_config
     from specpolicy.evaluation.provenance import fingerprint
     from specpolicy.logging import make_logger
-    from specpolicy.outputs import claim
+    from specpolicy.outputs import claim, run_name
     from specpolicy.policy import load_policy
     from specpolicy.precision import check_precision
 
@@ -73,8 +75,7 @@ def run(config: DictConfig) -> None:
     if not output.is_dir() and config.output is None:
         raise SpecpolicyError(f"{output} is no directory: give output=, where the calibration shall go")
     with claim(output, "calibrate"):
-        if config.learn and config.held_out:
-            check_own(output, "calibrate", ["observations.safetensors", SETTINGS], _is_calibrated, settings=SETTINGS)
+        check_own(output, "calibrate", _files(config, policy), _is_calibrated, settings=SETTINGS)
         if artifact is not None and not config.learn:
             _take(place, output)
         known = None if config.learn or policy.kind == "tokens" else _known(config, policy)
@@ -84,7 +85,7 @@ def run(config: DictConfig) -> None:
             check_source(policy, config)  # engines are measured next, which takes seconds
         policy = on_engine(policy, config.engine)
         # In its own directory: the log of the policy's training may lie beside the policy.
-        with make_logger(config.logger, output / LOG, about, name=f"{output.name}-calibrate") as logger:
+        with make_logger(config.logger, output / LOG, about, name=f"{run_name(output)}-calibrate") as logger:
             if artifact is not None:
                 logger.use_policy(artifact)
             if policy.kind == "tokens":
@@ -138,9 +139,18 @@ def _take(place: Path, output: Path) -> None:
                 shutil.copyfile(path, temporary)
 
 
+def _files(config: DictConfig, policy: Any) -> list[str]:
+    """Return the names of the files that this run writes."""
+    learnt = [name for name in LEARNT if (name == "drafts.json") == (policy.kind == "tokens")]
+    more = [SETTINGS] if config.learn else []
+    return [*learnt, *more, *(["observations.safetensors"] if config.learn and config.held_out else [])]
+
+
 def _is_calibrated(output: Path) -> bool:
     """Whether `output` holds a calibration, so that the observations beside it belong to one."""
-    return any((output / name).exists() for name in ("speculation.json", "drafts.json"))
+    from specpolicy.cli.own_outputs import made_here
+
+    return made_here(output, KNOWN)
 
 
 def describe(calibration: Calibration, where: str) -> str:

@@ -113,6 +113,7 @@ def _evaluate(
     from specpolicy.evaluation.provenance import hardware, load
     from specpolicy.evaluation.tracks import times_are_measured
     from specpolicy.logging import make_logger
+    from specpolicy.outputs import run_name
     from specpolicy.tasks import task_hz
 
     cores = hardware()["cores"]
@@ -139,7 +140,7 @@ def _evaluate(
         print(f"{without} of the episodes to be filmed are done and have no video: only new episodes are filmed")
     hz = None if config.logger.name == "none" else task_hz(evaluation.setup.task)
     about = run_config(config, artifact, origin.policy, hz)
-    with make_logger(config.logger, output, about, name=output.name) as logger:
+    with make_logger(config.logger, output, about, name=run_name(output)) as logger:
         if artifact is not None:
             logger.use_policy(artifact)
         provenance = {

@@ -99,9 +99,9 @@ def on_engine(evaluation: Evaluation, output: Path) -> Evaluation:
 
 
 def read_video_size(size: Any) -> tuple[int, int]:
-    """Return (height, width) in pixels."""
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise SpecpolicyError(f"video_size={list(size)}: expected [height, width] in pixels")
+    """Return (height, width) in pixels; a side has two or more, as videos have an even number of them."""
+    if len(size) != 2 or not all(isinstance(side, int) and side >= 2 for side in size):
+        raise SpecpolicyError(f"video_size={list(size)}: expected [height, width] in pixels, each at least 2")
     return size[0], size[1]
 
 

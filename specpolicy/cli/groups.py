@@ -4,6 +4,7 @@ import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -12,6 +13,7 @@ from specpolicy.errors import SpecpolicyError
 from specpolicy.parsing import closest
 
 REQUIRED = "???"
+TASK_KEYS = ("name", "id")  # without which no verb can use a task
 SHIPPED = Path(next(iter(specpolicy_configs.__path__))).resolve()
 
 
@@ -24,14 +26,24 @@ def load_option(group: str, name: str, config_directories: Iterable[Path | str] 
     for directory in [*map(Path, config_directories), SHIPPED]:
         path = directory / group / f"{name}.yaml"
         if path.is_file():
-            loaded = OmegaConf.load(path)
-            assert isinstance(loaded, DictConfig)
+            loaded: Any = OmegaConf.load(path)
+            _check_option(loaded, group, path)
             return loaded
     short = shorthand(group, name)
     if short is not None:
         return load_option(group, short[0], config_directories)
     known = option_names(group, config_directories)
     raise SpecpolicyError(f"unknown {group} '{name}'{closest(name, known)}; known: {', '.join(known)}")
+
+
+def _check_option(loaded: Any, group: str, path: Path) -> None:
+    """Refuse a file that is no option: its own keys, or those of the options in its defaults list, must be there."""
+    if not isinstance(loaded, DictConfig) or (not loaded and group == "task"):
+        raise SpecpolicyError(f"{path}: expected keys with their values, such as 'name: mine'")
+    known = list(loaded)  # `in` does not find keys that are required
+    missing = [key for key in TASK_KEYS if key not in known] if group == "task" and "defaults" not in known else []
+    if missing:
+        raise SpecpolicyError(f"{path}: the key '{missing[0]}' is missing, and a task needs {' and '.join(TASK_KEYS)}")
 
 
 def shorthand(group: str, name: str) -> tuple[str, str, str | int] | None:

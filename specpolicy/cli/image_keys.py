@@ -27,7 +27,7 @@ def keys_to_read(config: DictConfig, chosen: PolicyOptions) -> tuple[list[str], 
     """
     from specpolicy.data.dataset import image_keys, observation_keys
 
-    named, cameras = list(config.task.observation_keys or ()), list(config.task.get("cameras") or ())
+    named, cameras = list(config.task.get("observation_keys") or ()), list(config.task.get("cameras") or ())
     if chosen.vision is None:
         if cameras:
             raise SpecpolicyError(

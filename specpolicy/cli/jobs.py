@@ -18,6 +18,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from specpolicy.cli.extras import NEEDS, check_installed, error_line
 from specpolicy.cli.places import COMMAND_LINE, output_key, settle, task_overrides, told_directory
+from specpolicy.cli.printing import results_are_kept
 from specpolicy.cli.records import keep_record
 from specpolicy.errors import SpecpolicyError
 
@@ -77,6 +78,11 @@ def _work(verb: str, config: DictConfig, hydra: Any) -> None:
         switches += [f"--config-name={hydra.job.config_name}"] if hydra.job.config_name != verb else []
         sys.argv = ["specpolicy", verb, *switches, *given, f"{key}={config[key]}"]
     check_installed(NEEDS.get(verb, ()))
-    importlib.import_module(f"specpolicy.cli.{verb}").run(config)
-    if verb in BESIDE and directory is not None:
-        keep_record(config, Path(directory))
+    if config.get("logger") is not None:  # before the verb writes anything
+        from specpolicy.logging import check_logger
+
+        check_logger(config.logger)
+    with results_are_kept(verb):
+        importlib.import_module(f"specpolicy.cli.{verb}").run(config)
+        if verb in BESIDE and directory is not None:
+            keep_record(config, Path(directory))

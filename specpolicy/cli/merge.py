@@ -36,7 +36,7 @@ def run(config: DictConfig) -> None:
     from specpolicy.evaluation.results import Results
     from specpolicy.evaluation.shards import DIRECTORY
     from specpolicy.logging import make_logger
-    from specpolicy.outputs import claim
+    from specpolicy.outputs import claim, run_name
 
     output = Path(config.out)
     # A shard that was killed before it played anything is as good as not there.
@@ -58,7 +58,7 @@ def run(config: DictConfig) -> None:
         save_config(OmegaConf.create(shared), output / "config.yaml", "evaluate")
         command = shlex.join(["specpolicy", *sys.argv[1:]])
         plan = dataclasses.replace(plan, provenance={**_joined(parts), "command": command, "config": shared})
-        with make_logger(config.logger, output, {**shared, "shards": len(parts)}, name=output.name) as logger:
+        with make_logger(config.logger, output, {**shared, "shards": len(parts)}, name=run_name(output)) as logger:
             report(plan, Results(output), output, logger)
 
 

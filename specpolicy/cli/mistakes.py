@@ -73,7 +73,9 @@ def explain(
                 options = option_names(parent, config_directories)
                 having = [one for one in options if name in load_option(parent, one, config_directories)]
                 hint = f"; {parent}={having[0]} has it" if having else ""
-            open_mapping = parent.endswith((".kwargs", ".rename", ".config")) or parent.partition(".")[0] in ELSEWHERE
+            # A policy's and a sampler's yaml name all that there is; a part of them that is null there takes keys, too.
+            inside = parent.partition(".")[0] in ELSEWHERE and not siblings
+            open_mapping = parent.endswith((".kwargs", ".rename", ".config")) or inside
             if not hint and parent in known and open_mapping:
                 hint = f"; to add a key write +{override.input_line}"
             return SpecpolicyError(f"unknown key '{key}'{hint} (specpolicy {verb} --help lists the keys)")

@@ -1,5 +1,7 @@
 """Checks that the files in an output directory are the verb's own: only those are replaced."""
 
+import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from yaml import YAMLError
 
 from specpolicy.cli.configuration import saved_line
 from specpolicy.cli.groups import SHIPPED
+from specpolicy.cli.records import foreign_record
 from specpolicy.errors import SpecpolicyError
 from specpolicy.outputs import LOCK, matching, remove_temporary
 from specpolicy.policy.checkpoints import CONFIG, read_config
@@ -25,6 +28,8 @@ def check_own(
     settings: str = "config.yaml",
 ) -> bool:
     """Whether an earlier run has written any of `names` to `output`; half-written files of killed runs are removed.
+
+    Hydra's record of another application is refused, too, if this run is to keep one of its own there.
 
     Args:
         output: the directory.
@@ -44,6 +49,10 @@ def check_own(
             f"output={output} holds {(there or others)[0].relative_to(output)} and is no output of specpolicy {verb}: "
             "choose another directory"
         )
+    if record := foreign_record(output):
+        raise SpecpolicyError(
+            f"output={output} holds {record.name} of another application of Hydra: choose another directory"
+        )
     remove_temporary(output, names)
     return bool(there)
 
@@ -52,8 +61,8 @@ def saved_by(path: Path, verb: str) -> bool:
     """Whether a run of `verb` saved the configuration at `path`."""
     try:
         text = path.read_text(encoding="utf-8")
-        if text.startswith(saved_line(verb)):
-            return True
+        if named := re.match(saved_line(r"(\w+)"), text):
+            return named[1] == verb  # verbs share many keys, so that these would not tell them apart
         config, own = OmegaConf.create(text), OmegaConf.load(SHIPPED / f"{verb}.yaml")
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):
         return False
@@ -61,6 +70,24 @@ def saved_by(path: Path, verb: str) -> bool:
         return False
     keys = set(own) - {"defaults"}
     return len(keys & set(config)) >= KNOWN_SHARE * len(keys)
+
+
+def made_here(output: Path, files: dict[str, set[str]]) -> bool:
+    """Whether `output` holds one of these JSON files of ours: with our keys, or damaged beside a checkpoint of ours.
+
+    Args:
+        output: the directory.
+        files: for the name of each file some keys that it has.
+    """
+    for name, keys in files.items():
+        if (output / name).is_file():
+            try:
+                found = json.loads((output / name).read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError):
+                found = None
+            if (isinstance(found, dict) and keys <= found.keys()) or is_checkpoint(output):
+                return True
+    return False
 
 
 def is_checkpoint(directory: Path) -> bool:

@@ -43,6 +43,10 @@ def run(config: DictConfig) -> None:
     pin(config)
     config_directories = config.get("config_directories", [])
     task: Any = OmegaConf.to_container(config.task)
+    if config.policy == EXPERT and config.sampler is not None:
+        raise SpecpolicyError(
+            f"sampler={config.sampler.get('name')}: policy=expert plans without a sampler: leave sampler out"
+        )
     if config.policy != EXPERT:
         policy = load_policy(config.policy, config.device)
         name_best_sampler(config, policy)

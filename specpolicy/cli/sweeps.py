@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from specpolicy.cli.extras import NEEDS, check_installed
 from specpolicy.cli.jobs import JobFailed, job_of
 from specpolicy.cli.places import SWEEP_DIR, finished, output_key, raw, task_overrides
+from specpolicy.cli.printing import results_are_kept
 from specpolicy.errors import SpecpolicyError
 
 ENDLESS = ("serve",)  # verbs that run until they are stopped
@@ -46,6 +47,12 @@ def sweep(hydra: Hydra, verb: str, name: str, overrides: list[str]) -> None:
     if raw(config.hydra.sweep, "dir") == SWEEP_DIR:  # fixed now, as a date with seconds would change from job to job
         overrides.append(f"hydra.sweep.dir='{time.strftime('multirun/%Y-%m-%d/%H-%M-%S')}'")
         config = hydra.compose_config(name, overrides, RunMode.MULTIRUN)
+    with results_are_kept(verb):
+        _sweep(hydra, verb, name, overrides, config)
+
+
+def _sweep(hydra: Hydra, verb: str, name: str, overrides: list[str], config: DictConfig) -> None:
+    """Check the jobs and run them."""
     _check_jobs(hydra, verb, config)
     try:
         task = job_of(verb, config.hydra.output_subdir, tuple(task_overrides(config.hydra)))

@@ -78,7 +78,7 @@ def _lead(config: DictConfig, group: Group, device: str) -> None:
     from specpolicy.cli.training_start import check_prediction, fit_predictor, make
     from specpolicy.logging import make_logger
     from specpolicy.logging.progress import progress_bar
-    from specpolicy.outputs import claim, remove
+    from specpolicy.outputs import claim, remove, run_name
     from specpolicy.policy.checkpoints import CONFIG
     from specpolicy.training import run_identity, saved_step, train
     from specpolicy.training.state import STATE
@@ -109,7 +109,7 @@ def _lead(config: DictConfig, group: Group, device: str) -> None:
         print(f"{len(made.training)} windows, {len(made.validation)} for validation; {size}; {output}")
         about = {"data_fingerprint": made.data.fingerprint, "control_hz": made.hz, "parameters": count + seeing}
         shown = {**plain(config), **about}
-        with make_logger(config.logger, output, shown, name=output.name, resume_step=resume) as logger:
+        with make_logger(config.logger, output, shown, name=run_name(output), resume_step=resume) as logger:
             group.meet()
             with progress_bar(options.steps, f"train {config.task.name}") as bar:
                 windows = made.training, made.validation

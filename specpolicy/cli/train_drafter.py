@@ -19,13 +19,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from specpolicy.errors import SpecpolicyError
 
+SETTINGS = "train_drafter.yaml"
+FILES = ("drafters.safetensors", "drafters.json", SETTINGS)
+KNOWN = {"drafters.json": {"format", "options", "report"}}  # by which such a file is known as ours
+
 
 def run(config: DictConfig) -> None:
     """Train the draft models that `config` (configs/train_drafter.yaml) describes."""
+    from specpolicy.cli.own_outputs import check_own, made_here
     from specpolicy.cli.policies import output_beside, pin
     from specpolicy.outputs import claim
     from specpolicy.policy import load_policy
-    from specpolicy.policy.draft_models import KINDS
+    from specpolicy.policy.draft_models import KINDS, check_sizes
     from specpolicy.samplers.speculative.loop import check_noise
     from specpolicy.training.draft_models import check_steps
 
@@ -42,9 +47,12 @@ def run(config: DictConfig) -> None:
     check_noise(policy.chain)
     for kind in config.kinds:
         check_steps(kind, policy.chain)
+    if "independent" in config.kinds:
+        check_sizes(config.down_dims, policy.horizon, policy.action_dim)
     if not output.is_dir() and config.output is None:
         raise SpecpolicyError(f"{output} is no directory: give output=, where the draft models shall go")
     with claim(output, "train_drafter"):
+        check_own(output, "train_drafter", FILES, lambda place: made_here(place, KNOWN), settings=SETTINGS)
         _train(config, policy, output)
 
 
@@ -96,6 +104,6 @@ def _train(config: DictConfig, policy: Any, output: Path) -> None:
                 lambda loss: bar.advance(1, loss=loss),
             )
     models.report = {"config": OmegaConf.to_container(config), "seconds": round(time.perf_counter() - start, 1)}
+    save_config(config, output / SETTINGS, "train_drafter")
     models.save(output)
-    save_config(config, output / "train_drafter.yaml", "train_drafter")
     print(f"wrote {output}/drafters.safetensors and .json")

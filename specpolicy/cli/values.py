@@ -29,6 +29,7 @@ OPTIONAL = ("idle_seconds", "watchdog")  # have another default, and may be null
 # (least, most) of numbers that nothing else checks before the work begins.
 POSITIVE, COUNT, NOT_NEGATIVE = (math.ulp(0.0), math.inf), (1, math.inf), (0, math.inf)
 SEED, THREADS = (0, 2**32 - 1), (1, 4096)
+SHARE = (math.ulp(0.0), math.nextafter(1.0, 0.0))
 LEARNING = {
     **dict.fromkeys(("chains", "count", "episodes", "training_steps"), COUNT),
     "max_seconds": POSITIVE,
@@ -72,6 +73,7 @@ RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "seed": SEED,
         "threads": THREADS,
         "validate_every": COUNT,
+        "validation": SHARE,
     },
     "train_drafter": {**LEARNING, "down_dims": COUNT},
 }
@@ -169,6 +171,8 @@ def _is(value: Any, kind: type) -> bool:
 
 
 def _range(least: float, most: float) -> str:
+    if (least, most) == SHARE:
+        return "a share between 0 and 1"
     if least not in (0, 1):
         return "a positive number"
     return f"at least {'one' if least else 0}" + (f" and at most {most}" if most < math.inf else "")

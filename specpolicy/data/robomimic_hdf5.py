@@ -9,8 +9,9 @@ mask/train, mask/valid   names of demonstrations, as bytes
 """
 
 import contextlib
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,54 @@ class Demonstration:
         return len(self.actions)
 
 
+class _Sink(io.FileIO):
+    """A file for HDF5 to write to that never fails; its `error` is kept for afterwards.
+
+    HDF5 writes when it closes a file, and tries again when Python ends: where that fails, it crashes the process.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        while len(left) and self.error is None:
+            try:
+                left = left[super().write(left) or 0 :]  # a disk that fills up takes a part first
+            except OSError as error:
+                self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[h5py.File]:
+    """Yield an HDF5 file to fill, which appears at `path` when the block has succeeded.
+
+    Raises:
+        SpecpolicyError: it cannot be written.
+    """
+    with atomic_path(path) as temporary, _Sink(temporary, "r+b") as sink:
+        try:
+            with h5py.File(sink, "w") as file:
+                yield file
+        except Exception as error:
+            if sink.error is not None:  # HDF5 did not find what it had written
+                raise sink.error from error
+            raise
+        if sink.error is not None:
+            raise sink.error
+
+
 def write_part(path: Path, demonstration: Demonstration | None, success: bool) -> None:
     """Write one attempt to its own file, atomically; `demonstration` is None for one not kept."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with _written(path) as file:
         file.attrs["success"] = success
         if demonstration is None:
             return
@@ -115,7 +161,7 @@ def assemble(
         valid: numbers of the demonstrations in `mask/valid`; all others are in `mask/train`.
         hz: samples per second, stored as an attribute of `data`; None if unknown.
     """
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with _written(path) as file:
         data = file.create_group("data")
         total = 0
         for number, part in enumerate(parts):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from specpolicy.errors import SpecpolicyError
 from specpolicy.files import atomic_path
 
 
@@ -18,18 +19,24 @@ def video_writer(path: str | Path, fps: float) -> Iterator[Callable[[np.ndarray]
     """Write an mp4 file that browsers play; the block gets a function that takes frames (H, W, 3) uint8.
 
     The file appears when the block has succeeded.
+
+    Raises:
+        SpecpolicyError: the encoder, a program of its own, has written nothing.
     """
     import imageio
 
     options: Any = {"codec": "libx264", "quality": 7, "macro_block_size": 2, "ffmpeg_log_level": "error"}
-    with atomic_path(path) as temporary, imageio.get_writer(temporary, fps=fps, **options) as writer:
+    with atomic_path(path) as temporary:
+        with imageio.get_writer(temporary, fps=fps, **options) as writer:
 
-        def write(frame: np.ndarray) -> None:
-            height, width = frame.shape[:2]
-            # yuv420p, the pixel format that browsers play, allows only even sizes.
-            writer.append_data(frame[: height // 2 * 2, : width // 2 * 2])  # type: ignore[attr-defined]
+            def write(frame: np.ndarray) -> None:
+                height, width = frame.shape[:2]
+                # yuv420p, the pixel format that browsers play, allows only even sizes.
+                writer.append_data(frame[: height // 2 * 2, : width // 2 * 2])  # type: ignore[attr-defined]
 
-        yield write
+            yield write
+        if not temporary.stat().st_size:
+            raise SpecpolicyError(f"{path} cannot be written: the encoder has made no video of its frames")
 
 
 def has_screen() -> bool:

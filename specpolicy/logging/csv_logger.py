@@ -47,14 +47,20 @@ class CsvLogger(MetricLogger):
 
     def _recover(self, resume_step: int | None) -> None:
         """Read the columns; drop a torn last line and the rows after `resume_step`."""
-        text = self.path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        header = next(csv.reader(io.StringIO(whole)), ["step"])
+        try:
+            text = self.path.read_text(encoding="utf-8")
+            whole = text[: text.rfind("\n") + 1]
+            header = next(csv.reader(io.StringIO(whole)), ["step"])
+            rows = list(csv.DictReader(io.StringIO(whole)))
+            steps = [int(row["step"]) for row in rows] if header[0] == "step" else []
+            if any(None in row for row in rows):
+                raise ValueError("a row has more values than there are columns")
+        except (ValueError, TypeError, IndexError, csv.Error) as error:
+            raise SpecpolicyError(f"{self.path} is damaged ({error}): mend it or move it away") from None
         if header[0] != "step":
             raise SpecpolicyError(f"{self.path} is no metrics file (its first column is not step); move it away")
         self.columns = header
-        rows = list(csv.DictReader(io.StringIO(whole)))
-        kept = [row for row in rows if resume_step is None or int(row["step"]) <= resume_step]
+        kept = [row for row, step in zip(rows, steps, strict=True) if resume_step is None or step <= resume_step]
         if len(kept) < len(rows) or whole != text or not whole:
             self._rewrite(kept)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,23 @@ class SeveralLoggers(MetricLogger):
             logger.close()
 
 
+def check_logger(config: Mapping[str, Any]) -> None:
+    """Refuse what `make_logger` would, as far as it can be seen before anything is written.
+
+    Raises:
+        SpecpolicyError: the logger or its mode is unknown.
+        ModuleNotFoundError: its package is not installed.
+    """
+    kind = config.get("name")
+    if kind not in ("csv", "wandb", "none"):
+        raise SpecpolicyError(f"unknown logger '{kind}'; known: csv, none, wandb")
+    if kind == "wandb":
+        from specpolicy.logging.wandb_logger import chosen_mode
+
+        chosen_mode(config.get("mode", "online"))
+        importlib.import_module("wandb")
+
+
 def make_logger(
     config: Mapping[str, Any],
     directory: Path | str,
@@ -78,10 +96,9 @@ def make_logger(
     Raises:
         SpecpolicyError: the logger's name or an option is unknown.
     """
+    check_logger(config)
     options = dict(config)
     kind = options.pop("name", None)
-    if kind not in ("csv", "wandb", "none"):
-        raise SpecpolicyError(f"unknown logger '{kind}'; known: csv, none, wandb")
     if kind == "none":
         return NoLogger()
     csv_logger = CsvLogger(Path(directory) / "metrics.csv", resume_step)

@@ -15,6 +15,8 @@ from specpolicy.logging.metrics import MetricLogger, Score
 
 IMAGES = (".png", ".jpg", ".jpeg")
 VIDEOS = (".mp4", ".gif", ".webm")
+MODES = ("online", "offline", "disabled")
+OLD_MODES = {"dryrun": "offline", "run": "online"}  # names that W&B still takes from WANDB_MODE
 
 
 class WandbLogger(MetricLogger):
@@ -50,11 +52,9 @@ class WandbLogger(MetricLogger):
     ) -> None:
         import wandb
 
+        mode = chosen_mode(mode)
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        mode = os.environ.get("WANDB_MODE", mode)
-        if mode not in ("online", "offline", "disabled"):
-            raise SpecpolicyError(f"logger.mode={mode}: expected online, offline or disabled")
         id_file = directory / "wandb_run_id.txt"
         run_id = id_file.read_text(encoding="utf-8").strip() if id_file.exists() else ""
         wanted = os.environ.get("WANDB_RUN_ID") or run_id or secrets.token_hex(4)
@@ -169,6 +169,20 @@ class WandbLogger(MetricLogger):
         self.run.log({**values, **({} if step is None else {"step": int(step)})}, step=row, commit=True)
         self._next_row = row + 1
         write_text(self._row_file, f"{row}\n")
+
+
+def chosen_mode(given: Any) -> str:
+    """Return W&B's mode: that of the environment, if there is one, else the given one.
+
+    Raises:
+        SpecpolicyError: it is none; the variable or the key is named.
+    """
+    own = os.environ.get("WANDB_MODE")
+    name, mode = ("WANDB_MODE", own) if own else ("logger.mode", given)
+    mode = OLD_MODES.get(mode, mode) if own else mode
+    if mode not in MODES:
+        raise SpecpolicyError(f"{name}={mode}: expected {', '.join(MODES[:-1])} or {MODES[-1]}")
+    return str(mode)
 
 
 def _cell(value: Any) -> Any:

@@ -154,6 +154,13 @@ def read_draft_models(directory: str | Path) -> DraftModels:
     return models.to(torch.device("cpu"))
 
 
+def check_sizes(down_dims: Sequence[int], horizon: int, action_dim: int) -> None:
+    """Raise a clear error if no `independent` model of these layers can draft a policy's chunks."""
+    options = IndependentOptions(action_dim, 0, list(down_dims))  # checks them, whatever the policy observes
+    with without_memory():
+        DraftDenoiser(**plain(options)).network.check_horizon(horizon)
+
+
 def _made(settings: DraftModelsFile) -> DraftModels:
     """Return untrained models as a file describes them."""
     models = DraftModels(report=dict(settings.report), fingerprint=settings.fingerprint)

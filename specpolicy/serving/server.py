@@ -130,7 +130,9 @@ class PolicyServer:
         except OSError as error:
             self._inference.close()
             reason = error.strerror or str(error)
-            raise SpecpolicyError(f"cannot listen on {self.host}:{self.port} ({reason}): choose another port") from None
+            raise SpecpolicyError(
+                f"cannot listen on {self.host}:{self.port} ({reason}): choose another host or port"
+            ) from None
         self._readers = ThreadPoolExecutor(2, "reader")
         try:
             self.port = next(iter(server.sockets)).getsockname()[1]

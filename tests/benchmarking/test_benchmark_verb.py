@@ -88,6 +88,13 @@ def test_the_fastest_windows_are_found(checkpoint, tmp_path):
     assert windows["asd"] in {"4", "6", "8", "12", "16", "to the end"}
 
 
+def test_a_run_in_the_working_directory_has_its_name(checkpoint, tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert benchmark(checkpoint, ".", "samplers=[ddim-4]", "count=1") == 0
+    assert "benchmark mine: 1/1" in capsys.readouterr().err
+
+
 def test_another_run_replaces_the_results(checkpoint, tmp_path):
     output = tmp_path / "out"
     assert benchmark(checkpoint, output, "samplers=[ddpm]") == 0
@@ -173,6 +180,8 @@ def test_windows_and_lengths_hold_for_the_samplers_that_set_none():
         (["window=widest"], "window=widest: expected calibrated, tuned, end, or"),
         (["steps=[16,0]"], "expected numbers of steps"),
         (["steps=30", "samplers=[ddpm]"], "30"),
+        (["steps=true"], "steps=True: expected numbers of steps"),
+        (["device=meta"], "device=meta cannot be used here"),
         (["engine=egaer"], "unknown engine 'egaer': did you mean 'eager'?"),
         (["precision=float8"], "unknown precision 'float8'"),
         (["network=large"], "network=large: expected its options"),

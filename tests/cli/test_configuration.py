@@ -102,5 +102,8 @@ def test_hints_name_a_near_key_or_the_option_that_has_it():
     ):
         with pytest.raises(SpecpolicyError, match=hint):
             compose_verb("evaluate", [*common, override])
+    for override in ("policy.zebra=3", "policy.network.zebra=3"):  # which a + before it would not make known
+        with pytest.raises(SpecpolicyError, match=r"^unknown key 'policy[a-z.]*zebra' \(specpolicy"):
+            compose_verb("train", ["task=lift", override])
     with pytest.raises(SpecpolicyError, match=r"'task.rename.front'; to add a key write \+task.rename.front=pixels"):
         compose_verb("evaluate", ["task=gym_pusht", "policy=x", "task.rename.front=pixels"])

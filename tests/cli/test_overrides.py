@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from specpolicy import SpecpolicyError
 from specpolicy.cli import VERBS, main
 from specpolicy.cli.configuration import compose_verb
-from specpolicy.cli.groups import SHIPPED, default_groups
+from specpolicy.cli.groups import SHIPPED, default_groups, load_option
 from specpolicy.cli.overrides import SPECIAL, TEXT, parse_override
 from specpolicy.policy import DiffusionPolicy
 
@@ -161,3 +161,29 @@ def test_a_broken_file_of_the_users_own_is_one_line(tmp_path):
     (tmp_path / "task" / "mine.yaml").write_text("name: mine\nid: Mine-v0\nrename: {a: x, a: y}\n")
     with pytest.raises(SpecpolicyError, match=r"^task/mine: .*duplicate key a in .*mine\.yaml.*, line 3[^\n]*$"):
         compose_verb("rollout", ["task=mine", "policy=p"], [tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- name: mine\n", "expected keys with their values"),
+        ("", "expected keys with their values"),
+        ("name: mine\n", "the key 'id' is missing, and a task needs name and id"),
+        ("id: Mine-v0\nkwargs: {}\n", "the key 'name' is missing"),
+    ],
+)
+def test_a_file_that_is_no_task_is_named(text, words, tmp_path):
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "mine.yaml").write_text(text)
+    for verb in (["rollout", "policy=p"], ["train"], ["collect"]):
+        with pytest.raises(SpecpolicyError, match=rf"^{tmp_path}/task/mine\.yaml: {words}[^\n]*$"):
+            compose_verb(verb[0], ["task=mine", *verb[1:]], [tmp_path])
+    with pytest.raises(SpecpolicyError, match=r"mine\.yaml: "):
+        load_option("task", "mine", [tmp_path])
+
+
+def test_a_task_may_leave_to_another_file_what_it_needs(tmp_path):
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "mine.yaml").write_text("defaults: [lift]\nname: mine\n")
+    task = compose_verb("train", ["task=mine"], [tmp_path]).task
+    assert (task.name, task.id) == ("mine", "specpolicy/Lift-v0")

@@ -48,7 +48,8 @@ def test_overwriting_a_directory_that_is_not_ours_is_refused(verb, content, run,
         *(("control", name) for name in ("config.yaml", "timing.json")),
         *(("serve", name) for name in ("config.yaml", "metrics.txt")),
         *(("rollout", name) for name in ("config.yaml", "videos/ddim-4-100000.mp4")),
-        *(("calibrate", name) for name in ("observations.safetensors", "calibrate.yaml")),
+        *(("calibrate", name) for name in ("observations.safetensors", "calibrate.yaml", "speculation.json")),
+        *(("train_drafter", name) for name in ("drafters.json", "drafters.safetensors", "train_drafter.yaml")),
         ("benchmark", "observations.safetensors"),
         ("convert", "notes.txt"),
         ("collect", "data.yaml"),
@@ -64,6 +65,59 @@ def test_files_of_others_are_not_replaced(verb, name, run, tmp_path, capsys):
     more = {"rollout": ["video=true"], "calibrate": ["held_out=9"]}.get(verb, [])
     assert run(verb, place(verb, tmp_path / "out"), *more) == 2
     assert Path(name).parts[0] in refused(capsys) or verb == "convert"
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("more", [["held_out=0"], ["learn=false"]])
+def test_a_calibration_that_is_not_ours_is_not_replaced(more, run, tmp_path, capsys):
+    output = tmp_path / "out"
+    output.mkdir()
+    for name in ("speculation.json", "speculation.safetensors"):
+        (output / name).write_text('{"format": "mine"}')
+    before = tree(tmp_path)
+    assert run("calibrate", output, *more) == 2
+    assert "speculation.safetensors and is no output of specpolicy calibrate" in refused(capsys)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(("verb", "name"), [("calibrate", "speculation.json"), ("train_drafter", "drafters.json")])
+def test_what_lies_beside_ones_own_checkpoint_is_made_anew(verb, name, run, drifter, tmp_path):
+    """Also what is damaged, or came without the settings that it was made with."""
+    output = tmp_path / "out"
+    shutil.copytree(drifter, output)
+    for text in ("damaged", None):
+        if text is not None:
+            (output / name).write_text(text)
+        for settings in ("calibrate.yaml", "train_drafter.yaml"):
+            (output / settings).unlink(missing_ok=True)
+        assert run(verb, output) == 0
+        assert (output / name).read_text() != text
+
+
+@pytest.mark.parametrize("verb", ("evaluate", "benchmark", "train", "rollout"))
+def test_hydras_record_of_another_application_is_kept(verb, run, tmp_path, capsys):
+    theirs = tmp_path / "out" / ".hydra"
+    theirs.mkdir(parents=True)
+    (theirs / "hydra.yaml").write_text(f"hydra: {{help: {{app_name: {verb}}}, job: {{name: {verb}}}}}\n")
+    (theirs / "config.yaml").write_text("lr: 1\n")
+    before = tree(tmp_path)
+    assert run(verb, tmp_path / "out") == 2
+    assert "holds .hydra of another application" in refused(capsys)
+    assert tree(tmp_path) == before
+    assert run(verb, tmp_path / "out", "hydra.output_subdir=.ours") == 0
+    assert run(verb, tmp_path / "out", "hydra.output_subdir=.ours") == 0  # and one of ours is replaced
+    after = tree(tmp_path / "out")
+    assert {path: after[path] for path in before} == before
+    assert str(tmp_path / "out" / ".ours" / "hydra.yaml") in after
+
+
+def test_a_rollout_does_not_replace_the_settings_of_an_evaluation(run, tmp_path, capsys):
+    """Verbs share many keys: the first line alone tells whose settings they are."""
+    assert run("evaluate", tmp_path / "out") == 0
+    capsys.readouterr()
+    before = tree(tmp_path)
+    assert run("rollout", tmp_path / "out") == 2
+    assert "holds config.yaml and is no output of specpolicy rollout" in refused(capsys)
     assert tree(tmp_path) == before
 
 

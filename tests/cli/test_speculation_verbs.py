@@ -179,6 +179,20 @@ def test_train_drafter_refuses_unknown_kinds(kinds, checkpoint, capsys):
     assert "independent, corrected" in refused(capsys, "train_drafter", f"policy={checkpoint}", f"kinds={kinds}")
 
 
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ("[7]", "down_dims [7] must be multiples"),
+        ("[8,8,8,8,8]", "horizon=8 must be a multiple of 16"),
+        ("[]", "0 lev"),
+    ],
+)
+def test_train_drafter_refuses_sizes_before_it_plays(sizes, words, policy_config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("specpolicy.cli.observations.conditions", lambda *_: pytest.fail("it played first"))
+    place = DiffusionPolicy.from_config(policy_config).save(tmp_path / "policy")
+    assert words in refused(capsys, "train_drafter", f"policy={place}", f"down_dims={sizes}")
+
+
 def test_train_drafter_refuses_chains_that_are_too_short_for_drafts(policy_config, tmp_path, capsys):
     config = {**policy_config, "chain": {"train_steps": 12, "steps": 2}}
     place = DiffusionPolicy.from_config(config).save(tmp_path / "policy")

@@ -129,6 +129,8 @@ def test_half_precision_weights_are_half_the_size(data, tmp_path):
         (["learning_rate=fast"], "learning_rate"),
         (["logger=tensorboard"], "tensorboard"),
         (["predict=5000"], "use predict="),
+        (["validation=2"], "validation=2: expected a share between 0 and 1"),
+        (["logger=wandb", "logger.mode=sometimes"], "=sometimes: expected online, offline or disabled"),
         (["data=nothing.hdf5"], "no demonstrations at"),
         (["rollout_every=2", "rollout_sampler=euler"], "'euler' solves the equation of a flow policy"),
         (["rollout_every=2", "task.id=MountainCarContinuous-v0", "any_rate=true"], "expects 'state' of size 3"),

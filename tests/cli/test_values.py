@@ -95,7 +95,7 @@ def test_a_number_out_of_range_is_refused_by_the_name_of_its_key(verb):
     for key, (least, most) in RANGES[verb].items():
         below = "0" if 0 < least < 1 else str(int(least) - 1)
         for given in (f"{key}={below}", *([] if most == math.inf else [f"{key}={most + 1}"])):
-            with pytest.raises(SpecpolicyError, match=rf"^{key}=.*: expected (at least|a positive)"):
+            with pytest.raises(SpecpolicyError, match=rf"^{key}=.*: expected (at least|a positive|a share)"):
                 checked(verb, given)
 
 

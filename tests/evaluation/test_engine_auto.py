@@ -69,6 +69,9 @@ def test_the_expert_has_no_engine(tmp_path, capsys):
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["engine"] == "eager"
     assert main(["evaluate", *arguments, "max_seconds=0.5", "samplers=[ddim-4]"]) == 2  # nor a sampler
     assert "policy=expert plans without a sampler: leave samplers out" in capsys.readouterr().err
+    one = [*arguments[:2], "sampler=ddim", "video=false", f"output={tmp_path / 'one'}"]
+    assert main(["rollout", *one]) == 2
+    assert "sampler=ddim: policy=expert plans without a sampler: leave sampler out" in capsys.readouterr().err
 
 
 def test_processes_do_not_choose_each_for_itself(drift_policy, drift_task):

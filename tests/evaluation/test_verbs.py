@@ -176,6 +176,7 @@ def test_rollout_plays_the_episode_that_evaluate_plays(played, arguments, tmp_pa
         (["viewer=perhaps"], "viewer=perhaps"),
         (["sampler=ddim", "sampler.steps=0"], "steps"),
         (["video_size=[1]"], "video_size"),
+        (["video_size=[1,64]"], "each at least 2"),
     ),
 )
 def test_rollout_refuses_in_one_line(arguments, capsys, extra, message):

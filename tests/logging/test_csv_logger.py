@@ -41,6 +41,18 @@ def test_a_line_cut_by_a_kill_is_dropped(tmp_path, torn):
     assert rows(path) == [{"step": n, "loss": 0.5**n} for n in (1, 2, 3)]
 
 
+@pytest.mark.parametrize(
+    "text", ["step,loss\nx,0.5\n", "step,loss\n,\n", "step,loss\n1,2,3\n", "step\n1\0\n", "step\n\xff\n"]
+)
+@pytest.mark.parametrize("resume_step", [None, 1])
+def test_a_damaged_file_is_one_line(tmp_path, text, resume_step):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(SpecpolicyError, match=rf"^{path} is damaged [^\n]*: mend it or move it away$"):
+        CsvLogger(path, resume_step)
+    assert path.read_bytes() == text.encode("latin-1")
+
+
 def test_rows_are_on_disk_before_close(tmp_path):
     logger = CsvLogger(tmp_path / "metrics.csv")
     logger.log({"loss": 1.0}, 1)

@@ -12,6 +12,7 @@ from wandb_run import read_run
 
 from specpolicy.errors import SpecpolicyError
 from specpolicy.logging import make_logger
+from specpolicy.logging.wandb_logger import chosen_mode
 
 matplotlib.use("Agg")
 
@@ -50,6 +51,38 @@ def test_wrong_options_are_named(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE")
     with pytest.raises(SpecpolicyError, match="mode=of: expected online, offline or disabled"):
         make_logger({"name": "wandb", "mode": "of"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "mode"),
+    [
+        ("", "offline", "offline"),
+        ("dryrun", "online", "offline"),
+        ("run", "offline", "online"),
+        ("disabled", 3, "disabled"),
+    ],
+)
+def test_the_variable_wins_if_it_says_something(own, given, mode, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", own)
+    assert chosen_mode(given) == mode
+
+
+def test_an_empty_variable_begins_a_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "")
+    with make_logger({"name": "wandb", "mode": "offline"}, tmp_path / "run") as logger:
+        logger.log({"loss": 1.0}, 1)
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+
+
+def test_what_is_wrong_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    with pytest.raises(SpecpolicyError, match=r"^WANDB_MODE=sometimes: expected online, offline or disabled"):
+        make_logger({"name": "wandb", "mode": "offline"}, tmp_path / "run")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ModuleNotFoundError):
+        make_logger({"name": "wandb"}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_cannot_begin_is_one_line(tmp_path, monkeypatch):

@@ -108,7 +108,8 @@ def test_a_port_that_is_taken_leaves_what_is_in_the_output(small_policy, tmp_pat
     with socket.create_server(("127.0.0.1", 0)) as taken:
         own = [f"policy={small_policy.save(tmp_path / 'p')}", f"output={output}", "max_batch=1"]
         assert main(["serve", *own, f"port={taken.getsockname()[1]}"]) == 2
-    assert "cannot listen on" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "cannot listen on" in error and error.endswith(": choose another host or port\n")
     assert (output / "config.yaml").read_text() == "of the server that runs\n"
     assert sorted(path.name for path in output.iterdir()) == ["config.yaml", "metrics.txt"]
 
