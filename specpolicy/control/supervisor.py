@@ -26,6 +26,7 @@ LOGGER = logging.getLogger("specpolicy.control")
 STOP_SECONDS = 5.0  # longest wait for robot.stop() before run() goes on without it
 CLOSE_SECONDS = 10.0  # the same for worker.close(), which may have a process to end
 GRACE_SECONDS = 0.5  # for the loop to end by itself; and beyond its own time, for calls without a watchdog
+START_SECONDS = 5.0  # for the threads of the loop, on a machine that is busy
 
 
 class Ended(Exception):
@@ -157,7 +158,7 @@ class Supervisor:
             call(action)
 
     def _start(self, loop: Callable[[], str]) -> None:
-        self._watch.begins("the start of the loop", 0.0, self._watchdog)
+        self._watch.begins("the start of the loop", START_SECONDS, self._watchdog)  # no call to the robot: it may wait
         guard = threading.Thread(target=self._guard, name="stop", daemon=True)
         control = threading.Thread(target=self._work, args=(loop,), name="control", daemon=True)
         try:
