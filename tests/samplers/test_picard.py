@@ -101,7 +101,10 @@ def test_edges():
     assert sample(denoiser, CHAINS["ddpm"], (0, *SHAPE), cond, "picard").actions.shape == (0, *SHAPE)
     one = GaussianChain.ddpm(20, 1, prediction="sample")
     picard, sequential = both(one)
-    assert torch.equal(picard.actions, sequential.actions) and picard.stats.calls.tolist() == [1] * 3
+    assert picard.stats.calls.tolist() == [1] * 3
+    torch.testing.assert_close(
+        picard.actions, sequential.actions, rtol=1e-6, atol=1e-6
+    )  # rounded by the CPU's own product
     two, _ = both(CHAINS["ddpm"].strided(2), window=7)
     assert two.stats.calls.max() <= 2
 
