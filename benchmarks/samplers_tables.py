@@ -86,7 +86,7 @@ def sections(found: dict[str, Runs]) -> list[str]:
                 f"{some['reference']}, in brackets that of the calls alone; share outside the network."
             )
             opponents = found.get(f"mip-{engine}", {}) if what == "time" else {}
-            parts.append(across({policy: beside(runs[policy], opponents.get(policy)) for policy in runs}, _time))
+            parts.append(across({policy: with_opponent(runs[policy], opponents.get(policy)) for policy in runs}, _time))
     parts.append("## Every run")
     for kind, runs in found.items():
         for policy, summary in runs.items():
@@ -101,7 +101,7 @@ def sections(found: dict[str, Runs]) -> list[str]:
     return parts
 
 
-def beside(summary: dict[str, Any], opponent: dict[str, Any] | None) -> dict[str, Any]:
+def with_opponent(summary: dict[str, Any], opponent: dict[str, Any] | None) -> dict[str, Any]:
     """Return a summary with a row more: the sequential sampler of another policy, measured in a run of its own."""
     if opponent is None:
         return summary

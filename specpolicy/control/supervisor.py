@@ -19,7 +19,7 @@ from specpolicy.control.signals import EndingSignals
 from specpolicy.control.timing import RunEnd
 from specpolicy.control.waiting import Latch, Watch
 from specpolicy.control.worker import Closed
-from specpolicy.errors import SpecpolicyError, error_text
+from specpolicy.errors import SpecpolicyError, error_text, failed, summed_up
 
 LOGGER = logging.getLogger("specpolicy.control")
 
@@ -117,13 +117,13 @@ class Supervisor:
             )
         if not self._closed.is_set:
             self._errors.append(SpecpolicyError("inference could not be ended: worker.close() has not come back"))
-        failed = _summed_up(self._errors)
+        failure = summed_up(self._errors)
         if self._interruptions:
-            if failed is not None:
-                LOGGER.error("%s", failed)
-            raise self._interruptions[0] from failed
-        if failed is not None:
-            raise failed
+            if failure is not None:
+                LOGGER.error("%s", failure)
+            raise self._interruptions[0] from failure
+        if failure is not None:
+            raise failure
 
     def begins(self, doing: str, seconds: float = 0.0, always: bool = False) -> None:
         """Announce the loop's next call, and the time it may take beyond the watchdog's.
@@ -211,7 +211,7 @@ class Supervisor:
             pass
         except BaseException as error:
             self._over = True
-            self._fail(error if isinstance(error, SpecpolicyError) else self._described(error))
+            self._fail(error if isinstance(error, SpecpolicyError) else failed(self._watch.task.name, error))
         finally:
             self._stop_robot()
             if self._late:
@@ -265,7 +265,7 @@ class Supervisor:
         try:
             self._stop()
         except BaseException as error:
-            self._errors.append(SpecpolicyError(f"robot.stop() failed: {error_text(error)}"))
+            self._errors.append(failed("robot.stop()", error))
         finally:
             self._returned = time.perf_counter()
             self._at_rest.set()
@@ -286,7 +286,7 @@ class Supervisor:
         try:
             self._close()
         except BaseException as error:
-            self._errors.append(SpecpolicyError(f"worker.close() failed: {error_text(error)}"))
+            self._errors.append(failed("worker.close()", error))
         finally:
             self._closed.set()
 
@@ -298,17 +298,3 @@ class Supervisor:
             self.end("the end of the program")
             self._at_rest.wait(self._grace + self._stop_timeout)
             self._wait_for_loop(time.perf_counter())
-
-    def _described(self, error: BaseException) -> SpecpolicyError:
-        described = SpecpolicyError(f"{self._watch.task.name} failed: {error_text(error)}")
-        described.__cause__ = error
-        return described
-
-
-def _summed_up(errors: list[SpecpolicyError]) -> SpecpolicyError | None:
-    """Return one error for all: the first, with the others in its message."""
-    if len(errors) < 2:
-        return errors[0] if errors else None
-    summary = SpecpolicyError("; ".join(str(error) for error in errors))
-    summary.__cause__ = errors[0].__cause__
-    return summary

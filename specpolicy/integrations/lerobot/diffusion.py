@@ -182,9 +182,9 @@ def wrap(
     # The first versions have no features, but shapes.
     feature = getattr(policy.config, "action_feature", None)
     actions = policy.config.output_shapes["action"][0] if feature is None else feature.shape[0]
-    policy.last_stats = None
     chain = drawer.chain(model.noise_scheduler, model.num_inference_steps)
     drawer.check(chain, (policy.config.horizon, actions), next(model.parameters()))
+    policy.last_stats = None
 
     def conditional_sample(
         self: Any,

@@ -55,7 +55,6 @@ def wrap_dit(policy: Any, drawer: Drawer, own: bool) -> Any:
     require(objective, ("conditional_sample", "horizon", "action_dim"), "its objective")
     if not _is_flow(objective):
         require(objective, ("noise_scheduler", "num_inference_steps"), "its objective 'diffusion'")
-    policy.last_stats, policy._kept = None, None
 
     def chain_of(objective: Any) -> GaussianChain:
         if not _is_flow(objective):
@@ -65,6 +64,7 @@ def wrap_dit(policy: Any, drawer: Drawer, own: bool) -> Any:
 
     parameter = next(policy.noise_predictor.parameters())
     drawer.check(chain_of(objective), (objective.horizon, objective.action_dim), parameter)
+    policy.last_stats, policy._kept = None, None
 
     def conditional_sample(self: Any, model: Any, batch_size: int, conditioning_vec: Tensor) -> Tensor:
         objective = self.objective

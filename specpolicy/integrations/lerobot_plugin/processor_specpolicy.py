@@ -13,9 +13,8 @@ from lerobot.processor import (
 )
 from lerobot.processor.converters import policy_action_to_transition, transition_to_policy_action
 
-from specpolicy.integrations.lerobot.processors import BEFORE, TOKENISE
+from specpolicy.integrations.lerobot.processors import BEFORE, read_processor
 from specpolicy.integrations.lerobot_plugin.configuration_specpolicy import SpecpolicyConfig
-from specpolicy.parsing import read_json
 
 
 def make_specpolicy_pre_post_processors(config: SpecpolicyConfig, dataset_stats: Any = None) -> tuple[Any, Any]:
@@ -40,7 +39,7 @@ def make_specpolicy_pre_post_processors(config: SpecpolicyConfig, dataset_stats:
 def makes_tokens(source: str) -> bool:
     """Whether LeRobot has saved at `source` how it makes tokens of a text."""
     file = Path(source) / BEFORE
-    return file.is_file() and any(step.get("registry_name") in TOKENISE for step in read_json(file)["steps"])
+    return file.is_file() and read_processor(file, language=True).tokenise is not None
 
 
 def tokenisers(source: str) -> list[Any]:
